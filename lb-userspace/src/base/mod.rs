@@ -1,0 +1,7 @@
+//! L0: the words every other folder speaks. No I/O, no clock, no policy.
+
+pub mod core;
+pub mod net;
+pub mod status;
+pub mod table;
+pub mod time;

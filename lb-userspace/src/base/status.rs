@@ -1,0 +1,235 @@
+//! Snapshots that the roles publish for `lbctl`, /metrics and the page. Serialised as JSON, so
+//! field names are part of the interface.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// VRRP state, keepalived's four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum VrrpState {
+    /// Started, waiting for interface, tracker or data plane.
+    Init,
+    /// Listens.
+    Backup,
+    /// Holds the VIPs.
+    Master,
+    /// A tracked object is bad.
+    Fault,
+}
+
+impl VrrpState {
+    /// keepalived's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "INIT",
+            Self::Backup => "BACKUP",
+            Self::Master => "MASTER",
+            Self::Fault => "FAULT",
+        }
+    }
+}
+
+/// One vrrp_instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    pub name: String,
+    pub interface: String,
+    pub vrid: u8,
+    pub version: u8,
+    pub state: VrrpState,
+    pub base_priority: u8,
+    pub effective_priority: u8,
+    /// Addresses with prefix, as configured.
+    pub vips: Vec<String>,
+    pub vips_set: bool,
+    /// Address of the last master heard, if not us.
+    pub master: Option<String>,
+    pub master_priority: Option<u8>,
+    /// Milliseconds until the lease ends; negative when it has; `None` on standby.
+    pub lease_ms: Option<i64>,
+    /// One sentence: why it is (not) master.
+    pub reason: String,
+    /// Unix time of the last transition, seconds with fraction in milliseconds.
+    pub last_transition_ms: u64,
+    pub counters: InstanceCounters,
+}
+
+/// keepalived's statistics of an instance, by its names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceCounters {
+    pub advert_rcvd: u64,
+    pub advert_sent: u64,
+    pub become_master: u64,
+    pub release_master: u64,
+    pub pri_zero_rcvd: u64,
+    pub pri_zero_sent: u64,
+    pub garp_sent: u64,
+    /// Timers that fired later than a tenth of their interval.
+    pub late_timers: u64,
+    /// Discarded adverts by reason name.
+    pub discarded: BTreeMap<String, u64>,
+}
+
+/// Health of a real server as its checkers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Health {
+    /// Takes connections.
+    Up,
+    /// Missed a probe: no new connections.
+    Suspect,
+    /// Answers, but its connection limit is reached: no new connections.
+    Full,
+    /// Says that it is shutting down: no new connections.
+    Drain,
+    /// Dead.
+    Down,
+    /// Not probed yet.
+    Unknown,
+}
+
+/// One checker of one real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckerStatus {
+    /// Keyword, such as `MYSQL_CHECK`.
+    pub kind: String,
+    pub target: String,
+    pub health: Health,
+    /// Last verdict in words.
+    pub detail: String,
+    /// Duration of the last probe, microseconds.
+    pub last_us: u64,
+    pub probes: u64,
+    pub failures: u64,
+    /// Histogram of probe durations: upper bound in microseconds → count.
+    pub latency_us: BTreeMap<u64, u64>,
+}
+
+/// A real server in the checker's eyes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerHealth {
+    /// `tcp/192.0.2.10:3306`.
+    pub virtual_server: String,
+    pub real_server: SocketAddr,
+    pub health: Health,
+    /// Weight after misc_dynamic and the like.
+    pub weight: u32,
+    pub checkers: Vec<CheckerStatus>,
+}
+
+/// A virtual server in the checker's eyes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuorumStatus {
+    pub virtual_server: String,
+    pub quorum: u32,
+    pub up_weight: u64,
+    pub quorum_up: bool,
+    pub sorry_in_use: bool,
+}
+
+/// A real server in the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServerStatus {
+    pub addr: SocketAddr,
+    pub method: String,
+    pub weight: u32,
+    /// UP, DRAIN or DOWN.
+    pub state: String,
+    /// Set by the operator through `lbctl drain`.
+    pub admin: Option<String>,
+    /// Why it cannot be chosen, such as an unresolved neighbour.
+    pub problem: Option<String>,
+    pub active_connections: u64,
+    pub connections: u64,
+    pub packets: u64,
+    pub bytes: u64,
+    pub generation: u32,
+    pub next_hop: Option<String>,
+}
+
+/// A virtual server in the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualServerStatus {
+    pub key: String,
+    pub engine: String,
+    /// Why this engine.
+    pub placement: String,
+    pub scheduler: String,
+    /// vrrp_instance whose lease it needs; `None`: always active.
+    pub instance: Option<String>,
+    pub connections: u64,
+    pub packets: u64,
+    pub bytes: u64,
+    pub real_servers: Vec<RealServerStatus>,
+}
+
+/// An interface the program is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    pub ifindex: u32,
+    /// native, generic, none.
+    pub mode: String,
+    /// Error or hint, such as a foreign program.
+    pub problem: Option<String>,
+}
+
+/// Forwarder snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwarderStatus {
+    pub engine: String,
+    pub generation: u64,
+    pub interfaces: Vec<InterfaceStatus>,
+    pub virtual_servers: Vec<VirtualServerStatus>,
+    /// Outcome name → packets.
+    pub outcomes: BTreeMap<String, u64>,
+    pub flows: u64,
+    pub flows_max: u64,
+    pub embryos: u64,
+    pub reconcile_errors: u64,
+    /// Average cost of a packet in the kernel program, when the kernel counts it.
+    pub ns_per_packet: Option<u64>,
+}
+
+/// One tracked connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    pub real_server: Option<SocketAddr>,
+    /// embryo, established, closing, stale.
+    pub state: String,
+    pub idle_ms: u64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// One child of the watchdog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    pub role: String,
+    pub pid: u32,
+    pub restarts: u64,
+    /// Seconds since its last start.
+    pub up_s: u64,
+    pub ready: bool,
+    pub last_exit: Option<String>,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub instance: Option<String>,
+    pub config_file: String,
+    pub config_generation: u64,
+    /// The last reload that was refused, with its diagnostics.
+    pub last_reload_error: Option<String>,
+    pub processes: Vec<ProcessStatus>,
+    pub vrrp: Vec<InstanceStatus>,
+    pub servers: Vec<ServerHealth>,
+    pub quorum: Vec<QuorumStatus>,
+    pub forwarder: Option<ForwarderStatus>,
+}

@@ -1,0 +1,358 @@
+//! The checked configuration: what the rest of lbd sees. Durations and addresses are parsed,
+//! defaults filled in, references resolved. Serialisable, because the watchdog parses once and
+//! hands the same model to every role.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{
+    net::{IpPrefix, Priority, VirtualServerKey, Vrid},
+    table::{Method, OnDown, Scheduler},
+};
+
+/// One configuration file with everything it includes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub global: Global,
+    pub vrrp_scripts: BTreeMap<String, VrrpScript>,
+    /// In file order.
+    pub vrrp_instances: Vec<VrrpInstance>,
+    /// In file order.
+    pub virtual_servers: Vec<VirtualServer>,
+}
+
+/// `global_defs`, as far as we act on it, and our own words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Global {
+    pub router_id: Option<String>,
+    pub notification_email: Vec<String>,
+    pub notification_email_from: Option<String>,
+    pub smtp_server: Option<String>,
+    pub smtp_connect_timeout: Duration,
+    /// Default identity of scripts.
+    pub script_user: Option<User>,
+    pub enable_script_security: bool,
+    pub vrrp_version: VrrpVersion,
+    /// Name that the daemon gives its main process (`process_name`).
+    pub process_name: Option<String>,
+    /// GARP batches: at once, and again after the delay.
+    pub garp_master_delay: Duration,
+    pub garp_master_repeat: u32,
+    /// Ours: address of /metrics and the page; `None`: off. Word `metrics_listen ADDR:PORT`.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Ours: rows in the table of established connections. Word `lvs_flow_table N`.
+    pub flow_table_size: u32,
+    /// Ours: `lvs_xdp_mode auto|native|generic`.
+    pub xdp_mode: XdpMode,
+}
+
+/// `lvs_xdp_mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum XdpMode {
+    /// Native, or a clear error.
+    #[default]
+    Auto,
+    Native,
+    /// Generic (skb) mode, by name only.
+    Generic,
+}
+
+impl Default for Global {
+    fn default() -> Self {
+        Self {
+            router_id: None,
+            notification_email: Vec::new(),
+            notification_email_from: None,
+            smtp_server: None,
+            smtp_connect_timeout: Duration::from_secs(30),
+            script_user: None,
+            enable_script_security: false,
+            vrrp_version: VrrpVersion::V2,
+            process_name: None,
+            garp_master_delay: Duration::from_secs(5),
+            garp_master_repeat: 5,
+            metrics_listen: None,
+            flow_table_size: 131_072,
+            xdp_mode: XdpMode::Auto,
+        }
+    }
+}
+
+/// A script's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub name: String,
+    pub group: Option<String>,
+}
+
+/// A command with its identity, split into words as keepalived does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Program and arguments; never empty.
+    pub argv: Vec<String>,
+    pub user: Option<User>,
+}
+
+/// `vrrp_script NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrrpScript {
+    pub name: String,
+    pub command: Command,
+    pub interval: Duration,
+    /// Equal to the interval when not given.
+    pub timeout: Duration,
+    /// −253..253; 0: a failure means FAULT.
+    pub weight: i32,
+    pub reverse: bool,
+    pub fall: u32,
+    pub rise: u32,
+    /// Starts as failed.
+    pub init_fail: bool,
+}
+
+/// Protocol version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum VrrpVersion {
+    V2,
+    V3,
+}
+
+/// The configured start state; nearly cosmetic (keepalived.md §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitialState {
+    Master,
+    Backup,
+}
+
+/// `authentication`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Authentication {
+    None,
+    /// NUL-padded to eight bytes, cut there.
+    Pass([u8; 8]),
+}
+
+/// `virtual_ipaddress` entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipAddress {
+    pub prefix: IpPrefix,
+    /// `dev`; the instance's interface when not given.
+    pub dev: Option<String>,
+    pub label: Option<String>,
+    pub broadcast: Option<Ipv4Addr>,
+    /// `scope` as rtnetlink's number (0 global, 253 link, 254 host).
+    pub scope: u8,
+}
+
+/// `track_script` entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackScript {
+    pub name: String,
+    /// Overrides the script's.
+    pub weight: Option<i32>,
+    pub reverse: Option<bool>,
+}
+
+/// `track_interface` entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackInterface {
+    pub name: String,
+    /// 0: down means FAULT.
+    pub weight: i32,
+    pub reverse: bool,
+}
+
+/// `vrrp_instance NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrrpInstance {
+    pub name: String,
+    pub state: InitialState,
+    pub interface: String,
+    pub vrid: Vrid,
+    pub priority: Priority,
+    pub version: VrrpVersion,
+    /// v2 whole seconds; v3 10 ms..40.95 s in steps of 10 ms.
+    pub advert_int: Duration,
+    pub authentication: Authentication,
+    pub nopreempt: bool,
+    pub preempt_delay: Duration,
+    /// `mcast_src_ip` or `unicast_src_ip`; the interface's primary address when not given.
+    pub source: Option<IpAddr>,
+    /// Empty: multicast.
+    pub unicast_peers: Vec<IpAddr>,
+    pub virtual_ipaddress: Vec<VipAddress>,
+    pub track_scripts: Vec<TrackScript>,
+    pub track_interfaces: Vec<TrackInterface>,
+    pub dont_track_primary: bool,
+    pub garp_master_delay: Duration,
+    pub garp_master_repeat: u32,
+    pub notify_master: Option<Command>,
+    pub notify_backup: Option<Command>,
+    pub notify_fault: Option<Command>,
+    pub notify_stop: Option<Command>,
+    pub notify: Option<Command>,
+}
+
+/// `virtual_server ADDRESS PORT`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtualServer {
+    pub key: VirtualServerKey,
+    pub scheduler: Scheduler,
+    pub method: Method,
+    pub delay_loop: Duration,
+    pub quorum: u32,
+    pub hysteresis: u32,
+    pub quorum_up: Option<Command>,
+    pub quorum_down: Option<Command>,
+    pub sorry_server: Option<SocketAddr>,
+    /// Start with real servers down until the first success.
+    pub alpha: bool,
+    /// Run `quorum_down` and `notify_down` at stop.
+    pub omega: bool,
+    /// Ours: `idle_timeout SECONDS`; default 8 h + 60 s (MySQL's `wait_timeout` + 60 s).
+    pub idle_timeout: Duration,
+    /// Ours: `on_down reset|keep`.
+    pub on_down: OnDown,
+    /// In file order.
+    pub real_servers: Vec<RealServer>,
+}
+
+/// `real_server ADDRESS PORT`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RealServer {
+    pub addr: SocketAddr,
+    pub weight: u32,
+    /// Weight 0 rather than removal when it is down.
+    pub inhibit_on_failure: bool,
+    pub notify_up: Option<Command>,
+    pub notify_down: Option<Command>,
+    /// All must pass.
+    pub checkers: Vec<Checker>,
+}
+
+/// Schedule words that every checker shares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckerCommon {
+    /// Where to connect: `connect_ip`/`connect_port`, else the real server.
+    pub target: SocketAddr,
+    pub bindto: Option<IpAddr>,
+    pub connect_timeout: Duration,
+    /// Failures after the first before the verdict is DOWN.
+    pub retry: u32,
+    pub delay_before_retry: Duration,
+    pub delay_loop: Duration,
+    /// The first probe waits a random part of it.
+    pub warmup: Duration,
+    /// Starts down until the first success.
+    pub alpha: bool,
+}
+
+/// A checker block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Checker {
+    Tcp(CheckerCommon),
+    Misc(CheckerCommon, MiscCheck),
+    Mysql(CheckerCommon, MysqlCheck),
+}
+
+/// `MISC_CHECK`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MiscCheck {
+    pub command: Command,
+    /// `misc_timeout`; delay_loop when not given.
+    pub timeout: Duration,
+    /// Exit code 2–255 sets the weight to code − 2.
+    pub dynamic: bool,
+}
+
+/// How deep `MYSQL_CHECK` looks; each level includes the ones above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum MysqlLevel {
+    /// The handshake's first packet (completed by a login that is expected to fail, so that it
+    /// never counts as a connect error).
+    Greeting,
+    Login,
+    /// COM_PING on a kept session.
+    Ping,
+    Query,
+    /// `role=read_only` and friends.
+    Role,
+}
+
+/// Role that a server must have to be UP at level role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MysqlRole {
+    /// `@@read_only` = 0 (and super_read_only, where it exists).
+    Writer,
+    /// `@@read_only` = 1.
+    ReadOnly,
+    /// Any; the fact is published only.
+    Any,
+}
+
+/// `tls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsMode {
+    Off,
+    /// TLS when the server offers it.
+    Prefer,
+    Require,
+}
+
+/// What a condition that does not prove death does to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnCondition {
+    /// Keeps the last health (`on_auth_error`) or takes no new connections (`on_full`).
+    Hold,
+    Down,
+    Up,
+}
+
+/// `MYSQL_CHECK`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MysqlCheck {
+    pub level: MysqlLevel,
+    pub role: MysqlRole,
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    pub tls: TlsMode,
+    pub tls_ca: Option<PathBuf>,
+    /// First column of the first row is compared with `expect`.
+    pub query: Option<String>,
+    pub expect: Option<String>,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    /// A fresh connect and login this often.
+    pub login_interval: Duration,
+    pub role_interval: Duration,
+    /// Missed probes until SUSPECT.
+    pub suspect: u32,
+    /// Missed probes until DOWN.
+    pub fall: u32,
+    /// Good probes until UP.
+    pub rise: u32,
+    pub on_auth_error: OnCondition,
+    pub on_full: OnCondition,
+}
+
+/// A secret that never shows in logs or dumps.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Password {
+    Literal(String),
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Literal(_) => f.write_str("Literal(***)"),
+            Self::File(path) => write!(f, "File({})", path.display()),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the watchdog and its children say to each other, over one socketpair each.
+//!
+//! Frames are length-delimited (u32, at most [`FRAME_LIMIT`]) postcard. The watchdog routes:
+//! children never talk to each other directly. Queues are bounded by [`QUEUE_LIMIT`].
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::{
+        net::VirtualServerKey,
+        status::{
+            FlowStatus, ForwarderStatus, Health, InstanceStatus, QuorumStatus, ServerHealth,
+            Status, VrrpState,
+        },
+        table::LeaseSlot,
+        time::Instant,
+    },
+    config::model::{Command, Config},
+};
+
+/// Longest frame in bytes; a longer one ends the connection (and so the child).
+pub const FRAME_LIMIT: usize = 16 << 20;
+/// Messages that may wait in one direction of one child; a full queue blocks the sender.
+pub const QUEUE_LIMIT: usize = 1024;
+
+/// The roles a child can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    Vrrp,
+    Checker,
+    Forwarder,
+    Api,
+}
+
+impl Role {
+    /// Name in process lists, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vrrp => "vrrp",
+            Self::Checker => "checker",
+            Self::Forwarder => "forwarder",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// `--engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EngineChoice {
+    Auto,
+    Xdp,
+    Ipvs,
+}
+
+/// What is fixed for the life of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// `--instance`.
+    pub instance: Option<String>,
+    /// Sockets and pid files.
+    pub run_dir: PathBuf,
+    /// bpffs directory of this instance: `/sys/fs/bpf/lbd-NAME`.
+    pub pin_dir: PathBuf,
+    pub config_file: PathBuf,
+    pub engine: EngineChoice,
+    /// `--record`: each role appends its inputs to FILE.ROLE.
+    pub record: Option<PathBuf>,
+    /// False under `-C`: no vrrp child, leases are not expected.
+    pub vrrp: bool,
+    /// False under `-P`: no checker child.
+    pub checker: bool,
+}
+
+/// Watchdog → child.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Down {
+    /// First message: configuration and surroundings.
+    Start { runtime: Runtime, generation: u64, config: Arc<Config> },
+    /// A checked configuration replaces the running one.
+    Reload { generation: u64, config: Arc<Config> },
+    /// Answer with [`Up::Pong`]; silence for [`HEARTBEAT_LIMIT`] gets the child killed.
+    Ping { seq: u64 },
+    /// End in order, answer [`Up::Stopped`], exit 0.
+    Stop,
+    /// What another child said.
+    Event { from: Role, event: Event },
+    /// A script that this child asked for has ended.
+    ScriptDone(ScriptDone),
+    /// A question from `lbctl` or /metrics; answer [`Up::Reply`] with the same id.
+    Query { id: u64, query: Query },
+    /// Answer to a question this child (api) asked with [`Up::Ask`].
+    Answer { id: u64, reply: Reply },
+}
+
+/// Child → watchdog.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Up {
+    /// The configuration of this generation is in force.
+    Ready { generation: u64 },
+    Pong { seq: u64 },
+    /// Orderly end reached.
+    Stopped,
+    /// For the other children.
+    Event(Event),
+    /// Run a script; answered by [`Down::ScriptDone`] if `reply` is set.
+    Script(ScriptRun),
+    /// Answer to [`Down::Query`].
+    Reply { id: u64, reply: Reply },
+    /// The api role's question, for the watchdog or, through it, for other roles.
+    Ask { id: u64, query: Query },
+    /// The child cannot go on for a reason that a restart will not mend (no permission, no XDP);
+    /// the watchdog logs it, stops the rest in order and exits non-zero.
+    Fatal { message: String },
+}
+
+/// Facts that roles publish. The watchdog keeps the last one of each key and replays them to a
+/// child that (re)starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// vrrp → all.
+    Vrrp { instance: String, state: VrrpState, priority: u8 },
+    /// checker → forwarder, api. Key: (virtual server, real server).
+    Health(HealthChange),
+    /// checker → forwarder. Whether the sorry server stands in.
+    Quorum { virtual_server: VirtualServerKey, up: bool },
+    /// forwarder → vrrp: tables are reconciled; adverts may begin. Slots by instance name.
+    Converged { generation: u64, leases: Vec<(String, LeaseSlot)>, fenced: bool },
+}
+
+/// Verdict on one real server of one virtual server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthChange {
+    pub virtual_server: VirtualServerKey,
+    pub real_server: SocketAddr,
+    pub health: Health,
+    /// Weight in force.
+    pub weight: u32,
+    /// One phrase for the log.
+    pub reason: String,
+    /// When the verdict fell (for the latency metric).
+    pub at: Instant,
+}
+
+/// A script to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptRun {
+    /// Chosen by the child; returned in [`ScriptDone`].
+    pub id: u64,
+    /// Object it belongs to, for logs: `vrrp_script chk_mysql`.
+    pub object: String,
+    pub command: Command,
+    /// Words appended to the command (notify scripts).
+    pub extra_args: Vec<String>,
+    /// TERM after this long, KILL two seconds later; `None`: never.
+    pub timeout: Option<Duration>,
+    /// Scripts with the same queue name run one after the other, in order, none lost (notify).
+    pub queue: Option<String>,
+    pub reply: bool,
+}
+
+/// How a script ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptDone {
+    pub id: u64,
+    pub outcome: ScriptOutcome,
+    pub elapsed: Duration,
+}
+
+/// Result of a script.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ScriptOutcome {
+    Exit(i32),
+    Signal(i32),
+    TimedOut,
+    /// Missing, not executable, unknown user: never started.
+    NotStarted(String),
+}
+
+/// Questions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    Status,
+    Flows { limit: u32 },
+    /// No new connections for a real server, in one or all (`None`) virtual servers.
+    Drain { virtual_server: Option<VirtualServerKey>, real_server: SocketAddr },
+    /// Undoes drain.
+    Enable { virtual_server: Option<VirtualServerKey>, real_server: SocketAddr },
+    /// What would happen to a connection, or what a virtual server stands for.
+    Explain { what: String },
+    /// Read the configuration again.
+    Reload,
+}
+
+/// Answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    Status(Box<Status>),
+    Vrrp(Vec<InstanceStatus>),
+    Checker { servers: Vec<ServerHealth>, quorum: Vec<QuorumStatus> },
+    Forwarder(Box<ForwarderStatus>),
+    Flows(Vec<FlowStatus>),
+    /// Lines for a person.
+    Text(String),
+    Done(String),
+    Error(String),
+}
+
+/// Silence after which a child is killed and restarted.
+pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
+/// How often the watchdog pings.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);

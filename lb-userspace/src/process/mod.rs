@@ -1,0 +1,15 @@
+//! L3: the watchdog and its four roles. The only folder that sees L1 and L2 together.
+
+pub mod clock;
+pub mod ipc;
+
+use tokio::sync::mpsc;
+
+/// A role's end of its socketpair, already decoded. Both queues are bounded by
+/// [`ipc::QUEUE_LIMIT`]. A closed `rx` means that the watchdog is gone.
+pub struct Link {
+    /// Watchdog → us. The first message is [`ipc::Down::Start`].
+    pub rx: mpsc::Receiver<ipc::Down>,
+    /// Us → watchdog.
+    pub tx: mpsc::Sender<ipc::Up>,
+}
