@@ -1,7 +1,12 @@
 //! L3: the watchdog and its four roles. The only folder that sees L1 and L2 together.
 
+pub mod child;
 pub mod clock;
+pub mod codec;
 pub mod ipc;
+pub mod logging;
+pub mod privileges;
+pub mod record;
 
 use tokio::sync::mpsc;
 
