@@ -1,0 +1,33 @@
+//! Hashes that user space and the kernel object must compute alike.
+
+use crate::abi::{Be16, Be32, FILTER_LEN, RING_LEN};
+
+/// Index of an address in [`crate::abi::Filter`].
+#[inline(always)]
+pub const fn filter_fold(addr: Be32) -> usize {
+    // Multiplicative hashing; the top bits of the product depend on all bits of the address.
+    (addr.wrapping_mul(0x9e37_79b1) >> 20) as usize & (FILTER_LEN - 1)
+}
+
+/// Finaliser of a 64-bit hash: every input bit reaches every output bit.
+#[inline(always)]
+pub const fn mix(mut x: u64) -> u64 {
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}
+
+/// Hash of a client for `mh`: by address and port, the same on every host.
+#[inline(always)]
+pub const fn client(addr: Be32, port: Be16) -> u64 {
+    mix(((u32::from_be(addr) as u64) << 16) | u16::from_be(port) as u64)
+}
+
+/// Ring slot of a hash, below [`RING_LEN`].
+#[inline(always)]
+pub const fn ring_slot(hash: u64) -> usize {
+    // The high half spreads over the slots without a division.
+    (((hash >> 32) * RING_LEN as u64) >> 32) as usize
+}

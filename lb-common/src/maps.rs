@@ -1,0 +1,82 @@
+//! Names and default sizes of the maps and programs of the kernel object. The loader pins each
+//! under its name.
+
+/// The XDP program to attach.
+pub const PROGRAM: &str = "lbd_xdp";
+/// Reports [`crate::abi::ClockSample`]; only ever run by `BPF_PROG_TEST_RUN`.
+pub const CLOCK_PROGRAM: &str = "lbd_clock";
+
+/// ARRAY\[1\] of [`crate::abi::Control`].
+pub const CONTROL: &str = "control";
+/// ARRAY\[1\] of [`crate::abi::Filter`].
+pub const FILTER: &str = "filter";
+/// HASH address → [`crate::abi::Vip`].
+pub const VIPS: &str = "vips";
+/// ARRAY of u64 by lease slot (`LEASE_*`).
+pub const LEASE: &str = "lease";
+/// HASH [`crate::abi::ServiceKey`] → [`crate::abi::Service`], not preallocated.
+pub const SERVICES_MAP: &str = "services";
+/// ARRAY of [`crate::abi::Pool`], index [`crate::abi::Service::table_index`].
+pub const POOLS: &str = "pools";
+/// ARRAY of [`crate::abi::Ring`], index [`crate::abi::Service::table_index`].
+pub const RINGS: &str = "rings";
+/// ARRAY of u64 by service id: position of rr and wrr, tie-break of lc and wlc. Kernel only.
+pub const CURSORS: &str = "cursors";
+/// ARRAY of [`crate::abi::Real`] by real id.
+pub const REALS_MAP: &str = "reals";
+/// ARRAY of i64 by real id: active connections. May dip below 0 between reconciliations.
+pub const CONNS: &str = "conns";
+/// HASH [`crate::abi::SourceKey`] → [`crate::abi::Source`], not preallocated.
+pub const SOURCES: &str = "sources";
+/// HASH address → u8 (1): this host's own addresses. Packets to them from a NAT real server pass
+/// (replies to our own probes).
+pub const LOCALS: &str = "locals";
+/// HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow4`], preallocated; size set by the loader.
+pub const FLOWS4: &str = "flows4";
+/// LRU_HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow4`]; size set by the loader.
+pub const EMBRYO4: &str = "embryo4";
+/// PERCPU_ARRAY of u64 packets by [`crate::verdict::Outcome`].
+pub const STATS: &str = "stats";
+/// PERCPU_ARRAY of [`crate::abi::ServiceStats`] by service id.
+pub const SERVICE_STATS: &str = "service_stats";
+/// PERCPU_ARRAY of [`crate::abi::RealStats`] by real id.
+pub const REAL_STATS: &str = "real_stats";
+
+/// Every map, in the order of the object.
+pub const ALL: [&str; 17] = [
+    CONTROL,
+    FILTER,
+    VIPS,
+    LEASE,
+    SERVICES_MAP,
+    POOLS,
+    RINGS,
+    CURSORS,
+    REALS_MAP,
+    CONNS,
+    SOURCES,
+    LOCALS,
+    FLOWS4,
+    EMBRYO4,
+    STATS,
+    SERVICE_STATS,
+    REAL_STATS,
+];
+
+/// VIPs, with or without virtual server. The loader refuses more.
+pub const VIP_LIMIT: u32 = 1024;
+/// Lease slots (gates), slot 0 always open.
+pub const LEASES: u32 = 256;
+/// Service ids 1..SERVICES. The loader refuses more virtual servers.
+pub const SERVICES: u32 = 256;
+/// Elements of `pools` and `rings`.
+pub const TABLES: u32 = SERVICES * 2;
+/// Real ids 1..REALS. The loader refuses more real servers.
+pub const REALS: u32 = 4096;
+/// Own addresses. Beyond it the loader warns; probe replies to the rest may be taken for orphans.
+pub const LOCAL_LIMIT: u32 = 1024;
+/// Default of `flows4` (a NAT connection takes two). When full, new connections are hashed
+/// without an entry and counted as `table_full`.
+pub const FLOWS4_DEFAULT: u32 = 131_072;
+/// Default of `embryo4`. When full, the kernel evicts the oldest embryo.
+pub const EMBRYO4_DEFAULT: u32 = 65_536;

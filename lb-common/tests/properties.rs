@@ -1,0 +1,203 @@
+//! Properties of the arithmetic that kernel object and user space share.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    abi::{self, POOL_LEN, RING_LEN, Real},
+    csum, hash,
+    maglev::{self, Member},
+    pool,
+    verdict::Outcome,
+};
+use proptest::prelude::*;
+
+/// Full recomputation, as RFC 1071 describes it, over big-endian words.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum = 0u64;
+    for pair in bytes.chunks(2) {
+        sum += u64::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn members(servers: &[(u16, u32)]) -> Vec<Member> {
+    let member = |&(real, weight): &(u16, u32)| Member {
+        identity: maglev::identity(&[10, 0, (real >> 8) as u8, real as u8], 3306),
+        real,
+        weight,
+    };
+    servers.iter().map(member).collect()
+}
+
+fn ring(servers: &[(u16, u32)]) -> Vec<u16> {
+    let mut ring = maglev::EMPTY;
+    maglev::fill(&mut ring, &members(servers)).expect("fits");
+    ring.slots[..RING_LEN].to_vec()
+}
+
+fn shares(ring: &[u16]) -> BTreeMap<u16, usize> {
+    let mut shares = BTreeMap::new();
+    for &real in ring {
+        *shares.entry(real).or_default() += 1;
+    }
+    shares
+}
+
+proptest! {
+    /// An incremental update equals a full recomputation, wherever the word lies.
+    #[test]
+    fn incremental_checksum_equals_full(
+        mut packet in proptest::collection::vec(any::<u8>(), 40..80),
+        old_address: [u8; 4], new_address: [u8; 4], old_port: u16, new_port: u16,
+    ) {
+        packet.truncate(packet.len() & !1);
+        packet[0..2].fill(0);
+        packet[4..8].copy_from_slice(&old_address);
+        packet[8..10].copy_from_slice(&old_port.to_be_bytes());
+        let check = checksum(&packet);
+        let real = Real::default().with_nat(
+            abi::be32(old_address), abi::be16(old_port), abi::be32(new_address), abi::be16(new_port),
+        );
+        let updated = csum::update(check.to_be(), real.l4_delta);
+        packet[4..8].copy_from_slice(&new_address);
+        packet[8..10].copy_from_slice(&new_port.to_be_bytes());
+        packet[0..2].copy_from_slice(&updated.to_ne_bytes());
+        // A receiver's test: the sum over everything, checksum included, is all ones.
+        prop_assert_eq!(checksum(&packet), 0);
+        let back = csum::update(updated, csum::reverse(real.l4_delta));
+        packet[4..8].copy_from_slice(&old_address);
+        packet[8..10].copy_from_slice(&old_port.to_be_bytes());
+        packet[0..2].copy_from_slice(&back.to_ne_bytes());
+        prop_assert_eq!(checksum(&packet), 0);
+    }
+
+    /// Every member holds its part of the ring, by weight, and no slot is empty.
+    #[test]
+    fn ring_shares_follow_weights(weights in proptest::collection::vec(1u32..20, 1..=POOL_LEN)) {
+        let servers: Vec<_> =
+            weights.iter().enumerate().map(|(i, &weight)| (i as u16 + 1, weight)).collect();
+        let shares = shares(&ring(&servers));
+        let total: u32 = weights.iter().sum();
+        prop_assert_eq!(shares.values().sum::<usize>(), RING_LEN);
+        for (real, weight) in servers {
+            let fair = RING_LEN as f64 * f64::from(weight) / f64::from(total);
+            let got = *shares.get(&real).unwrap_or(&0) as f64;
+            // The last round is cut off: up to a slot for the member, and its part of the others.
+            prop_assert!((got - fair).abs() <= 2.0 + fair * 0.02, "{real}: {got} slots, fair {fair}");
+        }
+    }
+
+    /// The ring is a function of the set: order and local ids do not matter.
+    #[test]
+    fn ring_ignores_order(count in 2u16..30, rotate in 0usize..30) {
+        let servers: Vec<_> = (1..=count).map(|real| (real, u32::from(real % 3) + 1)).collect();
+        let mut turned = servers.clone();
+        turned.rotate_left(rotate % servers.len());
+        prop_assert_eq!(ring(&servers), ring(&turned));
+    }
+
+    /// A server that leaves moves its own slots and few others.
+    #[test]
+    fn ring_disruption_is_small(count in 3u16..40, leaves in 1u16..40) {
+        let leaves = leaves % count + 1;
+        let all: Vec<_> = (1..=count).map(|real| (real, 1)).collect();
+        let rest: Vec<_> = all.iter().copied().filter(|&(real, _)| real != leaves).collect();
+        let (before, after) = (ring(&all), ring(&rest));
+        let moved = before.iter().zip(&after).filter(|&(&b, a)| b != leaves && b != *a).count();
+        prop_assert!(moved < RING_LEN / 5, "{moved} of {RING_LEN} slots moved without need");
+        prop_assert!(after.iter().all(|&real| real != leaves && real != 0));
+    }
+
+    /// One cycle of wrr takes each server exactly by weight.
+    #[test]
+    fn wrr_cycle_is_exact(
+        weights in proptest::collection::vec(1u32..100, 1..=POOL_LEN), start: u32,
+    ) {
+        let listed: Vec<_> =
+            weights.iter().enumerate().map(|(i, &weight)| (i as u16 + 1, weight)).collect();
+        let pool = pool::fill(&listed).expect("fits");
+        let mut taken = BTreeMap::<u16, u32>::new();
+        for step in 0..u64::from(pool.total_weight) {
+            let at = pool::weighted_position(u64::from(start) + step, pool.total_weight, pool.stride);
+            let mut at = at.expect("not empty");
+            let entry = pool.entries[..pool.len as usize].iter().find(|entry| {
+                let hit = at < entry.weight;
+                at = at.wrapping_sub(entry.weight);
+                hit
+            });
+            *taken.entry(entry.expect("position below total").real).or_default() += 1;
+        }
+        for entry in &pool.entries[..pool.len as usize] {
+            prop_assert_eq!(taken.get(&entry.real), Some(&entry.weight));
+        }
+    }
+
+    /// Weights keep their ratio when they are reduced.
+    #[test]
+    fn pool_keeps_ratios(a in 1u32..65_535, b in 1u32..65_535) {
+        let pool = pool::fill(&[(1, a), (2, 0), (3, b)]).expect("fits");
+        prop_assert_eq!(pool.len, 2);
+        let [x, y] = [pool.entries[0].weight, pool.entries[1].weight];
+        prop_assert_eq!(u64::from(a) * u64::from(y), u64::from(b) * u64::from(x));
+        prop_assert_eq!(pool.total_weight, x + y);
+    }
+
+    /// Folds and slots stay inside their tables.
+    #[test]
+    fn hashes_stay_in_range(address: u32, port: u16) {
+        prop_assert!(hash::filter_fold(address) < abi::FILTER_LEN);
+        prop_assert!(hash::ring_slot(hash::client(address, port)) < RING_LEN);
+    }
+}
+
+#[test]
+fn clients_spread_over_the_ring() {
+    let ring = ring(&(1..=10).map(|real| (real, 1)).collect::<Vec<_>>());
+    let mut hits = BTreeMap::<u16, u32>::new();
+    // What one client host looks like: one address, consecutive ports.
+    for port in 20_000..60_000 {
+        let slot = hash::ring_slot(hash::client(abi::be32([192, 0, 2, 7]), abi::be16(port)));
+        *hits.entry(ring[slot]).or_default() += 1;
+    }
+    for (real, hits) in hits {
+        assert!((3_600..=4_400).contains(&hits), "{real}: {hits} of 40000");
+    }
+}
+
+#[test]
+fn folds_of_neighbours_differ() {
+    let folds: std::collections::BTreeSet<_> =
+        (0..=255).map(|host| hash::filter_fold(abi::be32([10, 1, 2, host]))).collect();
+    assert!(folds.len() > 240, "{} folds for 256 neighbours", folds.len());
+}
+
+#[test]
+fn sixty_fifth_member_is_refused() {
+    let servers: Vec<_> = (1..=POOL_LEN as u16 + 1).map(|real| (real, 1)).collect();
+    assert_eq!(pool::fill(&servers), Err(pool::TooMany));
+    let mut ring = maglev::EMPTY;
+    assert_eq!(maglev::fill(&mut ring, &members(&servers)), Err(pool::TooMany));
+    // Members that take nothing do not count.
+    let mut idle = servers;
+    idle[0].1 = 0;
+    assert!(pool::fill(&idle).is_ok());
+}
+
+#[test]
+fn no_selectable_server_leaves_the_ring_empty() {
+    assert!(ring(&[(1, 0)]).iter().all(|&real| real == 0));
+    assert_eq!(pool::fill(&[]).map(|pool| pool.len), Ok(0));
+    assert_eq!(pool::weighted_position(5, 0, 0), None);
+}
+
+#[test]
+fn outcome_labels_are_unique_and_indexed() {
+    let names: std::collections::BTreeSet<_> = Outcome::ALL.iter().map(|o| o.name()).collect();
+    assert_eq!(names.len(), Outcome::COUNT as usize);
+    for (index, outcome) in Outcome::ALL.iter().enumerate() {
+        assert_eq!(*outcome as usize, index);
+    }
+}
