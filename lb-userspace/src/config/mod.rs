@@ -1,3 +1,90 @@
 //! keepalived.conf: text → tree with spans → model, with diagnostics for people.
+//!
+//! Pure: the caller reads the file and hands over its bytes. All findings of a file come in one
+//! run, in source order; with an error among them there is no configuration.
 
+pub mod diag;
+pub mod lex;
 pub mod model;
+mod secrets;
+pub mod source;
+
+use self::{
+    diag::{Class, Diagnostic, Place, Severity, Sink},
+    model::Config,
+    source::Source,
+};
+
+/// Longest configuration in bytes (about 100 000 real servers); a longer one is refused.
+pub const SOURCE_LIMIT: usize = 16 << 20;
+
+/// What came of a configuration file.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// `None` when there is an error among the diagnostics.
+    pub config: Option<Config>,
+    /// In source order; at most [`diag::DIAGNOSTIC_LIMIT`] and a line that counts the rest.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Outcome {
+    /// keepalived's `-t` exit code: 0 no fault, 2 a keyword without its argument, 4 cannot run,
+    /// 5 faults (an error, or a warning that would run), 6 script security only.
+    pub fn exit_code(&self) -> u8 {
+        let has = |class: Class| {
+            self.diagnostics.iter().any(|d| d.class == class && d.severity != Severity::Notice)
+        };
+        if has(Class::MissingArgument) {
+            2
+        } else if has(Class::CannotRun) {
+            4
+        } else if has(Class::Fault) {
+            5
+        } else if has(Class::Security) {
+            6
+        } else {
+            0
+        }
+    }
+
+    /// Everything for a terminal: each diagnostic with its line and caret, then a count.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for diagnostic in &self.diagnostics {
+            out.push_str(&diagnostic.render());
+            out.push_str("\n\n");
+        }
+        out
+    }
+
+    /// An outcome of one error about the whole file, for callers that could not read it.
+    pub fn unreadable(name: &str, message: impl Into<String>) -> Self {
+        let error =
+            Diagnostic::new(Severity::Error, Place::file(name), message).class(Class::CannotRun);
+        Self { config: None, diagnostics: vec![error] }
+    }
+}
+
+/// Parses a configuration. `name` is for messages.
+pub fn load(name: &str, text: &str) -> Outcome {
+    check(name, text.as_bytes())
+}
+
+/// Parses a configuration of any bytes whatever: text that is not UTF-8 is read with replacement
+/// characters, binary and empty files are errors. Never panics.
+pub fn check(name: &str, bytes: &[u8]) -> Outcome {
+    if bytes.len() > SOURCE_LIMIT {
+        return Outcome::unreadable(
+            name,
+            format!("the file has {} bytes, the limit is {SOURCE_LIMIT}", bytes.len()),
+        );
+    }
+    if bytes.contains(&0) {
+        return Outcome::unreadable(name, "not a text file: it contains NUL bytes");
+    }
+    let source = Source::new(name, bytes);
+    let mut sink = Sink::default();
+    let config = Config::default();
+    let config = (!sink.has_errors()).then_some(config);
+    Outcome { config, diagnostics: sink.finish(name) }
+}
