@@ -1,1 +1,223 @@
-//! (folder being built)
+//! L1: configuration × election × health → [`ForwardingTable`]. Pure; the same inputs give the
+//! same table, so a crash, a retry and a reload are one code path.
+
+mod admin;
+mod health;
+mod leases;
+pub mod placement;
+
+pub use admin::{Admin, AdminState};
+pub use health::HealthBook;
+pub use leases::LeaseSlots;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::{
+    base::{
+        net::{IpPrefix, VirtualServerKey},
+        status::Health,
+        table::{ForwardingTable, Gate, Method, RealServer, RealServerState, VirtualServer},
+    },
+    config::model::{self, Config},
+};
+
+/// What the host looks like, as far as forwarding depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Own addresses with their prefix and interface name.
+    pub addresses: BTreeSet<(String, IpPrefix)>,
+    /// Interface (name) that leads to each real server; absent when there is no route.
+    pub egress: BTreeMap<IpAddr, String>,
+}
+
+impl Host {
+    fn owns(&self, addr: IpAddr) -> bool {
+        addr.is_loopback() || self.addresses.iter().any(|(_, prefix)| prefix.addr == addr)
+    }
+
+    /// Interfaces whose connected network holds `addr`, loopback aside.
+    fn towards(&self, addr: IpAddr) -> impl Iterator<Item = &String> {
+        self.addresses
+            .iter()
+            .filter(move |(name, prefix)| name != "lo" && contains(prefix, addr))
+            .map(|(name, _)| name)
+    }
+}
+
+fn contains(prefix: &IpPrefix, addr: IpAddr) -> bool {
+    match (prefix.addr, addr) {
+        (IpAddr::V4(net), IpAddr::V4(addr)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.len)).unwrap_or(0);
+            net.to_bits() & mask == addr.to_bits() & mask
+        }
+        (IpAddr::V6(net), IpAddr::V6(addr)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.len)).unwrap_or(0);
+            net.to_bits() & mask == addr.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+/// Everything the table depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    pub config: &'a Config,
+    /// False under `-C`: nobody renews leases, so nothing is gated or guarded.
+    pub vrrp: bool,
+    pub slots: &'a LeaseSlots,
+    pub health: &'a HealthBook,
+    /// Last word of the checker on each virtual server's quorum.
+    pub quorum: &'a BTreeMap<VirtualServerKey, bool>,
+    pub admin: &'a Admin,
+    pub host: &'a Host,
+}
+
+/// The table that the data plane should hold.
+pub fn compile(inputs: &Inputs<'_>) -> ForwardingTable {
+    let mut table = ForwardingTable::default();
+    if inputs.vrrp {
+        for instance in &inputs.config.vrrp_instances {
+            let Some(slot) = inputs.slots.get(&instance.name) else { continue };
+            table.interfaces.insert(instance.interface.clone());
+            for vip in &instance.virtual_ipaddress {
+                table.vips.entry(vip.prefix.addr).or_insert(slot);
+                table.interfaces.extend(vip.dev.clone());
+            }
+        }
+    }
+    for vs in &inputs.config.virtual_servers {
+        // The configuration refuses duplicates; the first would win.
+        if placement::xdp(vs).is_err() || table.virtual_servers.contains_key(&vs.key) {
+            continue;
+        }
+        let compiled = virtual_server(inputs, vs);
+        if compiled.gate == Gate::Always {
+            table.interfaces.extend(inputs.host.towards(vs.key.addr.ip()).cloned());
+        }
+        for (addr, server) in &compiled.real_servers {
+            // Replies under NAT come in there; under DR many drivers only transmit redirected
+            // frames on an interface that has a program of its own.
+            if server.method != Method::Local {
+                table.interfaces.extend(inputs.host.egress.get(&addr.ip()).cloned());
+            }
+        }
+        table.virtual_servers.insert(vs.key, compiled);
+    }
+    table.interfaces.remove("lo");
+    table
+}
+
+/// Whose permission a virtual server at `addr` needs: that of the first instance that lists it.
+pub fn gate(inputs: &Inputs<'_>, addr: IpAddr) -> Gate {
+    instance_of(inputs, addr)
+        .and_then(|name| inputs.slots.get(name))
+        .map_or(Gate::Always, Gate::Lease)
+}
+
+/// Name of the vrrp_instance that lists `addr`, unless vrrp is off.
+pub fn instance_of<'a>(inputs: &Inputs<'a>, addr: IpAddr) -> Option<&'a str> {
+    inputs
+        .vrrp
+        .then_some(&inputs.config.vrrp_instances)?
+        .iter()
+        .find(|instance| instance.virtual_ipaddress.iter().any(|vip| vip.prefix.addr == addr))
+        .map(|instance| instance.name.as_str())
+}
+
+fn virtual_server(inputs: &Inputs<'_>, vs: &model::VirtualServer) -> VirtualServer {
+    let mut real_servers: BTreeMap<SocketAddr, RealServer> =
+        vs.real_servers.iter().map(|rs| (rs.addr, real_server(inputs, vs, rs))).collect();
+    if let Some(sorry) = sorry_in_use(inputs, vs, &real_servers) {
+        // keepalived takes the living servers of a lost quorum out of the pool. Here they only
+        // take no new connections: a session to a living server is not cut.
+        for server in real_servers.values_mut() {
+            if server.state == RealServerState::Up {
+                server.state = RealServerState::Drain;
+            }
+        }
+        let method = method(inputs, vs, sorry);
+        real_servers.insert(sorry, RealServer { method, weight: 1, state: RealServerState::Up });
+    }
+    VirtualServer {
+        gate: gate(inputs, vs.key.addr.ip()),
+        scheduler: vs.scheduler,
+        idle_timeout: vs.idle_timeout,
+        on_down: vs.on_down,
+        real_servers,
+    }
+}
+
+/// The sorry server when it stands in: it is configured and the quorum is lost. Without word
+/// from the checker the quorum is reckoned here, as keepalived does at start.
+fn sorry_in_use(
+    inputs: &Inputs<'_>,
+    vs: &model::VirtualServer,
+    real_servers: &BTreeMap<SocketAddr, RealServer>,
+) -> Option<SocketAddr> {
+    let sorry = vs.sorry_server?;
+    let up = inputs.quorum.get(&vs.key).copied().unwrap_or_else(|| {
+        let weight: u64 = real_servers
+            .values()
+            .filter(|server| server.state == RealServerState::Up)
+            .map(|server| u64::from(server.weight))
+            .sum();
+        weight > 0 && weight >= u64::from(vs.quorum)
+    });
+    (!up).then_some(sorry)
+}
+
+fn method(inputs: &Inputs<'_>, vs: &model::VirtualServer, addr: SocketAddr) -> Method {
+    let ip = addr.ip();
+    // An instance's VIP comes and goes with the election; a real server on another host must not
+    // turn into a local one by that. The virtual server's own address is always this host.
+    let vip = inputs.config.vrrp_instances.iter().any(|instance| {
+        instance.virtual_ipaddress.iter().any(|candidate| candidate.prefix.addr == ip)
+    });
+    if ip == vs.key.addr.ip() || (inputs.host.owns(ip) && !vip) { Method::Local } else { vs.method }
+}
+
+fn real_server(
+    inputs: &Inputs<'_>,
+    vs: &model::VirtualServer,
+    rs: &model::RealServer,
+) -> RealServer {
+    let method = method(inputs, vs, rs.addr);
+    let (health, weight) = inputs.health.get(vs.key, rs.addr);
+    let weight = weight.unwrap_or(rs.weight);
+    let drained = inputs.admin.get(vs.key, rs.addr) == Some(AdminState::Drain);
+    match health {
+        // Weight 0 keeps what is established, as keepalived's inhibit_on_failure does.
+        Health::Down if rs.inhibit_on_failure => {
+            RealServer { method, weight: 0, state: RealServerState::Drain }
+        }
+        Health::Down => RealServer { method, weight, state: RealServerState::Down },
+        _ if drained => RealServer { method, weight, state: RealServerState::Drain },
+        Health::Suspect | Health::Full | Health::Drain => {
+            RealServer { method, weight, state: RealServerState::Drain }
+        }
+        Health::Up => RealServer { method, weight, state: RealServerState::Up },
+        Health::Unknown => {
+            // Drain rather than Down: a checker that starts anew proves nothing about the
+            // connections that are already there.
+            let state =
+                if starts_down(vs, rs) { RealServerState::Drain } else { RealServerState::Up };
+            RealServer { method, weight, state }
+        }
+    }
+}
+
+/// `alpha` of the virtual server or of any checker; without a checker nothing could lift it.
+fn starts_down(vs: &model::VirtualServer, rs: &model::RealServer) -> bool {
+    let alpha = |checker: &model::Checker| match checker {
+        model::Checker::Tcp(common)
+        | model::Checker::Misc(common, _)
+        | model::Checker::Mysql(common, _) => common.alpha,
+    };
+    !rs.checkers.is_empty() && (vs.alpha || rs.checkers.iter().any(alpha))
+}
+
+#[cfg(test)]
+mod tests;

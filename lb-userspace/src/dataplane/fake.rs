@@ -1,0 +1,136 @@
+//! An engine in memory with failures on demand, for tests of everything above an engine.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{ApplyReport, Capabilities, DataPlane, NextHops};
+use crate::{
+    base::{
+        status::{FlowStatus, ForwarderStatus, VirtualServerStatus},
+        table::ForwardingTable,
+        time::Instant,
+    },
+    reconcile::{Operation, Plan},
+};
+
+/// A data plane without a kernel.
+#[derive(Debug, Default)]
+pub struct Fake {
+    /// What `observe` answers; a test may change it behind the forwarder's back.
+    pub table: ForwardingTable,
+    /// Failures to come, consumed one an operation: `Some` fails it with that text.
+    pub failures: VecDeque<Option<String>>,
+    /// When set, `observe` fails with that text.
+    pub blind: Option<String>,
+    /// Every operation that was performed.
+    pub performed: Vec<Operation>,
+    /// Next hops as last told.
+    pub next_hops: NextHops,
+}
+
+impl DataPlane for Fake {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: "fake", virtual_servers: 1024, real_servers: 4096 }
+    }
+
+    fn observe(&mut self) -> anyhow::Result<ForwardingTable> {
+        match &self.blind {
+            Some(text) => anyhow::bail!("observe the fake engine: {text}"),
+            None => Ok(self.table.clone()),
+        }
+    }
+
+    fn apply(&mut self, plan: &Plan) -> ApplyReport {
+        let mut report = ApplyReport::default();
+        for operation in &plan.operations {
+            let outcome = match self.failures.pop_front().flatten() {
+                Some(text) => Err(text),
+                None => operation.perform(&mut self.table).map_err(|misfit| misfit.to_string()),
+            };
+            if outcome.is_ok() {
+                self.performed.push(operation.clone());
+            }
+            report.outcomes.push(outcome);
+        }
+        report
+    }
+
+    fn set_next_hops(&mut self, next_hops: &NextHops) -> anyhow::Result<()> {
+        self.next_hops = next_hops.clone();
+        Ok(())
+    }
+
+    fn housekeep(&mut self, _now: Instant) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn counters(&mut self) -> anyhow::Result<BTreeMap<String, u64>> {
+        Ok(BTreeMap::new())
+    }
+
+    fn flows(&mut self, _limit: usize) -> anyhow::Result<Vec<FlowStatus>> {
+        Ok(Vec::new())
+    }
+
+    fn status(&mut self) -> anyhow::Result<ForwarderStatus> {
+        let virtual_servers = self
+            .table
+            .virtual_servers
+            .iter()
+            .map(|(key, vs)| VirtualServerStatus {
+                key: key.to_string(),
+                engine: "fake".into(),
+                placement: String::new(),
+                scheduler: format!("{:?}", vs.scheduler).to_lowercase(),
+                instance: None,
+                connections: 0,
+                packets: 0,
+                bytes: 0,
+                real_servers: Vec::new(),
+            })
+            .collect();
+        Ok(ForwarderStatus { engine: "fake".into(), virtual_servers, ..Default::default() })
+    }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        self.table = ForwardingTable::default();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::reconcile::{plan, testing::table};
+
+    proptest! {
+        #[test]
+        fn apply_reaches_desired_and_twice_is_nothing(o in table(), d in table()) {
+            let mut fake = Fake { table: o.clone(), ..Fake::default() };
+            let first = plan(&fake.observe().expect("sighted"), &d);
+            let report = fake.apply(&first);
+            prop_assert_eq!(report.outcomes.len(), first.operations.len());
+            prop_assert!(report.outcomes.iter().all(Result::is_ok));
+            prop_assert_eq!(&fake.observe().expect("sighted"), &d);
+            prop_assert!(plan(&fake.observe().expect("sighted"), &d).is_empty());
+        }
+
+        #[test]
+        fn rounds_with_failures_still_converge(
+            o in table(), d in table(), failures in proptest::collection::vec(any::<bool>(), 0..40)
+        ) {
+            let failures: VecDeque<_> =
+                failures.iter().map(|fail| fail.then(|| "no memory".to_owned())).collect();
+            let limit = failures.len() + 1;
+            let mut fake = Fake { table: o, failures, ..Fake::default() };
+            let mut rounds = 0;
+            while fake.observe().expect("sighted") != d {
+                let next = plan(&fake.observe().expect("sighted"), &d);
+                fake.apply(&next);
+                rounds += 1;
+                prop_assert!(rounds <= limit, "no progress");
+            }
+        }
+    }
+}

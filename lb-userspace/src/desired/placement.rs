@@ -1,0 +1,163 @@
+//! Which engine forwards a virtual server, and why: sentences for `lbctl explain`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Inputs, compile, gate, instance_of};
+use crate::{
+    base::{
+        net::{Protocol, VirtualServerKey},
+        status::Health,
+        table::{Gate, Method, RealServer, RealServerState},
+    },
+    config::model::VirtualServer,
+};
+
+/// Whether the XDP engine can forward a virtual server.
+///
+/// # Errors
+/// Why it cannot, as a phrase.
+pub fn xdp(vs: &VirtualServer) -> Result<&'static str, String> {
+    if vs.key.addr.is_ipv6() {
+        return Err("the xdp engine forwards IPv4 only so far".into());
+    }
+    if vs.key.protocol != Protocol::Tcp {
+        return Err("the xdp engine forwards TCP only so far".into());
+    }
+    if vs.key.addr.port() == 0 {
+        return Err("the xdp engine needs a port, 0 (every port) is not supported".into());
+    }
+    if let Some(rs) = vs.real_servers.iter().find(|rs| rs.addr.is_ipv6()) {
+        return Err(format!("real server {} is IPv6, the virtual server IPv4", rs.addr));
+    }
+    Ok("xdp: IPv4, TCP, and a scheduler and method that it has")
+}
+
+/// What an operator should know about a real server of a method, if anything.
+pub fn hint(vs: &VirtualServer, addr: SocketAddr, method: Method) -> Option<String> {
+    let port = vs.key.addr.port();
+    if addr.port() == port || method == Method::Nat {
+        return None;
+    }
+    let how = match method {
+        Method::Local => "is this host: packets are passed up unchanged",
+        Method::Dr | Method::Nat => "is reached by DR: ports are not changed",
+    };
+    Some(format!("{addr} {how}, so it must listen on port {port}, not {}", addr.port()))
+}
+
+/// What a virtual server, VIP or real server stands for now, as lines for a person.
+///
+/// `what` is `tcp/192.0.2.10:3306`, `192.0.2.10:3306` or an address alone.
+///
+/// # Errors
+/// A sentence when it is none of these or nothing has that address.
+pub fn explain(inputs: &Inputs<'_>, what: &str) -> Result<String, String> {
+    if let Ok(ip) = what.parse::<IpAddr>() {
+        return explain_address(inputs, ip);
+    }
+    let key: VirtualServerKey = what.parse()?;
+    if inputs.config.virtual_servers.iter().any(|vs| vs.key == key) {
+        return Ok(explain_virtual_server(inputs, key));
+    }
+    let lines: Vec<String> = inputs
+        .config
+        .virtual_servers
+        .iter()
+        .filter(|vs| {
+            vs.sorry_server == Some(key.addr)
+                || vs.real_servers.iter().any(|rs| rs.addr == key.addr)
+        })
+        .map(|vs| explain_virtual_server(inputs, vs.key))
+        .collect();
+    if lines.is_empty() {
+        return Err(format!("no virtual server or real server is called {what}"));
+    }
+    Ok(lines.join("\n"))
+}
+
+fn explain_address(inputs: &Inputs<'_>, ip: IpAddr) -> Result<String, String> {
+    let mut lines = Vec::new();
+    match instance_of(inputs, ip) {
+        Some(name) => lines.push(format!(
+            "{ip} is a VIP of vrrp_instance {name}: while this host is master it answers for it, \
+             when the lease has run out it is silent, on standby packets pass"
+        )),
+        None if inputs.host.owns(ip) => lines.push(format!("{ip} is this host's own address")),
+        None => {}
+    }
+    for vs in &inputs.config.virtual_servers {
+        let real = vs.real_servers.iter().any(|rs| rs.addr.ip() == ip);
+        if vs.key.addr.ip() == ip || real {
+            lines.push(explain_virtual_server(inputs, vs.key));
+        }
+    }
+    if lines.is_empty() {
+        return Err(format!("{ip} is no VIP, real server or address of this host: packets pass"));
+    }
+    Ok(lines.join("\n"))
+}
+
+fn explain_virtual_server(inputs: &Inputs<'_>, key: VirtualServerKey) -> String {
+    let mut lines = vec![format!("virtual server {key}")];
+    let Some(vs) = inputs.config.virtual_servers.iter().find(|vs| vs.key == key) else {
+        return lines.remove(0);
+    };
+    match xdp(vs) {
+        Ok(why) => lines.push(format!("  engine {why}")),
+        Err(why) => {
+            lines.push(format!("  not forwarded: {why}; ipvs: not yet"));
+            return lines.join("\n");
+        }
+    }
+    lines.push(match (gate(inputs, key.addr.ip()), instance_of(inputs, key.addr.ip())) {
+        (Gate::Lease(slot), Some(name)) => {
+            format!("  forwards while vrrp_instance {name} holds its lease (slot {})", slot.0)
+        }
+        (Gate::Always, Some(name)) => {
+            format!("  always active: vrrp_instance {name} has no lease slot")
+        }
+        (_, None) if !inputs.vrrp => "  always active: vrrp is off".into(),
+        (_, None) => format!("  always active: no vrrp_instance lists {}", key.addr.ip()),
+    });
+    let table = compile(inputs);
+    if let Some(compiled) = table.virtual_servers.get(&key) {
+        for (addr, server) in &compiled.real_servers {
+            lines.push(format!("  {addr}: {}", reason(inputs, vs, *addr, server)));
+            lines.extend(hint(vs, *addr, server.method).map(|hint| format!("    note: {hint}")));
+        }
+    }
+    lines.join("\n")
+}
+
+fn reason(
+    inputs: &Inputs<'_>,
+    vs: &VirtualServer,
+    addr: SocketAddr,
+    server: &RealServer,
+) -> String {
+    let method = match server.method {
+        Method::Dr => "DR",
+        Method::Nat => "NAT",
+        Method::Local => "local (this host)",
+    };
+    let health = inputs.health.get(vs.key, addr).0;
+    let sorry = vs.sorry_server == Some(addr);
+    let drained = inputs.admin.get(vs.key, addr).is_some();
+    let why = match (server.state, health) {
+        (RealServerState::Up, _) if sorry => "the sorry server stands in, the quorum is lost",
+        (RealServerState::Up, _) if server.weight == 0 => "no new connections: weight 0",
+        (RealServerState::Up, Health::Unknown) => "takes connections (not probed yet)",
+        (RealServerState::Up, _) => "takes connections",
+        (RealServerState::Drain, Health::Down) => {
+            "down, established connections are kept (inhibit_on_failure)"
+        }
+        (RealServerState::Drain, _) if drained => "no new connections: drained by the operator",
+        (RealServerState::Drain, Health::Suspect) => "no new connections: missed a probe",
+        (RealServerState::Drain, Health::Full) => "no new connections: its limit is reached",
+        (RealServerState::Drain, Health::Drain) => "no new connections: it is shutting down",
+        (RealServerState::Drain, Health::Unknown) => "no new connections until its first success",
+        (RealServerState::Drain, Health::Up) => "no new connections: the quorum is lost",
+        (RealServerState::Down, _) => "down",
+    };
+    format!("{method}, weight {}, {why}", server.weight)
+}

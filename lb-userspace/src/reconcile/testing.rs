@@ -1,0 +1,89 @@
+//! Random forwarding tables over a small space of names, so that two of them overlap.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use proptest::{
+    collection::{btree_map, btree_set},
+    prelude::*,
+};
+
+use crate::base::{
+    net::{Protocol, VirtualServerKey},
+    table::{
+        ForwardingTable, Gate, LeaseSlot, Method, OnDown, RealServer, RealServerState, Scheduler,
+        VirtualServer,
+    },
+};
+
+fn vip() -> impl Strategy<Value = IpAddr> {
+    (1u8..6).prop_map(|n| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)))
+}
+
+fn key() -> impl Strategy<Value = VirtualServerKey> {
+    (vip(), 3306u16..3309).prop_map(|(ip, port)| VirtualServerKey {
+        protocol: Protocol::Tcp,
+        addr: SocketAddr::new(ip, port),
+    })
+}
+
+fn real_server() -> impl Strategy<Value = RealServer> {
+    (
+        prop_oneof![Just(Method::Dr), Just(Method::Nat), Just(Method::Local)],
+        prop_oneof![Just(0u32), 1u32..5, Just(65535u32)],
+        prop_oneof![
+            3 => Just(RealServerState::Up),
+            1 => Just(RealServerState::Drain),
+            1 => Just(RealServerState::Down)
+        ],
+    )
+        .prop_map(|(method, weight, state)| RealServer { method, weight, state })
+}
+
+fn gate() -> impl Strategy<Value = Gate> {
+    prop_oneof![
+        Just(Gate::Always),
+        (1u16..LeaseSlot::LIMIT).prop_map(|slot| Gate::Lease(LeaseSlot(slot)))
+    ]
+}
+
+fn virtual_server() -> impl Strategy<Value = VirtualServer> {
+    let server =
+        (1u8..9).prop_map(|n| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, n)), 3306));
+    (
+        gate(),
+        prop_oneof![
+            Just(Scheduler::Rr),
+            Just(Scheduler::Wrr),
+            Just(Scheduler::Lc),
+            Just(Scheduler::Wlc),
+            Just(Scheduler::Mh)
+        ],
+        1u64..100_000,
+        prop_oneof![Just(OnDown::Reset), Just(OnDown::Keep)],
+        btree_map(server, real_server(), 0..6),
+    )
+        .prop_map(|(gate, scheduler, idle, on_down, real_servers)| VirtualServer {
+            gate,
+            scheduler,
+            idle_timeout: Duration::from_secs(idle),
+            on_down,
+            real_servers,
+        })
+}
+
+/// A table with up to five of each thing.
+pub(crate) fn table() -> impl Strategy<Value = ForwardingTable> {
+    (
+        btree_map(key(), virtual_server(), 0..5),
+        btree_map(vip(), (1u16..LeaseSlot::LIMIT).prop_map(LeaseSlot), 0..5),
+        btree_set((0u8..5).prop_map(|n| format!("eth{n}")), 0..5),
+    )
+        .prop_map(|(virtual_servers, vips, interfaces)| ForwardingTable {
+            virtual_servers,
+            vips,
+            interfaces,
+        })
+}
