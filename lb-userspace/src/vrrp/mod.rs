@@ -1,1 +1,15 @@
-//! (folder being built)
+//! L1: VRRP as pure code. Bytes, times and packets come in; effects go out.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`wire`] | adverts in bytes: views, representation, receive checks |
+//! | [`auth`] | VRRPv2 authentication |
+//! | [`timing`] | advert interval, skew, master-down, lease end |
+//! | [`arp`] | gratuitous ARP in bytes |
+//!
+//! Behaviour is keepalived's where deployed practice and RFC 9568 differ; each such place says so.
+
+pub mod arp;
+pub mod auth;
+pub mod timing;
+pub mod wire;
