@@ -138,9 +138,17 @@ pub struct Service {
     pub scheduler: u8,
     /// 0 or 1: which half of `pools` and `rings` is in force.
     pub half: u8,
+    /// `SERVICE_*` bits.
+    pub flags: u16,
+    /// Life of an established connection without a packet, seconds. For the forwarder's sweep
+    /// (also that of a later process); the program does not read it.
+    pub idle_secs: u32,
     /// Zero.
-    pub pad: u16,
+    pub pad: u32,
 }
+
+/// `OnDown::Keep`: for the forwarder that reads its table back; the program reads [`FLAG_KEEP`].
+pub const SERVICE_KEEP: u16 = 1;
 
 impl Service {
     /// Index into `pools` and `rings` of this service's half `half`.
@@ -423,7 +431,7 @@ layout!(
     Filter = 4096,
     Vip = 4,
     ServiceKey = 8,
-    Service = 8,
+    Service = 16,
     PoolEntry = 8,
     Pool = 528,
     Ring = 8192,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{ApplyReport, Capabilities, DataPlane, NextHops};
+use super::{ApplyReport, Capabilities, DataPlane, Surroundings};
 use crate::{
     base::{
         status::{FlowStatus, ForwarderStatus, VirtualServerStatus},
@@ -23,8 +23,8 @@ pub struct Fake {
     pub blind: Option<String>,
     /// Every operation that was performed.
     pub performed: Vec<Operation>,
-    /// Next hops as last told.
-    pub next_hops: NextHops,
+    /// Surroundings as last told.
+    pub around: Surroundings,
 }
 
 impl DataPlane for Fake {
@@ -54,8 +54,8 @@ impl DataPlane for Fake {
         report
     }
 
-    fn set_next_hops(&mut self, next_hops: &NextHops) -> anyhow::Result<()> {
-        self.next_hops = next_hops.clone();
+    fn set_surroundings(&mut self, around: &Surroundings) -> anyhow::Result<()> {
+        self.around = around.clone();
         Ok(())
     }
 

@@ -2,7 +2,10 @@
 
 pub mod fake;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     base::{
@@ -44,13 +47,15 @@ pub struct NextHop {
     pub mtu: u32,
 }
 
-/// What is known of the way to each address, and of this host.
+/// What the engine is told of the host around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NextHops {
-    /// By real server's address; `Err` says why there is none, in words for `lbctl status`.
-    pub by_addr: BTreeMap<IpAddr, Result<NextHop, String>>,
-    /// This host's own addresses (VIPs included while they are set): never a real server's.
-    pub own: std::collections::BTreeSet<IpAddr>,
+pub struct Surroundings {
+    /// Way to each real server's address; `Err` says why there is none, for `lbctl status`.
+    pub next_hops: BTreeMap<IpAddr, Result<NextHop, String>>,
+    /// This host's own addresses (VIPs included while they are set).
+    pub own: BTreeSet<IpAddr>,
+    /// Id of the XDP program on each interface (name) that has one, ours or not.
+    pub xdp_programs: BTreeMap<String, u32>,
 }
 
 /// A forwarding engine.
@@ -63,8 +68,9 @@ pub trait DataPlane {
     fn observe(&mut self) -> anyhow::Result<ForwardingTable>;
     /// Performs every operation in order; a failed one does not stop the rest.
     fn apply(&mut self, plan: &Plan) -> ApplyReport;
-    /// Writes the ways to real servers; one without a way is not chosen for new connections.
-    fn set_next_hops(&mut self, next_hops: &NextHops) -> anyhow::Result<()>;
+    /// Takes over ways to real servers and own addresses. A real server without a way is not
+    /// chosen for new connections.
+    fn set_surroundings(&mut self, around: &Surroundings) -> anyhow::Result<()>;
     /// Expires idle and closed connections, corrects counters. To be called each second.
     fn housekeep(&mut self, now: Instant) -> anyhow::Result<()>;
     /// Packets by outcome name.

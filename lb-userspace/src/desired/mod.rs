@@ -13,7 +13,10 @@ pub use leases::LeaseSlots;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
+
+use lb_common::pool::WEIGHT_LIMIT;
 
 use crate::{
     base::{
@@ -83,7 +86,10 @@ pub fn compile(inputs: &Inputs<'_>) -> ForwardingTable {
             let Some(slot) = inputs.slots.get(&instance.name) else { continue };
             table.interfaces.insert(instance.interface.clone());
             for vip in &instance.virtual_ipaddress {
-                table.vips.entry(vip.prefix.addr).or_insert(slot);
+                // IPv6 is not guarded yet; `explain` says so.
+                if vip.prefix.addr.is_ipv4() {
+                    table.vips.entry(vip.prefix.addr).or_insert(slot);
+                }
                 table.interfaces.extend(vip.dev.clone());
             }
         }
@@ -144,7 +150,7 @@ fn virtual_server(inputs: &Inputs<'_>, vs: &model::VirtualServer) -> VirtualServ
     VirtualServer {
         gate: gate(inputs, vs.key.addr.ip()),
         scheduler: vs.scheduler,
-        idle_timeout: vs.idle_timeout,
+        idle_timeout: whole_seconds(vs.idle_timeout),
         on_down: vs.on_down,
         real_servers,
     }
@@ -186,7 +192,7 @@ fn real_server(
 ) -> RealServer {
     let method = method(inputs, vs, rs.addr);
     let (health, weight) = inputs.health.get(vs.key, rs.addr);
-    let weight = weight.unwrap_or(rs.weight);
+    let weight = weight.unwrap_or(rs.weight).min(WEIGHT_LIMIT);
     let drained = inputs.admin.get(vs.key, rs.addr) == Some(AdminState::Drain);
     match health {
         // Weight 0 keeps what is established, as keepalived's inhibit_on_failure does.
@@ -207,6 +213,12 @@ fn real_server(
             RealServer { method, weight, state }
         }
     }
+}
+
+/// Engines keep seconds: rounded up, at most 136 years.
+fn whole_seconds(duration: Duration) -> Duration {
+    let secs = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    Duration::from_secs(secs.clamp(1, u64::from(u32::MAX)))
 }
 
 /// `alpha` of the virtual server or of any checker; without a checker nothing could lift it.
