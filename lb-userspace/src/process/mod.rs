@@ -7,6 +7,8 @@ pub mod ipc;
 pub mod logging;
 pub mod privileges;
 pub mod record;
+pub mod scripts;
+pub mod watchdog;
 
 use tokio::sync::mpsc;
 

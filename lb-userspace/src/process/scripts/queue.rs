@@ -1,0 +1,238 @@
+//! Which script runs next: pure bookkeeping of slots and named queues.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::process::ipc::{Role, ScriptRun};
+
+/// Scripts that run at the same time; more wait for a slot.
+pub const RUNNING_LIMIT: usize = 32;
+/// Scripts of no queue (checks) that wait for a slot. At the bound a new one is refused: its
+/// owner gets `NotStarted` and asks again at its next interval.
+pub const WAITING_LIMIT: usize = 1024;
+/// Scripts that wait in one named queue (notify). At the bound the oldest waiting one is dropped
+/// and counted: what the world is to be told at last is the newest state, in order.
+pub const QUEUE_LIMIT: usize = 64;
+
+/// Who asked. `pid` tells incarnations of a role apart: answers go to the one that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub role: Role,
+    pub pid: u32,
+}
+
+/// One accepted request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Unique in this watchdog's life.
+    pub token: u64,
+    pub owner: Owner,
+    pub run: ScriptRun,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// Runs as soon as its queue and a slot are free.
+    Accepted,
+    /// Accepted; this older one of the same queue will never run.
+    Displaced(Box<Job>),
+    /// Not accepted.
+    Refused(Box<ScriptRun>),
+}
+
+/// Counters for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub started: u64,
+    pub displaced: u64,
+    pub refused: u64,
+}
+
+/// Jobs that wait and jobs that run.
+#[derive(Debug, Default)]
+pub struct Queue {
+    next_token: u64,
+    waiting: VecDeque<Job>,
+    running: BTreeMap<u64, Job>,
+    counters: Counters,
+}
+
+impl Queue {
+    /// Takes a request; then call [`Queue::next`] until `None`.
+    pub fn submit(&mut self, owner: Owner, run: ScriptRun) -> Submitted {
+        let mut result = Submitted::Accepted;
+        if run.queue.is_some() {
+            let same = |job: &Job| job.run.queue == run.queue;
+            if self.waiting.iter().filter(|job| same(job)).count() >= QUEUE_LIMIT
+                && let Some(oldest) = self.waiting.iter().position(same)
+                && let Some(job) = self.waiting.remove(oldest)
+            {
+                self.counters.displaced += 1;
+                result = Submitted::Displaced(Box::new(job));
+            }
+        } else if self.waiting.iter().filter(|job| job.run.queue.is_none()).count() >= WAITING_LIMIT
+        {
+            self.counters.refused += 1;
+            return Submitted::Refused(Box::new(run));
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        self.waiting.push_back(Job { token, owner, run });
+        result
+    }
+
+    /// The next job that may start now; it counts as running until [`Queue::ended`].
+    pub fn next(&mut self) -> Option<Job> {
+        if self.running.len() >= RUNNING_LIMIT {
+            return None;
+        }
+        let busy: BTreeSet<&str> =
+            self.running.values().filter_map(|job| job.run.queue.as_deref()).collect();
+        let at = self
+            .waiting
+            .iter()
+            .position(|job| job.run.queue.as_deref().is_none_or(|queue| !busy.contains(queue)))?;
+        let job = self.waiting.remove(at)?;
+        self.running.insert(job.token, job.clone());
+        self.counters.started += 1;
+        Some(job)
+    }
+
+    /// A running job ended; gives it back and frees its slot.
+    pub fn ended(&mut self, token: u64) -> Option<Job> {
+        self.running.remove(&token)
+    }
+
+    /// An owner is gone: its waiting checks are forgotten, the tokens of its running checks are
+    /// returned so that they can be ended. Its notify scripts go on: they tell others what has
+    /// happened.
+    pub fn owner_gone(&mut self, owner: Owner) -> Vec<u64> {
+        let check = |job: &Job| job.owner == owner && job.run.queue.is_none();
+        self.waiting.retain(|job| !check(job));
+        self.running.values().filter(|job| check(job)).map(|job| job.token).collect()
+    }
+
+    /// Nothing runs and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Forgets everything that waits; how many those were, and the tokens of what runs.
+    pub fn abandon(&mut self) -> (usize, Vec<u64>) {
+        let waiting = self.waiting.len();
+        self.waiting.clear();
+        (waiting, self.running.keys().copied().collect())
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Command;
+
+    const OWNER: Owner = Owner { role: Role::Vrrp, pid: 7 };
+
+    fn run(id: u64, queue: Option<&str>) -> ScriptRun {
+        ScriptRun {
+            id,
+            object: "test".to_owned(),
+            command: Command { argv: vec!["/bin/true".to_owned()], user: None },
+            extra_args: Vec::new(),
+            timeout: None,
+            queue: queue.map(str::to_owned),
+            reply: false,
+        }
+    }
+
+    fn ids(queue: &mut Queue) -> Vec<u64> {
+        std::iter::from_fn(|| queue.next()).map(|job| job.run.id).collect()
+    }
+
+    #[test]
+    fn named_queues_run_one_at_a_time_in_order_beside_each_other() {
+        let mut queue = Queue::default();
+        for (id, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "a"), (5, "b")] {
+            assert_eq!(queue.submit(OWNER, run(id, Some(name))), Submitted::Accepted);
+        }
+        assert_eq!(ids(&mut queue), [1, 3]);
+        queue.ended(0);
+        assert_eq!(ids(&mut queue), [2]);
+        queue.ended(1);
+        assert_eq!(ids(&mut queue), [4]);
+        queue.ended(2);
+        assert_eq!(ids(&mut queue), [5]);
+        queue.ended(3);
+        queue.ended(4);
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn slots_are_bounded_and_reused() {
+        let mut queue = Queue::default();
+        for id in 0..RUNNING_LIMIT as u64 + 2 {
+            queue.submit(OWNER, run(id, None));
+        }
+        assert_eq!(ids(&mut queue).len(), RUNNING_LIMIT);
+        queue.ended(5);
+        assert_eq!(ids(&mut queue), [RUNNING_LIMIT as u64]);
+    }
+
+    #[test]
+    fn checks_beyond_the_bound_are_refused_and_counted() {
+        let mut queue = Queue::default();
+        for id in 0..WAITING_LIMIT as u64 {
+            assert_eq!(queue.submit(OWNER, run(id, None)), Submitted::Accepted);
+        }
+        assert!(
+            matches!(queue.submit(OWNER, run(9999, None)), Submitted::Refused(r) if r.id == 9999)
+        );
+        assert_eq!(queue.counters().refused, 1);
+        assert_eq!(queue.submit(OWNER, run(1, Some("n"))), Submitted::Accepted);
+    }
+
+    #[test]
+    fn full_notify_queue_drops_its_oldest_waiting_and_keeps_order() {
+        let mut queue = Queue::default();
+        queue.submit(OWNER, run(0, Some("n")));
+        assert_eq!(ids(&mut queue), [0]); // runs: never dropped
+        for id in 1..=QUEUE_LIMIT as u64 {
+            assert_eq!(queue.submit(OWNER, run(id, Some("n"))), Submitted::Accepted);
+        }
+        let last = QUEUE_LIMIT as u64 + 1;
+        let Submitted::Displaced(job) = queue.submit(OWNER, run(last, Some("n"))) else {
+            panic!("the bound was not reached")
+        };
+        assert_eq!(job.run.id, 1);
+        assert_eq!(queue.counters().displaced, 1);
+        let mut seen = Vec::new();
+        let mut running = 0;
+        while queue.ended(running).is_some() {
+            if let Some(job) = queue.next() {
+                seen.push(job.run.id);
+                running = job.token;
+            }
+        }
+        assert_eq!(seen, (2..=last).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn dead_owner_loses_its_checks_not_its_notifications() {
+        let mut queue = Queue::default();
+        let other = Owner { pid: 8, ..OWNER };
+        queue.submit(OWNER, run(1, None));
+        queue.submit(OWNER, run(2, Some("n")));
+        queue.submit(other, run(3, None));
+        assert_eq!(ids(&mut queue), [1, 2, 3]);
+        queue.submit(OWNER, run(4, Some("n")));
+        queue.submit(OWNER, run(5, None));
+        assert_eq!(queue.owner_gone(OWNER), [0]);
+        queue.ended(0);
+        assert_eq!(ids(&mut queue), [0; 0], "4 waits for 2, 5 is forgotten");
+        queue.ended(1);
+        assert_eq!(ids(&mut queue), [4]);
+    }
+}

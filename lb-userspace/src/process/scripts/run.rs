@@ -1,0 +1,233 @@
+//! Running one script: identity, process group, output, time-out, end.
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt as _,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    process::{Child, Command},
+    sync::Notify,
+};
+
+use super::identity::{self, Identity};
+use crate::process::ipc::{ScriptOutcome, ScriptRun};
+
+/// Between SIGTERM and SIGKILL.
+pub const KILL_DELAY: Duration = Duration::from_secs(2);
+/// Bytes of a script's output (each of stdout and stderr) that are logged; the rest is read and
+/// dropped, so that the script never blocks on a full pipe.
+pub const OUTPUT_LIMIT: usize = 4096;
+/// Longest logged line.
+const LINE_LIMIT: usize = 512;
+
+/// What surrounds a run.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    pub identity: Option<Identity>,
+    /// `enable_script_security`.
+    pub secure: bool,
+}
+
+/// Runs a script to its end. `cancel` ends it early, as its time-out would.
+///
+/// The whole process group gets SIGTERM, and SIGKILL [`KILL_DELAY`] later. Processes that a script
+/// left behind after a regular end are its own business (a notify script may start a service).
+pub async fn run(run: &ScriptRun, around: &Surroundings, cancel: &Notify) -> ScriptOutcome {
+    let Some((program, args)) = run.command.argv.split_first() else {
+        return ScriptOutcome::NotStarted("empty command".to_owned());
+    };
+    let path = identity::program_path(program);
+    let as_root = around.identity.map_or(nix::unistd::Uid::effective().is_root(), |i| i.uid == 0);
+    if around.secure
+        && as_root
+        && let Err(error) = identity::secure(&path)
+    {
+        return ScriptOutcome::NotStarted(error);
+    }
+    let spawned = spawn(program, args, run, around).or_else(|error| {
+        // A script without `#!`: what execvp(3) and keepalived do.
+        if error.raw_os_error() == Some(Errno::ENOEXEC as i32) {
+            let shell: Vec<String> = std::iter::once(path.to_string_lossy().into_owned())
+                .chain(args.iter().cloned())
+                .collect();
+            spawn("/bin/sh", &shell, run, around)
+        } else {
+            Err(error)
+        }
+    });
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => return ScriptOutcome::NotStarted(describe(program, &error)),
+    };
+    collect(run, "stdout", child.stdout.take());
+    collect(run, "stderr", child.stderr.take());
+    supervise(run, &mut child, cancel).await
+}
+
+fn spawn(
+    program: &str,
+    args: &[String],
+    run: &ScriptRun,
+    around: &Surroundings,
+) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .args(&run.extra_args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .current_dir("/")
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID")
+        .process_group(0);
+    if let Some(Identity { uid, gid }) = around.identity {
+        command.uid(uid).gid(gid); // std clears the supplementary groups with it
+    }
+    command.spawn()
+}
+
+fn describe(program: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("{program}: no such file, or its interpreter is missing")
+        }
+        io::ErrorKind::PermissionDenied => format!("{program}: not executable for this user"),
+        _ => format!("{program}: {error}"),
+    }
+}
+
+async fn supervise(run: &ScriptRun, child: &mut Child, cancel: &Notify) -> ScriptOutcome {
+    let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    let time_up = async {
+        match run.timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        status = child.wait() => return outcome(status),
+        () = time_up => {}
+        () = cancel.notified() => {}
+    }
+    signal_group(group, Signal::SIGTERM);
+    // The leader may end at SIGTERM while others of its group do not: the group gets SIGKILL in
+    // any case, at the latest after the delay. The leader is not reaped before its group has been
+    // signalled, so the group's number cannot have been given to anybody else.
+    let _ = tokio::time::timeout(KILL_DELAY, ended_unreaped(group)).await;
+    signal_group(group, Signal::SIGKILL);
+    let _ = child.wait().await;
+    ScriptOutcome::TimedOut
+}
+
+/// Waits until the group's leader has ended, leaving it to be reaped later.
+async fn ended_unreaped(leader: Option<Pid>) {
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    let Some(leader) = leader else { return };
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    // Polled, because tokio's own wait reaps. Bounded by the caller.
+    while let Ok(WaitStatus::StillAlive) = waitid(Id::Pid(leader), flags) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn signal_group(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group
+        && let Err(error) = killpg(group, signal)
+        && error != Errno::ESRCH
+    {
+        tracing::warn!(group = group.as_raw(), %signal, %error, "script group not signalled");
+    }
+}
+
+fn outcome(status: io::Result<ExitStatus>) -> ScriptOutcome {
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => ScriptOutcome::Exit(code),
+            (None, Some(signal)) => ScriptOutcome::Signal(signal),
+            (None, None) => ScriptOutcome::NotStarted("no exit status".to_owned()),
+        },
+        Err(error) => ScriptOutcome::NotStarted(format!("waiting for it failed: {error}")),
+    }
+}
+
+/// Logs what a pipe says, then keeps reading until its last holder closes it: a service that a
+/// notify script started must not be hit by SIGPIPE when it logs.
+fn collect<R: AsyncRead + Unpin + Send + 'static>(
+    run: &ScriptRun,
+    name: &'static str,
+    pipe: Option<R>,
+) {
+    let Some(mut pipe) = pipe else { return };
+    let object: Arc<str> = run.object.as_str().into();
+    tokio::spawn(async move {
+        let mut lines = Lines::default();
+        let mut buffer = [0_u8; 1024];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+            for line in lines.take(&buffer[..count]) {
+                tracing::info!(object = %object, stream = name, "script: {line}");
+            }
+        }
+        if let Some(line) = lines.rest() {
+            tracing::info!(object = %object, stream = name, "script: {line}");
+        }
+    });
+}
+
+/// Cuts output into lines within the bounds.
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+    seen: usize,
+    told: bool,
+}
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut out = Vec::new();
+        for &byte in bytes {
+            if self.seen >= OUTPUT_LIMIT {
+                if !self.told {
+                    self.told = true;
+                    out.extend(self.rest());
+                    out.push(format!(
+                        "(more than {OUTPUT_LIMIT} bytes of output: the rest is dropped)"
+                    ));
+                }
+                break;
+            }
+            self.seen += 1;
+            if byte == b'\n' {
+                out.extend(self.rest());
+            } else {
+                self.partial.push(byte);
+                if self.partial.len() >= LINE_LIMIT {
+                    out.extend(self.rest());
+                }
+            }
+        }
+        out
+    }
+
+    fn rest(&mut self) -> Option<String> {
+        let line = std::mem::take(&mut self.partial);
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! The watchdog.
+pub mod supervise;
+pub mod values;
