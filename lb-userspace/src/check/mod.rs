@@ -1,1 +1,58 @@
-//! (folder being built)
+//! L1 pure: when to probe, what an answer means, which real servers a virtual server may use.
+//!
+//! A checker publishes facts, the virtual server decides:
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`schedule`] | keepalived's arithmetic (retry, delay_before_retry, delay_loop, warmup) |
+//! | [`hysteresis`] | suspect, fall and rise counts |
+//! | [`mysql`] | MYSQL_CHECK: the kept session, fresh logins, what server errors mean |
+//! | [`segment`] | the TCP segments of the half-open probe |
+//! | [`quorum`] | summed weight against quorum ± hysteresis |
+
+pub mod hysteresis;
+pub mod mysql;
+pub mod quorum;
+pub mod schedule;
+pub mod segment;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::status::Health;
+
+/// What one probe now says about its target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The state. Never [`Health::Unknown`].
+    pub health: Health,
+    /// Weight that the probe sets (`misc_dynamic`); `None`: the configured one.
+    pub weight: Option<u32>,
+    /// One phrase for the log.
+    pub reason: String,
+}
+
+/// Uniformly random share of a span, handed in by the caller: `0` none, `u16::MAX` all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fraction(pub u16);
+
+impl Fraction {
+    /// This share of `span`, rounded down to the nanosecond.
+    pub fn of(self, span: std::time::Duration) -> std::time::Duration {
+        let nanos = span.as_nanos() * u128::from(self.0) / u128::from(u16::MAX);
+        std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// Text from a server, made fit for a log line: at most `limit` characters, nothing that a
+/// terminal or a line-based log would act on.
+pub fn printable(text: &[u8], limit: usize) -> String {
+    let mut out = String::new();
+    for (count, c) in String::from_utf8_lossy(text).chars().enumerate() {
+        if count == limit {
+            out.push('…');
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}

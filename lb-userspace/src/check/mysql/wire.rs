@@ -1,0 +1,397 @@
+//! What a MySQL server's bytes look like, as far as a checker has to judge them itself: the
+//! greeting (is this MySQL at all, does it offer TLS), the length of packets, and the packets of
+//! the login that would make a client library trip. Everything else is the library's business.
+
+use super::super::printable;
+use super::rsa_key;
+
+/// Longest packet that a health check takes, in bytes. Greetings are ~100, answers to a check's
+/// query less.
+pub const PACKET_LIMIT: usize = 64 << 10;
+/// Bytes a server may send in answer to one packet of ours.
+pub const ANSWER_LIMIT: usize = 256 << 10;
+/// Packets of a login that a server may ask for.
+pub const AUTH_ROUND_LIMIT: u32 = 8;
+/// First bytes of something that is not MySQL, as shown in a reason.
+const SHOWN_BYTES: usize = 16;
+
+/// CLIENT_SSL of the capability flags.
+const CLIENT_SSL: u16 = 0x0800;
+
+/// A server's first packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// It wants us to log in.
+    Hello {
+        /// Version string, fit for logs.
+        version: String,
+        /// The server offers TLS.
+        tls: bool,
+    },
+    /// It refuses before the login (1040, 1129, 1130 …).
+    Refused { code: u16, message: String },
+}
+
+impl Greeting {
+    /// Whether it is a MariaDB server (10.x says `5.5.5-10.11…-MariaDB`).
+    pub fn is_mariadb(&self) -> bool {
+        matches!(self, Self::Hello { version, .. } if version.contains("MariaDB"))
+    }
+}
+
+/// Why bytes are not acceptable. The text is the reason shown to people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+fn not_mysql(bytes: &[u8]) -> Violation {
+    let shown = bytes.get(..SHOWN_BYTES).unwrap_or(bytes);
+    let hex: Vec<String> = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+    Violation(format!("not MySQL: first bytes {} \"{}\"", hex.join(" "), shown.escape_ascii()))
+}
+
+/// Reads the first packet of a server from what has arrived so far: `Ok(None)` means that more
+/// bytes are needed, which is said only while the bytes can still become a greeting.
+///
+/// # Errors
+/// [`Violation`] as soon as the bytes cannot be a MySQL server's.
+pub fn greeting(bytes: &[u8]) -> Result<Option<Greeting>, Violation> {
+    let [a, b, c, seq, first, ..] = *bytes else { return Ok(None) };
+    let length = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
+    if seq != 0 || !matches!(first, 9 | 10 | 0xff) || length < 3 {
+        return Err(not_mysql(bytes));
+    }
+    if length > PACKET_LIMIT {
+        return Err(Violation(format!(
+            "greeting of {length} bytes announced, limit {PACKET_LIMIT}"
+        )));
+    }
+    if first == 9 {
+        return Err(Violation("protocol 9 (MySQL 3.20 or older) is not supported".into()));
+    }
+    let Some(payload) = bytes.get(4..4 + length) else { return Ok(None) };
+    if first == 0xff {
+        let code = u16::from_le_bytes([payload[1], payload[2]]);
+        let message = printable(payload.get(3..).unwrap_or_default(), 200);
+        return Ok(Some(Greeting::Refused { code, message }));
+    }
+    hello(payload).map(Some).ok_or_else(|| not_mysql(bytes))
+}
+
+/// Protocol 10: version NUL, thread id (4), salt (8), filler (1), low capability flags (2) …
+fn hello(payload: &[u8]) -> Option<Greeting> {
+    let rest = payload.get(1..)?;
+    let end = rest.iter().position(|&byte| byte == 0)?;
+    let version = printable(rest.get(..end)?, 64);
+    let flags = rest.get(end + 14..end + 16)?;
+    let tls = u16::from_le_bytes([flags[0], flags[1]]) & CLIENT_SSL != 0;
+    Some(Greeting::Hello { version, tls })
+}
+
+/// Why a connection that ended before its greeting was complete is not a MySQL server.
+pub fn truncated(bytes: &[u8]) -> Violation {
+    if bytes.is_empty() {
+        Violation("closed the connection without a greeting".into())
+    } else {
+        not_mysql(bytes)
+    }
+}
+
+/// Watches what a server sends after the greeting and stops it before it can do harm: a client
+/// library must neither be made to keep megabytes nor be handed the few packets that it cannot
+/// cope with.
+#[derive(Debug)]
+pub struct Guard {
+    /// Inside TLS only the amount can be watched.
+    opaque: bool,
+    /// The login is over: lengths are watched, contents are the library's.
+    authenticated: bool,
+    rounds: u32,
+    empty_password: bool,
+    /// Bytes since our last packet.
+    answered: usize,
+    /// Incomplete packet.
+    pending: Vec<u8>,
+}
+
+impl Guard {
+    /// A guard for the bytes that follow the greeting. `tls`: the session switches to TLS.
+    pub fn new(tls: bool, empty_password: bool) -> Self {
+        Self {
+            opaque: tls,
+            authenticated: false,
+            rounds: 0,
+            empty_password,
+            answered: 0,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Whether the server has accepted our login (never known inside TLS).
+    pub fn authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// We have sent something: the server may answer at length again.
+    pub fn sent(&mut self) {
+        self.answered = 0;
+    }
+
+    /// Takes bytes from the server; appends to `out` those that may be passed on.
+    ///
+    /// # Errors
+    /// [`Violation`]: nothing of `bytes` may be passed on, the session is to be closed.
+    pub fn received(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Violation> {
+        self.answered = self.answered.saturating_add(bytes.len());
+        if self.answered > ANSWER_LIMIT {
+            return Err(Violation(format!("endless answer, more than {ANSWER_LIMIT} bytes")));
+        }
+        if self.opaque {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.pending.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some(&[a, b, c, _seq]) = self.pending.get(at..at + 4) {
+            let length = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
+            if length > PACKET_LIMIT {
+                return Err(Violation(format!(
+                    "packet of {length} bytes announced, limit {PACKET_LIMIT}"
+                )));
+            }
+            let Some(payload) = self.pending.get(at + 4..at + 4 + length) else { break };
+            if !self.authenticated {
+                self.rounds += 1;
+                if self.rounds > AUTH_ROUND_LIMIT {
+                    return Err(Violation(format!("more than {AUTH_ROUND_LIMIT} login packets")));
+                }
+                self.authenticated = login_packet(payload, self.empty_password)?;
+            }
+            at += 4 + length;
+        }
+        out.extend(self.pending.drain(..at));
+        Ok(())
+    }
+}
+
+/// Judges one packet of a login outside TLS. Returns whether it ends the login well.
+fn login_packet(payload: &[u8], empty_password: bool) -> Result<bool, Violation> {
+    match *payload {
+        [] => Err(Violation("empty packet during the login".into())),
+        [0x00, ..] => Ok(true),
+        [0xff, ..] => Ok(false),
+        [0xfe, ref switch @ ..] => auth_switch(switch, empty_password).map(|()| false),
+        // caching_sha2_password: 3 = known, 4 = send the password (for us: ask for the key).
+        [0x01, 0x03 | 0x04] => Ok(false),
+        [0x01, ref key @ ..] if key.starts_with(b"-----") => {
+            if rsa_key::acceptable(key) {
+                Ok(false)
+            } else {
+                Err(Violation(
+                    "the server's RSA key is not a PEM public key of 2048 to 8192 bits".into(),
+                ))
+            }
+        }
+        // client_ed25519 and parsec rounds of MariaDB.
+        [0x01, ..] => Ok(false),
+        [other, ..] => Err(Violation(format!("packet type 0x{other:02x} during the login"))),
+    }
+}
+
+/// AuthSwitchRequest: plugin NUL, challenge, NUL.
+fn auth_switch(body: &[u8], empty_password: bool) -> Result<(), Violation> {
+    let Some(end) = body.iter().position(|&byte| byte == 0) else {
+        return Err(Violation("login asks for the pre-4.1 password hash".into()));
+    };
+    let (plugin, challenge) = (&body[..end], &body[end + 1..]);
+    let shown = printable(plugin, 40);
+    let least = match plugin {
+        b"mysql_native_password" | b"caching_sha2_password" => 20,
+        b"client_ed25519" => 32,
+        // The library cannot answer it without a password.
+        b"parsec" if !empty_password && challenge.len() == 32 => 32,
+        b"mysql_clear_password" | b"dialog" => {
+            return Err(Violation(format!("{shown}: would send the password in clear")));
+        }
+        _ => return Err(Violation(format!("authentication plugin {shown} is not supported"))),
+    };
+    if challenge.len() < least {
+        return Err(Violation(format!(
+            "{shown}: challenge of {} bytes, at least {least} expected",
+            challenge.len()
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `payload` with its header.
+    fn packet(seq: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_le_bytes();
+        [&[length[0], length[1], length[2], seq], payload].concat()
+    }
+
+    fn hello_bytes(version: &str, low_flags: u16) -> Vec<u8> {
+        let mut payload = vec![10];
+        payload.extend_from_slice(version.as_bytes());
+        payload.extend_from_slice(&[0, 7, 0, 0, 0]);
+        payload.extend_from_slice(b"saltsalt\0");
+        payload.extend_from_slice(&low_flags.to_le_bytes());
+        payload.extend_from_slice(&[45, 2, 0, 0xff, 0xc1, 21]);
+        payload.extend_from_slice(&[0; 10]);
+        payload.extend_from_slice(b"saltsaltsalt\0mysql_native_password\0");
+        packet(0, &payload)
+    }
+
+    #[test]
+    fn greeting_of_both_flavours() {
+        let maria = greeting(&hello_bytes("5.5.5-10.11.19-MariaDB-1", 0xf7fe)).expect("fine");
+        let maria = maria.expect("complete");
+        assert!(maria.is_mariadb());
+        assert_eq!(
+            maria,
+            Greeting::Hello { version: "5.5.5-10.11.19-MariaDB-1".into(), tls: false }
+        );
+        let mysql = greeting(&hello_bytes("9.7.4-2", 0xffff)).expect("fine").expect("complete");
+        assert!(!mysql.is_mariadb());
+        assert_eq!(mysql, Greeting::Hello { version: "9.7.4-2".into(), tls: true });
+    }
+
+    #[test]
+    fn greeting_byte_by_byte_is_never_misread() {
+        let whole = hello_bytes("8.0.36", 0xffff);
+        for end in 0..whole.len() {
+            assert_eq!(greeting(&whole[..end]), Ok(None), "{end} bytes");
+        }
+        assert!(greeting(&whole).expect("fine").is_some());
+    }
+
+    #[test]
+    fn refusals_in_place_of_a_greeting() {
+        let bytes = packet(0, b"\xff\x10\x04Too many connections");
+        assert_eq!(
+            greeting(&bytes),
+            Ok(Some(Greeting::Refused { code: 1040, message: "Too many connections".into() }))
+        );
+    }
+
+    #[test]
+    fn what_is_not_mysql_is_named() {
+        for (bytes, words) in [
+            (&b"SSH-2.0-OpenSSH_9.2p1\r\n"[..], "not MySQL: first bytes 53 53 48 2d 32"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "\"HTTP/1.1 400 Bad\""),
+            (b"\x05\x00\x00\x00\x093.20\0", "protocol 9"),
+            (b"\xff\xff\xff\x00\x0a8.0.36\0", "16777215 bytes announced, limit 65536"),
+            (b"\x05\x00\x00\x01\x0a8.0\0", "not MySQL"),
+            (b"\x02\x00\x00\x00\x0a8", "not MySQL"),
+            (b"\x05\x00\x00\x00\x0a8.0\0", "not MySQL"),
+        ] {
+            let reason = greeting(bytes).expect_err("refused").to_string();
+            assert!(reason.contains(words), "{reason}");
+        }
+        assert_eq!(truncated(b"").to_string(), "closed the connection without a greeting");
+        assert!(truncated(b"\x4a\x00").to_string().contains("first bytes 4a 00"));
+    }
+
+    fn guarded(bytes: &[u8]) -> Result<bool, Violation> {
+        let mut guard = Guard::new(false, false);
+        let mut out = Vec::new();
+        guard.received(bytes, &mut out)?;
+        assert_eq!(out, bytes);
+        Ok(guard.authenticated())
+    }
+
+    #[test]
+    fn login_packets() {
+        assert_eq!(guarded(&packet(2, b"\0\0\0\x02\0\0\0")), Ok(true));
+        assert_eq!(guarded(&packet(2, b"\xff\x15\x04#28000Access denied")), Ok(false));
+        let switch = [b"\xfemysql_native_password\0".as_slice(), &[7; 20], b"\0"].concat();
+        assert_eq!(guarded(&packet(2, &switch)), Ok(false));
+        let fast = [packet(2, b"\x01\x03"), packet(3, b"\0\0\0\x02\0\0\0")].concat();
+        assert_eq!(guarded(&fast), Ok(true));
+        for (payload, words) in [
+            (&b""[..], "empty packet"),
+            (b"\xfe", "pre-4.1"),
+            (b"\xfemysql_native_password\0short\0", "challenge of 6 bytes"),
+            (b"\xfecaching_sha2_password\0", "challenge of 0 bytes"),
+            (b"\xfemysql_clear_password\0", "would send the password in clear"),
+            (b"\xfeauth_gssapi_client\0", "auth_gssapi_client is not supported"),
+            (b"\x01-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "RSA key"),
+            (b"\x0astill greeting", "packet type 0x0a"),
+        ] {
+            let reason = guarded(&packet(2, payload)).expect_err("refused").to_string();
+            assert!(reason.contains(words), "{reason}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_bounded() {
+        let huge = guarded(b"\xff\xff\xff\x02").expect_err("refused").to_string();
+        assert!(huge.contains("16777215 bytes announced"), "{huge}");
+        let rounds = packet(2, b"\x01\x04").repeat(9);
+        let reason = guarded(&rounds).expect_err("refused").to_string();
+        assert!(reason.contains("more than 8 login packets"), "{reason}");
+
+        for tls in [false, true] {
+            let mut guard = Guard::new(tls, false);
+            let mut out = Vec::new();
+            guard.received(&packet(2, b"\0\0\0\x02\0\0\0"), &mut out).expect("login");
+            let row = packet(3, &[b'x'; 1000]);
+            let mut sent = 0;
+            let reason = loop {
+                out.clear();
+                match guard.received(&row, &mut out) {
+                    Ok(()) => sent += row.len(),
+                    Err(reason) => break reason.to_string(),
+                }
+                assert!(sent <= ANSWER_LIMIT);
+            };
+            assert!(reason.contains("endless answer"), "{reason}");
+            guard.sent();
+            guard.received(&row, &mut out).expect("a new answer");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn greeting_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = greeting(&bytes);
+            let _ = truncated(&bytes);
+        }
+
+        /// Mutated greetings parse or are refused; what is accepted is complete.
+        #[test]
+        fn mutated_greeting(at in 0usize..90, value: u8) {
+            let mut bytes = hello_bytes("10.11.6-MariaDB", 0xffff);
+            if let Some(byte) = bytes.get_mut(at) { *byte = value }
+            let _ = greeting(&bytes);
+        }
+
+        /// However the bytes are cut, the guard passes on the same ones and says the same.
+        #[test]
+        fn guard_does_not_depend_on_segments(
+            payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..6),
+            cuts in proptest::collection::vec(1usize..20, 0..40),
+        ) {
+            let bytes: Vec<u8> =
+                payloads.iter().enumerate().flat_map(|(i, p)| packet(i as u8, p)).collect();
+            let mut whole = Vec::new();
+            let verdict = Guard::new(false, false).received(&bytes, &mut whole);
+            let mut guard = Guard::new(false, false);
+            let (mut out, mut rest, mut result) = (Vec::new(), &bytes[..], Ok(()));
+            let mut cuts = cuts.into_iter();
+            while !rest.is_empty() && result.is_ok() {
+                let (now, later) = rest.split_at(cuts.next().unwrap_or(usize::MAX).min(rest.len()));
+                result = guard.received(now, &mut out);
+                rest = later;
+            }
+            prop_assert_eq!(&verdict, &result);
+            if verdict.is_ok() { prop_assert_eq!(whole, out) }
+        }
+    }
+}
