@@ -247,8 +247,11 @@ pub struct Real {
     pub service: u16,
     /// `FLAG_*` bits.
     pub flags: u16,
+    /// Configured weight, for the forwarder that reads its table back; the program reads the
+    /// pool's.
+    pub weight: u32,
     /// Zero.
-    pub pad: [u32; 5],
+    pub pad: [u32; 4],
 }
 
 impl Real {

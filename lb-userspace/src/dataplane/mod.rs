@@ -1,6 +1,7 @@
 //! L2: engines that forward. One trait, two sides: XDP, and a fake for tests.
 
 pub mod fake;
+pub mod xdp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

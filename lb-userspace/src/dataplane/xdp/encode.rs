@@ -1,0 +1,413 @@
+//! Forwarding table ⇄ map content. Pure: `decode(encode(t)) == t` is a property test.
+//!
+//! Encoding starts from the content before, because ids, generations and halves have a history:
+//! a real server keeps its id while it is known, its generation moves when its connections die.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    time::Duration,
+};
+
+use lb_common::{
+    abi::{
+        Be32, FLAG_KEEP, FLAG_RESOLVED, METHOD_DR, METHOD_LOCAL, METHOD_NAT, POOL_LEN, PROTO_TCP,
+        Real, SCHED_LC, SCHED_MH, SCHED_RR, SCHED_WLC, SCHED_WRR, SERVICE_KEEP, SOURCE_LEN,
+        STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP, Service, ServiceKey, Source,
+        VIP_TCP_SERVICE, Vip, be16, be32, macs, octets,
+    },
+    maps,
+};
+use thiserror::Error;
+
+use super::image::{Image, derived};
+use crate::{
+    base::{
+        net::{Protocol, VirtualServerKey},
+        table::{
+            ForwardingTable, Gate, LeaseSlot, Method, OnDown, RealServer, RealServerState,
+            Scheduler, VirtualServer,
+        },
+    },
+    dataplane::{NextHop, Surroundings},
+    sched::{self, Candidate},
+};
+
+/// A table that the maps cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EncodeError {
+    #[error("{0} is not IPv4; the xdp engine has IPv4 only so far")]
+    NotIpv4(IpAddr),
+    #[error("{0}: the xdp engine forwards TCP only so far")]
+    NotTcp(VirtualServerKey),
+    #[error("lease slot {0} does not exist (1 to {max})", max = LeaseSlot::LIMIT - 1)]
+    Slot(u16),
+    #[error("more than {max} virtual servers", max = maps::SERVICES - 1)]
+    VirtualServers,
+    #[error("more than {max} real servers", max = maps::REALS - 1)]
+    RealServers,
+    #[error("{0} has more than {POOL_LEN} real servers")]
+    Pool(VirtualServerKey),
+    #[error("more than {max} VIPs", max = maps::VIP_LIMIT)]
+    Vips,
+    #[error("{0} is a NAT real server of more than {SOURCE_LEN} virtual servers")]
+    Shared(SocketAddr),
+    #[error("{0}: idle time {1:?} is not a whole number of seconds up to 136 years")]
+    Idle(VirtualServerKey, Duration),
+}
+
+/// What identifies a real server: that of its virtual server, then its own address and port.
+type Identity = (Be32, u16, Be32, u16);
+
+fn identity(real: &Real) -> Identity {
+    (real.vip, real.vip_port, real.addr, real.port)
+}
+
+fn ipv4(ip: IpAddr) -> Result<Be32, EncodeError> {
+    match ip {
+        IpAddr::V4(ip) => Ok(be32(ip.octets())),
+        IpAddr::V6(_) => Err(EncodeError::NotIpv4(ip)),
+    }
+}
+
+fn gate(slot: LeaseSlot) -> Result<u16, EncodeError> {
+    if slot.0 == 0 || slot.0 >= LeaseSlot::LIMIT {
+        return Err(EncodeError::Slot(slot.0));
+    }
+    Ok(slot.0)
+}
+
+fn service_key(key: &VirtualServerKey) -> Result<ServiceKey, EncodeError> {
+    if key.protocol != Protocol::Tcp {
+        return Err(EncodeError::NotTcp(*key));
+    }
+    Ok(ServiceKey {
+        addr: ipv4(key.addr.ip())?,
+        port: be16(key.addr.port()),
+        proto: PROTO_TCP,
+        pad: 0,
+    })
+}
+
+/// Map content for `table` after `before`. Interfaces are not in the maps.
+///
+/// # Errors
+/// [`EncodeError`] when something does not fit; nothing of it is to be written then.
+pub fn encode(
+    before: &Image,
+    table: &ForwardingTable,
+    around: &Surroundings,
+) -> Result<Image, EncodeError> {
+    let mut next = Image { reals: before.reals.clone(), ..Image::default() };
+    for ip in &around.own {
+        if let (IpAddr::V4(ip), true) = (ip, next.locals.len() < maps::LOCAL_LIMIT as usize) {
+            next.locals.insert(be32(ip.octets()));
+        }
+    }
+    for (vip, slot) in &table.vips {
+        next.vips.insert(ipv4(*vip)?, Vip { gate: gate(*slot)?, flags: 0 });
+    }
+    let mut ids = Ids::new(before);
+    let mut seen = BTreeSet::new();
+    let mut services = Vec::new();
+    for (key, vs) in &table.virtual_servers {
+        let (map_key, service) = service(before, key, vs, &mut ids)?;
+        next.vips.entry(map_key.addr).or_default().flags |= VIP_TCP_SERVICE;
+        let mut candidates = Vec::new();
+        if vs.real_servers.len() > POOL_LEN {
+            return Err(EncodeError::Pool(*key));
+        }
+        for (addr, server) in &vs.real_servers {
+            let real = real(map_key, service, *addr, server, around)?;
+            let id = ids.real(&real)?;
+            let real = succeed(before.reals.get(&id), real);
+            let reachable =
+                real.method == METHOD_LOCAL || real.flags & FLAG_RESOLVED == FLAG_RESOLVED;
+            if real.state == STATE_UP && reachable {
+                candidates.push(Candidate { real: id, addr: *addr, weight: server.weight });
+            }
+            next.reals.insert(id, real);
+            seen.insert(id);
+        }
+        services.push((map_key, service, vs.scheduler, candidates, *key));
+    }
+    retire(before, table, &mut next, &seen);
+    for (map_key, service, scheduler, candidates, key) in services {
+        publish(before, &mut next, map_key, service, scheduler, &candidates)
+            .map_err(|_| EncodeError::Pool(key))?;
+    }
+    if next.vips.len() > maps::VIP_LIMIT as usize {
+        return Err(EncodeError::Vips);
+    }
+    let (filter, sources) = derived(&next.vips, &next.reals);
+    next.filter = filter;
+    for (key, ids) in sources {
+        let mut source = Source::default();
+        if ids.len() > SOURCE_LEN {
+            let addr = SocketAddr::new(octets(key.addr).into(), u16::from_be(key.port));
+            return Err(EncodeError::Shared(addr));
+        }
+        source.reals[..ids.len()].copy_from_slice(&ids);
+        next.sources.insert(key, source);
+    }
+    Ok(next)
+}
+
+fn service(
+    before: &Image,
+    key: &VirtualServerKey,
+    vs: &VirtualServer,
+    ids: &mut Ids,
+) -> Result<(ServiceKey, Service), EncodeError> {
+    let map_key = service_key(key)?;
+    let idle_secs = u32::try_from(vs.idle_timeout.as_secs())
+        .ok()
+        .filter(|_| vs.idle_timeout.subsec_nanos() == 0)
+        .ok_or(EncodeError::Idle(*key, vs.idle_timeout))?;
+    let old = before.services.get(&map_key);
+    let service = Service {
+        id: match old {
+            Some(old) => old.id,
+            None => ids.service()?,
+        },
+        gate: match vs.gate {
+            Gate::Always => 0,
+            Gate::Lease(slot) => gate(slot)?,
+        },
+        scheduler: match vs.scheduler {
+            Scheduler::Rr => SCHED_RR,
+            Scheduler::Wrr => SCHED_WRR,
+            Scheduler::Lc => SCHED_LC,
+            Scheduler::Wlc => SCHED_WLC,
+            Scheduler::Mh => SCHED_MH,
+        },
+        half: old.map_or(0, |old| old.half),
+        flags: if vs.on_down == OnDown::Keep { SERVICE_KEEP } else { 0 },
+        idle_secs,
+        pad: 0,
+    };
+    Ok((map_key, service))
+}
+
+fn real(
+    key: ServiceKey,
+    service: Service,
+    addr: SocketAddr,
+    server: &RealServer,
+    around: &Surroundings,
+) -> Result<Real, EncodeError> {
+    let mut real = Real {
+        generation: 1,
+        gate: service.gate,
+        state: match server.state {
+            RealServerState::Up => STATE_UP,
+            RealServerState::Drain => STATE_DRAIN,
+            RealServerState::Down => STATE_DOWN,
+        },
+        method: match server.method {
+            Method::Dr => METHOD_DR,
+            Method::Nat => METHOD_NAT,
+            Method::Local => METHOD_LOCAL,
+        },
+        service: service.id,
+        flags: if service.flags & SERVICE_KEEP != 0 { FLAG_KEEP } else { 0 },
+        weight: server.weight,
+        ..Real::default()
+    }
+    .with_nat(key.addr, key.port, ipv4(addr.ip())?, be16(addr.port()));
+    if real.method != METHOD_LOCAL
+        && let Some(Ok(hop)) = around.next_hops.get(&addr.ip())
+    {
+        let NextHop { ifindex, source, neighbour, .. } = *hop;
+        real.ifindex = ifindex;
+        real.macs = macs(neighbour.0, source.0);
+        real.flags |= FLAG_RESOLVED;
+    }
+    Ok(real)
+}
+
+/// Continues the life of `old` in `new`: its connections die (generation) when it goes down, and
+/// when they could not go on because the method changed.
+fn succeed(old: Option<&Real>, mut new: Real) -> Real {
+    let Some(old) = old else { return new };
+    new.generation = old.generation;
+    if old.state == STATE_ABSENT {
+        return new;
+    }
+    let keep = new.flags & FLAG_KEEP != 0;
+    let died = new.state == STATE_DOWN
+        && !keep
+        && (old.state != STATE_DOWN || old.flags & FLAG_KEEP != 0);
+    if died || old.method != new.method {
+        new.generation = old.generation.wrapping_add(1);
+    }
+    new
+}
+
+/// Real servers that are in the table no more. Those of a virtual server that keeps connections
+/// linger without a service until [`Image::reals`] is swept; the others are dead at once.
+fn retire(before: &Image, table: &ForwardingTable, next: &mut Image, seen: &BTreeSet<u16>) {
+    for (id, old) in &before.reals {
+        if seen.contains(id) || old.state == STATE_ABSENT {
+            continue;
+        }
+        let keeps = table
+            .virtual_servers
+            .get(&virtual_server_key(old.vip, old.vip_port))
+            .is_some_and(|vs| vs.on_down == OnDown::Keep);
+        let retired = if keeps {
+            Real { state: STATE_DOWN, service: 0, flags: old.flags | FLAG_KEEP, ..*old }
+        } else {
+            absent(old)
+        };
+        next.reals.insert(*id, retired);
+    }
+}
+
+/// The end of a real server's life.
+pub fn absent(old: &Real) -> Real {
+    Real { state: STATE_ABSENT, generation: old.generation.wrapping_add(1), service: 0, ..*old }
+}
+
+/// Puts pool and ring into the half that is not in force, if they differ from those in force.
+fn publish(
+    before: &Image,
+    next: &mut Image,
+    key: ServiceKey,
+    mut service: Service,
+    scheduler: Scheduler,
+    candidates: &[Candidate],
+) -> Result<(), lb_common::pool::TooMany> {
+    let current = Service::table_index(service.id, service.half);
+    let known = before.services.contains_key(&key);
+    let tables = match before.tables.get(&current).filter(|_| known) {
+        Some(have) if is_table_of(have, scheduler, candidates) => have.clone(),
+        have => {
+            let tables = sched::tables(scheduler, candidates)?;
+            if have.is_some_and(|have| *have != tables) {
+                service.half ^= 1;
+            }
+            tables
+        }
+    };
+    next.tables.insert(Service::table_index(service.id, service.half), tables);
+    next.services.insert(key, service);
+    Ok(())
+}
+
+/// Whether filling anew would give the same, at a fraction of the cost. The ring follows from the
+/// same candidates; a foreign hand in it is found by [`Image`]'s owner when it reads back.
+fn is_table_of(
+    (pool, _): &(Box<lb_common::abi::Pool>, Box<lb_common::abi::Ring>),
+    scheduler: Scheduler,
+    candidates: &[Candidate],
+) -> bool {
+    sched::pool(scheduler, candidates).is_ok_and(|fresh| fresh == **pool)
+}
+
+/// Hands out ids that nobody holds.
+struct Ids {
+    held: BTreeMap<Identity, u16>,
+    free_reals: std::vec::IntoIter<u16>,
+    free_services: std::vec::IntoIter<u16>,
+}
+
+impl Ids {
+    fn new(before: &Image) -> Self {
+        let taken: BTreeSet<u16> = before.services.values().map(|service| service.id).collect();
+        let mut held = BTreeMap::new();
+        for (id, real) in &before.reals {
+            if real.state != STATE_ABSENT {
+                held.insert(identity(real), *id);
+            }
+        }
+        // Ids that were never used first: the longer an id rests, the fewer entries name it.
+        let mut free: Vec<u16> = (1..maps::REALS as u16)
+            .filter(|id| before.reals.get(id).is_none_or(|real| real.state == STATE_ABSENT))
+            .collect();
+        free.sort_by_key(|id| before.reals.get(id).map_or(0, |real| real.generation));
+        let services: Vec<u16> =
+            (1..maps::SERVICES as u16).filter(|id| !taken.contains(id)).collect();
+        Self { held, free_reals: free.into_iter(), free_services: services.into_iter() }
+    }
+
+    fn real(&mut self, real: &Real) -> Result<u16, EncodeError> {
+        match self.held.get(&identity(real)) {
+            Some(id) => Ok(*id),
+            None => self.free_reals.next().ok_or(EncodeError::RealServers),
+        }
+    }
+
+    fn service(&mut self) -> Result<u16, EncodeError> {
+        self.free_services.next().ok_or(EncodeError::VirtualServers)
+    }
+}
+
+fn virtual_server_key(addr: Be32, port: u16) -> VirtualServerKey {
+    VirtualServerKey { protocol: Protocol::Tcp, addr: socket(addr, port) }
+}
+
+/// Address and port as they lie in maps.
+pub fn socket(addr: Be32, port: u16) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(octets(addr)), u16::from_be(port)))
+}
+
+/// The table that map content stands for (without interfaces). Values that only a foreign hand can
+/// have written become the closest table, which differs from the desired one and is repaired.
+pub fn decode(image: &Image) -> ForwardingTable {
+    let mut table = ForwardingTable::default();
+    for (addr, vip) in &image.vips {
+        if vip.gate != 0 {
+            table.vips.insert(IpAddr::V4(Ipv4Addr::from(octets(*addr))), LeaseSlot(vip.gate));
+        }
+    }
+    let mut by_id = BTreeMap::new();
+    for (map_key, service) in &image.services {
+        let key = virtual_server_key(map_key.addr, map_key.port);
+        by_id.insert(service.id, key);
+        let vs = VirtualServer {
+            gate: match service.gate {
+                0 => Gate::Always,
+                slot => Gate::Lease(LeaseSlot(slot)),
+            },
+            scheduler: match service.scheduler {
+                SCHED_WRR => Scheduler::Wrr,
+                SCHED_LC => Scheduler::Lc,
+                SCHED_WLC => Scheduler::Wlc,
+                SCHED_MH => Scheduler::Mh,
+                _ => Scheduler::Rr,
+            },
+            idle_timeout: Duration::from_secs(u64::from(service.idle_secs)),
+            on_down: match service.flags & SERVICE_KEEP {
+                0 => OnDown::Reset,
+                _ => OnDown::Keep,
+            },
+            real_servers: BTreeMap::new(),
+        };
+        table.virtual_servers.insert(key, vs);
+    }
+    for real in image.reals.values().filter(|real| real.state != STATE_ABSENT) {
+        let Some(vs) = by_id.get(&real.service).and_then(|key| table.virtual_servers.get_mut(key))
+        else {
+            continue;
+        };
+        let server = RealServer {
+            method: match real.method {
+                METHOD_NAT => Method::Nat,
+                METHOD_LOCAL => Method::Local,
+                _ => Method::Dr,
+            },
+            weight: real.weight,
+            state: match real.state {
+                STATE_UP => RealServerState::Up,
+                STATE_DRAIN => RealServerState::Drain,
+                _ => RealServerState::Down,
+            },
+        };
+        vs.real_servers.insert(socket(real.addr, real.port), server);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    base::net::Mac,
+    dataplane::xdp::image::{Write, writes},
+    reconcile::testing::table,
+};
+
+/// Performs a write on an image, as the kernel does on its maps.
+fn perform(image: &mut Image, write: &Write) {
+    match write.clone() {
+        Write::Vip(addr, vip) => drop(image.vips.insert(addr, vip)),
+        Write::NoVip(addr) => drop(image.vips.remove(&addr)),
+        Write::Service(key, service) => drop(image.services.insert(key, service)),
+        Write::NoService(key) => drop(image.services.remove(&key)),
+        Write::Table(index, pool, ring) => drop(image.tables.insert(index, (pool, ring))),
+        Write::Real(id, real) => drop(image.reals.insert(id, real)),
+        Write::Source(key, source) => drop(image.sources.insert(key, source)),
+        Write::NoSource(key) => drop(image.sources.remove(&key)),
+        Write::Local(addr) => drop(image.locals.insert(addr)),
+        Write::NoLocal(addr) => drop(image.locals.remove(&addr)),
+        Write::Filter(filter) => image.filter = filter,
+        Write::ClearReal(_) | Write::ClearService(_) => {}
+    }
+}
+
+fn reachable(table: &ForwardingTable) -> Surroundings {
+    let hop = NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1500 };
+    let next_hops = table
+        .virtual_servers
+        .values()
+        .flat_map(|vs| vs.real_servers.keys())
+        .map(|addr| (addr.ip(), Ok(hop)))
+        .collect();
+    Surroundings { next_hops, own: [IpAddr::from([10, 0, 0, 1])].into(), ..Default::default() }
+}
+
+/// `t` without what is not in the maps.
+fn maps_part(mut t: ForwardingTable) -> ForwardingTable {
+    t.interfaces.clear();
+    t
+}
+
+fn without_old_halves(mut image: Image) -> Image {
+    let live: BTreeSet<u32> =
+        image.services.values().map(|s| Service::table_index(s.id, s.half)).collect();
+    image.tables.retain(|index, _| live.contains(index));
+    image
+}
+
+proptest! {
+    #[test]
+    fn decode_of_encode_is_the_table(a in table(), b in table()) {
+        let around = reachable(&a);
+        let first = encode(&Image::default(), &a, &around).expect("fits");
+        prop_assert_eq!(decode(&first), maps_part(a));
+        // And whatever was there before.
+        let second = encode(&first, &b, &reachable(&b)).expect("fits");
+        prop_assert_eq!(decode(&second), maps_part(b.clone()));
+        // Once more changes nothing: no id, generation or half moves without a reason.
+        let third = encode(&second, &b, &reachable(&b)).expect("fits");
+        prop_assert!(third == second);
+        prop_assert!(writes(&second, &third).is_empty());
+    }
+
+    #[test]
+    fn writes_lead_there_and_no_step_names_the_dead(a in table(), b in table()) {
+        let from = encode(&Image::default(), &a, &reachable(&a)).expect("fits");
+        let to = encode(&from, &b, &reachable(&b)).expect("fits");
+        let mut now = from.clone();
+        let mut unwritten = BTreeSet::new();
+        for write in writes(&from, &to) {
+            perform(&mut now, &write);
+            if let Write::NoService(key) = write {
+                unwritten.insert(key);
+            }
+            for (key, service) in &now.services {
+                prop_assert!(!unwritten.contains(key));
+                let (pool, ring) = &now.tables[&Service::table_index(service.id, service.half)];
+                let entries = &pool.entries[..pool.len as usize];
+                let members: BTreeSet<u16> = entries.iter().map(|entry| entry.real).collect();
+                let slots: BTreeSet<u16> =
+                    ring.slots.iter().copied().filter(|slot| *slot != 0).collect();
+                prop_assert!(slots.is_subset(&members));
+                prop_assert_eq!(slots.is_empty(), members.is_empty());
+                for entry in entries {
+                    let real = now.reals[&entry.real];
+                    prop_assert_eq!(real.state, STATE_UP, "{:?} while {:?}", real, write);
+                    prop_assert_eq!(real.service, service.id);
+                    if real.method == METHOD_NAT {
+                        let fold = lb_common::hash::filter_fold(real.addr);
+                        let seen = now.filter.flags[fold] & lb_common::abi::FILTER_NAT_SOURCE;
+                        let published = now.vips.contains_key(&key.addr);
+                        prop_assert!(seen != 0 || !published, "replies would not be seen");
+                    }
+                }
+            }
+            for addr in now.vips.keys().filter(|addr| to.vips.contains_key(addr)) {
+                let flag = now.filter.flags[lb_common::hash::filter_fold(*addr)];
+                if from.vips.contains_key(addr) {
+                    prop_assert!(flag & lb_common::abi::FILTER_VIP != 0, "a VIP went unseen");
+                }
+            }
+        }
+        prop_assert!(without_old_halves(now) == to);
+    }
+
+    #[test]
+    fn ids_and_generations_follow_lives(a in table(), b in table()) {
+        let from = encode(&Image::default(), &a, &reachable(&a)).expect("fits");
+        let to = encode(&from, &b, &reachable(&b)).expect("fits");
+        for (id, old) in &from.reals {
+            let new = to.reals[id];
+            prop_assert!(new.generation >= old.generation);
+            if new.state != STATE_ABSENT {
+                prop_assert_eq!(identity(old), identity(&new), "an id in use never changes hands");
+            }
+            let key = virtual_server_key(old.vip, old.vip_port);
+            let server = b.virtual_servers.get(&key)
+                .and_then(|vs| vs.real_servers.get(&socket(old.addr, old.port)));
+            let keep = b.virtual_servers.get(&key).is_some_and(|vs| vs.on_down == OnDown::Keep);
+            match server {
+                Some(_) if old.method != new.method => {
+                    prop_assert_eq!(new.generation, old.generation + 1);
+                }
+                Some(server) if server.state == RealServerState::Down && !keep => {
+                    let was_dead = old.state == STATE_DOWN && old.flags & FLAG_KEEP == 0;
+                    prop_assert_eq!(new.generation, old.generation + u32::from(!was_dead));
+                }
+                Some(_) => prop_assert_eq!(new.generation, old.generation),
+                None if keep => prop_assert_eq!(
+                    (new.generation, new.state, new.flags & FLAG_KEEP),
+                    (old.generation, STATE_DOWN, FLAG_KEEP)
+                ),
+                None => prop_assert_eq!(
+                    (new.generation, new.state),
+                    (old.generation + 1, STATE_ABSENT)
+                ),
+            }
+        }
+    }
+}
+
+fn one_server(state: RealServerState, method: Method) -> ForwardingTable {
+    let real = RealServer { method, weight: 1, state };
+    let vs = VirtualServer {
+        gate: Gate::Always,
+        scheduler: Scheduler::Wlc,
+        idle_timeout: Duration::from_secs(60),
+        on_down: OnDown::Reset,
+        real_servers: [("198.51.100.1:3306".parse().expect("addr"), real)].into(),
+    };
+    let key = "tcp/192.0.2.1:3306".parse().expect("key");
+    ForwardingTable { virtual_servers: [(key, vs)].into(), ..Default::default() }
+}
+
+fn pool_len(image: &Image) -> u32 {
+    let service = image.services.values().next().expect("one service");
+    image.tables[&Service::table_index(service.id, service.half)].0.len
+}
+
+#[test]
+fn an_unresolved_server_is_in_the_table_but_not_chosen() {
+    let table = one_server(RealServerState::Up, Method::Dr);
+    let image = encode(&Image::default(), &table, &Surroundings::default()).expect("fits");
+    assert_eq!(decode(&image), table);
+    assert_eq!(pool_len(&image), 0);
+    let resolved = encode(&image, &table, &reachable(&table)).expect("fits");
+    assert_eq!(pool_len(&resolved), 1);
+    let lost = encode(&resolved, &table, &Surroundings::default()).expect("fits");
+    assert_eq!(pool_len(&lost), 0);
+    assert_eq!(lost.reals[&1].generation, resolved.reals[&1].generation, "flows may come back");
+    // This host needs no way to itself.
+    let local = one_server(RealServerState::Up, Method::Local);
+    let image = encode(&Image::default(), &local, &Surroundings::default()).expect("fits");
+    assert_eq!(pool_len(&image), 1);
+}
+
+#[test]
+fn death_moves_the_generation_once_and_return_does_not() {
+    let up = one_server(RealServerState::Up, Method::Nat);
+    let down = one_server(RealServerState::Down, Method::Nat);
+    let around = reachable(&up);
+    let mut image = encode(&Image::default(), &up, &around).expect("fits");
+    let generation = |image: &Image| image.reals[&1].generation;
+    assert_eq!(generation(&image), 1);
+    for (table, want) in [(&down, 2), (&down, 2), (&up, 2), (&down, 3), (&up, 3)] {
+        image = encode(&image, table, &around).expect("fits");
+        assert_eq!(generation(&image), want);
+    }
+    assert_eq!(image.sources.len(), 1);
+    let gone = encode(&image, &ForwardingTable::default(), &around).expect("fits");
+    assert!(gone.sources.is_empty() && gone.filter.flags.iter().all(|flag| *flag == 0));
+    assert_eq!((gone.reals[&1].state, generation(&gone)), (STATE_ABSENT, 4));
+    // Back again: another id, because a fresh one is there; the old one rests.
+    let back = encode(&gone, &up, &around).expect("fits");
+    assert_eq!(back.reals[&2].state, STATE_UP);
+}
+
+#[test]
+fn limits_are_named() {
+    let mut table = one_server(RealServerState::Up, Method::Nat);
+    let key = *table.virtual_servers.keys().next().expect("one");
+    let template = table.virtual_servers[&key].clone();
+    let fails = |table: &ForwardingTable| {
+        encode(&Image::default(), table, &reachable(table)).expect_err("too much").to_string()
+    };
+    let mut pool = table.clone();
+    pool.virtual_servers.get_mut(&key).expect("one").real_servers = (0..65u8)
+        .map(|n| {
+            let addr = SocketAddr::new(IpAddr::from([198, 51, 100, n]), 3306);
+            (addr, *template.real_servers.values().next().expect("one"))
+        })
+        .collect();
+    assert!(fails(&pool).contains("more than 64 real servers"), "{}", fails(&pool));
+    let mut shared = table.clone();
+    for port in 1..9 {
+        let key = VirtualServerKey { addr: SocketAddr::new(key.addr.ip(), port), ..key };
+        shared.virtual_servers.insert(key, template.clone());
+    }
+    assert!(fails(&shared).contains("more than 8 virtual servers"), "{}", fails(&shared));
+    for port in 1..=256 {
+        let key = VirtualServerKey { addr: SocketAddr::new(key.addr.ip(), port), ..key };
+        let empty = VirtualServer { real_servers: BTreeMap::new(), ..template.clone() };
+        table.virtual_servers.insert(key, empty);
+    }
+    assert!(fails(&table).contains("more than 255 virtual servers"), "{}", fails(&table));
+    let vips = (0..1025u32).map(|n| (IpAddr::from(n.to_be_bytes()), LeaseSlot(1))).collect();
+    let table = ForwardingTable { vips, ..Default::default() };
+    assert!(fails(&table).contains("more than 1024 VIPs"));
+    let vips = [(IpAddr::from([192, 0, 2, 1]), LeaseSlot(0))].into();
+    assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("slot 0"));
+    let vips = [("2001:db8::1".parse().expect("ip"), LeaseSlot(1))].into();
+    assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("not IPv4"));
+}

@@ -1,0 +1,4 @@
+//! The XDP engine. The only folder that names aya.
+
+pub mod encode;
+pub mod image;
