@@ -5,11 +5,15 @@
 //! | [`wire`] | adverts in bytes: views, representation, receive checks |
 //! | [`auth`] | VRRPv2 authentication |
 //! | [`timing`] | advert interval, skew, master-down, lease end |
+//! | [`track`] | scripts and interfaces that change priority or mean FAULT |
+//! | [`router`] | the state machine of one vrrp_instance |
 //! | [`arp`] | gratuitous ARP in bytes |
 //!
 //! Behaviour is keepalived's where deployed practice and RFC 9568 differ; each such place says so.
 
 pub mod arp;
 pub mod auth;
+pub mod router;
 pub mod timing;
+pub mod track;
 pub mod wire;

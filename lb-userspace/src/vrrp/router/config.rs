@@ -1,0 +1,136 @@
+//! What one virtual router is told: configuration, inputs, and the effects it answers with.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::{
+        net::{Priority, Vrid},
+        status::VrrpState,
+        table::LeaseState,
+        time::Instant,
+    },
+    vrrp::{
+        auth::Auth,
+        timing::AdvertInterval,
+        track::{Tracked, Verdict},
+        wire::Version,
+    },
+};
+
+/// One vrrp_instance, lowered for the state machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    pub version: Version,
+    pub vrid: Vrid,
+    /// Before tracking weights.
+    pub priority: Priority,
+    pub interval: AdvertInterval,
+    pub auth: Auth,
+    /// False: a backup leaves a master of lower priority alone. The owner (255) preempts anyway.
+    pub preempt: bool,
+    /// How long a backup leaves a master of lower priority alone; zero: not at all.
+    pub preempt_delay: Duration,
+    /// Advertised addresses in configured order.
+    pub addresses: Vec<IpAddr>,
+    /// Empty: multicast.
+    pub unicast_peers: Vec<IpAddr>,
+    /// Gratuitous ARPs of one batch.
+    pub garp_repeat: u32,
+    /// From the first batch to the second; zero: no second.
+    pub garp_delay: Duration,
+    pub scripts: Vec<Tracked>,
+    /// The instance's own interface is one of them unless `dont_track_primary`.
+    pub interfaces: Vec<Tracked>,
+}
+
+/// What happens to a virtual router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// A datagram of its interface and VRID, from the IP header on, unchecked.
+    Datagram(Vec<u8>),
+    /// The data plane is reconciled: adverts may begin. `resume` is the end of a lease that a
+    /// process before us has left running.
+    Converged {
+        resume: Option<Instant>,
+    },
+    /// The last [`Effect::SendAdvert`] left the host; `at` is from before the send.
+    AdvertSent {
+        at: Instant,
+    },
+    /// It did not.
+    AdvertFailed {
+        error: String,
+    },
+    /// Every VIP is on its interface; `added` of them were not there before.
+    VipsSet {
+        added: u32,
+    },
+    /// No VIP is on an interface any more.
+    VipsCleared,
+    /// Someone else removed a VIP.
+    VipLost {
+        address: IpAddr,
+    },
+    /// Address that adverts are sent from; `None`: the interface has none.
+    Source(Option<IpAddr>),
+    Interface {
+        name: String,
+        up: bool,
+    },
+    Script {
+        name: String,
+        verdict: Verdict,
+    },
+    /// A changed configuration of the same VRID, interface and family.
+    Configure(Box<Config>),
+    /// Give everything back.
+    Stop,
+}
+
+/// What a virtual router wants done, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send an advert of this priority; answer with [`Input::AdvertSent`] or
+    /// [`Input::AdvertFailed`] before the next effect is performed.
+    SendAdvert {
+        priority: Priority,
+    },
+    /// Write the lease slot.
+    Lease(LeaseState),
+    /// Put the VIPs on their interfaces and take off the ones that the configuration no longer
+    /// has; answered later by [`Input::VipsSet`].
+    AddVips,
+    /// Take the VIPs off; answered later by [`Input::VipsCleared`].
+    RemoveVips,
+    /// Send so many gratuitous ARPs for every VIP.
+    Garp {
+        repeat: u32,
+    },
+    /// Run the notify scripts.
+    Notify(Notify),
+    /// Publish state, priority and reason.
+    Changed,
+    Log {
+        level: Level,
+        text: String,
+    },
+    /// [`Input::Stop`] is done: nothing of ours is left.
+    Stopped,
+}
+
+/// What notify scripts are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notify {
+    State(VrrpState),
+    Stop,
+}
+
+/// Severity of [`Effect::Log`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Info,
+    Warn,
+    Error,
+}

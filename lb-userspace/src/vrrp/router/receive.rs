@@ -1,0 +1,231 @@
+//! What a received datagram does. A discarded one changes nothing but a counter.
+
+use std::time::Duration;
+
+use super::{Effect, Heard, Level, Router, State, Wait};
+use crate::{
+    base::{net::Priority, time::Instant},
+    vrrp::{
+        timing::AdvertInterval,
+        wire::{self, ChecksumForm, Datagram, Expect, Reason, Received, Version},
+    },
+};
+
+/// A discard of one reason is logged at most this often.
+const LOG_GAP: Duration = Duration::from_secs(10);
+/// Peers about which something was noted once; at the bound no more is said.
+const NOTE_LIMIT: usize = 64;
+/// Losing adverts are answered at most this many times an interval, so that a storm of them does
+/// not make one of ours.
+const ANSWERS_PER_INTERVAL: u32 = 100;
+
+/// What is said once about a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Note {
+    OtherAddresses,
+    OtherChecksum,
+    OtherInterval,
+}
+
+impl Router {
+    pub(super) fn datagram(&mut self, bytes: &[u8], now: Instant) {
+        let expect = Expect {
+            version: self.config.version,
+            vrid: self.config.vrid,
+            auth: self.config.auth,
+            interval: self.config.interval,
+            unicast: !self.config.unicast_peers.is_empty(),
+            own: self.source,
+            addresses: &self.config.addresses,
+        };
+        match wire::receive(bytes, &expect) {
+            Ok(advert) => self.accept(&advert, now),
+            Err(reason) => self.discard(reason, bytes, now),
+        }
+    }
+
+    fn discard(&mut self, reason: Reason, bytes: &[u8], now: Instant) {
+        *self.counters.discarded.entry(reason.name().to_owned()).or_default() += 1;
+        let last = self.discard_logged.get(&reason);
+        if last.is_some_and(|last| now.saturating_since(*last) < LOG_GAP) {
+            return;
+        }
+        self.discard_logged.insert(reason, now);
+        let count = self.counters.discarded.get(reason.name()).copied().unwrap_or(0);
+        let (level, cause) = self.describe(reason, bytes);
+        self.log(level, format!("advert discarded: {cause} ({reason}, {count} so far)"));
+    }
+
+    fn describe(&self, reason: Reason, bytes: &[u8]) -> (Level, String) {
+        let Ok(Datagram { source, payload, ttl, .. }) = Datagram::parse(bytes) else {
+            return (Level::Warn, format!("{} bytes that are no VRRP datagram", bytes.len()));
+        };
+        let from = format!("from {source}");
+        let byte = |at: usize| payload.get(at).copied().unwrap_or(0);
+        let config = &self.config;
+        match reason {
+            Reason::Ttl => (Level::Warn, format!("{from}: TTL {ttl}, it was forwarded")),
+            Reason::Version => {
+                let (theirs, ours) = (byte(0) >> 4, config.version.number());
+                (Level::Warn, format!("{from}: peer speaks VRRPv{theirs}, we VRRPv{ours}"))
+            }
+            Reason::Interval => {
+                let ours = config.interval.seconds();
+                let text = format!(
+                    "{from}: advert_int {} s, ours is {ours} s: both routers may become master \
+                     until they agree",
+                    byte(5)
+                );
+                (Level::Error, text)
+            }
+            Reason::AuthFailed | Reason::AuthTypeMismatch | Reason::AuthTypeUnknown => {
+                (Level::Error, format!("{from}: authentication differs (type {})", byte(4)))
+            }
+            _ => (Level::Warn, from),
+        }
+    }
+
+    fn note(&mut self, advert: &Received, note: Note, level: Level, text: String) {
+        let key = (advert.source, note);
+        if self.noted.len() < NOTE_LIMIT && self.noted.insert(key) {
+            self.log(level, text);
+        }
+    }
+
+    fn accept(&mut self, advert: &Received, now: Instant) {
+        self.counters.advert_rcvd += 1;
+        if advert.priority == Priority::RELEASE {
+            self.counters.pri_zero_rcvd += 1;
+        }
+        let source = advert.source;
+        if !advert.same_addresses {
+            let text = format!("{source} advertises other addresses than ours");
+            self.note(advert, Note::OtherAddresses, Level::Warn, text);
+        }
+        if self.config.version == Version::V3 {
+            self.note_dialect(advert);
+        }
+        match self.state {
+            State::Backup { since, wait } => self.backup_hears(advert, since, wait, now),
+            State::Master { .. } => self.master_hears(advert, now),
+            State::Init | State::Fault => self.remember(advert, now),
+            State::Stopping | State::Stopped => {}
+        }
+    }
+
+    fn note_dialect(&mut self, advert: &Received) {
+        let source = advert.source;
+        match advert.checksum {
+            ChecksumForm::PseudoHeader => {
+                self.old_sum_peers.remove(&source);
+            }
+            ChecksumForm::Message => {
+                let text = format!(
+                    "{source} sends the checksum of RFC 9568, without pseudo-header; keepalived \
+                     refuses it, we accept both"
+                );
+                self.note(advert, Note::OtherChecksum, Level::Info, text);
+            }
+            ChecksumForm::GroupPseudoHeader => {
+                if self.config.unicast_peers.contains(&source) && self.old_sum_peers.insert(source)
+                {
+                    let text = format!("{source} sends the old unicast checksum: answered in kind");
+                    self.note(advert, Note::OtherChecksum, Level::Info, text);
+                }
+            }
+        }
+        if advert.interval != self.config.interval {
+            let (theirs, ours) = (advert.interval.duration(), self.config.interval.duration());
+            let text = format!("{source} has advert_int {theirs:?}, ours is {ours:?}");
+            self.note(advert, Note::OtherInterval, Level::Info, text);
+        }
+    }
+
+    fn remember(&mut self, advert: &Received, now: Instant) {
+        let Received { source, priority, interval, .. } = *advert;
+        let before = self.heard.map(|heard| (heard.source, heard.priority));
+        self.heard = Some(Heard { source, priority, at: now, interval });
+        if before != Some((source, priority)) {
+            self.effects.push_back(Effect::Changed);
+        }
+    }
+
+    fn learn(&mut self, interval: AdvertInterval) {
+        if self.config.version == Version::V3 {
+            self.master_interval = interval;
+        }
+    }
+
+    fn backup_hears(&mut self, advert: &Received, since: Instant, wait: Wait, now: Instant) {
+        let own = self.effective_priority();
+        if advert.priority == Priority::RELEASE {
+            // A router that gave up halfway says nothing about the master we follow.
+            let other_master =
+                self.heard.is_some_and(|heard| heard.source != advert.source && heard.is_live(now));
+            if !other_master {
+                self.remember(advert, now);
+                self.state = State::Backup { since: now, wait: Wait::Skew };
+            }
+            return;
+        }
+        // A lower router does not hide a better one that was heard lately.
+        if advert.priority >= own
+            || self.heard.is_none_or(|heard| {
+                heard.source == advert.source || heard.priority < own || !heard.is_live(now)
+            })
+        {
+            self.remember(advert, now);
+        }
+        let delay = self.config.preempt_delay;
+        let delayed = !delay.is_zero() && self.preempt_at.is_none_or(|at| at > now);
+        if !self.may_preempt() || advert.priority >= own || delayed {
+            self.learn(advert.interval);
+            self.state = State::Backup { since: now, wait: Wait::MasterDown };
+            if advert.priority >= own {
+                self.preempt_at = None;
+            } else if !delay.is_zero() {
+                self.preempt_at.get_or_insert(now + delay);
+            }
+        } else {
+            // Lower, and we preempt: the timer runs on.
+            self.state = State::Backup { since, wait };
+        }
+    }
+
+    fn master_hears(&mut self, advert: &Received, now: Instant) {
+        let own = self.effective_priority();
+        let wins = advert.priority > own
+            || advert.priority == own && self.source.is_some_and(|own| advert.source > own);
+        self.remember(advert, now);
+        if wins && advert.priority != Priority::RELEASE {
+            let Received { source, priority, .. } = *advert;
+            let why = if priority > own {
+                format!("{source} has priority {priority} > {own}")
+            } else {
+                format!("{source} has the same priority {own} and the greater address")
+            };
+            self.learn(advert.interval);
+            self.yield_to(now, &why);
+            return;
+        }
+        let gap = self.config.interval.duration() / ANSWERS_PER_INTERVAL;
+        if self.last_answer.is_some_and(|last| now.saturating_since(last) < gap) {
+            return;
+        }
+        self.last_answer = Some(now);
+        if let State::Master { phase, .. } = self.state {
+            let next_advert = now + self.config.interval.duration();
+            self.state = State::Master { next_advert, phase };
+        }
+        self.send_advert(own);
+        if advert.priority != Priority::RELEASE && self.forwards(now) {
+            let Received { source, priority, .. } = *advert;
+            self.log(
+                Level::Info,
+                format!("{source} advertises priority {priority}, ours is {own}: answered"),
+            );
+            // Its gratuitous ARPs may have moved the VIP in switches and neighbour tables.
+            self.garp(now);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a virtual router says of itself to people.
+
+use super::{Heard, Phase, Router, State};
+use crate::base::{net::Priority, status::VrrpState};
+
+impl Router {
+    /// State as the outside sees it: a master is one that forwards.
+    pub fn state(&self) -> VrrpState {
+        match self.state {
+            State::Init | State::Stopping | State::Stopped => VrrpState::Init,
+            State::Backup { .. } => VrrpState::Backup,
+            State::Master { phase: Phase::Active, .. } => VrrpState::Master,
+            State::Master { .. } => VrrpState::Backup,
+            State::Fault => VrrpState::Fault,
+        }
+    }
+
+    /// Configured priority with tracking weights, 1-254; the owner's stays 255.
+    pub fn effective_priority(&self) -> Priority {
+        self.config.priority.weighted(self.trackers.weight())
+    }
+
+    /// One sentence: why it is in its state.
+    pub fn reason(&self) -> String {
+        let own = self.effective_priority();
+        match self.state {
+            State::Init if !self.converged => "waiting for the data plane".into(),
+            State::Init if !self.cleared => "removing VIPs of a dead predecessor".into(),
+            State::Init if !self.source_known => "waiting for the interface".into(),
+            State::Init => match self.trackers.waiting_for() {
+                Some(script) => format!("waiting for the first result of script {script}"),
+                None => "starting".into(),
+            },
+            State::Fault => format!("fault: {}", self.faults().join(", ")),
+            State::Stopping | State::Stopped => "stopped".into(),
+            State::Master { phase: Phase::Active, .. } => match &self.send_error {
+                Some(error) => format!("master, but its last advert was not sent: {error}"),
+                None => format!("master with priority {own}"),
+            },
+            State::Master { phase: Phase::Announcing, .. } => match &self.send_error {
+                Some(error) => format!("takes over as soon as an advert can be sent: {error}"),
+                None => "takes over".into(),
+            },
+            State::Master { phase: Phase::Guard { .. }, .. } => {
+                "takes over; waits for the other master to stop".into()
+            }
+            State::Backup { .. } => self.backup_reason(own),
+        }
+    }
+
+    fn backup_reason(&self, own: Priority) -> String {
+        let Some(Heard { source, priority, .. }) = self.heard else {
+            return "backup: no master heard yet".into();
+        };
+        if priority == Priority::RELEASE {
+            format!("backup: {source} has given up, takes over after the skew time")
+        } else if priority > own {
+            format!("backup: {source} has priority {priority} > {own}")
+        } else if priority == own {
+            format!("backup: {source} has the same priority {own} and is master")
+        } else if !self.may_preempt() {
+            format!("backup: {source} has priority {priority} < {own}, but nopreempt is set")
+        } else if self.preempt_at.is_some() {
+            format!("backup: {source} has priority {priority} < {own}, preempt_delay runs")
+        } else {
+            format!("backup: preempts {source}, which has priority {priority} < {own}")
+        }
+    }
+}
