@@ -1,8 +1,19 @@
 //! Test harness: namespaces, processes, real MariaDB servers, traffic, lbd hosts, the lab.
 #![deny(unsafe_code)] // allowed only in modules named `sys` (xtask tidy checks)
 
+pub mod host;
+pub mod jail;
+pub mod lab;
+pub mod lab_config;
+pub mod looks;
 pub mod mariadb;
 pub mod netns;
 pub mod process;
+pub mod report;
+pub mod sampler;
+pub mod script;
 mod sys;
+pub mod traffic;
+pub mod tutorial;
+pub mod verdict;
 pub mod wait;

@@ -37,6 +37,9 @@ pub const ROOT_PASSWORD: &str = "root";
 /// The port of every server.
 pub const PORT: u16 = 3306;
 
+/// The socket's name in the data directory; a jail mounts that directory over /run/mysqld.
+const SOCKET: &str = "mysqld.sock";
+
 const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -93,9 +96,14 @@ impl MariaDb {
         self.server_id
     }
 
+    /// Its data directory, with the socket and the log in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Its unix socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("s")
+        self.dir.path().join(SOCKET)
     }
 
     /// The namespace it runs in.
@@ -329,7 +337,7 @@ fn make_template() -> Result<TempDir> {
     first.args(common_options(dir.path())).args(["--skip-networking"]);
     let log = dir.path().join("error.log");
     let mut server = Process::start("template mariadbd", first, Some(&log))?;
-    let socket = dir.path().join("s");
+    let socket = dir.path().join(SOCKET);
     let accounts = format!(
         "CREATE USER '{APP_USER}'@'%' IDENTIFIED BY '{APP_PASSWORD}';\
          CREATE USER '{CHECK_USER}'@'%' IDENTIFIED BY '{CHECK_PASSWORD}';\
@@ -362,7 +370,7 @@ fn common_options(dir: &Path) -> Vec<String> {
         "--no-defaults".to_owned(),
         "--user=root".to_owned(),
         format!("--datadir={}", dir.display()),
-        format!("--socket={}", dir.join("s").display()),
+        format!("--socket={}", dir.join(SOCKET).display()),
         format!("--pid-file={}", dir.join("pid").display()),
         format!("--tmpdir={}", dir.display()),
         "--skip-name-resolve".to_owned(),

@@ -1,0 +1,145 @@
+//! Looks at both balancer hosts from outside about every millisecond: who forwards now?
+//!
+//! lbd's lease decides where lbd runs (its data plane is silent without it, whatever addresses
+//! are configured); elsewhere the address on a live host's interface does.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Changes kept at most; a lab run has some tens.
+const CHANGE_LIMIT: usize = 100_000;
+
+/// Answers whether one host forwards now.
+pub type Look = Box<dyn FnMut() -> bool + Send>;
+
+/// Who forwarded, from some instant on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub at: Instant,
+    /// One bit a host.
+    pub forwarders: u32,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    changes: Mutex<Vec<Change>>,
+    stop: AtomicBool,
+}
+
+/// A running sampler.
+#[derive(Debug)]
+pub struct Sampler {
+    shared: Arc<Shared>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Starts looking, one closure a host.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(mut looks: Vec<Look>) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(move || {
+                let mut last = None;
+                while !theirs.stop.load(Ordering::Relaxed) {
+                    let at = Instant::now();
+                    let forwarders = looks
+                        .iter_mut()
+                        .enumerate()
+                        .fold(0, |mask, (bit, look)| mask | (u32::from(look()) << bit));
+                    if last != Some(forwarders) {
+                        last = Some(forwarders);
+                        let mut changes =
+                            theirs.changes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                        if changes.len() < CHANGE_LIMIT {
+                            changes.push(Change { at, forwarders });
+                        }
+                    }
+                    thread::sleep(LOOK_EVERY);
+                }
+            })
+            .context("cannot start the sampler")?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Every change so far.
+    pub fn changes(&self) -> Vec<Change> {
+        self.shared.changes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Who forwards now, one bit a host.
+    pub fn forwarders(&self) -> u32 {
+        self.changes().last().map_or(0, |change| change.forwarders)
+    }
+
+    /// Time between two instants during which at least two hosts forwarded.
+    pub fn overlap(&self, from: Instant, to: Instant) -> Duration {
+        time_with(&self.changes(), from, to, |count| count >= 2)
+    }
+
+    /// Time between two instants during which no host forwarded.
+    pub fn silence(&self, from: Instant, to: Instant) -> Duration {
+        time_with(&self.changes(), from, to, |count| count == 0)
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn time_with(
+    changes: &[Change],
+    from: Instant,
+    to: Instant,
+    counts: impl Fn(u32) -> bool,
+) -> Duration {
+    let ends = changes.iter().skip(1).map(|change| change.at).chain([to]);
+    changes
+        .iter()
+        .zip(ends)
+        .filter(|(change, _)| counts(change.forwarders.count_ones()))
+        .map(|(change, end)| end.min(to).saturating_duration_since(change.at.max(from)))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlap_and_silence_are_cut_to_the_window() {
+        let base = Instant::now();
+        let at = |ms| base + Duration::from_millis(ms);
+        let changes = [
+            Change { at: at(0), forwarders: 0b01 },
+            Change { at: at(100), forwarders: 0b11 },
+            Change { at: at(130), forwarders: 0b10 },
+            Change { at: at(200), forwarders: 0 },
+        ];
+        let two = |from, to| time_with(&changes, at(from), at(to), |count| count >= 2);
+        assert_eq!(two(0, 300), Duration::from_millis(30));
+        assert_eq!(two(110, 120), Duration::from_millis(10));
+        assert_eq!(two(140, 300), Duration::ZERO);
+        let none = time_with(&changes, at(0), at(260), |count| count == 0);
+        assert_eq!(none, Duration::from_millis(60));
+    }
+}

@@ -1,0 +1,507 @@
+//! The events of `cargo xtask run --once`, each with what is expected of it.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use lb_userspace::base::status::{Health, Status};
+use nix::sys::signal::Signal;
+
+use crate::{
+    host::{Program, ROLES},
+    lab::{Lab, Mode, VIP},
+    report::{EventReport, Report},
+    sampler::Sampler,
+    traffic::{IDLE_PAUSE, Traffic},
+    verdict::{LostSession, Seen, judge},
+    wait::wait_until,
+};
+
+/// How long an event is watched once the world has settled: every idle session asks in it, and
+/// its answer comes, so that no loss is booked on a later event.
+const WATCH: Duration = IDLE_PAUSE.saturating_add(Duration::from_millis(500));
+/// How long an event may take until the world has settled.
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+
+/// A stop or kill of a MySQL server, until no new connection fails.
+pub const SERVER_LOSS_MS: u64 = 1500;
+/// An orderly stop of a balancer (advert_int 1).
+pub const HOST_STOP_MS: u64 = 1000;
+/// A kill of a balancer: 3 × advert + skew, and a retried SYN.
+pub const HOST_KILL_MS: u64 = 4000;
+/// A client of a dead server must know within this time.
+pub const TOLD_MS: u64 = 1000;
+/// Local mode: the check script runs every 2 s and stops the daemon, whose priority 0 moves the
+/// VIP within the skew (under 1 s); a SYN is retried after 1 s.
+pub const SCRIPT_MS: u64 = 4500;
+
+/// What may happen to kept sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sessions {
+    /// None may end.
+    AllSurvive,
+    /// Those of this server end, told within [`TOLD_MS`]; no other.
+    OnlyOf(u32),
+    /// Any may be reset, none may hang.
+    MayBeReset,
+}
+
+/// What is expected of an event.
+#[derive(Clone, Copy, Debug)]
+struct Expect {
+    sessions: Sessions,
+    /// New connections may fail for so long, and gaps between successes be so long.
+    connects_ms: u64,
+    /// No host may gain or lose the right to forward.
+    no_flap: bool,
+}
+
+impl Expect {
+    fn words(self) -> String {
+        let sessions = match self.sessions {
+            Sessions::AllSurvive => "every session survives".to_owned(),
+            Sessions::OnlyOf(id) => {
+                format!("only db{id}'s sessions end, told within {TOLD_MS} ms")
+            }
+            Sessions::MayBeReset => "sessions may be reset, none hangs".to_owned(),
+        };
+        let connects = match self.connects_ms {
+            0 => "no new connection fails".to_owned(),
+            ms => format!("new connections fail for {ms} ms at most"),
+        };
+        let flap = if self.no_flap { ", the VIP stays" } else { "" };
+        format!("{sessions}; {connects}; never two forwarders{flap}")
+    }
+}
+
+const UNTOUCHED: Expect = Expect { sessions: Sessions::AllSurvive, connects_ms: 0, no_flap: true };
+
+fn server_loss(id: u32) -> Expect {
+    Expect { sessions: Sessions::OnlyOf(id), connects_ms: SERVER_LOSS_MS, no_flap: true }
+}
+
+/// Runs every event of the lab's mode and reports; `say` gets each event's lines as it ends, and
+/// `interrupted` is asked before each.
+///
+/// # Errors
+/// When the lab itself fails (an event cannot be performed, the world does not settle); broken
+/// expectations are in the report.
+pub fn run(
+    lab: &mut Lab,
+    traffic: &Traffic,
+    sampler: &Sampler,
+    interrupted: &dyn Fn() -> bool,
+    say: &mut dyn FnMut(&str),
+) -> Result<Report> {
+    let report = Report {
+        mode: lab.spec.mode.name().to_owned(),
+        scheduler: lab.spec.scheduler.clone(),
+        settings: lab.settings().to_vec(),
+        events: Vec::new(),
+        passed: false,
+    };
+    let begin = Instant::now();
+    let mut runner = Runner { lab, traffic, sampler, interrupted, say, report, begin };
+    runner.event("steady", UNTOUCHED, |_| Ok(()), |_, _| Ok(true))?;
+    match runner.lab.spec.mode {
+        Mode::Dr | Mode::Nat => runner.server_events()?,
+        Mode::Local => runner.local_server_events()?,
+    }
+    runner.host_events()?;
+    if runner.lab.spec.programs == [Program::Lbd; 2] {
+        runner.process_events()?;
+        runner.reload_events()?;
+    }
+    let mut report = runner.report;
+    report.passed = report.events.iter().all(|event| event.problems.is_empty());
+    Ok(report)
+}
+
+/// Writes the report as JSON.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(report: &Report, path: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(report).context("cannot encode the report")?;
+    fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+struct Runner<'a> {
+    lab: &'a mut Lab,
+    traffic: &'a Traffic,
+    sampler: &'a Sampler,
+    interrupted: &'a dyn Fn() -> bool,
+    say: &'a mut dyn FnMut(&str),
+    report: Report,
+    begin: Instant,
+}
+
+impl Runner<'_> {
+    /// Waits for calm, performs `action`, waits until `settled`, watches, judges.
+    fn event(
+        &mut self,
+        name: &str,
+        expect: Expect,
+        action: impl FnOnce(&mut Lab) -> Result<()>,
+        mut settled: impl FnMut(&mut Lab, &Seen) -> Result<bool>,
+    ) -> Result<()> {
+        if (self.interrupted)() {
+            bail!("interrupted before `{name}`");
+        }
+        self.calm(&format!("before `{name}`"))?;
+        let event = Instant::now();
+        action(self.lab).with_context(|| format!("cannot perform `{name}`"))?;
+        let mut settled_at = None;
+        let outcome = {
+            let (lab, traffic) = (&mut *self.lab, self.traffic);
+            wait_until(
+                &format!("the lab to settle after `{name}`"),
+                SETTLE_LIMIT,
+                || {
+                    let now = Instant::now();
+                    if settled_at.is_none() {
+                        let seen = judge(&traffic.since(event), event, now);
+                        settled_at = settled(lab, &seen)?.then_some(now);
+                    }
+                    let watched = settled_at.map(|at| now.saturating_duration_since(at));
+                    Ok(watched.filter(|watched| *watched >= WATCH).map(drop))
+                },
+                String::new,
+            )
+        };
+        let settled = outcome.and_then(|()| self.calm(&format!("after `{name}`")));
+        let end = Instant::now();
+        let early = event.checked_sub(Duration::from_secs(2)).unwrap_or(event);
+        let seen = judge(&self.traffic.since(early), event, end);
+        let mut problems = problems(&expect, &seen);
+        if let Err(err) = &settled {
+            problems.push(format!("{err:#}"));
+        }
+        let overlap = self.sampler.overlap(event, end);
+        if !overlap.is_zero() {
+            problems.push(format!("two hosts forwarded for {overlap:?}"));
+        }
+        let flaps: Vec<_> = self
+            .sampler
+            .changes()
+            .into_iter()
+            .filter(|change| change.at >= event && change.at <= end)
+            .collect();
+        if expect.no_flap && !flaps.is_empty() {
+            let words: Vec<_> = flaps
+                .iter()
+                .map(|change| {
+                    let after = change.at.saturating_duration_since(event);
+                    format!("after {after:.3?} {:02b}", change.forwarders)
+                })
+                .collect();
+            problems.push(format!("the right to forward changed: {}", words.join(", ")));
+        }
+        let entry = EventReport {
+            event: name.to_owned(),
+            at_s: event.saturating_duration_since(self.begin).as_secs_f64(),
+            watched_s: end.saturating_duration_since(event).as_secs_f64(),
+            longest_client_gap_ms: seen.longest_gap_ms,
+            sessions_lost: seen.lost.len(),
+            resets: seen.resets,
+            new_connection_errors: seen.connect_errors,
+            two_forwarders_ms: overlap.as_secs_f64() * 1e3,
+            no_forwarder_ms: self.sampler.silence(event, end).as_secs_f64() * 1e3,
+            client: seen,
+            expected: expect.words(),
+            problems,
+        };
+        (self.say)(&entry.lines());
+        self.report.events.push(entry);
+        // A broken expectation is a result; a lab that does not come to rest is not worth going on.
+        settled
+    }
+
+    fn calm(&self, when: &str) -> Result<()> {
+        let traffic = self.traffic;
+        wait_until(
+            &format!("undisturbed traffic {when}"),
+            SETTLE_LIMIT,
+            || Ok(traffic.healthy().then_some(())),
+            || {
+                let second_ago = Instant::now().checked_sub(Duration::from_secs(1));
+                let recent = second_ago.map(|since| traffic.since(since)).unwrap_or_default();
+                let failed: Vec<_> =
+                    recent.iter().filter(|sample| sample.result.is_err()).take(5).collect();
+                let logs: Vec<_> = self.lab.hosts.iter().map(|host| host.log_tail(15)).collect();
+                format!(
+                    "{} of the kept sessions are open; failed in the last second: {failed:?}\n{}",
+                    traffic.sessions().len(),
+                    logs.join("\n")
+                )
+            },
+        )
+    }
+
+    fn server_events(&mut self) -> Result<()> {
+        self.event(
+            "stop db1's mysqld cleanly",
+            server_loss(1),
+            |lab| lab.server(1)?.db.stop(),
+            |lab, _| seen_health(lab, 1, &[Health::Down]),
+        )?;
+        self.event("start db1's mysqld", UNTOUCHED, |lab| lab.server(1)?.db.run(), takes_new(1))?;
+        self.event(
+            "kill -9 db2's mysqld",
+            server_loss(2),
+            |lab| {
+                lab.server(2)?.db.kill();
+                Ok(())
+            },
+            |lab, _| seen_health(lab, 2, &[Health::Down]),
+        )?;
+        self.event("start db2's mysqld", UNTOUCHED, |lab| lab.server(2)?.db.run(), takes_new(2))?;
+        self.event(
+            "cut db1's link",
+            server_loss(1),
+            |lab| lab.server(1)?.cable.set_link(false),
+            |lab, _| seen_health(lab, 1, &[Health::Down]),
+        )?;
+        self.event(
+            "restore db1's link",
+            UNTOUCHED,
+            |lab| lab.server(1)?.cable.set_link(true),
+            takes_new(1),
+        )
+    }
+
+    /// Local mode: the database is on the balancer host, and its check script stops the daemon.
+    fn local_server_events(&mut self) -> Result<()> {
+        let moves =
+            Expect { sessions: Sessions::MayBeReset, connects_ms: SCRIPT_MS, no_flap: false };
+        let back =
+            Expect { sessions: Sessions::MayBeReset, connects_ms: HOST_STOP_MS, no_flap: false };
+        // As the tutorial says: the database first, then the daemon.
+        let start_both = |lab: &mut Lab, host: usize| {
+            let id = u32::try_from(host + 1).unwrap_or(u32::MAX);
+            lab.server(id)?.db.run()?;
+            lab.hosts.get_mut(host).context("no such host")?.start()
+        };
+        self.event(
+            "stop db1's mysqld cleanly (its host is master)",
+            moves,
+            |lab| lab.server(1)?.db.stop(),
+            |lab, _| Ok(lab.master().ok() == Some(1) && lab.hosts[0].pids().is_empty()),
+        )?;
+        self.event(
+            "start db1's mysqld and daemon (preempts)",
+            back,
+            move |lab| start_both(lab, 0),
+            |lab, _| Ok(lab.master().ok() == Some(0)),
+        )?;
+        self.event(
+            "kill -9 db2's mysqld (its host is backup)",
+            UNTOUCHED,
+            |lab| {
+                lab.server(2)?.db.kill();
+                Ok(())
+            },
+            |lab, _| Ok(lab.hosts[1].pids().is_empty()),
+        )?;
+        self.event(
+            "start db2's mysqld and daemon",
+            UNTOUCHED,
+            move |lab| start_both(lab, 1),
+            |lab, _| Ok(lab.hosts[1].running()),
+        )?;
+        self.event(
+            "cut db1's link",
+            Expect { connects_ms: HOST_KILL_MS, ..moves },
+            |lab| lab.server(1)?.cable.set_link(false),
+            |lab, _| Ok(lab.hosts[1].has(VIP)?),
+        )?;
+        self.event(
+            "restore db1's link (preempts)",
+            back,
+            |lab| lab.server(1)?.cable.set_link(true),
+            |lab, _| Ok(lab.master().ok() == Some(0)),
+        )
+    }
+
+    fn host_events(&mut self) -> Result<()> {
+        // Without flow sync a session survives a failover only where hashing finds its server
+        // again.
+        let sessions = if self.lab.spec.scheduler == "mh" && self.lab.spec.mode != Mode::Local {
+            Sessions::AllSurvive
+        } else {
+            Sessions::MayBeReset
+        };
+        let stop = Expect { sessions, connects_ms: HOST_STOP_MS, no_flap: false };
+        let kill = Expect { sessions, connects_ms: HOST_KILL_MS, no_flap: false };
+        let name = match self.lab.spec.programs[0] {
+            Program::Lbd => "lbd",
+            Program::Keepalived => "keepalived",
+        };
+        self.event(
+            &format!("stop {name} on the master"),
+            stop,
+            |lab| lab.hosts[0].stop(),
+            |lab, _| Ok(lab.master().ok() == Some(1)),
+        )?;
+        self.event(
+            &format!("start {name} (preempts)"),
+            stop,
+            |lab| lab.hosts[0].start(),
+            |lab, _| Ok(lab.master().ok() == Some(0)),
+        )?;
+        self.event(
+            &format!("kill -9 all {name} processes on the master"),
+            kill,
+            |lab| lab.hosts[0].kill_all(),
+            |lab, _| lab.hosts[1].has(VIP),
+        )?;
+        self.event(
+            &format!("start {name}"),
+            stop,
+            |lab| lab.hosts[0].start(),
+            |lab, _| Ok(lab.master().ok() == Some(0)),
+        )
+    }
+
+    fn process_events(&mut self) -> Result<()> {
+        for role in ROLES {
+            if role == "checker" && self.lab.hosts[0].role_pid(role).is_none() {
+                continue; // No virtual_server, no checker.
+            }
+            self.event(
+                &format!("kill -9 the {role} process on the master"),
+                UNTOUCHED,
+                |lab| lab.hosts[0].kill_role(role),
+                |lab, _| Ok(all_ready(&lab.hosts[0].status()?)),
+            )?;
+        }
+        let failover =
+            Expect { sessions: Sessions::MayBeReset, connects_ms: HOST_STOP_MS, no_flap: false };
+        self.event(
+            "kill -9 the watchdog on the master, and start lbd again as a service manager would",
+            failover,
+            |lab| {
+                lab.hosts[0].kill_role("main")?;
+                let host = &lab.hosts[0];
+                wait_until(
+                    "the watchdog's children to leave",
+                    Duration::from_secs(5),
+                    || Ok(host.pids().is_empty().then_some(())),
+                    || host.log_tail(20),
+                )?;
+                lab.hosts[0].start()
+            },
+            |lab, _| Ok(lab.master().ok() == Some(0)),
+        )
+    }
+
+    fn reload_events(&mut self) -> Result<()> {
+        self.event(
+            "HUP with an unchanged file",
+            UNTOUCHED,
+            |lab| lab.hosts[0].signal_main(Signal::SIGHUP),
+            |lab, _| Ok(lab.hosts[0].status()?.last_reload_error.is_none()),
+        )?;
+        self.event(
+            "HUP with a broken file",
+            UNTOUCHED,
+            |lab| {
+                let good = lab.config_of(0);
+                let broken = good.replace("virtual_router_id 51", "virtual_router_id 51000");
+                if good == broken {
+                    bail!("the configuration has no line to break");
+                }
+                lab.hosts[0].write_config(&broken)?;
+                lab.hosts[0].signal_main(Signal::SIGHUP)
+            },
+            |lab, _| {
+                let refused = lab.hosts[0].status()?.last_reload_error;
+                Ok(refused.is_some_and(|text| text.contains("51000")))
+            },
+        )?;
+        self.lab.write_configs()?;
+        if self.lab.spec.mode == Mode::Local {
+            return Ok(());
+        }
+        self.event(
+            "HUP adding db3",
+            UNTOUCHED,
+            |lab| {
+                let third = lab.server(3)?.addr;
+                lab.pool.push(third);
+                lab.write_configs()?;
+                lab.hosts.iter_mut().try_for_each(|host| host.signal_main(Signal::SIGHUP))
+            },
+            takes_new(3),
+        )
+    }
+}
+
+/// A server took new connections since the event, in the client's eyes.
+fn takes_new(server: u32) -> impl FnMut(&mut Lab, &Seen) -> Result<bool> {
+    move |_, seen| Ok(seen.connects_by_server.get(&server).is_some_and(|count| *count > 0))
+}
+
+fn seen_health(lab: &mut Lab, server: u32, wanted: &[Health]) -> Result<bool> {
+    let addr = lab.server(server)?.addr;
+    let master = lab.master()?;
+    let status = lab.hosts.get(master).context("no such host")?.status()?;
+    Ok(status
+        .servers
+        .iter()
+        .any(|entry| entry.real_server.ip() == addr && wanted.contains(&entry.health)))
+}
+
+fn all_ready(status: &Status) -> bool {
+    !status.processes.is_empty() && status.processes.iter().all(|process| process.ready)
+}
+
+fn problems(expect: &Expect, seen: &Seen) -> Vec<String> {
+    let mut found = Vec::new();
+    if seen.connects_failed_for_ms > expect.connects_ms {
+        found.push(format!(
+            "new connections failed for {} ms, {} ms allowed ({} errors)",
+            seen.connects_failed_for_ms, expect.connects_ms, seen.connect_errors
+        ));
+    }
+    // Between two successes lies a pause even on a calm day; half a second of it is a busy machine.
+    let gap_allowed = expect.connects_ms.max(500) + 100;
+    if seen.longest_gap_ms > gap_allowed {
+        found.push(format!(
+            "no new connection succeeded for {} ms, {gap_allowed} ms allowed",
+            seen.longest_gap_ms
+        ));
+    }
+    if seen.connects == 0 {
+        found.push("no new connection succeeded at all".to_owned());
+    }
+    if seen.hangs > 0 {
+        found.push(format!("{} sessions hung", seen.hangs));
+    }
+    for lost in &seen.lost {
+        if let Some(problem) = judge_loss(expect.sessions, lost) {
+            found.push(problem);
+        }
+    }
+    found
+}
+
+fn judge_loss(sessions: Sessions, lost: &LostSession) -> Option<String> {
+    let LostSession { session, server, how, after_event_ms, after_query_ms, idle } = lost;
+    match sessions {
+        Sessions::MayBeReset => None,
+        Sessions::OnlyOf(dead) if *server == dead => {
+            // An idle session learns when it asks; a busy one within the time from the event.
+            let late = if *idle { *after_query_ms } else { *after_event_ms };
+            (late > TOLD_MS).then(|| {
+                format!("session {session} of dead db{server} was told ({how}) after {late} ms")
+            })
+        }
+        Sessions::AllSurvive | Sessions::OnlyOf(_) => Some(format!(
+            "session {session} of living db{server} ended ({how}) {after_event_ms} ms after the event"
+        )),
+    }
+}

@@ -1,0 +1,381 @@
+//! The client: MySQL sessions through the VIP, every result time-stamped.
+//!
+//! One thread lives in the client's namespace with a runtime of its own, so that every socket is
+//! opened there. It keeps sessions (busy ones ask every 50-100 ms, idle ones every few seconds)
+//! and makes new connections at a steady rate. What happened is kept as [`Sample`]s; judging them
+//! is [`crate::verdict`]'s work.
+
+use std::{
+    net::SocketAddrV4,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use mysql_async::{Conn, Opts, OptsBuilder, prelude::Queryable as _};
+use serde::{Deserialize, Serialize};
+use tokio::{task::LocalSet, time};
+
+use crate::{
+    mariadb::{APP_PASSWORD, APP_USER},
+    netns::Namespace,
+};
+
+/// A new connection with its first query must be through by then, else it is a hang.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// A query on a kept session must be answered by then, else it is a hang. Longer than the
+/// retransmission after a failover by silence (0.2+0.4+0.8+1.6+3.2 s), which is no hang.
+pub const QUERY_LIMIT: Duration = Duration::from_secs(8);
+/// Pause of an idle session between two queries.
+pub const IDLE_PAUSE: Duration = Duration::from_secs(2);
+/// Samples kept at most: about an hour of the lab's load. Later ones are counted, not kept.
+const SAMPLE_LIMIT: usize = 2_000_000;
+
+/// How much traffic.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// VIP and port.
+    pub target: SocketAddrV4,
+    /// Kept sessions that ask all the time.
+    pub busy: u32,
+    /// Kept sessions that ask every [`IDLE_PAUSE`].
+    pub idle: u32,
+    /// New connections per second.
+    pub connects_per_second: u32,
+}
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Try {
+    /// TCP connect, login, one query, COM_QUIT.
+    Connect,
+    /// One query on a kept session.
+    Query { session: u64, idle: bool },
+    /// A kept session was opened.
+    Open { session: u64 },
+}
+
+/// How it failed, as the client's TCP tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// RST on an established connection.
+    Reset,
+    /// FIN, or the server's "shutting down".
+    Closed,
+    /// RST in answer to SYN.
+    Refused,
+    /// ICMP or ARP failure.
+    Unreachable,
+    /// Nothing within the limit.
+    Hang,
+    /// The server answered with this error.
+    Server(u16),
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl Failure {
+    /// One word for tables.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Reset => "reset".to_owned(),
+            Self::Closed => "closed".to_owned(),
+            Self::Refused => "refused".to_owned(),
+            Self::Unreachable => "unreachable".to_owned(),
+            Self::Hang => "hang".to_owned(),
+            Self::Server(code) => format!("error {code}"),
+            Self::Other(text) => text.clone(),
+        }
+    }
+}
+
+/// One try and its end.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub tried: Try,
+    pub started: Instant,
+    pub ended: Instant,
+    /// The answering server's `server_id`; for a failed query, see `server`.
+    pub result: Result<u32, Failure>,
+    /// The server behind a kept session, known since it was opened.
+    pub server: Option<u32>,
+}
+
+/// A kept session that is open now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub id: u64,
+    pub server: u32,
+    pub idle: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    samples: Mutex<Vec<Sample>>,
+    sessions: Mutex<Vec<Session>>,
+    not_kept: AtomicU64,
+    next_session: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn samples(&self) -> MutexGuard<'_, Vec<Sample>> {
+        self.samples.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Vec<Session>> {
+        self.sessions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn push(&self, sample: Sample) {
+        let mut samples = self.samples();
+        if samples.len() < SAMPLE_LIMIT {
+            samples.push(sample);
+        } else {
+            self.not_kept.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Running traffic. Dropping it closes every session.
+#[derive(Debug)]
+pub struct Traffic {
+    shared: Arc<Shared>,
+    load: Load,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Traffic {
+    /// Starts the load from inside `client`.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(client: &Namespace, load: Load) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (netns, theirs) = (client.clone(), Arc::clone(&shared));
+        let thread = thread::Builder::new()
+            .name("traffic".to_owned())
+            .spawn(move || {
+                if let Err(err) = run(&netns, load, &theirs) {
+                    eprintln!("the client cannot run: {err:#}");
+                }
+            })
+            .context("cannot start the client's thread")?;
+        Ok(Self { shared, load, thread: Some(thread) })
+    }
+
+    /// What it was asked to do.
+    pub fn load(&self) -> Load {
+        self.load
+    }
+
+    /// Kept sessions that are open now.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.shared.sessions().clone()
+    }
+
+    /// Samples that ended at `since` or later.
+    pub fn since(&self, since: Instant) -> Vec<Sample> {
+        let samples = self.shared.samples();
+        // They are pushed in order of their end.
+        let first = samples.partition_point(|sample| sample.ended < since);
+        samples.get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// Samples that did not fit (the limit is an hour of the lab's load).
+    pub fn not_kept(&self) -> u64 {
+        self.shared.not_kept.load(Ordering::Relaxed)
+    }
+
+    /// Whether every kept session is open and the last new connections all succeeded.
+    pub fn healthy(&self) -> bool {
+        let load = self.load;
+        let all_open = self.sessions().len() == (load.busy + load.idle) as usize;
+        let half_second_ago = Instant::now().checked_sub(Duration::from_millis(500));
+        let Some(since) = half_second_ago else { return false };
+        let recent = self.since(since);
+        let mut connects = recent.iter().filter(|sample| sample.tried == Try::Connect).peekable();
+        all_open
+            && (load.connects_per_second == 0 || connects.peek().is_some())
+            && connects.all(|sample| sample.result.is_ok())
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(netns: &Namespace, load: Load, shared: &Arc<Shared>) -> Result<()> {
+    netns.enter_thread()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot build the client's runtime")?;
+    let opts = options(load.target);
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, async {
+        for number in 0..load.busy + load.idle {
+            let (opts, shared) = (opts.clone(), Arc::clone(shared));
+            tokio::task::spawn_local(keep_session(opts, shared, number, number >= load.busy));
+        }
+        if load.connects_per_second > 0 {
+            tokio::task::spawn_local(connect_steadily(opts, Arc::clone(shared), load));
+        }
+        while !shared.stopped() {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    Ok(())
+}
+
+fn options(target: SocketAddrV4) -> Opts {
+    OptsBuilder::default()
+        .ip_or_hostname(target.ip().to_string())
+        .tcp_port(target.port())
+        .user(Some(APP_USER))
+        .pass(Some(APP_PASSWORD))
+        .prefer_socket(false)
+        // Told here, so that opening costs no extra query.
+        .max_allowed_packet(Some(1 << 20))
+        .wait_timeout(Some(28_800))
+        .into()
+}
+
+async fn keep_session(opts: Opts, shared: Arc<Shared>, number: u32, idle: bool) {
+    // Spread, so that sessions do not all ask in the same millisecond.
+    time::sleep(Duration::from_millis(u64::from(number) * 7)).await;
+    while !shared.stopped() {
+        let id = shared.next_session.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
+        let opened = within(CONNECT_LIMIT, open(&opts)).await;
+        let ended = Instant::now();
+        let (mut conn, server) = match opened {
+            Ok(opened) => opened,
+            Err(failure) => {
+                let tried = Try::Open { session: id };
+                shared.push(Sample { tried, started, ended, result: Err(failure), server: None });
+                time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let tried = Try::Open { session: id };
+        shared.push(Sample { tried, started, ended, result: Ok(server), server: Some(server) });
+        shared.sessions().push(Session { id, server, idle });
+        let mut round: u64 = 0;
+        loop {
+            let pause = if idle {
+                IDLE_PAUSE
+            } else {
+                // 50-100 ms, each session in its own rhythm.
+                Duration::from_millis(50 + (id * 13 + round * 29) % 50)
+            };
+            round += 1;
+            time::sleep(pause).await;
+            if shared.stopped() {
+                return;
+            }
+            let started = Instant::now();
+            let result = within(QUERY_LIMIT, ask(&mut conn)).await;
+            let lost = result.is_err();
+            let tried = Try::Query { session: id, idle };
+            if lost {
+                shared.sessions().retain(|session| session.id != id);
+            }
+            shared.push(Sample {
+                tried,
+                started,
+                ended: Instant::now(),
+                result,
+                server: Some(server),
+            });
+            if lost {
+                break;
+            }
+        }
+    }
+}
+
+async fn connect_steadily(opts: Opts, shared: Arc<Shared>, load: Load) {
+    let mut ticks = time::interval(Duration::from_secs(1) / load.connects_per_second);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Skip);
+    // At most connects_per_second × CONNECT_LIMIT are under way: each ends by its limit.
+    loop {
+        ticks.tick().await;
+        let (opts, shared) = (opts.clone(), Arc::clone(&shared));
+        tokio::task::spawn_local(async move {
+            let started = Instant::now();
+            let result = within(CONNECT_LIMIT, async {
+                let (conn, server) = open(&opts).await?;
+                conn.disconnect().await?;
+                Ok(server)
+            })
+            .await;
+            let server = result.as_ref().ok().copied();
+            let ended = Instant::now();
+            shared.push(Sample { tried: Try::Connect, started, ended, result, server });
+        });
+    }
+}
+
+async fn open(opts: &Opts) -> mysql_async::Result<(Conn, u32)> {
+    let mut conn = Conn::new(opts.clone()).await?;
+    let server = ask(&mut conn).await?;
+    Ok((conn, server))
+}
+
+async fn ask(conn: &mut Conn) -> mysql_async::Result<u32> {
+    let server: Option<u32> = conn.query_first("SELECT @@server_id").await?;
+    server.ok_or_else(|| mysql_async::Error::Other("no row for @@server_id".into()))
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = mysql_async::Result<T>>,
+) -> Result<T, Failure> {
+    match time::timeout(limit, work).await {
+        Err(_) => Err(Failure::Hang),
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(err)) => Err(classify(&err)),
+    }
+}
+
+fn classify(err: &mysql_async::Error) -> Failure {
+    use std::io::ErrorKind;
+    match err {
+        mysql_async::Error::Server(server) if server.code == 1053 => Failure::Closed,
+        mysql_async::Error::Server(server) => Failure::Server(server.code),
+        mysql_async::Error::Driver(mysql_async::DriverError::ConnectionClosed) => Failure::Closed,
+        other => {
+            let mut source: Option<&(dyn std::error::Error + 'static)> = Some(other);
+            while let Some(err) = source {
+                if let Some(io) = err.downcast_ref::<std::io::Error>() {
+                    return match io.kind() {
+                        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Failure::Reset,
+                        ErrorKind::UnexpectedEof => Failure::Closed,
+                        ErrorKind::ConnectionRefused => Failure::Refused,
+                        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+                            Failure::Unreachable
+                        }
+                        ErrorKind::TimedOut => Failure::Hang,
+                        _ => Failure::Other(io.to_string()),
+                    };
+                }
+                source = err.source();
+            }
+            Failure::Other(other.to_string())
+        }
+    }
+}

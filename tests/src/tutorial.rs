@@ -1,0 +1,175 @@
+//! The classic dual-master host: check scripts in /opt, an init script, the daemon under
+//! keepalived's name. Own texts with the tutorial scripts' behaviour.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    host::{Host, Program, bin_dir},
+    jail::Bind,
+    lab::VIP,
+    mariadb::ROOT_PASSWORD,
+};
+
+/// The three check scripts of the tutorial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// Nobody listens on 3306: stops the daemon by its init script.
+    Netstat,
+    /// `show status` fails three times: `pkill keepalived`.
+    ShowStatus,
+    /// As before; on the host with the VIP it "mounts" the shared disk (a directory here),
+    /// restarts the server and, if that fails, the daemon.
+    SharedDisk,
+}
+
+impl Script {
+    /// The text of /opt/chk_mysql.sh.
+    fn text(self) -> String {
+        match self {
+            Self::Netstat => NETSTAT.to_owned(),
+            Self::ShowStatus => format!("{PROBE}\n{SHOW_STATUS}").replace("@PASS@", ROOT_PASSWORD),
+            Self::SharedDisk => format!("{PROBE}\n{SHARED_DISK}")
+                .replace("@PASS@", ROOT_PASSWORD)
+                .replace("@VIP@", &VIP.to_string()),
+        }
+    }
+}
+
+const NETSTAT: &str = r#"#!/bin/bash
+# No listener on the MySQL port: this host must not keep the VIP.
+listeners=$(netstat -na | grep "LISTEN" | grep "3306" | wc -l)
+if [ "${listeners}" -eq 0 ]; then
+    /etc/init.d/keepalived stop
+fi
+"#;
+
+const PROBE: &str = r#"#!/bin/bash
+tries=3
+probe() {
+    /usr/bin/mysql -h localhost -u root -p@PASS@ -e "show status;" >/dev/null 2>&1
+}
+"#;
+
+const SHOW_STATUS: &str = r#"while [ "$tries" -ne 0 ]; do
+    let "tries -= 1"
+    if probe; then
+        exit 0
+    fi
+    if [ "$tries" -eq 0 ]; then
+        pkill keepalived
+        exit 1
+    fi
+    sleep 1
+done
+"#;
+
+const SHARED_DISK: &str = r#"while [ "$tries" -ne 0 ]; do
+    let "tries -= 1"
+    if probe; then
+        exit 0
+    fi
+    ip a | grep -q "@VIP@"
+    here=$?
+    if [ "$here" -eq 0 ] && [ "$tries" -eq 0 ]; then
+        mkdir -p /run/diskarray/mounted
+        echo "the VIP is here, mysql is down"
+        service mysqld restart
+        if [ $? -ne 0 ]; then
+            echo "the VIP is here, but mysql does not work"
+            /etc/init.d/keepalived restart
+            rmdir /run/diskarray/mounted
+            exit 1
+        fi
+        exit 3
+    elif [ "$tries" -eq 0 ]; then
+        echo "no VIP here, mysql is down"
+        exit 5
+    fi
+    sleep 2
+done
+"#;
+
+/// The init script of the classic packages: start, stop and restart by pid file.
+const INIT: &str = r#"#!/bin/bash
+pidfile=/run/keepalived.pid
+running() { [ -s $pidfile ] && kill -0 "$(cat $pidfile)" 2>/dev/null; }
+start() {
+    running && return 0
+    setsid /usr/sbin/keepalived @OPTIONS@ </dev/null >>@LOG@ 2>&1 &
+}
+stop() {
+    running || return 0
+    pid=$(cat $pidfile)
+    kill -TERM "$pid"
+    for _ in $(seq 100); do
+        kill -0 "$pid" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    return 1
+}
+case "$1" in
+    start) start ;;
+    stop) stop ;;
+    restart) stop; start ;;
+    *) echo "usage: $0 start|stop|restart"; exit 2 ;;
+esac
+"#;
+
+/// The database's init script: what `service mysqld restart` finds. It always fails here: the
+/// lab, not the script, decides when a server comes back.
+const MYSQLD: &str = "#!/bin/bash\necho \"$*\" >> /run/mysqld-service\nexit 1\n";
+
+/// Turns a host into one of the tutorial's: everything is mounted in a jail of its own.
+///
+/// # Errors
+/// When a file cannot be written or the jail cannot be made.
+pub fn furnish(host: &mut Host, datadir: &Path, script: Script) -> Result<()> {
+    let root = host.dir().join("root");
+    let opt = directory(&root, "opt")?;
+    let init = directory(&root, "init.d")?;
+    let etc = directory(&root, "keepalived")?;
+    let run = host.dir().join("run");
+    let own = match host.program() {
+        Program::Lbd => format!("--instance {} --run-dir /run/lbd", host.instance()),
+        Program::Keepalived => "-P".to_owned(),
+    };
+    let options = format!("-n -l -D -p /run/keepalived.pid {own}");
+    let init_text =
+        INIT.replace("@OPTIONS@", &options).replace("@LOG@", &host.log().display().to_string());
+    executable(&opt.join("chk_mysql.sh"), &script.text())?;
+    executable(&init.join("keepalived"), &init_text)?;
+    executable(&init.join("mysqld"), MYSQLD)?;
+    let mut binds = vec![
+        bind(&opt, "/opt"),
+        bind(&init, "/etc/init.d"),
+        bind(&etc, "/etc/keepalived"),
+        bind(&run, "/run/lbd"),
+        bind(datadir, "/run/mysqld"),
+    ];
+    if host.program() == Program::Lbd {
+        binds.push(bind(&bin_dir().join("lbd"), "/usr/sbin/keepalived"));
+    }
+    host.jail_in(&etc.join("keepalived.conf"), &binds)
+}
+
+fn directory(root: &Path, name: &str) -> Result<PathBuf> {
+    let path = root.join(name);
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    Ok(path)
+}
+
+fn executable(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+fn bind(source: &Path, target: &str) -> Bind {
+    Bind { source: source.to_owned(), target: PathBuf::from(target) }
+}

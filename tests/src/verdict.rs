@@ -1,0 +1,174 @@
+//! Judges what a client went through between two instants. Pure: samples in, numbers out.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::traffic::{Failure, Sample, Try};
+
+/// One kept session that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostSession {
+    pub session: u64,
+    /// `server_id` of its real server.
+    pub server: u32,
+    pub idle: bool,
+    /// reset, closed, hang, …
+    pub how: String,
+    /// From the event to the client's knowledge, milliseconds.
+    pub after_event_ms: u64,
+    /// From the query that found out to its end, milliseconds.
+    pub after_query_ms: u64,
+}
+
+/// What the client saw of one event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Longest time between two successful new connections, milliseconds.
+    pub longest_gap_ms: u64,
+    /// From the event until the last new connection that failed was tried, milliseconds; 0 when
+    /// none failed.
+    pub connects_failed_for_ms: u64,
+    /// New connections that succeeded.
+    pub connects: u64,
+    /// New connections that failed.
+    pub connect_errors: u64,
+    /// Failed new connections by kind.
+    pub connect_errors_by_kind: BTreeMap<String, u64>,
+    /// Slowest answer on a kept session that survived, milliseconds.
+    pub slowest_query_ms: u64,
+    /// Kept sessions that ended.
+    pub lost: Vec<LostSession>,
+    /// Of those, by RST.
+    pub resets: u64,
+    /// Of those, without any sign until the client's own limit.
+    pub hangs: u64,
+    /// New connections that each server took.
+    pub connects_by_server: BTreeMap<u32, u64>,
+}
+
+/// Judges the samples of the window from `event` to `end`. `samples` may begin earlier: the last
+/// success before the event starts the first gap.
+pub fn judge(samples: &[Sample], event: Instant, end: Instant) -> Seen {
+    let mut seen = Seen::default();
+    let mut last_success: Option<Instant> = None;
+    let mut last_failed_start: Option<Instant> = None;
+    for sample in samples {
+        if sample.ended > end {
+            break;
+        }
+        let in_window = sample.ended >= event;
+        match (&sample.tried, &sample.result) {
+            (Try::Connect, Ok(server)) => {
+                if in_window {
+                    let since = last_success.unwrap_or(event);
+                    let gap = sample.ended.saturating_duration_since(since);
+                    seen.longest_gap_ms = seen.longest_gap_ms.max(millis(gap));
+                    seen.connects += 1;
+                    *seen.connects_by_server.entry(*server).or_default() += 1;
+                }
+                last_success = Some(sample.ended);
+            }
+            (Try::Connect, Err(failure)) if in_window => {
+                seen.connect_errors += 1;
+                *seen.connect_errors_by_kind.entry(failure.word()).or_default() += 1;
+                last_failed_start = last_failed_start.max(Some(sample.started));
+            }
+            (Try::Query { .. }, Ok(_)) if in_window => {
+                let took = sample.ended.saturating_duration_since(sample.started);
+                seen.slowest_query_ms = seen.slowest_query_ms.max(millis(took));
+            }
+            (Try::Query { session, idle }, Err(failure)) if in_window => {
+                seen.resets += u64::from(*failure == Failure::Reset);
+                seen.hangs += u64::from(*failure == Failure::Hang);
+                seen.lost.push(LostSession {
+                    session: *session,
+                    server: sample.server.unwrap_or(0),
+                    idle: *idle,
+                    how: failure.word(),
+                    after_event_ms: millis(sample.ended.saturating_duration_since(event)),
+                    after_query_ms: millis(sample.ended.saturating_duration_since(sample.started)),
+                });
+            }
+            _ => {}
+        }
+    }
+    if let Some(last) = last_success {
+        let open_gap = millis(end.saturating_duration_since(last.max(event)));
+        seen.longest_gap_ms = seen.longest_gap_ms.max(open_gap);
+    } else {
+        seen.longest_gap_ms = millis(end.saturating_duration_since(event));
+    }
+    seen.connects_failed_for_ms =
+        last_failed_start.map_or(0, |start| millis(start.saturating_duration_since(event)));
+    // A failure that was tried before the event (and ended in it) counts as one millisecond, so
+    // that "none failed" and "some failed at once" differ.
+    if seen.connect_errors > 0 {
+        seen.connects_failed_for_ms = seen.connects_failed_for_ms.max(1);
+    }
+    seen
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(base: Instant, ms: u64) -> Instant {
+        base + Duration::from_millis(ms)
+    }
+
+    fn connect(base: Instant, from: u64, to: u64, result: Result<u32, Failure>) -> Sample {
+        let server = result.as_ref().ok().copied();
+        Sample { tried: Try::Connect, started: at(base, from), ended: at(base, to), result, server }
+    }
+
+    #[test]
+    fn gap_counts_from_the_last_success_before_the_event() {
+        let base = Instant::now();
+        let samples = [
+            connect(base, 90, 95, Ok(1)),
+            connect(base, 110, 112, Err(Failure::Refused)),
+            connect(base, 300, 310, Err(Failure::Refused)),
+            connect(base, 600, 605, Ok(2)),
+        ];
+        let seen = judge(&samples, at(base, 100), at(base, 700));
+        assert_eq!(seen.longest_gap_ms, 510);
+        assert_eq!(seen.connects_failed_for_ms, 200);
+        assert_eq!((seen.connects, seen.connect_errors), (1, 2));
+        assert_eq!(seen.connect_errors_by_kind["refused"], 2);
+    }
+
+    #[test]
+    fn a_gap_that_never_closes_lasts_until_the_end() {
+        let base = Instant::now();
+        let samples = [connect(base, 0, 5, Ok(1))];
+        let seen = judge(&samples, at(base, 10), at(base, 2010));
+        assert_eq!(seen.longest_gap_ms, 2000);
+        let none = judge(&[], base, at(base, 700));
+        assert_eq!(none.longest_gap_ms, 700);
+    }
+
+    #[test]
+    fn lost_sessions_tell_server_and_delay() {
+        let base = Instant::now();
+        let tried = Try::Query { session: 7, idle: false };
+        let samples = [Sample {
+            tried,
+            started: at(base, 150),
+            ended: at(base, 640),
+            result: Err(Failure::Reset),
+            server: Some(2),
+        }];
+        let seen = judge(&samples, at(base, 100), at(base, 1000));
+        assert_eq!((seen.resets, seen.hangs), (1, 0));
+        let [lost] = seen.lost.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((lost.server, lost.after_event_ms, lost.after_query_ms), (2, 540, 490));
+    }
+}
