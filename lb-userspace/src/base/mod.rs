@@ -4,4 +4,5 @@ pub mod core;
 pub mod net;
 pub mod status;
 pub mod table;
+pub mod text;
 pub mod time;

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn thresholds_one_by_one() {
-        let mut h = Hysteresis::new(Thresholds { suspect: 2, fall: 4, rise: 2 }, Level::Up);
+        use Level::{Down, Suspect, Up};
+        let mut h = Hysteresis::new(Thresholds { suspect: 2, fall: 4, rise: 2 }, Up);
         let mut seen = Vec::new();
         for good in [false, false, false, false, true, false, true, true, false, false, true] {
             if good {
@@ -100,7 +101,6 @@ mod tests {
             }
             seen.push(h.level());
         }
-        use Level::{Down, Suspect, Up};
         assert_eq!(seen, [Up, Suspect, Suspect, Down, Down, Down, Down, Up, Up, Suspect, Up]);
     }
 

@@ -7,14 +7,14 @@
 //! | [`schedule`] | keepalived's arithmetic (retry, delay_before_retry, delay_loop, warmup) |
 //! | [`hysteresis`] | suspect, fall and rise counts |
 //! | [`mysql`] | MYSQL_CHECK: the kept session, fresh logins, what server errors mean |
-//! | [`segment`] | the TCP segments of the half-open probe |
 //! | [`quorum`] | summed weight against quorum ± hysteresis |
+//! | [`services`] | probe verdicts → health of each real server, quorum, notify scripts |
 
 pub mod hysteresis;
 pub mod mysql;
 pub mod quorum;
 pub mod schedule;
-pub mod segment;
+pub mod services;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,18 +41,4 @@ impl Fraction {
         let nanos = span.as_nanos() * u128::from(self.0) / u128::from(u16::MAX);
         std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
-}
-
-/// Text from a server, made fit for a log line: at most `limit` characters, nothing that a
-/// terminal or a line-based log would act on.
-pub fn printable(text: &[u8], limit: usize) -> String {
-    let mut out = String::new();
-    for (count, c) in String::from_utf8_lossy(text).chars().enumerate() {
-        if count == limit {
-            out.push('…');
-            break;
-        }
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
 }

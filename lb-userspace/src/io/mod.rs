@@ -1,1 +1,3 @@
-//! (folder being built)
+//! L2: sockets, rtnetlink, probes. Its folders do not import each other.
+
+pub mod probes;

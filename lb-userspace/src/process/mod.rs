@@ -1,5 +1,6 @@
 //! L3: the watchdog and its four roles. The only folder that sees L1 and L2 together.
 
+pub mod checker;
 pub mod child;
 pub mod clock;
 pub mod codec;

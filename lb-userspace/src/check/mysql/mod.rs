@@ -13,11 +13,9 @@
 //! and *unfit* (wrong role, wrong query result, outside the primary component).
 
 mod core;
-pub mod rsa_key;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
-pub mod wire;
 
 use std::time::Duration;
 

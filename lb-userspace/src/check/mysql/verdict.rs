@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::printable;
+use crate::base::text::printable;
 
 /// A fact about the server, as one exchange showed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ pub enum WantedRole {
 pub enum Answer {
     /// The level asks nothing beyond a login or a ping.
     Alive,
-    /// First column of the first row; `None`: no row. At most [`super::wire::PACKET_LIMIT`].
+    /// First column of the first row; `None`: no row.
     Value(Option<String>),
     /// `@@global.read_only`, or `super_read_only` where it exists.
     ReadOnly(bool),

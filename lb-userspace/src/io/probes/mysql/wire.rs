@@ -2,8 +2,8 @@
 //! greeting (is this MySQL at all, does it offer TLS), the length of packets, and the packets of
 //! the login that would make a client library trip. Everything else is the library's business.
 
-use super::super::printable;
 use super::rsa_key;
+use crate::base::text::printable;
 
 /// Longest packet that a health check takes, in bytes. Greetings are ~100, answers to a check's
 /// query less.

@@ -48,7 +48,7 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         return None;
     }
     let (length, der) = match first {
-        0..0x80 => (usize::from(first), der),
+        0..=0x7f => (usize::from(first), der),
         0x81 => (usize::from(*der.first()?), der.get(1..)?),
         0x82 => (usize::from(u16::from_be_bytes([*der.first()?, *der.get(1)?])), der.get(2..)?),
         _ => return None,

@@ -1,0 +1,280 @@
+//! The task of one probe: drives its core, runs its exchanges, reports to the main loop.
+
+use std::{
+    future::Future,
+    hash::{BuildHasher as _, Hasher as _},
+    pin::Pin,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time,
+};
+
+use super::{mysql, spec};
+use crate::{
+    base::{core::Core as _, status::Health, time::Instant},
+    check::{
+        Fraction, Verdict,
+        schedule::{Anchor, Effect, Input, Schedule},
+        services::ProbeId,
+    },
+    config::model::{self, Checker, MiscCheck},
+    io::probes::tcp,
+    process::{
+        clock,
+        ipc::{ScriptDone, ScriptOutcome},
+    },
+};
+
+/// Orders that may wait for a probe.
+const COMMAND_LIMIT: usize = 4;
+/// Time a probe gets to take leave of its server.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Time beyond a script's own limit after which its answer is not waited for any more (TERM,
+/// KILL two seconds later, and the way back).
+const SCRIPT_SLACK: Duration = Duration::from_secs(5);
+
+/// Main loop → probe.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Start from this health, unless something has been learned already.
+    Known(Health),
+    /// End in order.
+    Stop,
+}
+
+/// Probe → main loop.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) probe: ProbeId,
+    pub(super) at: Instant,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Verdict(Verdict),
+    /// One exchange ended.
+    Probed {
+        took: Duration,
+        result: Result<(), String>,
+    },
+    /// Run a script for me.
+    Script {
+        run: Script,
+        done: oneshot::Sender<ScriptDone>,
+    },
+}
+
+/// A script to run.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) object: String,
+    pub(super) command: model::Command,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// A running probe. Dropping it lets it run; [`Command::Stop`] ends it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    commands: mpsc::Sender<Command>,
+    task: JoinHandle<()>,
+}
+
+impl Handle {
+    pub(super) fn command(&self, command: Command) {
+        if self.commands.try_send(command).is_err() {
+            // It has ended, or does not take orders: the latter must not outlive a reload.
+            self.task.abort();
+        }
+    }
+
+    /// Waits for the end after [`Command::Stop`].
+    pub(super) async fn ended(self) {
+        let abort = self.task.abort_handle();
+        if time::timeout(STOP_LIMIT, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}
+
+/// What a task has in hand.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) id: ProbeId,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+impl Desk {
+    /// Reports to the main loop; `false` when it is gone.
+    pub(super) async fn report(&self, what: What) -> bool {
+        let report = Report { probe: self.id, at: clock::now(), what };
+        self.reports.send(report).await.is_ok()
+    }
+}
+
+/// Starts the probe of `checker`.
+pub(super) fn start(
+    id: ProbeId,
+    checker: &Checker,
+    reports: mpsc::Sender<Report>,
+    now: Instant,
+) -> Handle {
+    let (tx, commands) = mpsc::channel(COMMAND_LIMIT);
+    let desk = Desk { id, reports, commands };
+    let spread = spread(id);
+    let task = match checker {
+        Checker::Tcp(common) => {
+            let schedule = Schedule::new(spec::schedule(common, Anchor::End), spread, now);
+            let target = spec::tcp_target(common);
+            tokio::spawn(run(desk, schedule, move |_desk| Box::pin(tcp(target.clone()))))
+        }
+        Checker::Misc(common, misc) => {
+            let schedule = Schedule::new(spec::schedule(common, Anchor::Start), spread, now);
+            let misc = misc.clone();
+            tokio::spawn(run(desk, schedule, move |desk| {
+                Box::pin(script(misc.clone(), desk.id, desk.reports.clone()))
+            }))
+        }
+        Checker::Mysql(common, check) => {
+            tokio::spawn(mysql::run(desk, common.clone(), check.clone(), spread, now))
+        }
+    };
+    Handle { commands: tx, task }
+}
+
+/// A random share, so that many probes do not start at one instant.
+fn spread(id: ProbeId) -> Fraction {
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u64(id);
+    Fraction(u16::try_from(hasher.finish() & 0xffff).unwrap_or(0))
+}
+
+/// Sleeps until `at`, for ever when there is none.
+pub(super) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep(at - clock::now()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `Ok`: weight and words of a success.
+type Outcome = Result<(Option<u32>, String), String>;
+type Exchange = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// Drives one TCP_CHECK or MISC_CHECK.
+async fn run(mut desk: Desk, mut schedule: Schedule, probe: impl Fn(&Desk) -> Exchange) {
+    let mut running: Option<(Exchange, Instant)> = None;
+    loop {
+        while let Some(effect) = schedule.poll_effect() {
+            match effect {
+                Effect::Probe => running = Some((probe(&desk), clock::now())),
+                Effect::Verdict(verdict) => {
+                    if !desk.report(What::Verdict(verdict)).await {
+                        return;
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            command = desk.commands.recv() => match command {
+                Some(Command::Known(health)) => {
+                    schedule.handle(Input::Known(health), clock::now());
+                }
+                Some(Command::Stop) | None => return,
+            },
+            () = sleep_until(schedule.poll_timeout()) => schedule.handle_timeout(clock::now()),
+            (outcome, began) = finish(&mut running) => {
+                running = None;
+                let now = clock::now();
+                let result = outcome.as_ref().map(drop).map_err(Clone::clone);
+                schedule.handle(match outcome {
+                    Ok((weight, reason)) => Input::Success { weight, reason },
+                    Err(reason) => Input::Failure { reason },
+                }, now);
+                if !desk.report(What::Probed { took: now - began, result }).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the running exchange, for ever when there is none. Cancel-safe: the exchange stays.
+async fn finish(running: &mut Option<(Exchange, Instant)>) -> (Outcome, Instant) {
+    match running {
+        Some((exchange, began)) => (exchange.await, *began),
+        None => std::future::pending().await,
+    }
+}
+
+async fn tcp(target: tcp::Target) -> Outcome {
+    match tcp::probe(&target).await {
+        Ok(tcp::Manner::HalfOpen) => Ok((None, "answers (half open)".to_owned())),
+        Ok(tcp::Manner::Connect) => Ok((None, "accepts connections".to_owned())),
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+async fn script(misc: MiscCheck, id: ProbeId, reports: mpsc::Sender<Report>) -> Outcome {
+    let name = misc.command.argv.first().cloned().unwrap_or_default();
+    let run = Script {
+        object: format!("MISC_CHECK {name}"),
+        command: misc.command,
+        timeout: Some(misc.timeout),
+    };
+    let (done, answer) = oneshot::channel();
+    let report = Report { probe: id, at: clock::now(), what: What::Script { run, done } };
+    if reports.send(report).await.is_err() {
+        return Err("the checker is stopping".to_owned());
+    }
+    match time::timeout(misc.timeout + SCRIPT_SLACK, answer).await {
+        Ok(Ok(done)) => judge(&done.outcome, misc.dynamic, misc.timeout),
+        Ok(Err(_)) => Err("the script was dropped".to_owned()),
+        Err(_) => Err("no word of the script".to_owned()),
+    }
+}
+
+/// What a script's end means: 0 is up, 1 and every other code down, with `misc_dynamic` 2 to 255
+/// up with the weight `code - 2`.
+fn judge(outcome: &ScriptOutcome, dynamic: bool, timeout: Duration) -> Outcome {
+    match outcome {
+        ScriptOutcome::Exit(0) => Ok((None, "script exited 0".to_owned())),
+        ScriptOutcome::Exit(code @ 2..=255) if dynamic => {
+            let weight = u32::try_from(code - 2).unwrap_or(0);
+            Ok((Some(weight), format!("script exited {code}: weight {weight}")))
+        }
+        ScriptOutcome::Exit(code) => Err(format!("script exited {code}")),
+        ScriptOutcome::Signal(signal) => Err(format!("script ended by signal {signal}")),
+        ScriptOutcome::TimedOut => {
+            Err(format!("script not done within {} ms", timeout.as_millis()))
+        }
+        ScriptOutcome::NotStarted(reason) => Err(format!("script not started: {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_codes() {
+        let limit = Duration::from_secs(1);
+        let judged = |outcome, dynamic| judge(&outcome, dynamic, limit);
+        assert_eq!(judged(ScriptOutcome::Exit(0), true).map(|(w, _)| w), Ok(None));
+        assert_eq!(judged(ScriptOutcome::Exit(2), true).map(|(w, _)| w), Ok(Some(0)));
+        assert_eq!(judged(ScriptOutcome::Exit(255), true).map(|(w, _)| w), Ok(Some(253)));
+        assert!(judged(ScriptOutcome::Exit(1), true).is_err());
+        assert!(judged(ScriptOutcome::Exit(2), false).is_err());
+        assert!(judged(ScriptOutcome::Signal(9), true).is_err());
+        assert_eq!(
+            judged(ScriptOutcome::TimedOut, false),
+            Err("script not done within 1000 ms".into())
+        );
+        assert!(judged(ScriptOutcome::NotStarted("no such file".into()), true).is_err());
+    }
+}
