@@ -316,7 +316,7 @@ impl Runner<'_> {
             "cut db1's link",
             Expect { connects_ms: HOST_KILL_MS, ..moves },
             |lab| lab.server(1)?.cable.set_link(false),
-            |lab, _| Ok(lab.hosts[1].has(VIP)?),
+            |lab, _| lab.hosts[1].has(VIP),
         )?;
         self.event(
             "restore db1's link (preempts)",

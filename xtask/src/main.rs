@@ -1,1 +1,56 @@
-fn main() {}
+//! `cargo xtask TASK`: everything a person or CI does with the workspace. One file a task.
+
+mod bench;
+mod build;
+mod run;
+mod setup;
+mod shell;
+mod source;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the lbd workspace.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what building and testing need; does nothing that is done already.
+    Setup,
+    /// Build target/release/lbd and target/release/lbctl, kernel object included.
+    Build,
+    /// Show lbd at work in a lab of network namespaces; with `-- --config FILE`, on this host.
+    Run(run::Arguments),
+    /// Everything CI checks: format, lints, import rules, all tests with root suites.
+    Test(test::Arguments),
+    /// Check the import rules of DESIGN §5, unsafe code, file lengths.
+    Tidy,
+    /// Nanoseconds per packet of the shipped object.
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Setup => setup::run(),
+        Task::Build => build::run(build::What::Daemon),
+        Task::Run(arguments) => run::run(&arguments).map(|never| match never {}),
+        Task::Test(arguments) => return test::run(&arguments),
+        Task::Tidy => tidy::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            shell::complain(&err);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask run`: set-up, build, then the lab; or lbd on this very host.
+
+use std::{
+    convert::Infallible, os::unix::process::CommandExt as _, path::PathBuf, process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    build, setup,
+    shell::{command, release, say, words},
+};
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Forwarding method of the lab; local: the two-host classic without virtual_server.
+    #[arg(long, value_enum, default_value_t = Mode::Dr)]
+    mode: Mode,
+    /// Scheduler of the lab's virtual server.
+    #[arg(long, default_value = "wlc")]
+    algo: String,
+    /// Run the script of events without a terminal; exit 0 only if every expectation held.
+    #[arg(long)]
+    once: bool,
+    /// Write what the script found as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Run lbd on this host instead of the lab: `-- --config FILE [lbd's own options]`.
+    #[arg(last = true, value_name = "LBD OPTIONS")]
+    lbd: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    Dr,
+    Nat,
+    Local,
+}
+
+impl Mode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Dr => "dr",
+            Self::Nat => "nat",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// Sets up, builds and becomes the lab, so that signals reach it and its exit code is ours.
+///
+/// # Errors
+/// When set-up or build fails, or the program cannot be started.
+pub fn run(arguments: &Arguments) -> Result<Infallible> {
+    setup::run()?;
+    if !arguments.lbd.is_empty() {
+        build::run(build::What::Daemon)?;
+        return Err(become_it(on_this_host(&arguments.lbd)));
+    }
+    build::run(build::What::Lab)?;
+    let mut lab = command(release("lab"), &["--mode", arguments.mode.word()]);
+    lab.args(["--algo", &arguments.algo]);
+    if arguments.once {
+        lab.arg("--once");
+    }
+    if let Some(report) = &arguments.report {
+        let report = std::path::absolute(report).context("cannot resolve the report's path")?;
+        lab.arg("--report").arg(report);
+    }
+    Err(become_it(lab))
+}
+
+/// lbd in the foreground with the user's options.
+fn on_this_host(options: &[String]) -> Command {
+    let mut lbd = command(release("lbd"), &["-n", "-l", "-D"]);
+    for option in options {
+        match option.strip_prefix("--config") {
+            Some("") => lbd.arg("-f"),
+            Some(rest) if rest.starts_with('=') => lbd.args(["-f", &rest[1..]]),
+            _ => lbd.arg(option),
+        };
+    }
+    lbd
+}
+
+/// Replaces this process; returns only if that fails.
+fn become_it(mut program: Command) -> anyhow::Error {
+    say(&format!("   $ {}", words(&program)));
+    let err = program.exec();
+    anyhow::Error::new(err).context(format!("cannot start `{}`", words(&program)))
+}

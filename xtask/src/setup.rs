@@ -1,0 +1,155 @@
+//! `cargo xtask setup`: what building and testing need, installed when it is missing.
+//!
+//! Idempotent: each step says what it found. Without root or apt it says exactly what is missing.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell::{command, output, run as run_command, say};
+
+/// Programs that the lab and the root suites call, and the Debian package of each.
+const PROGRAMS: [(&str, &str); 15] = [
+    ("cc", "build-essential"),
+    ("mariadbd", "mariadb-server"),
+    ("mariadb", "mariadb-client"),
+    ("keepalived", "keepalived"),
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("tcpdump", "tcpdump"),
+    ("arping", "iputils-arping"),
+    ("ping", "iputils-ping"),
+    ("netstat", "net-tools"),
+    ("nft", "nftables"),
+    ("pkill", "procps"),
+    ("killall", "psmisc"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
+];
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Performs every step.
+///
+/// # Errors
+/// When something is missing that cannot be installed here; the message lists it all.
+pub fn run() -> Result<()> {
+    let mut missing = Vec::new();
+    for step in [rust_source, linker, packages] {
+        if let Err(err) = step() {
+            missing.push(format!("{err:#}"));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("set-up is not complete:\n  {}", missing.join("\n  "))
+}
+
+/// Nightly with rust-src: build-std for the BPF target needs the sources of core.
+fn rust_source() -> Result<()> {
+    if output("rustup", &["--version"]).is_none() {
+        bail!("rustup is missing: install it from https://rustup.rs");
+    }
+    let sysroot = || output("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]);
+    if sysroot().is_none() {
+        step("nightly toolchain", "installing");
+        let words = ["toolchain", "install", "nightly", "--profile", "minimal"];
+        run_command(command("rustup", &words)).context("cannot install the nightly toolchain")?;
+    }
+    let sysroot = sysroot().context("the nightly toolchain does not start")?;
+    if Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
+        step("rust-src for nightly", "there");
+        return Ok(());
+    }
+    step("rust-src for nightly", "adding");
+    let words = ["component", "add", "rust-src", "--toolchain", "nightly"];
+    run_command(command("rustup", &words)).context("cannot add rust-src to nightly")
+}
+
+/// bpf-linker 0.10, built with nightly against rustc's own LLVM (no system LLVM).
+fn linker() -> Result<()> {
+    let found = output("bpf-linker", &["--version"]).unwrap_or_default();
+    if found.trim().starts_with("bpf-linker 0.10.") {
+        step("bpf-linker 0.10", found.trim());
+        return Ok(());
+    }
+    step("bpf-linker 0.10", if found.is_empty() { "installing" } else { "replacing" });
+    let words = ["run", "nightly", "cargo", "install", "bpf-linker", "--version", "^0.10"];
+    run_command(command("rustup", &words)).context("cannot install bpf-linker 0.10")
+}
+
+/// Debian packages, when apt and root are there.
+fn packages() -> Result<()> {
+    let mut absent: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| package)
+        .collect();
+    absent.sort_unstable();
+    absent.dedup();
+    if absent.is_empty() {
+        step("programs of the lab", "there");
+        return Ok(());
+    }
+    let list = absent.join(" ");
+    if find("apt-get").is_none() || !nix::unistd::geteuid().is_root() {
+        bail!(
+            "programs of these Debian packages are missing (installing needs apt and root): {list}"
+        );
+    }
+    step("programs of the lab", &format!("installing {list}"));
+    let _quiet = NoServices::begin()?;
+    let apt = |words: &[&str]| {
+        let mut apt = command("apt-get", words);
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        run_command(apt)
+    };
+    apt(&["update", "-q"]).context("cannot update apt's lists")?;
+    let mut words = vec!["install", "-q", "-y", "--no-install-recommends"];
+    words.extend(absent);
+    apt(&words).with_context(|| format!("cannot install {list}"))
+}
+
+/// Keeps apt from starting the services it installs, by a policy-rc.d of our own that is taken
+/// away again; one that is there already is left alone.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+            .and_then(|()| fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {POLICY}"))?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
+
+/// A program on the PATH, or where Debian keeps an administrator's.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+fn step(what: &str, state: &str) {
+    say(&format!("   setup: {what}: {state}"));
+}

@@ -1,0 +1,305 @@
+//! `cargo xtask tidy`: DESIGN §5's import rules, unsafe code only where it is allowed, no
+//! unfinished code, files of a readable length. Also runs under `cargo test`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    shell::{root, say},
+    source::{Named, blanked, paths, without_tests},
+};
+
+/// A file longer than this is named.
+const LINES_WARN: usize = 600;
+/// A file longer than this fails.
+const LINES_FAIL: usize = 700;
+
+/// L1 folders, in the order in which they may see each other: each sees those before it.
+/// `config::model` is the language in which every core is configured, so all may name it.
+const PURE: [&str; 6] = ["vrrp", "check", "sched", "config", "desired", "reconcile"];
+/// L2 folders.
+const ENGINES: [&str; 3] = ["dataplane", "io", "api"];
+/// What pure code never names: runtimes, kernels, sockets, clocks, chance.
+const IMPURE: [&str; 38] = [
+    "tokio",
+    "tokio_util",
+    "futures_util",
+    "aya",
+    "aya_log",
+    "rtnetlink",
+    "netlink_packet_core",
+    "netlink_packet_route",
+    "netlink_sys",
+    "socket2",
+    "nix",
+    "libc",
+    "caps",
+    "mysql_async",
+    "axum",
+    "hyper",
+    "reqwest",
+    "rand",
+    "tempfile",
+    "std::fs",
+    "std::process",
+    "std::env",
+    "std::thread",
+    "std::io",
+    "std::os",
+    "std::sync::mpsc",
+    "std::net::TcpStream",
+    "std::net::TcpListener",
+    "std::net::UdpSocket",
+    "std::net::ToSocketAddrs",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::hash::RandomState",
+    "std::collections::hash_map::RandomState",
+    "std::collections::HashMap",
+    "std::collections::HashSet",
+    "fastrand",
+    "getrandom",
+];
+/// Unfinished code and debugging.
+const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
+
+/// One broken rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Violation {
+    file: String,
+    line: usize,
+    rule: String,
+}
+
+/// Checks the workspace and prints what is wrong.
+///
+/// # Errors
+/// When a rule is broken or a file cannot be read.
+pub fn run() -> Result<()> {
+    let files = sources()?;
+    let mut violations = Vec::new();
+    for (path, text) in &files {
+        violations.extend(check(path, text));
+        let lines = text.lines().count();
+        if (LINES_WARN + 1..=LINES_FAIL).contains(&lines) {
+            say(&format!(
+                "   tidy: {path}: {lines} lines, {LINES_WARN} are enough for one subject"
+            ));
+        }
+    }
+    violations.sort();
+    for Violation { file, line, rule } in &violations {
+        say(&format!("   tidy: {file}:{line}: {rule}"));
+    }
+    if !violations.is_empty() {
+        bail!("{} rules are broken", violations.len());
+    }
+    say(&format!("   tidy: {} files keep the rules", files.len()));
+    Ok(())
+}
+
+/// Every Rust file that belongs to the workspace: path from its root, text.
+fn sources() -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for top in ["lb-common", "lb-ebpf", "lb-userspace", "tests", "xtask"] {
+        collect(&root().join(top), &mut found)?;
+    }
+    found.sort();
+    found
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let short = path.strip_prefix(root()).unwrap_or(&path);
+            Ok((short.to_string_lossy().into_owned(), text))
+        })
+        .collect()
+}
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot list {}", directory.display()))?.path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                collect(&path, found)?;
+            }
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Every rule on one file. `path` is from the workspace's root.
+fn check(path: &str, text: &str) -> Vec<Violation> {
+    let blank = blanked(text);
+    let mut found = Vec::new();
+    let mut broken = |line: usize, rule: String| {
+        found.push(Violation { file: path.to_owned(), line, rule });
+    };
+    let lines = text.lines().count();
+    if lines > LINES_FAIL {
+        broken(lines, format!("{lines} lines, {LINES_FAIL} at most: one subject a file"));
+    }
+    for (number, line) in (1..).zip(blank.lines()) {
+        for word in UNFINISHED {
+            if line.contains(word) {
+                broken(number, format!("`{word}` is unfinished code"));
+            }
+        }
+        if !may_be_unsafe(path) && has_unsafe(line) {
+            broken(
+                number,
+                "unsafe code outside lb-ebpf/{access,maps}, lb-common/abi and modules named sys"
+                    .to_owned(),
+            );
+        }
+    }
+    if !is_test(path) {
+        for named in paths(without_tests(&blank)) {
+            if let Some(rule) = import_rule(path, &named) {
+                broken(named.line, rule);
+            }
+        }
+    }
+    found
+}
+
+fn is_test(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    matches!(name, "tests.rs" | "proptests.rs") || path.contains("/tests/")
+}
+
+fn may_be_unsafe(path: &str) -> bool {
+    matches!(path, "lb-ebpf/src/access.rs" | "lb-ebpf/src/maps.rs" | "lb-common/src/abi.rs")
+        || path.ends_with("/sys.rs")
+        || path.contains("/sys/")
+}
+
+/// `unsafe` as a word of code: blocks, functions, impls; not attributes such as `#[unsafe(…)]`,
+/// not lint names.
+fn has_unsafe(line: &str) -> bool {
+    ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait"]
+        .iter()
+        .any(|form| line.contains(form))
+        || line.trim_end().ends_with("unsafe")
+}
+
+/// Why a path may not be named in a file; `None` when it may.
+fn import_rule(file: &str, named: &Named) -> Option<String> {
+    let text = named.text();
+    let starts = |prefix: &str| {
+        text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    if file.starts_with("lb-common/src/") {
+        // The promise that map types are plain data is made where they are defined.
+        let plain_data = file == "lb-common/src/abi.rs" && starts("aya::Pod");
+        let foreign = ["std", "alloc"].into_iter().chain(IMPURE).any(starts);
+        return (foreign && !plain_data)
+            .then(|| format!("lb-common imports core only, not {text}"));
+    }
+    let inside = file.strip_prefix("lb-userspace/src/")?;
+    let folder = inside.split('/').next().unwrap_or(inside);
+    let target = match named.path.as_slice() {
+        [first, second, ..] if first == "crate" => Some(second.as_str()),
+        _ => None,
+    };
+    if folder == "base" || PURE.contains(&folder) {
+        if let Some(impure) = IMPURE.into_iter().find(|impure| starts(impure)) {
+            return Some(format!("{folder} is pure and does not name {impure} (DESIGN §5)"));
+        }
+        let target = target?;
+        let own_rank = PURE.iter().position(|name| *name == folder);
+        let allowed = target == "base"
+            || target == folder
+            || starts("crate::config::model") && folder != "base"
+            || matches!(
+                (own_rank, PURE.iter().position(|name| *name == target)),
+                (Some(own), Some(other)) if other < own
+            );
+        return (!allowed).then(|| {
+            format!("{folder} may not import {text}: only base and folders above it (DESIGN §5)")
+        });
+    }
+    if ENGINES.contains(&folder) {
+        if let Some(target) = target
+            && (target == "process" || ENGINES.contains(&target) && target != folder)
+        {
+            return Some(format!("{folder} is L2 and may not import {text} (DESIGN §5)"));
+        }
+    }
+    if (starts("aya") || starts("aya_log")) && !inside.starts_with("dataplane/xdp") {
+        return Some(format!("only dataplane/xdp names aya, not {inside} ({text})"));
+    }
+    let netlink = ["rtnetlink", "netlink_packet_core", "netlink_packet_route", "netlink_sys"];
+    let links = ["io/link", "io/neigh", "dataplane/ipvs"];
+    if netlink.into_iter().any(starts) && !links.iter().any(|place| inside.starts_with(place)) {
+        return Some(format!("only io/link and io/neigh name rtnetlink, not {inside} ({text})"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(path: &str, text: &str) -> Vec<String> {
+        check(path, text).into_iter().map(|violation| violation.rule).collect()
+    }
+
+    #[test]
+    fn the_workspace_keeps_the_rules() -> Result<()> {
+        run()
+    }
+
+    #[test]
+    fn planted_violations_are_found() {
+        for (path, text) in [
+            ("lb-userspace/src/vrrp/router.rs", "use std::{fmt, fs};"),
+            ("lb-userspace/src/vrrp/router.rs", "fn f() { let t = std::time::Instant::now(); }"),
+            ("lb-userspace/src/check/mysql.rs", "use tokio::net::TcpStream;"),
+            ("lb-userspace/src/vrrp/mod.rs", "use crate::desired::compile;"),
+            ("lb-userspace/src/sched/mod.rs", "use crate::{base::net, io::link};"),
+            ("lb-userspace/src/base/net.rs", "use crate::config::model::Config;"),
+            ("lb-userspace/src/io/link.rs", "use crate::dataplane::xdp;"),
+            ("lb-userspace/src/io/link.rs", "use crate::process::clock;"),
+            ("lb-userspace/src/process/vrrp.rs", "use aya::maps::Array;"),
+            ("lb-userspace/src/process/vrrp.rs", "use rtnetlink::new_connection;"),
+            ("lb-common/src/hash.rs", "use std::collections::BTreeMap;"),
+            ("lb-common/src/hash.rs", "fn f() { unsafe { g() } }"),
+            ("lb-userspace/src/io/link.rs", "unsafe fn f() {}"),
+            ("lb-userspace/src/io/link.rs", "fn f() { todo!() }"),
+        ] {
+            assert_eq!(rules(path, text).len(), 1, "{path}: {text}");
+        }
+        assert_eq!(rules("xtask/src/long.rs", &"\n".repeat(LINES_FAIL + 1)).len(), 1);
+    }
+
+    #[test]
+    fn allowed_code_passes() {
+        for (path, text) in [
+            ("lb-userspace/src/vrrp/router.rs", "use std::{fmt, net::IpAddr, time::Duration};"),
+            ("lb-userspace/src/vrrp/router.rs", "use crate::{base::time::Instant, config::model};"),
+            ("lb-userspace/src/reconcile/mod.rs", "use crate::desired::compile;"),
+            ("lb-userspace/src/vrrp/router.rs", "// std::fs\nlet s = \"tokio::net\";"),
+            (
+                "lb-userspace/src/vrrp/router.rs",
+                "#[cfg(test)]\nmod tests {\n use std::fs::File;\n}",
+            ),
+            ("lb-userspace/src/vrrp/tests.rs", "use std::fs;"),
+            ("lb-userspace/src/dataplane/xdp/load.rs", "use aya::Ebpf;"),
+            ("lb-userspace/src/io/link.rs", "use rtnetlink::Handle;"),
+            ("lb-userspace/src/io/sys.rs", "fn f() { unsafe { g() } }"),
+            ("lb-common/src/abi.rs", "unsafe impl aya::Pod for X {}"),
+            ("lb-ebpf/src/main.rs", "#[unsafe(no_mangle)]\nstatic X: u8 = 0;"),
+        ] {
+            assert_eq!(rules(path, text), Vec::<String>::new(), "{path}: {text}");
+        }
+    }
+}
