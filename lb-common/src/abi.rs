@@ -1,7 +1,8 @@
 //! Layout of every key and value that lies in a BPF map.
 //!
 //! Rules that hold everywhere:
-//! * `repr(C)`, padding written out and zero, sizes asserted. Any change here, in [`crate::maps`] or
+//! * `repr(C)`, keys and what is copied whole aligned to eight bytes (the program moves them in words),
+//!   padding written out and zero, sizes asserted. Any change here, in [`crate::maps`] or
 //!   in the order of [`crate::verdict::Outcome`] raises [`LAYOUT_VERSION`].
 //! * [`Be32`] and [`Be16`] hold the bytes as they lie in the packet; all else is in host order.
 //! * Ids: a *service id* stands for one virtual server, a *real id* for one real server **of one
@@ -112,7 +113,7 @@ pub const LEASE_FENCED: u64 = 1;
 pub const LEASE_ALWAYS: u64 = u64::MAX;
 
 /// Key of `services`.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// VIP.
@@ -126,7 +127,7 @@ pub struct ServiceKey {
 }
 
 /// A virtual server. The map is not preallocated, so that replacing a value is atomic for readers.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// Service id, 1..[`crate::maps::SERVICES`]: index of `service_stats` and `cursors`; its pool
@@ -309,7 +310,7 @@ pub const SOURCE_LEN: usize = 8;
 
 /// Real ids that stand for one NAT real server's address and port (one for each virtual server it
 /// belongs to). A ninth is refused by the loader.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// Real ids, 0 ends the list.
@@ -318,7 +319,7 @@ pub struct Source {
 
 /// Key of `flows4` and `embryo4`: the tuple as it stands in the packet, client → VIP, or
 /// real server → client for the reverse entry of a NAT flow.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey4 {
     /// Source address.
@@ -330,9 +331,9 @@ pub struct FlowKey4 {
     /// Destination port.
     pub dport: Be16,
     /// [`PROTO_TCP`].
-    pub proto: u8,
+    pub proto: u16,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u16,
 }
 
 /// A connection, one cache line. `embryo4` holds those of which only SYNs were seen; `flows4` the rest,

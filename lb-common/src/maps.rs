@@ -35,6 +35,10 @@ pub const LOCALS: &str = "locals";
 pub const FLOWS4: &str = "flows4";
 /// LRU_HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow4`]; size set by the loader.
 pub const EMBRYO4: &str = "embryo4";
+/// ARRAY\[1\] of u64: jiffies64 of the last time `flows4` had no room, 0 = never. Written by the
+/// program; user space sets it back to 0 once the table is well below its size again. While it
+/// is set, unknown mid-stream packets are hashed instead of being reset.
+pub const PRESSURE: &str = "pressure";
 /// PERCPU_ARRAY of u64 packets by [`crate::verdict::Outcome`].
 pub const STATS: &str = "stats";
 /// PERCPU_ARRAY of [`crate::abi::ServiceStats`] by service id.
@@ -43,7 +47,7 @@ pub const SERVICE_STATS: &str = "service_stats";
 pub const REAL_STATS: &str = "real_stats";
 
 /// Every map, in the order of the object.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 18] = [
     CONTROL,
     FILTER,
     VIPS,
@@ -58,6 +62,7 @@ pub const ALL: [&str; 17] = [
     LOCALS,
     FLOWS4,
     EMBRYO4,
+    PRESSURE,
     STATS,
     SERVICE_STATS,
     REAL_STATS,

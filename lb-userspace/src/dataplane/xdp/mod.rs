@@ -2,3 +2,4 @@
 
 pub mod encode;
 pub mod image;
+pub mod object;

@@ -1,0 +1,226 @@
+//! Packets to a VIP: flow table first, then embryo, then a new choice.
+
+use lb_common::{
+    abi::{
+        FLOW_CLOSING, FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, METHOD_NAT, PROTO_TCP, Real,
+        SCHED_MH, STATE_UP, Service, ServiceKey,
+    },
+    verdict::Outcome,
+};
+
+use crate::{
+    Plan, access,
+    flow::{self, Established, is_alive, is_opening},
+    gate::{self, Gate},
+    maps,
+    parse::{ACK, RST, SYN, Segment},
+    schedule,
+};
+
+/// Decides about a segment whose destination may be a VIP. [`Outcome::Foreign`]: it is none.
+#[inline(always)]
+pub fn decide(segment: &Segment) -> Plan {
+    let now = access::jiffies();
+    if let Some(flow) = maps::flow(&segment.key)
+        && let Some(real) = maps::real(flow.real)
+    {
+        if flow.flags & FLOW_REVERSE != 0 {
+            // A reply to a client that is itself a VIP.
+            return Plan::Done(Outcome::Foreign);
+        }
+        match gate::check(real.gate) {
+            Gate::Active => {}
+            Gate::Standby => return Plan::Done(Outcome::Standby),
+            Gate::Fenced => return Plan::Done(Outcome::Fenced),
+        }
+        let alive = is_alive(flow, real);
+        let reopens = is_opening(segment) && (!alive || flow.flags & FLOW_CLOSING != 0);
+        if !reopens {
+            if !alive {
+                return dead(flow, real, segment, now);
+            }
+            flow::note(flow, segment, now);
+            if real.method == METHOD_NAT {
+                flow::follow_client(flow, segment, real);
+            }
+            return Plan::Forward { id: flow.real, real, what: Outcome::DrForwarded };
+        }
+        // The client uses the tuple of an ended connection again.
+        maps::forget_flow(&segment.key);
+    }
+    unknown(segment, now)
+}
+
+/// The flow's real server is gone: the client must know.
+#[inline(always)]
+fn dead(flow: &mut Flow4, real: &Real, segment: &Segment, now: u64) -> Plan {
+    flow.last_seen = now;
+    flow.flags |= FLOW_RESET;
+    reset(real.service, segment, Outcome::ResetDead)
+}
+
+/// A RST to the client, if its segment can be answered with one.
+#[inline(always)]
+fn reset(service: u16, segment: &Segment, why: Outcome) -> Plan {
+    if segment.flags & RST != 0 {
+        return Plan::Done(Outcome::RstUnmatched);
+    }
+    if segment.flags & (ACK | SYN) == 0 {
+        return Plan::Done(Outcome::BadFlags);
+    }
+    if let Some(stats) = maps::service_stats(service) {
+        stats.resets += 1;
+    }
+    Plan::Reset(why)
+}
+
+/// No established flow.
+#[inline(always)]
+fn unknown(segment: &Segment, now: u64) -> Plan {
+    if let Some(embryo) = maps::embryo(&segment.key)
+        && let Some(real) = maps::real(embryo.real)
+    {
+        match gate::check(real.gate) {
+            Gate::Active => {}
+            Gate::Standby => return Plan::Done(Outcome::Standby),
+            Gate::Fenced => return Plan::Done(Outcome::Fenced),
+        }
+        let alive = is_alive(embryo, real);
+        if alive || !is_opening(segment) {
+            return hatch(embryo, alive, real, segment, now);
+        }
+    }
+    let key = &segment.key;
+    let service = ServiceKey { addr: key.dst, port: key.dport, proto: PROTO_TCP, pad: 0 };
+    let Some(service) = maps::service(&service) else {
+        return Plan::Done(without_service(key.dst));
+    };
+    match gate::check(service.gate) {
+        Gate::Active => {}
+        Gate::Standby => return Plan::Done(Outcome::Standby),
+        Gate::Fenced => return Plan::Done(Outcome::Fenced),
+    }
+    if is_opening(segment) {
+        open(&service, segment, now)
+    } else if segment.flags & SYN != 0 || segment.flags & (ACK | RST) == 0 {
+        Plan::Done(Outcome::BadFlags)
+    } else {
+        midstream(&service, segment, now)
+    }
+}
+
+/// TCP to an address of which no virtual server has the port.
+#[inline(always)]
+fn without_service(addr: u32) -> Outcome {
+    match maps::vip(addr).map(|vip| gate::check(vip.gate)) {
+        None => Outcome::Foreign,
+        Some(Gate::Active) => Outcome::NoVirtualServer,
+        Some(Gate::Standby) => Outcome::Standby,
+        Some(Gate::Fenced) => Outcome::Fenced,
+    }
+}
+
+/// A segment of a connection of which only SYNs were seen.
+#[inline(always)]
+fn hatch(
+    embryo: &mut Flow4,
+    alive: bool,
+    real: &'static Real,
+    segment: &Segment,
+    now: u64,
+) -> Plan {
+    let id = embryo.real;
+    if !alive {
+        maps::forget_embryo(&segment.key);
+        return reset(real.service, segment, Outcome::ResetDead);
+    }
+    if is_opening(segment) {
+        flow::note(embryo, segment, now);
+        return Plan::Forward { id, real, what: Outcome::SynRepeated };
+    }
+    if segment.flags & SYN != 0 {
+        return Plan::Done(Outcome::BadFlags);
+    }
+    if segment.flags & RST != 0 {
+        // The client gave up; the server must hear of it.
+        maps::forget_embryo(&segment.key);
+        return Plan::Forward { id, real, what: Outcome::DrForwarded };
+    }
+    let mut flow = flow::new(segment, id, real, now, 0);
+    flow.packets += embryo.packets;
+    flow.bytes += embryo.bytes;
+    flow.created = embryo.created;
+    enter(&flow, real, segment, Outcome::Promoted)
+}
+
+/// A SYN.
+#[inline(always)]
+fn open(service: &Service, segment: &Segment, now: u64) -> Plan {
+    let Some(id) = schedule::pick(service, &segment.key, now) else {
+        return unavailable(service, segment);
+    };
+    let Some(real) = maps::real(id) else { return unavailable(service, segment) };
+    if real.state != STATE_UP {
+        return unavailable(service, segment);
+    }
+    maps::put_embryo(&segment.key, &flow::new(segment, id, real, now, 0));
+    if let Some(stats) = maps::service_stats(service.id) {
+        stats.scheduled += 1;
+    }
+    Plan::Forward { id, real, what: Outcome::Scheduled }
+}
+
+#[inline(always)]
+fn unavailable(service: &Service, segment: &Segment) -> Plan {
+    if let Some(stats) = maps::service_stats(service.id) {
+        stats.unavailable += 1;
+    }
+    reset(service.id, segment, Outcome::NoRealServer)
+}
+
+/// Neither flow nor embryo, and no SYN: a connection that another host has made, or that was
+/// made while the table was full. Where the choice is certain it goes on; else its client is told.
+#[inline(always)]
+fn midstream(service: &Service, segment: &Segment, now: u64) -> Plan {
+    let hashed = service.scheduler == SCHED_MH || maps::pressure() != 0;
+    let (id, what) = if hashed {
+        (schedule::by_hash(service, &segment.key), Outcome::MidstreamHashed)
+    } else {
+        (schedule::single(service), Outcome::MidstreamSingle)
+    };
+    let Some(id) = id else { return reset(service.id, segment, Outcome::ResetUnknown) };
+    let Some(real) = maps::real(id) else { return Plan::Done(Outcome::BadFlags) };
+    if real.state != STATE_UP {
+        return reset(service.id, segment, Outcome::ResetUnknown);
+    }
+    if segment.flags & RST != 0 {
+        return Plan::Forward { id, real, what };
+    }
+    let flow = flow::new(segment, id, real, now, FLOW_MIDSTREAM);
+    enter(&flow, real, segment, what)
+}
+
+/// Makes the flow and sends the segment on its way.
+#[inline(always)]
+fn enter(flow: &Flow4, real: &'static Real, segment: &Segment, what: Outcome) -> Plan {
+    let id = flow.real;
+    match flow::establish(&segment.key, flow, real) {
+        Established::Yes => {
+            if what as u32 == Outcome::Promoted as u32 {
+                maps::forget_embryo(&segment.key);
+            }
+            Plan::Forward { id, real, what }
+        }
+        Established::Full => {
+            // The embryo, if there is one, stays: it goes on naming the server.
+            if let Some(stats) = maps::service_stats(real.service) {
+                stats.table_full += 1;
+            }
+            Plan::Forward { id, real, what: Outcome::TableFull }
+        }
+        Established::Collision => {
+            maps::forget_embryo(&segment.key);
+            reset(real.service, segment, Outcome::NatCollision)
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Sending a packet to its real server.
+
+pub mod dsr;
+pub mod nat;
+
+use lb_common::{
+    abi::{FLAG_RESOLVED, METHOD_DR, METHOD_NAT, Real},
+    verdict::Outcome::{self, DrForwarded, Local, NatForwarded, NextHopUnresolved},
+};
+
+use crate::{Decision, maps, parse::TcpView};
+
+/// Rewrites the packet for `real`. `what` is the outcome, with [`DrForwarded`] standing for "any
+/// established connection".
+#[inline(always)]
+pub fn to_real(view: &TcpView<'_>, id: u16, real: &Real, len: u32, what: Outcome) -> Decision {
+    let outcome = match real.method {
+        METHOD_DR | METHOD_NAT if real.flags & FLAG_RESOLVED == 0 => {
+            return Decision::of(NextHopUnresolved);
+        }
+        METHOD_DR => {
+            dsr::to_server(view, real);
+            what
+        }
+        METHOD_NAT => {
+            nat::to_server(view, real);
+            if what as u32 == DrForwarded as u32 { NatForwarded } else { what }
+        }
+        _ => Local,
+    };
+    if let Some(stats) = maps::real_stats(id) {
+        stats.packets += 1;
+        stats.bytes += u64::from(len);
+    }
+    Decision { outcome, ifindex: real.ifindex }
+}

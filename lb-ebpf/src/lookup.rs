@@ -1,0 +1,105 @@
+//! Whom an IPv4 packet concerns: the filter, then the direction it goes.
+
+use lb_common::{
+    abi::{Be32, FILTER_NAT_SOURCE, FILTER_VIP, PROTO_TCP, VIP_TCP_SERVICE},
+    verdict::Outcome,
+};
+
+use crate::{
+    Decision, Plan,
+    access::{Packet, View},
+    client, forward,
+    gate::{self, Gate},
+    maps,
+    parse::{
+        self, FRAGMENT, IP_DST, IP_END, IP_FRAGS, IP_PROTO, IP_SRC, IP_VIHL, PLAIN_IPV4, Segment,
+        TCP_END, TcpView,
+    },
+    reply, reset,
+};
+
+const PROTO_ICMP: u8 = 1;
+
+/// Decides about an IPv4 packet and does it.
+#[inline(always)]
+pub fn decide(packet: &mut Packet) -> Decision {
+    let Some(view) = packet.view::<IP_END>() else { return Decision::of(Outcome::Short) };
+    let to_vip = maps::filter(view.get::<u32, IP_DST>()) & FILTER_VIP != 0;
+    let from_server = maps::filter(view.get::<u32, IP_SRC>()) & FILTER_NAT_SOURCE != 0;
+    if !to_vip && !from_server {
+        return Decision::of(Outcome::Foreign);
+    }
+    if view.get::<u8, IP_PROTO>() != PROTO_TCP
+        || view.get::<u8, IP_VIHL>() != PLAIN_IPV4
+        || view.get::<u16, IP_FRAGS>() & FRAGMENT != 0
+    {
+        return Decision::of(unusual(&view));
+    }
+    let Some(tcp) = packet.view::<TCP_END>() else {
+        return Decision::of(for_vip(view.get::<u32, IP_DST>(), Outcome::Malformed));
+    };
+    let Some(segment) = parse::segment(packet, &tcp) else {
+        return Decision::of(for_vip(view.get::<u32, IP_DST>(), Outcome::Malformed));
+    };
+    let mut plan = Plan::Done(Outcome::Foreign);
+    if to_vip {
+        plan = client::decide(&segment);
+    }
+    if from_server && matches!(plan, Plan::Done(Outcome::Foreign)) {
+        plan = reply::decide(packet, &segment);
+    }
+    match plan {
+        Plan::Done(outcome) => Decision::of(outcome),
+        Plan::Forward { id, real, what } => forward::to_real(&tcp, id, real, segment.len, what),
+        Plan::Reply { id, real, way, what } => {
+            answer(&tcp, &segment, id);
+            forward::nat::to_client(&tcp, real, &way);
+            Decision { outcome: what, ifindex: way.ifindex }
+        }
+        Plan::Reset(why) => reset::to_sender(packet, &segment, why),
+        Plan::ResetClient { real, way, what } => {
+            reset::to_client(packet, &segment, real.vip, real.vip_port, way, what)
+        }
+    }
+}
+
+#[inline(always)]
+fn answer(_: &TcpView<'_>, segment: &Segment, id: u16) {
+    if let Some(stats) = maps::real_stats(id) {
+        stats.reply_packets += 1;
+        stats.reply_bytes += u64::from(segment.len);
+    }
+}
+
+/// Anything but plain, whole TCP.
+#[inline(always)]
+fn unusual(view: &View<'_, IP_END>) -> Outcome {
+    let active = if view.get::<u8, IP_PROTO>() == PROTO_ICMP {
+        Outcome::VipIcmp
+    } else if view.get::<u8, IP_PROTO>() != PROTO_TCP {
+        Outcome::VipProtocol
+    } else if view.get::<u16, IP_FRAGS>() & FRAGMENT != 0 {
+        Outcome::Fragment
+    } else if view.get::<u8, IP_VIHL>() > PLAIN_IPV4 && view.get::<u8, IP_VIHL>() <= 0x4f {
+        Outcome::IpOptions
+    } else {
+        Outcome::Malformed
+    };
+    for_vip(view.get::<u32, IP_DST>(), active)
+}
+
+/// `active` if `addr` is a VIP that this host is master of. A drop is for TCP that a virtual
+/// server could have forwarded: without one, the packet is the stack's.
+#[inline(always)]
+fn for_vip(addr: Be32, active: Outcome) -> Outcome {
+    let Some(vip) = maps::vip(addr) else { return Outcome::ServerOther };
+    match gate::check(vip.gate) {
+        Gate::Standby => Outcome::Standby,
+        Gate::Fenced => Outcome::Fenced,
+        Gate::Active => match active {
+            Outcome::VipIcmp | Outcome::VipProtocol => active,
+            _ if vip.flags & VIP_TCP_SERVICE == 0 => Outcome::NoVirtualServer,
+            _ => active,
+        },
+    }
+}

@@ -1,0 +1,158 @@
+//! Packets from NAT real servers.
+
+use lb_common::{
+    abi::{
+        FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, FlowKey4, METHOD_NAT, PROTO_TCP, Real,
+        SCHED_MH, SOURCE_LEN, ServiceKey, Source,
+    },
+    verdict::Outcome,
+};
+
+use crate::{
+    Plan,
+    access::{self, NextHop, Packet},
+    flow::{self, is_alive},
+    gate::{self, Gate},
+    maps,
+    parse::{self, RST, Segment},
+    schedule,
+};
+
+/// Decides about a segment whose source may be a NAT real server.
+#[inline(always)]
+pub fn decide(packet: &Packet, segment: &Segment) -> Plan {
+    let now = access::jiffies();
+    let key = &segment.key;
+    if let Some(flow) = maps::flow(key)
+        && flow.flags & FLOW_REVERSE != 0
+        && let Some(real) = maps::real(flow.real)
+        // Else the real id has been given to another server.
+        && real.method == METHOD_NAT
+        && (real.addr, real.port) == (key.src, key.sport)
+    {
+        match gate::check(real.gate) {
+            Gate::Active => {}
+            Gate::Standby => return Plan::Done(Outcome::Standby),
+            Gate::Fenced => return Plan::Done(Outcome::Fenced),
+        }
+        let way = flow::way(flow);
+        if is_alive(flow, real) {
+            flow::note(flow, segment, now);
+            if segment.flags & RST != 0 {
+                flow::note_server_reset(key, real);
+            }
+            return Plan::Reply { id: flow.real, real, way, what: Outcome::NatReply };
+        }
+        flow.last_seen = now;
+        flow.flags |= FLOW_RESET;
+        return reset(segment, real, way, Outcome::ResetDead);
+    }
+    if maps::is_local(key.dst) {
+        return Plan::Done(Outcome::OwnAddress);
+    }
+    match maps::source(&parse::source_key(key)) {
+        Some(source) => orphan(packet, segment, &source, now),
+        None => Plan::Done(Outcome::ServerOther),
+    }
+}
+
+/// A RST to the client in place of the server's segment.
+#[inline(always)]
+fn reset(segment: &Segment, real: &'static Real, way: NextHop, what: Outcome) -> Plan {
+    if segment.flags & RST != 0 {
+        return Plan::Done(Outcome::OrphanDropped);
+    }
+    if let Some(stats) = maps::service_stats(real.service) {
+        stats.resets += 1;
+    }
+    Plan::ResetClient { real, way, what }
+}
+
+/// A reply without an entry: of an embryo (the SYN-ACK), of a connection that another host has
+/// made, or of one that is long over. It must not reach the client under the server's address.
+#[inline(always)]
+fn orphan(packet: &Packet, segment: &Segment, source: &Source, now: u64) -> Plan {
+    let mut first: Option<&'static Real> = None;
+    let mut adopter: Option<(u16, &'static Real)> = None;
+    let mut closed = Outcome::ServerOther;
+    let mut index = 0;
+    while index < SOURCE_LEN {
+        let id = source.reals[index];
+        index += 1;
+        if id == 0 {
+            break;
+        }
+        let Some(real) = maps::real(id) else { break };
+        match gate::check(real.gate) {
+            Gate::Active => {}
+            Gate::Standby => {
+                closed = Outcome::Standby;
+                continue;
+            }
+            Gate::Fenced => {
+                closed = Outcome::Fenced;
+                continue;
+            }
+        }
+        let client = parse::client_key(&segment.key, real.vip, real.vip_port);
+        if let Some(way) = way_by(&client, id, real) {
+            return Plan::Reply { id, real, way, what: Outcome::NatReply };
+        }
+        first = first.or(Some(real));
+        if adopter.is_none() && is_hashed_to(&client, id) {
+            adopter = Some((id, real));
+        }
+    }
+    let Some(first) = first else { return Plan::Done(closed) };
+    let key = &segment.key;
+    let len = (segment.len - parse::ETH_LEN) as u16;
+    let Some(way) = packet.route(key.src, key.dst, len) else {
+        return Plan::Done(Outcome::OrphanDropped);
+    };
+    match adopter {
+        Some((id, real)) => adopt(segment, id, real, way, now),
+        None => reset(segment, first, way, Outcome::OrphanReset),
+    }
+}
+
+/// The way to the client of an entry of the client's direction, embryo or flow.
+#[inline(always)]
+fn way_by(client: &FlowKey4, id: u16, real: &Real) -> Option<NextHop> {
+    let entry = match maps::embryo(client) {
+        Some(embryo) => embryo,
+        None => maps::flow(client)?,
+    };
+    (entry.real == id && is_alive(entry, real)).then(|| flow::way(entry))
+}
+
+/// Whether the hash of the client names this server.
+#[inline(always)]
+fn is_hashed_to(client: &FlowKey4, id: u16) -> bool {
+    let key = ServiceKey { addr: client.dst, port: client.dport, proto: PROTO_TCP, pad: 0 };
+    maps::service(&key).is_some_and(|service| {
+        (service.scheduler == SCHED_MH || maps::pressure() != 0)
+            && schedule::by_hash(&service, client) == Some(id)
+    })
+}
+
+/// Makes the flow that another host had.
+#[inline(always)]
+fn adopt(segment: &Segment, id: u16, real: &'static Real, way: NextHop, now: u64) -> Plan {
+    let client = parse::client_key(&segment.key, real.vip, real.vip_port);
+    let flow = Flow4 {
+        last_seen: now,
+        generation: real.generation,
+        real: id,
+        flags: FLOW_MIDSTREAM,
+        seq_end: segment.ack,
+        ack: segment.seq_end,
+        macs: way.macs,
+        ifindex: way.ifindex,
+        packets: 0,
+        bytes: 0,
+        created: now,
+    };
+    // Full or taken: the reply is the client's all the same, and its next one finds us here again.
+    let _ = flow::establish(&client, &flow, real);
+    Plan::Reply { id, real, way, what: Outcome::OrphanAdopted }
+}
