@@ -1,3 +1,5 @@
 //! L2: sockets, rtnetlink, probes. Its folders do not import each other.
 
+pub mod link;
 pub mod probes;
+pub mod vrrp;

@@ -9,6 +9,7 @@ pub mod logging;
 pub mod privileges;
 pub mod record;
 pub mod scripts;
+pub mod vrrp;
 pub mod watchdog;
 
 use tokio::sync::mpsc;

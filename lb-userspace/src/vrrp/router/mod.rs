@@ -264,11 +264,8 @@ impl Router {
         let faulty = !self.faults().is_empty();
         let ready = self.converged && self.cleared && self.source_known;
         match self.state {
-            State::Init | State::Fault if faulty && ready => {
-                if self.state != State::Fault {
-                    self.enter_fault();
-                }
-            }
+            State::Fault if faulty => {}
+            State::Init if faulty && ready => self.enter_fault(),
             State::Init | State::Fault if ready && self.trackers.waiting_for().is_none() => {
                 self.start(now);
             }

@@ -19,12 +19,12 @@ const NOTE_LIMIT: usize = 64;
 /// not make one of ours.
 const ANSWERS_PER_INTERVAL: u32 = 100;
 
-/// What is said once about a peer.
+/// What of a peer differs from us; said once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Note {
-    OtherAddresses,
-    OtherChecksum,
-    OtherInterval,
+    Addresses,
+    Checksum,
+    Interval,
 }
 
 impl Router {
@@ -100,7 +100,7 @@ impl Router {
         let source = advert.source;
         if !advert.same_addresses {
             let text = format!("{source} advertises other addresses than ours");
-            self.note(advert, Note::OtherAddresses, Level::Warn, text);
+            self.note(advert, Note::Addresses, Level::Warn, text);
         }
         if self.config.version == Version::V3 {
             self.note_dialect(advert);
@@ -124,20 +124,20 @@ impl Router {
                     "{source} sends the checksum of RFC 9568, without pseudo-header; keepalived \
                      refuses it, we accept both"
                 );
-                self.note(advert, Note::OtherChecksum, Level::Info, text);
+                self.note(advert, Note::Checksum, Level::Info, text);
             }
             ChecksumForm::GroupPseudoHeader => {
                 if self.config.unicast_peers.contains(&source) && self.old_sum_peers.insert(source)
                 {
                     let text = format!("{source} sends the old unicast checksum: answered in kind");
-                    self.note(advert, Note::OtherChecksum, Level::Info, text);
+                    self.note(advert, Note::Checksum, Level::Info, text);
                 }
             }
         }
         if advert.interval != self.config.interval {
             let (theirs, ours) = (advert.interval.duration(), self.config.interval.duration());
             let text = format!("{source} has advert_int {theirs:?}, ours is {ours:?}");
-            self.note(advert, Note::OtherInterval, Level::Info, text);
+            self.note(advert, Note::Interval, Level::Info, text);
         }
     }
 

@@ -1,0 +1,410 @@
+//! One vrrp_instance: its state machine and what it holds on this host.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{interfaces::Interfaces, lease::LeaseStore, lower};
+use crate::{
+    base::{
+        core::Core as _,
+        net::{IpPrefix, Priority},
+        status::{InstanceStatus, VrrpState},
+        table::{LeaseSlot, LeaseState},
+        time::Instant,
+    },
+    config::model::{Command, VrrpInstance},
+    io::link::{Links, Request, Vip},
+    process::{
+        clock,
+        ipc::{Event, ScriptRun, Up},
+        record::Recorder,
+    },
+    vrrp::{
+        arp,
+        router::{Config, Effect, Input, Level, Notify, Router},
+        wire,
+    },
+};
+
+/// VIPs that could not be taken off are tried again after this long; the lease stays fenced.
+const CLEAR_RETRY: Duration = Duration::from_secs(1);
+/// Messages to the watchdog that may wait; status events beyond it are dropped and counted,
+/// because the watchdog only wants the last one.
+const OUTBOX_LIMIT: usize = 4096;
+
+/// What instances share.
+pub(super) struct Shell {
+    pub interfaces: Interfaces,
+    pub links: Links,
+    /// `None` until the data plane has converged, and for ever when the host cannot fence itself.
+    pub lease: Option<Box<dyn LeaseStore>>,
+    pub recorder: Recorder,
+    pub outbox: VecDeque<Up>,
+    pub dropped: u64,
+    pub next_request: u64,
+    pub pin_dir: PathBuf,
+}
+
+impl Shell {
+    /// Queues a message that must not be lost (scripts) or may be (events).
+    pub fn say(&mut self, message: Up) {
+        if self.outbox.len() >= OUTBOX_LIMIT && matches!(message, Up::Event(_)) {
+            self.dropped += 1;
+            return;
+        }
+        self.outbox.push_back(message);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Set,
+    Clear,
+}
+
+/// An instance and its shell.
+pub(super) struct Instance {
+    pub model: VrrpInstance,
+    pub identity: lower::Identity,
+    pub slot: Option<LeaseSlot>,
+    /// Effect::Stopped has come.
+    pub stopped: bool,
+    router: Router,
+    vips: Vec<Vip>,
+    /// Put on by us, or possibly left by a process before us.
+    held: BTreeSet<Vip>,
+    wants_vips: bool,
+    changes: VecDeque<(u64, Change)>,
+    retry_clear: Option<Instant>,
+    ip_id: u16,
+    published: Option<(VrrpState, Priority)>,
+    last_transition_ms: u64,
+    garp_error: Option<String>,
+}
+
+impl Instance {
+    pub fn new(model: VrrpInstance, config: Config, now: Instant) -> Self {
+        let vips = lower::vips(&model);
+        Self {
+            identity: lower::identity(&model),
+            slot: None,
+            stopped: false,
+            router: Router::new(config, now),
+            held: vips.iter().cloned().collect(),
+            vips,
+            wants_vips: false,
+            changes: VecDeque::new(),
+            retry_clear: None,
+            ip_id: 0,
+            published: None,
+            last_transition_ms: clock::unix_ms(),
+            garp_error: None,
+            model,
+        }
+    }
+
+    /// Takes a changed configuration; state, timers and counters stay.
+    pub fn configure(
+        &mut self,
+        model: VrrpInstance,
+        config: Config,
+        now: Instant,
+        shell: &mut Shell,
+    ) {
+        self.vips = lower::vips(&model);
+        self.model = model;
+        self.feed(Input::Configure(Box::new(config)), now, shell);
+        self.look_at_interfaces(now, shell);
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.router.poll_timeout(), self.retry_clear].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant, shell: &mut Shell) {
+        if self.retry_clear.is_some_and(|at| at <= now) {
+            self.retry_clear = None;
+            self.change(Change::Clear, shell);
+        }
+        if self.router.poll_timeout().is_some_and(|at| at <= now) {
+            self.router.handle_timeout(now);
+            self.perform(shell);
+        }
+    }
+
+    pub fn feed(&mut self, input: Input, now: Instant, shell: &mut Shell) {
+        self.handle(input, now, shell);
+        self.perform(shell);
+    }
+
+    fn handle(&mut self, input: Input, now: Instant, shell: &mut Shell) {
+        if shell.recorder.is_on() {
+            shell.recorder.record(&(&self.model.name, &input), now);
+        }
+        self.router.handle(input, now);
+    }
+
+    /// Tells the state machine what its interfaces are like now.
+    pub fn look_at_interfaces(&mut self, now: Instant, shell: &mut Shell) {
+        let own: Vec<IpAddr> = self.vips.iter().map(|vip| vip.prefix.addr).collect();
+        let interface = &self.model.interface;
+        if let Some(link) = shell.interfaces.get(interface).and_then(|it| it.link.clone())
+            && let Err(error) = shell.interfaces.open(&link.name)
+        {
+            tracing::error!(instance = self.model.name, interface, error, "no advert socket");
+        }
+        let source = self.model.source.or_else(|| {
+            shell.interfaces.get(interface).and_then(|it| it.primary(&own)).map(IpAddr::V4)
+        });
+        let names: Vec<String> =
+            self.router.config().interfaces.iter().map(|it| it.name.clone()).collect();
+        for name in names {
+            let up = shell.interfaces.get(&name).is_some_and(|it| it.up());
+            self.feed(Input::Interface { name, up }, now, shell);
+        }
+        self.feed(Input::Source(source), now, shell);
+    }
+
+    /// Someone took an address off an interface.
+    pub fn address_gone(
+        &mut self,
+        interface: &str,
+        prefix: IpPrefix,
+        now: Instant,
+        shell: &mut Shell,
+    ) {
+        // What we are changing ourselves is told before the change is done.
+        let ours = self.wants_vips
+            && self.changes.is_empty()
+            && self.vips.iter().any(|vip| vip.interface == interface && vip.prefix == prefix);
+        if ours {
+            self.feed(Input::VipLost { address: prefix.addr }, now, shell);
+        }
+    }
+
+    /// A request to the kernel is done. False when it is not ours.
+    pub fn changed(
+        &mut self,
+        id: u64,
+        added: u32,
+        errors: &[String],
+        now: Instant,
+        shell: &mut Shell,
+    ) -> bool {
+        let Some(at) = self.changes.iter().position(|(other, _)| *other == id) else {
+            return false;
+        };
+        let change = self.changes.remove(at).map(|(_, change)| change);
+        for error in errors {
+            tracing::error!(instance = self.model.name, error, "virtual_ipaddress");
+        }
+        match change {
+            Some(Change::Set) => self.feed(Input::VipsSet { added }, now, shell),
+            Some(Change::Clear) if errors.is_empty() => {
+                self.feed(Input::VipsCleared, now, shell);
+            }
+            _ => self.retry_clear = Some(now + CLEAR_RETRY),
+        }
+        true
+    }
+
+    fn change(&mut self, change: Change, shell: &mut Shell) {
+        self.wants_vips = change == Change::Set;
+        let (set, clear) = match change {
+            Change::Set => {
+                let gone = self.held.iter().filter(|vip| !self.vips.contains(vip));
+                let gone = gone.cloned().collect();
+                self.held = self.vips.iter().cloned().collect();
+                (self.vips.clone(), gone)
+            }
+            Change::Clear => {
+                let all: BTreeSet<_> = self.held.iter().chain(&self.vips).cloned().collect();
+                (vec![], all.into_iter().collect())
+            }
+        };
+        shell.next_request += 1;
+        let id = shell.next_request;
+        self.changes.push_back((id, change));
+        if let Err(error) = shell.links.request(Request { id, set, clear }) {
+            tracing::error!(instance = self.model.name, error, "VIPs not changed");
+            self.changes.retain(|(other, _)| *other != id);
+            self.retry_clear = (change == Change::Clear).then(|| clock::now() + CLEAR_RETRY);
+        }
+    }
+
+    fn perform(&mut self, shell: &mut Shell) {
+        while let Some(effect) = self.router.poll_effect() {
+            match effect {
+                Effect::SendAdvert { priority } => self.send(priority, shell),
+                Effect::Lease(state) => self.write_lease(state, shell),
+                Effect::AddVips => self.change(Change::Set, shell),
+                Effect::RemoveVips => self.change(Change::Clear, shell),
+                Effect::Garp { repeat } => self.garp(repeat, shell),
+                Effect::Notify(what) => self.notify(what, shell),
+                Effect::Changed => self.publish(shell),
+                Effect::Log { level, text } => {
+                    let instance = &self.model.name;
+                    match level {
+                        Level::Info => tracing::info!(instance, "{text}"),
+                        Level::Warn => tracing::warn!(instance, "{text}"),
+                        Level::Error => tracing::error!(instance, "{text}"),
+                    }
+                }
+                Effect::Stopped => self.stopped = true,
+            }
+        }
+        self.publish(shell);
+    }
+
+    /// Sends to the group, or to each unicast peer: one that is heard by any peer is sent.
+    fn send(&mut self, priority: Priority, shell: &mut Shell) {
+        let at = clock::now();
+        let result = match self.source(shell) {
+            None => Err("the interface has no address to send from".to_owned()),
+            Some(IpAddr::V6(_)) => Err("VRRP over IPv6 is not spoken yet".to_owned()),
+            Some(IpAddr::V4(source)) => {
+                let advert = self.router.advert(priority);
+                let peers = &self.router.config().unicast_peers;
+                let peers = if peers.is_empty() { vec![wire::GROUP.into()] } else { peers.clone() };
+                let (mut sent, mut errors) = (false, Vec::new());
+                for peer in peers {
+                    let IpAddr::V4(to) = peer else { continue };
+                    // keepalived counts from 1; identification 0 would make the kernel choose.
+                    self.ip_id = self.ip_id.checked_add(1).unwrap_or(1);
+                    let form = self.router.checksum_form(peer);
+                    let datagram = advert.datagram_v4(source, to, form, self.ip_id);
+                    match shell.interfaces.send(&self.model.interface, &datagram, to) {
+                        Ok(()) => sent = true,
+                        Err(error) => errors.push(error),
+                    }
+                }
+                if sent { Ok(()) } else { Err(errors.join(", ")) }
+            }
+        };
+        let input = match result {
+            Ok(()) => Input::AdvertSent { at },
+            Err(error) => Input::AdvertFailed { error },
+        };
+        self.handle(input, clock::now(), shell);
+    }
+
+    fn source(&self, shell: &Shell) -> Option<IpAddr> {
+        let own: Vec<IpAddr> = self.vips.iter().map(|vip| vip.prefix.addr).collect();
+        self.model.source.or_else(|| {
+            let interface = shell.interfaces.get(&self.model.interface)?;
+            interface.primary(&own).map(IpAddr::V4)
+        })
+    }
+
+    fn write_lease(&mut self, state: LeaseState, shell: &mut Shell) {
+        let (Some(lease), Some(slot)) = (&mut shell.lease, self.slot) else { return };
+        if let Err(error) = lease.set(slot, state) {
+            let instance = &self.model.name;
+            tracing::error!(instance, slot = slot.0, ?state, "lease not written: {error:#}");
+        }
+    }
+
+    fn garp(&mut self, repeat: u32, shell: &mut Shell) {
+        let mut sent = 0;
+        // Round after round, as keepalived, so that every VIP is told early.
+        for _ in 0..repeat {
+            for vip in &self.vips {
+                let IpAddr::V4(address) = vip.prefix.addr else { continue };
+                let result = shell
+                    .interfaces
+                    .send_frame(&vip.interface, |mac| arp::gratuitous(mac, address));
+                match result {
+                    Ok(()) => sent += 1,
+                    Err(error) => {
+                        if self.garp_error.as_ref() != Some(&error) {
+                            let (instance, interface) = (&self.model.name, &vip.interface);
+                            tracing::warn!(instance, interface, error, "gratuitous ARP not sent");
+                        }
+                        self.garp_error = Some(error);
+                    }
+                }
+            }
+        }
+        self.router.count_garps(sent);
+    }
+
+    fn notify(&mut self, what: Notify, shell: &mut Shell) {
+        let model = &self.model;
+        let (command, word, state, priority) = match what {
+            Notify::Stop => (&model.notify_stop, "notify_stop", "STOP", Priority::RELEASE),
+            Notify::State(state) => {
+                let (command, word) = match state {
+                    VrrpState::Master => (&model.notify_master, "notify_master"),
+                    VrrpState::Fault => (&model.notify_fault, "notify_fault"),
+                    VrrpState::Backup | VrrpState::Init => (&model.notify_backup, "notify_backup"),
+                };
+                (command, word, state.name(), self.router.effective_priority())
+            }
+        };
+        let mut run = |command: &Command, word: &str, extra_args: Vec<String>| {
+            shell.say(Up::Script(ScriptRun {
+                id: 0,
+                object: format!("vrrp_instance {} {word}", model.name),
+                command: command.clone(),
+                extra_args,
+                timeout: None,
+                queue: Some(format!("vrrp_instance {}", model.name)),
+                reply: false,
+            }));
+        };
+        if let Some(command) = command {
+            run(command, word, vec![]);
+        }
+        if let Some(command) = &model.notify {
+            let words = ["INSTANCE", &model.name, state, &priority.to_string()];
+            run(command, "notify", words.map(str::to_owned).to_vec());
+        }
+    }
+
+    fn publish(&mut self, shell: &mut Shell) {
+        let (state, priority) = (self.router.state(), self.router.effective_priority());
+        if self.published == Some((state, priority)) {
+            return;
+        }
+        if self.published.is_none_or(|(old, _)| old != state) {
+            self.last_transition_ms = clock::unix_ms();
+        }
+        self.published = Some((state, priority));
+        let instance = self.model.name.clone();
+        shell.say(Up::Event(Event::Vrrp { instance, state, priority: priority.0 }));
+    }
+
+    pub fn status(&self, now: Instant, shell: &Shell) -> InstanceStatus {
+        let config = self.router.config();
+        let peer = self.router.peer().filter(|(_, priority)| *priority != Priority::RELEASE);
+        let peer = peer.filter(|_| self.router.state() != VrrpState::Master);
+        let signed_ms = |end: Instant| {
+            let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+            if end >= now { ms(end - now) } else { -ms(now - end) }
+        };
+        InstanceStatus {
+            name: self.model.name.clone(),
+            interface: self.model.interface.clone(),
+            vrid: config.vrid.get(),
+            version: config.version.number(),
+            state: self.router.state(),
+            base_priority: config.priority.0,
+            effective_priority: self.router.effective_priority().0,
+            vips: self.vips.iter().map(|vip| vip.prefix.to_string()).collect(),
+            vips_set: !self.vips.is_empty()
+                && self.vips.iter().all(|vip| {
+                    shell.interfaces.get(&vip.interface).is_some_and(|it| it.has(vip.prefix))
+                }),
+            master: peer.map(|(source, _)| source.to_string()),
+            master_priority: peer.map(|(_, priority)| priority.0),
+            lease_ms: shell.lease.as_ref().and(self.router.lease_end()).map(signed_ms),
+            reason: self.router.reason(),
+            last_transition_ms: self.last_transition_ms,
+            counters: self.router.counters().clone(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Interfaces of this host as the vrrp role needs them: state, source address, sockets.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use tokio::io::unix::AsyncFd;
+
+use super::sys;
+
+use crate::{
+    base::net::{IpPrefix, Mac},
+    io::{
+        link::{AddressInfo, Event, FrameSocket, LinkInfo},
+        vrrp::VrrpSocket,
+    },
+};
+
+/// Datagrams read from one socket before timers get their turn again.
+const READ_BUDGET: usize = 512;
+
+#[derive(Default)]
+pub(super) struct Interface {
+    pub link: Option<LinkInfo>,
+    /// In the kernel's order of appearance.
+    addresses: Vec<AddressInfo>,
+    socket: Option<(u32, AsyncFd<VrrpSocket>)>,
+    frames: Option<(u32, FrameSocket)>,
+}
+
+impl Interface {
+    pub fn up(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.up)
+    }
+
+    /// First primary IPv4 address that is not one of `vips`.
+    pub fn primary(&self, vips: &[IpAddr]) -> Option<Ipv4Addr> {
+        self.addresses
+            .iter()
+            .filter(|it| !it.secondary && !vips.contains(&it.prefix.addr))
+            .find_map(|it| match it.prefix.addr {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            })
+    }
+
+    pub fn has(&self, prefix: IpPrefix) -> bool {
+        self.addresses.iter().any(|it| it.prefix == prefix)
+    }
+
+    fn mac(&self) -> Option<(u32, Mac)> {
+        self.link.as_ref().and_then(|link| Some((link.index, link.mac?)))
+    }
+}
+
+/// Every interface by name.
+#[derive(Default)]
+pub(super) struct Interfaces {
+    by_name: BTreeMap<String, Interface>,
+}
+
+impl Interfaces {
+    pub fn get(&self, name: &str) -> Option<&Interface> {
+        self.by_name.get(name).filter(|it| it.link.is_some())
+    }
+
+    /// Takes a notification; returns the name of the interface that it is about.
+    pub fn notice(&mut self, event: &Event) -> Option<String> {
+        match event {
+            Event::Link(link) => {
+                // A rename leaves the old name without a link.
+                for (name, other) in &mut self.by_name {
+                    if *name != link.name
+                        && other.link.as_ref().is_some_and(|it| it.index == link.index)
+                    {
+                        other.link = None;
+                    }
+                }
+                self.by_name.entry(link.name.clone()).or_default().link = Some(link.clone());
+                Some(link.name.clone())
+            }
+            Event::LinkGone(link) => {
+                self.by_name.remove(&link.name);
+                Some(link.name.clone())
+            }
+            Event::Address(address) => {
+                let (name, interface) = self.by_index(address.index)?;
+                match interface.addresses.iter_mut().find(|it| it.prefix == address.prefix) {
+                    Some(old) => *old = *address,
+                    None => interface.addresses.push(*address),
+                }
+                Some(name)
+            }
+            Event::AddressGone(address) => {
+                let (name, interface) = self.by_index(address.index)?;
+                interface.addresses.retain(|it| it.prefix != address.prefix);
+                Some(name)
+            }
+            Event::Ready | Event::Done { .. } | Event::Failed(_) => None,
+        }
+    }
+
+    fn by_index(&mut self, index: u32) -> Option<(String, &mut Interface)> {
+        self.by_name
+            .iter_mut()
+            .find(|(_, it)| it.link.as_ref().is_some_and(|link| link.index == index))
+            .map(|(name, it)| (name.clone(), it))
+    }
+
+    /// Opens the advert socket of an interface, again when the interface was made anew.
+    ///
+    /// # Errors
+    /// For the log.
+    pub fn open(&mut self, name: &str) -> Result<(), String> {
+        let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
+        let index = interface.link.as_ref().ok_or("no such interface")?.index;
+        if interface.socket.as_ref().is_some_and(|(open, _)| *open == index) {
+            return Ok(());
+        }
+        let socket = VrrpSocket::open(name, index).map_err(|error| error.to_string())?;
+        let socket = sys::advert_socket(socket).map_err(|error| error.to_string())?;
+        interface.socket = Some((index, socket));
+        Ok(())
+    }
+
+    /// Closes the sockets of interfaces that no instance uses.
+    pub fn close_unless(&mut self, used: impl Fn(&str) -> bool) {
+        for (name, interface) in &mut self.by_name {
+            if !used(name) {
+                interface.socket = None;
+            }
+        }
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// For the log.
+    pub fn send(&self, name: &str, datagram: &[u8], to: Ipv4Addr) -> Result<(), String> {
+        let (_, socket) = self
+            .get(name)
+            .and_then(|interface| interface.socket.as_ref())
+            .ok_or_else(|| format!("interface {name} has no socket"))?;
+        socket.get_ref().send(datagram, to).map_err(|error| format!("to {to}: {error}"))
+    }
+
+    /// Sends a frame that `make` builds from the interface's MAC.
+    ///
+    /// # Errors
+    /// For the log.
+    pub fn send_frame(&mut self, name: &str, make: impl Fn(Mac) -> [u8; 42]) -> Result<(), String> {
+        let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
+        let (index, mac) = interface.mac().ok_or("the interface has no Ethernet address")?;
+        if interface.frames.as_ref().is_none_or(|(open, _)| *open != index) {
+            let socket = FrameSocket::open(name).map_err(|error| error.to_string())?;
+            interface.frames = Some((index, socket));
+        }
+        let (_, socket) = interface.frames.as_ref().ok_or("no socket")?;
+        socket.send(&make(mac)).map_err(|error| error.to_string())
+    }
+
+    /// Waits until a socket has something; readiness is cleared, so everything must be read then.
+    pub async fn readable(&self) {
+        std::future::poll_fn(|cx| {
+            let mut ready = false;
+            for (_, socket) in self.by_name.values().filter_map(|it| it.socket.as_ref()) {
+                while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
+                    guard.clear_ready();
+                    ready = true;
+                }
+            }
+            if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Reads what waits in every socket, without asking the reactor: after a stall the datagrams
+    /// are there before the reactor knows. True when a budget ended before the queue.
+    pub fn read(&self, mut take: impl FnMut(&str, &[u8])) -> bool {
+        let mut buffer = [0u8; crate::vrrp::wire::DATAGRAM_LIMIT];
+        let mut more = false;
+        for (name, interface) in &self.by_name {
+            let Some((_, socket)) = &interface.socket else { continue };
+            let mut budget = READ_BUDGET;
+            loop {
+                match socket.get_ref().receive(&mut buffer) {
+                    Ok(Some(len)) => take(name, buffer.get(..len).unwrap_or_default()),
+                    Ok(None) => break,
+                    Err(error) => tracing::debug!(interface = name, %error, "receive"),
+                }
+                budget -= 1;
+                if budget == 0 {
+                    more = true;
+                    break;
+                }
+            }
+        }
+        more
+    }
+}

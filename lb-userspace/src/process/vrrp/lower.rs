@@ -1,0 +1,126 @@
+//! From the configuration's vrrp_instance to what the state machine and the shell need.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    base::net::Vrid,
+    config::model::{self, Authentication, VrrpInstance, VrrpVersion},
+    io::link::Vip,
+    vrrp::{
+        auth::Auth,
+        router::Config,
+        timing::AdvertInterval,
+        track::Tracked,
+        wire::{ADDRESS_LIMIT, Version},
+    },
+};
+
+/// What makes two instances of two configurations the same: it keeps state, timers, counters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Identity {
+    pub interface: String,
+    pub vrid: Vrid,
+    pub ipv4: bool,
+}
+
+pub(super) fn identity(instance: &VrrpInstance) -> Identity {
+    Identity {
+        interface: instance.interface.clone(),
+        vrid: instance.vrid,
+        ipv4: instance.virtual_ipaddress.first().is_none_or(|vip| vip.prefix.addr.is_ipv4()),
+    }
+}
+
+/// VIPs with their interfaces, in configured order.
+pub(super) fn vips(instance: &VrrpInstance) -> Vec<Vip> {
+    instance
+        .virtual_ipaddress
+        .iter()
+        .map(|vip| Vip {
+            interface: vip.dev.clone().unwrap_or_else(|| instance.interface.clone()),
+            prefix: vip.prefix,
+            label: vip.label.clone(),
+            broadcast: vip.broadcast,
+            scope: vip.scope,
+        })
+        .collect()
+}
+
+/// Interfaces whose state the instance follows: its own, those of its VIPs, the tracked ones.
+fn tracked_interfaces(instance: &VrrpInstance) -> Vec<Tracked> {
+    let mut tracked: Vec<Tracked> = instance
+        .track_interfaces
+        .iter()
+        .map(|it| Tracked { name: it.name.clone(), weight: it.weight, reverse: it.reverse })
+        .collect();
+    let own = (!instance.dont_track_primary).then(|| instance.interface.clone());
+    let of_vips = vips(instance)
+        .into_iter()
+        .map(|vip| vip.interface)
+        .filter(|name| *name != instance.interface);
+    let implied: BTreeSet<String> = own.into_iter().chain(of_vips).collect();
+    for name in implied {
+        if !tracked.iter().any(|it| it.name == name) {
+            tracked.push(Tracked { name, weight: 0, reverse: false });
+        }
+    }
+    tracked
+}
+
+/// Lowers one instance.
+///
+/// # Errors
+/// What this version of lbd cannot do, for the log.
+pub(super) fn config(
+    instance: &VrrpInstance,
+    scripts: &std::collections::BTreeMap<String, model::VrrpScript>,
+) -> Result<Config, String> {
+    let version = match instance.version {
+        VrrpVersion::V2 => Version::V2,
+        VrrpVersion::V3 => Version::V3,
+    };
+    let interval = AdvertInterval::from_duration(version, instance.advert_int)
+        .ok_or_else(|| format!("advert_int {:?} is not possible", instance.advert_int))?;
+    let addresses: Vec<_> = instance.virtual_ipaddress.iter().map(|vip| vip.prefix.addr).collect();
+    if addresses.iter().any(|address| address.is_ipv6()) {
+        return Err("virtual_ipaddress over IPv6 is not spoken yet".into());
+    }
+    if instance.unicast_peers.iter().any(|peer| peer.is_ipv6()) {
+        return Err("unicast_peer over IPv6 is not spoken yet".into());
+    }
+    if addresses.len() > ADDRESS_LIMIT {
+        let (limit, count) = (ADDRESS_LIMIT, addresses.len());
+        tracing::warn!(instance = instance.name, limit, count, "more VIPs than an advert carries");
+    }
+    let auth = match (&instance.authentication, version) {
+        (Authentication::Pass(data), Version::V2) => Auth::Pass(*data),
+        (Authentication::None, _) | (_, Version::V3) => Auth::None,
+    };
+    let scripts = instance
+        .track_scripts
+        .iter()
+        .filter_map(|track| {
+            let script = scripts.get(&track.name)?;
+            Some(Tracked {
+                name: track.name.clone(),
+                weight: track.weight.unwrap_or(script.weight),
+                reverse: track.reverse.unwrap_or(script.reverse),
+            })
+        })
+        .collect();
+    Ok(Config {
+        version,
+        vrid: instance.vrid,
+        priority: instance.priority,
+        interval,
+        auth,
+        preempt: !instance.nopreempt,
+        preempt_delay: instance.preempt_delay,
+        addresses: addresses.into_iter().take(ADDRESS_LIMIT).collect(),
+        unicast_peers: instance.unicast_peers.clone(),
+        garp_repeat: instance.garp_master_repeat,
+        garp_delay: instance.garp_master_delay,
+        scripts,
+        interfaces: tracked_interfaces(instance),
+    })
+}

@@ -1,0 +1,497 @@
+//! The vrrp role: elections, VIPs, gratuitous ARP, leases.
+//!
+//! One loop that never waits on anything slow: adverts are read before timers fire (so that a
+//! process that was stopped first hears what was said meanwhile), addresses are changed by the
+//! rtnetlink thread, scripts are run by the watchdog.
+
+mod instance;
+mod interfaces;
+mod lease;
+mod lower;
+mod scripts;
+mod sys;
+mod timer;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+
+use self::{
+    instance::{Instance, Shell},
+    interfaces::Interfaces,
+    lease::LeaseStore,
+    scripts::Scripts,
+    timer::Timer,
+};
+use super::{
+    Link, clock,
+    ipc::{Down, Event, Query, Reply, Role, Up},
+    privileges,
+    record::Recorder,
+};
+use crate::{
+    base::{
+        table::{LeaseSlot, LeaseState},
+        time::Instant,
+    },
+    config::model::Config,
+    io::link,
+    vrrp::{
+        router::Input,
+        wire::{Datagram, Reason},
+    },
+};
+
+/// The kernel has to tell its links within this at the start.
+const LINKS_LIMIT: Duration = Duration::from_secs(5);
+/// When the data plane has not converged by then, an error says so. Still no advert is sent.
+const CONVERGE_LIMIT: Duration = Duration::from_secs(10);
+/// How often an unusable lease map is tried again.
+const LEASE_RETRY: Duration = Duration::from_secs(1);
+/// An orderly stop takes at most this long; what is left then is told.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Messages of the watchdog and of the kernel that are taken before timers get their turn.
+const MESSAGE_BUDGET: usize = 256;
+
+type OpenLease = fn(&Path) -> anyhow::Result<Box<dyn LeaseStore>>;
+
+/// Runs the role until the watchdog says stop or is gone.
+///
+/// # Errors
+/// What a restart may mend; what it will not mend is told by [`Up::Fatal`] first.
+pub async fn run(link: Link) -> anyhow::Result<()> {
+    run_with(link, lease::open).await
+}
+
+async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
+    let (runtime, generation, config) = match link.rx.recv().await {
+        Some(Down::Start { runtime, generation, config }) => (runtime, generation, config),
+        Some(other) => bail!("the first message was not Start but {other:?}"),
+        None => return Ok(()),
+    };
+    let recorder = Recorder::open(runtime.record.as_deref(), Role::Vrrp)?;
+    privileges::limit(Role::Vrrp)?;
+    let shell = Shell {
+        interfaces: Interfaces::default(),
+        links: link::Links::start().context("rtnetlink thread")?,
+        lease: None,
+        recorder,
+        outbox: VecDeque::new(),
+        dropped: 0,
+        next_request: 0,
+        pin_dir: runtime.pin_dir.clone(),
+    };
+    let mut role = VrrpRole::new(shell, open_lease);
+    role.first_links().await?;
+    if let Err(message) = role.check_interfaces(&config) {
+        tracing::error!("{message}");
+        let _ = link.tx.send(Up::Fatal { message: message.clone() }).await;
+        bail!(message);
+    }
+    role.apply(generation, &config);
+    role.serve(&mut link).await
+}
+
+struct VrrpRole {
+    shell: Shell,
+    open_lease: OpenLease,
+    instances: Vec<Instance>,
+    /// Removed by a reload, not yet given back.
+    leaving: Vec<Instance>,
+    scripts: Scripts,
+    /// What the data plane said last.
+    converged: Option<(Vec<(String, LeaseSlot)>, bool)>,
+    lease_retry: Option<Instant>,
+    converge_by: Option<Instant>,
+    stop_by: Option<Instant>,
+    /// Adverts of VRIDs that are not ours, by interface and VRID; at most 255 an interface.
+    foreign: BTreeMap<(String, u8), u64>,
+    /// Datagrams that are no adverts at all, by reason.
+    malformed: BTreeMap<Reason, u64>,
+}
+
+impl VrrpRole {
+    fn new(shell: Shell, open_lease: OpenLease) -> Self {
+        Self {
+            shell,
+            open_lease,
+            instances: vec![],
+            leaving: vec![],
+            scripts: Scripts::default(),
+            converged: None,
+            lease_retry: None,
+            converge_by: Some(clock::now() + CONVERGE_LIMIT),
+            stop_by: None,
+            foreign: BTreeMap::new(),
+            malformed: BTreeMap::new(),
+        }
+    }
+
+    async fn first_links(&mut self) -> anyhow::Result<()> {
+        let shell = &mut self.shell;
+        tokio::time::timeout(LINKS_LIMIT, async {
+            loop {
+                match shell.links.event().await {
+                    Some(link::Event::Ready) => return Ok(()),
+                    Some(link::Event::Failed(error)) => bail!("rtnetlink: {error}"),
+                    Some(event) => drop(shell.interfaces.notice(&event)),
+                    None => bail!("rtnetlink: the thread has ended"),
+                }
+            }
+        })
+        .await
+        .context("the kernel did not tell its interfaces in time")?
+    }
+
+    /// keepalived refuses to start on an interface that does not exist; so do we.
+    fn check_interfaces(&self, config: &Config) -> Result<(), String> {
+        for instance in &config.vrrp_instances {
+            let vips = lower::vips(instance).into_iter().map(|vip| vip.interface);
+            for name in std::iter::once(instance.interface.clone()).chain(vips) {
+                if self.shell.interfaces.get(&name).is_none() {
+                    let instance = &instance.name;
+                    return Err(format!(
+                        "vrrp_instance {instance}: interface {name} does not exist"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a configuration in force. Instances of the same VRID and interface keep what they are.
+    fn apply(&mut self, generation: u64, config: &Arc<Config>) {
+        let now = clock::now();
+        self.scripts.configure(config, now);
+        let mut old: Vec<Instance> = std::mem::take(&mut self.instances);
+        let mut seen = BTreeSet::new();
+        for model in &config.vrrp_instances {
+            let identity = lower::identity(model);
+            let lowered = match lower::config(model, &config.vrrp_scripts) {
+                Ok(lowered) => lowered,
+                Err(error) => {
+                    tracing::error!(instance = model.name, error, "vrrp_instance is not run");
+                    continue;
+                }
+            };
+            if !seen.insert(identity.clone()) {
+                let (instance, vrid) = (&model.name, model.vrid.get());
+                tracing::error!(instance, vrid, "another instance has this VRID: not run");
+                continue;
+            }
+            match old.iter().position(|it| it.identity == identity) {
+                Some(at) => {
+                    let mut instance = old.remove(at);
+                    instance.configure(model.clone(), lowered, now, &mut self.shell);
+                    self.instances.push(instance);
+                }
+                None => {
+                    let mut instance = Instance::new(model.clone(), lowered, now);
+                    instance.look_at_interfaces(now, &mut self.shell);
+                    self.instances.push(instance);
+                }
+            }
+        }
+        for mut instance in old {
+            instance.feed(Input::Stop, now, &mut self.shell);
+            self.leaving.push(instance);
+        }
+        for (name, verdict) in self.scripts.verdicts() {
+            let input = Input::Script { name, verdict };
+            self.feed_all(&input, now);
+        }
+        self.close_unused();
+        self.lend(now);
+        self.shell.say(Up::Ready { generation });
+    }
+
+    fn close_unused(&mut self) {
+        let used: BTreeSet<&str> = self
+            .instances
+            .iter()
+            .chain(&self.leaving)
+            .map(|instance| instance.model.interface.as_str())
+            .collect();
+        self.shell.interfaces.close_unless(|name| used.contains(name));
+    }
+
+    fn feed_all(&mut self, input: &Input, now: Instant) {
+        for instance in &mut self.instances {
+            instance.feed(input.clone(), now, &mut self.shell);
+        }
+    }
+
+    /// Tells instances that the data plane is ready for them, with the lease that a process
+    /// before us may have left running.
+    fn lend(&mut self, now: Instant) {
+        let Some((slots, fenced)) = &self.converged else { return };
+        if *fenced && self.shell.lease.is_none() {
+            match (self.open_lease)(&self.shell.pin_dir) {
+                Ok(lease) => self.shell.lease = Some(lease),
+                Err(error) => {
+                    tracing::error!("lease map cannot be opened, no adverts: {error:#}");
+                    self.lease_retry = Some(now + LEASE_RETRY);
+                    return;
+                }
+            }
+        }
+        self.lease_retry = None;
+        for instance in &mut self.instances {
+            let mut resume = None;
+            if *fenced {
+                let slot = slots.iter().find(|(name, _)| *name == instance.model.name);
+                let Some((name, slot)) = slot else { continue };
+                instance.slot = Some(*slot);
+                match self.shell.lease.as_mut().map(|lease| lease.get(*slot)) {
+                    Some(Ok(LeaseState::Until(end))) => resume = Some(end),
+                    Some(Err(error)) => {
+                        tracing::error!(instance = name, "lease not read: {error:#}");
+                    }
+                    Some(Ok(LeaseState::Standby)) | None => {}
+                }
+            }
+            instance.feed(Input::Converged { resume }, now, &mut self.shell);
+        }
+    }
+
+    // ---- the loop -----------------------------------------------------------------------------
+
+    async fn serve(&mut self, link: &mut Link) -> anyhow::Result<()> {
+        let timer = Timer::new().context("timer")?;
+        let mut more = false;
+        let mut gone = false;
+        loop {
+            timer.arm(self.poll_timeout()).context("timer")?;
+            let idle = !more;
+            tokio::select! {
+                biased;
+                () = std::future::ready(()), if !idle => {}
+                () = self.shell.interfaces.readable() => {}
+                () = timer.fired() => {}
+                event = self.shell.links.event() => match event {
+                    Some(event) => self.link_event(&event)?,
+                    None => bail!("the rtnetlink thread has ended"),
+                },
+                message = link.rx.recv(), if !gone => match message {
+                    Some(message) => self.message(message),
+                    None => {
+                        tracing::error!("the watchdog is gone: VIPs are released");
+                        gone = true;
+                        self.stop();
+                    }
+                },
+                permit = link.tx.reserve(), if !gone && !self.shell.outbox.is_empty() => {
+                    if let (Ok(permit), Some(message)) = (permit, self.shell.outbox.pop_front()) {
+                        permit.send(message);
+                    }
+                }
+            }
+            more = self.read_adverts();
+            for _ in 0..MESSAGE_BUDGET {
+                let Some(event) = self.shell.links.try_event() else { break };
+                self.link_event(&event)?;
+            }
+            for _ in 0..MESSAGE_BUDGET {
+                let Ok(message) = link.rx.try_recv() else { break };
+                self.message(message);
+            }
+            self.handle_timeout(clock::now());
+            if gone {
+                self.shell.outbox.clear();
+            }
+            while let Some(message) = self.shell.outbox.pop_front() {
+                if let Err(error) = link.tx.try_send(message) {
+                    if let tokio::sync::mpsc::error::TrySendError::Full(message) = error {
+                        self.shell.outbox.push_front(message);
+                    }
+                    break;
+                }
+            }
+            if self.is_stopped() {
+                break;
+            }
+        }
+        while let Some(message) = self.shell.outbox.pop_front() {
+            if gone || link.tx.send(message).await.is_err() {
+                break;
+            }
+        }
+        let _ = link.tx.send(Up::Stopped).await;
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let instances = self.instances.iter().chain(&self.leaving);
+        instances
+            .filter_map(Instance::poll_timeout)
+            .chain(self.scripts.poll_timeout().filter(|_| self.stop_by.is_none()))
+            .chain([self.lease_retry, self.converge_by, self.stop_by].into_iter().flatten())
+            .min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for instance in self.instances.iter_mut().chain(&mut self.leaving) {
+            instance.handle_timeout(now, &mut self.shell);
+        }
+        self.leaving.retain(|instance| !instance.stopped);
+        if self.stop_by.is_none() {
+            for run in self.scripts.due(now) {
+                self.shell.say(Up::Script(run));
+            }
+        }
+        if self.lease_retry.is_some_and(|at| at <= now) {
+            self.lend(now);
+        }
+        if self.converge_by.is_some_and(|at| at <= now) {
+            self.converge_by = None;
+            if self.converged.is_none() {
+                let waited = CONVERGE_LIMIT;
+                tracing::error!(?waited, "data plane has not converged: no advert is sent");
+            }
+        }
+    }
+
+    fn is_stopped(&mut self) -> bool {
+        let Some(by) = self.stop_by else { return false };
+        let left: Vec<&str> = self
+            .instances
+            .iter()
+            .chain(&self.leaving)
+            .filter(|instance| !instance.stopped)
+            .map(|instance| instance.model.name.as_str())
+            .collect();
+        if !left.is_empty() && clock::now() >= by {
+            tracing::error!(instances = ?left, "VIPs could not be removed in time");
+            return true;
+        }
+        left.is_empty()
+    }
+
+    fn stop(&mut self) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        let now = clock::now();
+        self.stop_by = Some(now + STOP_LIMIT);
+        self.feed_all(&Input::Stop, now);
+    }
+
+    fn message(&mut self, message: Down) {
+        let now = clock::now();
+        match message {
+            Down::Ping { seq } => self.shell.say(Up::Pong { seq }),
+            Down::Stop => self.stop(),
+            Down::Reload { generation, config } if self.stop_by.is_none() => {
+                if let Err(message) = self.check_interfaces(&config) {
+                    tracing::error!("{message}: the instance waits in FAULT");
+                }
+                self.apply(generation, &config);
+            }
+            Down::Event { event: Event::Converged { leases, fenced, .. }, .. } => {
+                if !fenced && self.converged.is_none() {
+                    tracing::warn!(
+                        "this host cannot fence itself: an old master that hangs keeps answering"
+                    );
+                }
+                self.converge_by = None;
+                self.converged = Some((leases, fenced));
+                if self.stop_by.is_none() {
+                    self.lend(now);
+                }
+            }
+            Down::ScriptDone(done) => {
+                if let Some((name, verdict)) = self.scripts.done(&done) {
+                    self.feed_all(&Input::Script { name, verdict }, now);
+                }
+            }
+            Down::Query { id, query: Query::Status } => {
+                let status = self.instances.iter().map(|it| it.status(now, &self.shell)).collect();
+                self.shell.say(Up::Reply { id, reply: Reply::Vrrp(status) });
+            }
+            Down::Query { id, .. } => {
+                let reply = Reply::Error("vrrp answers status only".into());
+                self.shell.say(Up::Reply { id, reply });
+            }
+            Down::Start { .. } | Down::Reload { .. } | Down::Event { .. } | Down::Answer { .. } => {
+            }
+        }
+    }
+
+    fn link_event(&mut self, event: &link::Event) -> anyhow::Result<()> {
+        let now = clock::now();
+        match event {
+            link::Event::Failed(error) => bail!("rtnetlink: {error}"),
+            link::Event::Done { id, added, errors } => {
+                for instance in self.instances.iter_mut().chain(&mut self.leaving) {
+                    if instance.changed(*id, *added, errors, now, &mut self.shell) {
+                        break;
+                    }
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(name) = self.shell.interfaces.notice(event) else { return Ok(()) };
+        for instance in &mut self.instances {
+            let follows = instance.model.interface == name
+                || lower::vips(&instance.model).iter().any(|vip| vip.interface == name)
+                || instance.model.track_interfaces.iter().any(|it| it.name == name);
+            if !follows {
+                continue;
+            }
+            match event {
+                link::Event::AddressGone(address) => {
+                    instance.address_gone(&name, address.prefix, now, &mut self.shell);
+                    instance.look_at_interfaces(now, &mut self.shell);
+                }
+                _ => instance.look_at_interfaces(now, &mut self.shell),
+            }
+        }
+        Ok(())
+    }
+
+    /// True when adverts are left for the next turn.
+    fn read_adverts(&mut self) -> bool {
+        let mut received: Vec<(String, Vec<u8>)> = Vec::new();
+        let more = self
+            .shell
+            .interfaces
+            .read(|name, bytes| received.push((name.to_owned(), bytes.to_vec())));
+        let now = clock::now();
+        for (interface, bytes) in received {
+            self.datagram(&interface, bytes, now);
+        }
+        more
+    }
+
+    fn datagram(&mut self, interface: &str, bytes: Vec<u8>, now: Instant) {
+        let vrid = match Datagram::parse(&bytes) {
+            Ok(datagram) => datagram.vrid().unwrap_or(0),
+            Err(reason) => {
+                let count = self.malformed.entry(reason).or_default();
+                *count += 1;
+                if *count == 1 {
+                    tracing::warn!(interface, %reason, "datagram is no VRRP advert");
+                }
+                return;
+            }
+        };
+        let instance = self.instances.iter_mut().find(|instance| {
+            instance.identity.interface == interface && instance.identity.vrid.get() == vrid
+        });
+        if let Some(instance) = instance {
+            instance.feed(Input::Datagram(bytes), now, &mut self.shell);
+            return;
+        }
+        let count = self.foreign.entry((interface.to_owned(), vrid)).or_default();
+        *count += 1;
+        if *count == 1 {
+            tracing::info!(interface, vrid, "adverts of a VRID that is not ours");
+        }
+    }
+}

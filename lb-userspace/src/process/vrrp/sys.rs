@@ -1,0 +1,22 @@
+//! Registration of descriptors with the reactor, which tokio marks unsafe.
+#![allow(unsafe_code, reason = "AsyncFd::register has no safe form that is not deprecated")]
+
+use std::{io, os::fd::OwnedFd};
+
+use tokio::io::unix::AsyncFd;
+
+use crate::io::vrrp::VrrpSocket;
+
+/// An advert socket.
+pub(super) fn advert_socket(socket: VrrpSocket) -> io::Result<AsyncFd<VrrpSocket>> {
+    // SAFETY: the socket owns its descriptor, returns the same one always, and closes it only when
+    // it is dropped, which the `AsyncFd` that owns it now does after deregistering.
+    unsafe { AsyncFd::register(socket) }.map_err(Into::into)
+}
+
+/// A timer's descriptor.
+pub(super) fn timer(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` owns its descriptor and closes it only when it is dropped, which the
+    // `AsyncFd` that owns it now does after deregistering.
+    unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)
+}
