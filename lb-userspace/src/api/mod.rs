@@ -1,1 +1,13 @@
-//! (folder being built)
+//! L2: what operators and monitoring talk to: the control socket, /metrics, the status page.
+
+pub mod asker;
+pub mod client;
+pub mod http;
+pub mod metrics;
+pub mod page;
+pub mod protocol;
+pub mod render;
+pub mod server;
+
+/// Name of the control socket in the run directory.
+pub const SOCKET_NAME: &str = "lbd.sock";

@@ -2,6 +2,7 @@
 
 pub mod core;
 pub mod net;
+pub mod query;
 pub mod status;
 pub mod table;
 pub mod text;

@@ -103,8 +103,11 @@ pub struct CheckerStatus {
     pub last_us: u64,
     pub probes: u64,
     pub failures: u64,
-    /// Histogram of probe durations: upper bound in microseconds → count.
+    /// Histogram of probe durations: upper bound in microseconds → probes in that bucket alone
+    /// (not cumulative); `u64::MAX` is the unbounded one.
     pub latency_us: BTreeMap<u64, u64>,
+    /// Sum of all probe durations in the histogram, microseconds.
+    pub latency_total_us: u64,
 }
 
 /// A real server in the checker's eyes.
@@ -218,6 +221,18 @@ pub struct ProcessStatus {
     pub last_exit: Option<String>,
 }
 
+/// Scripts that the watchdog ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptCounters {
+    pub started: u64,
+    /// Checks refused because too many were waiting.
+    pub refused: u64,
+    /// Notifications dropped because their queue was full.
+    pub displaced: u64,
+    /// exit_0, exit_other, signal, timed_out, not_started → how often.
+    pub outcomes: BTreeMap<String, u64>,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -227,6 +242,12 @@ pub struct Status {
     pub config_generation: u64,
     /// The last reload that was refused, with its diagnostics.
     pub last_reload_error: Option<String>,
+    /// Reloads refused since the start.
+    pub reload_failures: u64,
+    /// What an operator should know beside the rest: a role that did not answer, a metrics port
+    /// that is taken.
+    pub problems: Vec<String>,
+    pub scripts: ScriptCounters,
     pub processes: Vec<ProcessStatus>,
     pub vrrp: Vec<InstanceStatus>,
     pub servers: Vec<ServerHealth>,

@@ -1,1 +1,149 @@
-fn main() {}
+//! The operator's tool: asks a running lbd through its control socket.
+
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use lb_userspace::{
+    api::{
+        SOCKET_NAME,
+        client::{self, AskError},
+        render,
+    },
+    base::{
+        net::VirtualServerKey,
+        query::{Query, Reply},
+    },
+    process::cli,
+};
+
+/// lbd said no, or something failed.
+const EXIT_ERROR: u8 = 1;
+/// lbd is not running.
+const EXIT_NOT_RUNNING: u8 = 3;
+
+/// Asks and steers a running lbd
+#[derive(Debug, Parser)]
+#[command(name = "lbctl", version, max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Control socket [default: /run/lbd/lbd.sock, or /run/lbd-NAME/lbd.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Name that lbd was started with (--instance)
+    #[arg(long, global = true, value_name = "NAME", value_parser = cli::instance_name)]
+    instance: Option<String>,
+    /// Answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Who is master and why, servers and their health, processes
+    Status,
+    /// Connections in the flow table
+    Flows {
+        /// At most so many
+        #[arg(long, default_value_t = 1000)]
+        limit: u32,
+    },
+    /// No new connections for a real server; established ones stay
+    Drain {
+        /// ADDRESS:PORT
+        real_server: SocketAddr,
+        /// Only in this virtual server, as in tcp/192.0.2.10:3306 [default: in all]
+        #[arg(long, value_name = "VS")]
+        virtual_server: Option<VirtualServerKey>,
+    },
+    /// Undoes drain
+    Enable {
+        /// ADDRESS:PORT
+        real_server: SocketAddr,
+        /// Only in this virtual server [default: in all]
+        #[arg(long, value_name = "VS")]
+        virtual_server: Option<VirtualServerKey>,
+    },
+    /// Read the configuration again, as SIGHUP does, and wait until it is in force
+    Reload,
+    /// What a word of the configuration means, where a connection goes (CLIENT:PORT VIP:PORT),
+    /// or what a virtual server stands for
+    Explain {
+        #[arg(required = true)]
+        what: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let socket = args
+        .socket
+        .clone()
+        .unwrap_or_else(|| cli::run_dir(args.instance.as_deref(), None).join(SOCKET_NAME));
+    let query = match args.command {
+        Command::Status => Query::Status,
+        Command::Flows { limit } => Query::Flows { limit },
+        Command::Drain { real_server, virtual_server } => {
+            Query::Drain { virtual_server, real_server }
+        }
+        Command::Enable { real_server, virtual_server } => {
+            Query::Enable { virtual_server, real_server }
+        }
+        Command::Reload => Query::Reload,
+        Command::Explain { what } => Query::Explain { what: what.join(" ") },
+    };
+    match client::ask(&socket, &query) {
+        Ok(reply) => show(&reply, args.json),
+        Err(error) => {
+            fail(&error.to_string(), args.json);
+            ExitCode::from(match error {
+                AskError::NotRunning { .. } => EXIT_NOT_RUNNING,
+                _ => EXIT_ERROR,
+            })
+        }
+    }
+}
+
+/// Prints an answer; a closed pipe (`lbctl status | head`) is no failure.
+fn show(reply: &Reply, json: bool) -> ExitCode {
+    if let Reply::Error(why) = reply {
+        fail(why, json);
+        return ExitCode::from(EXIT_ERROR);
+    }
+    let text = if json { as_json(reply) } else { as_text(reply) };
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(why: &str, json: bool) {
+    if json {
+        let _ = writeln!(std::io::stdout(), "{}", serde_json::json!({ "error": why }));
+    } else {
+        let _ = writeln!(std::io::stderr(), "lbctl: {why}");
+    }
+}
+
+fn as_text(reply: &Reply) -> String {
+    match reply {
+        Reply::Status(status) => render::status(status),
+        Reply::Flows(flows) => render::flows(flows),
+        Reply::Text(text) | Reply::Done(text) => format!("{}\n", text.trim_end()),
+        // Not answers to anything lbctl asks.
+        other => as_json(other),
+    }
+}
+
+/// The bare value, without the envelope of the protocol.
+fn as_json(reply: &Reply) -> String {
+    let value = match reply {
+        Reply::Status(status) => serde_json::to_value(status),
+        Reply::Flows(flows) => serde_json::to_value(flows),
+        Reply::Text(text) => Ok(serde_json::json!({ "text": text })),
+        Reply::Done(text) => Ok(serde_json::json!({ "done": text })),
+        other => serde_json::to_value(other),
+    };
+    match value.and_then(|value| serde_json::to_string_pretty(&value)) {
+        Ok(text) => text + "\n",
+        Err(error) => format!("{}\n", serde_json::json!({ "error": error.to_string() })),
+    }
+}

@@ -1,1 +1,185 @@
-fn main() {}
+//! The daemon: `lbd` is the watchdog, `lbd role NAME` one of its roles.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use lb_userspace::process::{
+    api, checker, child,
+    cli::{self, Args, Engine, RoleArgs},
+    config_file, daemon,
+    ipc::{Role, Runtime},
+    logging::{self, Logging},
+    pidfile::{LockError, PidFile},
+    privileges,
+    watchdog::{self, children::Spawner},
+};
+
+/// keepalived's exit codes (reference/keepalived.md §1).
+const EXIT_FATAL: u8 = 1;
+const EXIT_NO_PERMISSION: u8 = 4;
+
+/// keepalived's name, under which scripts in the wild look for it.
+const KEEPALIVED: &str = "keepalived";
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|word| word == "role") {
+        return role(RoleArgs::parse_from(&args[1..]));
+    }
+    let args = cli::normalise(args);
+    ExitCode::from(daemon_main(&args))
+}
+
+/// One of the roles.
+fn role(args: RoleArgs) -> ExitCode {
+    let bootstrap = child::Bootstrap {
+        process_name: args.process_name,
+        log: Logging { console: args.log_console, detail: args.log_detail },
+        run_dir: args.run_dir,
+    };
+    match args.role {
+        Role::Api => child::run(Role::Api, &bootstrap, api::run),
+        Role::Checker => child::run(Role::Checker, &bootstrap, checker::run),
+        other => {
+            eprintln!("lbd: role {} is not built in", other.name());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The watchdog, from its arguments to its exit code.
+fn daemon_main(words: &[OsString]) -> u8 {
+    let args = Args::parse_from(words);
+    let path = args.config.clone().unwrap_or_else(config_file::default_path);
+    let path = std::path::absolute(&path).unwrap_or(path);
+    if let Some(log) = &args.config_test {
+        return config_test(&path, log.as_deref());
+    }
+    if args.engine == Engine::Ipvs {
+        eprintln!("lbd: --engine ipvs: not yet; xdp is the engine of this version");
+        return EXIT_FATAL;
+    }
+    let loaded = config_file::load(&path);
+    let findings = loaded.outcome.render();
+    let code = loaded.start_code();
+    if !args.background {
+        eprint!("{findings}");
+    }
+    let Some(config) = loaded.outcome.config else {
+        eprintln!("lbd: not started: the configuration cannot be run");
+        return code;
+    };
+    let missing = privileges::missing();
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        eprintln!("lbd: not permitted: needs root or {}", names.join(", "));
+        return EXIT_NO_PERMISSION;
+    }
+    if !args.dont_fork && !args.background {
+        return daemon::into_background(words).unwrap_or_else(|error| {
+            eprintln!("lbd: not started in the background: {error}");
+            EXIT_FATAL
+        });
+    }
+    match start(words, args, path, config) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lbd: {error:#}");
+            EXIT_FATAL
+        }
+    }
+}
+
+fn start(
+    words: &[OsString],
+    args: Args,
+    path: PathBuf,
+    config: lb_userspace::config::model::Config,
+) -> anyhow::Result<u8> {
+    let starter = if args.background {
+        Some(daemon::Starter::take().context("background start")?)
+    } else {
+        None
+    };
+    let run_dir = cli::run_dir(args.instance.as_deref(), args.run_dir.clone());
+    let run_dir = std::path::absolute(&run_dir).unwrap_or(run_dir);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&run_dir)
+        .with_context(|| format!("run directory {}", run_dir.display()))?;
+    let lock = match PidFile::acquire(&run_dir.join("lbd.pid")) {
+        Err(LockError::Held { pid, .. }) => anyhow::bail!(
+            "this instance is running already: pid {pid}, run directory {}; \
+             another one on this host needs --instance NAME",
+            run_dir.display()
+        ),
+        other => other?,
+    };
+    let log = Logging { console: args.dont_fork || args.log_console, detail: args.log_detail };
+    logging::init(log);
+    for option in args.ignored() {
+        tracing::warn!(option, "keepalived's option has no effect");
+    }
+    let process_name = process_name(words.first(), config.global.process_name.as_deref());
+    child::set_process_name(process_name.as_deref().unwrap_or(child::DEFAULT_NAME));
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let runtime = Runtime {
+        pin_dir: cli::pin_dir(args.instance.as_deref()),
+        instance: args.instance,
+        run_dir: run_dir.clone(),
+        config_file: path,
+        engine: args.engine.into(),
+        record: args.record.map(absolute),
+        vrrp: !args.check,
+        checker: !args.vrrp,
+    };
+    let spawner =
+        Spawner { executable: PathBuf::from("/proc/self/exe"), process_name, log, run_dir };
+    let pid_file = args.pid.map(absolute);
+    std::env::set_current_dir("/").context("chdir /")?;
+    privileges::limit_watchdog()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %runtime.config_file.display(),
+        run_dir = %runtime.run_dir.display(),
+        "lbd starts"
+    );
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("tokio runtime")?;
+    let start = watchdog::Start { runtime, config, spawner, pid_file, lock, starter };
+    tokio.block_on(watchdog::run(start))
+}
+
+/// The name to show, when it is not simply lbd's: `process_name`, or keepalived's when lbd was
+/// called by it.
+fn process_name(called: Option<&OsString>, configured: Option<&str>) -> Option<String> {
+    let called_keepalived =
+        called.and_then(|word| Path::new(word).file_name()).is_some_and(|base| base == KEEPALIVED);
+    configured.map(str::to_owned).or_else(|| called_keepalived.then(|| KEEPALIVED.to_owned()))
+}
+
+/// `-t`: findings to stderr or to a file; keepalived's exit code.
+fn config_test(path: &Path, log: Option<&Path>) -> u8 {
+    let loaded = config_file::load(path);
+    let findings = loaded.outcome.render();
+    match log {
+        None => eprint!("{findings}"),
+        Some(file) => {
+            if let Err(error) = fs::write(file, &findings) {
+                eprintln!("lbd: {}: {error}", file.display());
+                return EXIT_FATAL;
+            }
+        }
+    }
+    loaded.test_code()
+}

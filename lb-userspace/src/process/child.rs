@@ -16,6 +16,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -31,10 +32,14 @@ use super::{
     Link, codec,
     ipc::{Down, Role, Up},
     logging::{self, Logging},
+    pidfile::{self, PidFile},
 };
 
 /// Time for the last messages (`Stopped`, script requests) to reach the watchdog.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// Name of every process of lbd that was given no other.
+pub const DEFAULT_NAME: &str = "lbd";
 
 /// Longest name that the kernel keeps (TASK_COMM_LEN − 1, prctl(2)).
 const COMM_LIMIT: usize = 15;
@@ -49,18 +54,29 @@ pub fn set_process_name(name: &str) {
     }
 }
 
-/// Runs a role to its end: standard input is the pipe to the watchdog, `role_main` the role.
+/// What a role's process is told on its command line, beside the role.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// For `ps` and `pkill`, when the watchdog has a name to pass on.
+    pub process_name: Option<String>,
+    pub log: Logging,
+    /// Holds the role's pid file.
+    pub run_dir: PathBuf,
+}
+
+/// Runs a role to its end: standard input is the pipe to the watchdog, `role_main` the role. The
+/// role begins when the one before it (of a watchdog that was killed) has ended: two vrrp
+/// processes would fight over the VIPs.
 ///
 /// Exit code 0 after an orderly end, 1 after an error (logged), 2 when not started by lbd.
-pub fn run<F, Fut>(role: Role, process_name: Option<&str>, log: Logging, role_main: F) -> ExitCode
+pub fn run<F, Fut>(role: Role, bootstrap: &Bootstrap, role_main: F) -> ExitCode
 where
     F: FnOnce(Link) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    logging::init(log);
-    if let Some(name) = process_name {
-        set_process_name(name);
-    }
+    logging::init(bootstrap.log);
+    // Always, because the executable is started through /proc/self/exe and would be named so.
+    set_process_name(bootstrap.process_name.as_deref().unwrap_or(DEFAULT_NAME));
     let stream = match take_pipe() {
         Ok(stream) => stream,
         Err(error) => {
@@ -75,7 +91,8 @@ where
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(stream, role_main)) {
+    let pid_file = pidfile::role_path(&bootstrap.run_dir, role.name());
+    match runtime.block_on(serve(stream, &pid_file, role_main)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(role = role.name(), "role ends: {error:#}");
@@ -84,12 +101,14 @@ where
     }
 }
 
-async fn serve<F, Fut>(stream: StdUnixStream, role_main: F) -> anyhow::Result<()>
+async fn serve<F, Fut>(stream: StdUnixStream, pid_file: &Path, role_main: F) -> anyhow::Result<()>
 where
     F: FnOnce(Link) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let _ignored = ignore_signals()?;
+    // Not removed at the end: the role may have left root by then; the watchdog tidies up.
+    let _held = PidFile::succeed(pid_file).await?;
     stream.set_nonblocking(true).context("pipe to the watchdog")?;
     let stream = UnixStream::from_std(stream).context("pipe to the watchdog")?;
     let connection = codec::connect::<Down, Up>(stream);

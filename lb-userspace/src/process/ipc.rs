@@ -7,13 +7,11 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::base::query::{Query, Reply};
 use crate::{
     base::{
         net::VirtualServerKey,
-        status::{
-            FlowStatus, ForwarderStatus, Health, InstanceStatus, QuorumStatus, ServerHealth,
-            Status, VrrpState,
-        },
+        status::{Health, VrrpState},
         table::LeaseSlot,
         time::Instant,
     },
@@ -98,8 +96,12 @@ pub enum Down {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Up {
     /// The configuration of this generation is in force.
-    Ready { generation: u64 },
-    Pong { seq: u64 },
+    Ready {
+        generation: u64,
+    },
+    Pong {
+        seq: u64,
+    },
     /// Orderly end reached.
     Stopped,
     /// For the other children.
@@ -107,12 +109,20 @@ pub enum Up {
     /// Run a script; answered by [`Down::ScriptDone`] if `reply` is set.
     Script(ScriptRun),
     /// Answer to [`Down::Query`].
-    Reply { id: u64, reply: Reply },
+    Reply {
+        id: u64,
+        reply: Reply,
+    },
     /// The api role's question, for the watchdog or, through it, for other roles.
-    Ask { id: u64, query: Query },
+    Ask {
+        id: u64,
+        query: Query,
+    },
     /// The child cannot go on for a reason that a restart will not mend (no permission, no XDP);
     /// the watchdog logs it, stops the rest in order and exits non-zero.
-    Fatal { message: String },
+    Fatal {
+        message: String,
+    },
 }
 
 /// Facts that roles publish. The watchdog keeps the last one of each key and replays them to a
@@ -176,35 +186,6 @@ pub enum ScriptOutcome {
     TimedOut,
     /// Missing, not executable, unknown user: never started.
     NotStarted(String),
-}
-
-/// Questions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Query {
-    Status,
-    Flows { limit: u32 },
-    /// No new connections for a real server, in one or all (`None`) virtual servers.
-    Drain { virtual_server: Option<VirtualServerKey>, real_server: SocketAddr },
-    /// Undoes drain.
-    Enable { virtual_server: Option<VirtualServerKey>, real_server: SocketAddr },
-    /// What would happen to a connection, or what a virtual server stands for.
-    Explain { what: String },
-    /// Read the configuration again.
-    Reload,
-}
-
-/// Answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Reply {
-    Status(Box<Status>),
-    Vrrp(Vec<InstanceStatus>),
-    Checker { servers: Vec<ServerHealth>, quorum: Vec<QuorumStatus> },
-    Forwarder(Box<ForwarderStatus>),
-    Flows(Vec<FlowStatus>),
-    /// Lines for a person.
-    Text(String),
-    Done(String),
-    Error(String),
 }
 
 /// Silence after which a child is killed and restarted.

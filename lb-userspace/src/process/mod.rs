@@ -1,11 +1,16 @@
 //! L3: the watchdog and its four roles. The only folder that sees L1 and L2 together.
 
+pub mod api;
 pub mod checker;
 pub mod child;
+pub mod cli;
 pub mod clock;
 pub mod codec;
+pub mod config_file;
+pub mod daemon;
 pub mod ipc;
 pub mod logging;
+pub mod pidfile;
 pub mod privileges;
 pub mod record;
 pub mod scripts;

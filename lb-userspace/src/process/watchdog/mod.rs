@@ -1,3 +1,658 @@
-//! The watchdog.
+//! The watchdog: starts the roles, keeps them alive, carries their messages, reads the
+//! configuration, runs scripts, ends everything in order.
+//!
+//! This file is the loop; what it decides is in pure modules beside it ([`supervise`], [`asks`],
+//! [`reload`], [`values`], and [`super::scripts::queue`]). The loop never waits for one child: a
+//! message that does not fit into a child's queue gets that child killed and restarted, and the
+//! restart brings it up to date from last values.
+
+pub mod asks;
+pub mod children;
+mod notify;
+pub mod reload;
 pub mod supervise;
 pub mod values;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use self::{
+    asks::{Asks, Resolved},
+    children::{Attended, Spawner},
+    reload::Reloads,
+    supervise::{Effect, Input, Supervisor},
+    values::LastValues,
+};
+use super::{
+    clock, config_file, daemon,
+    ipc::{Down, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
+    pidfile::{self, PidFile},
+    scripts::{self, Scripts, queue::Owner},
+};
+use crate::{
+    base::{
+        core::Core as _,
+        net::VirtualServerKey,
+        status::{ScriptCounters, Status},
+        time::Instant,
+    },
+    config::model::Config,
+};
+
+/// Time that notify scripts have to end after every role has ended (keepalived's
+/// `child_wait_time`); then they get SIGTERM, and SIGKILL two seconds later.
+pub const SCRIPTS_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Signals that keepalived writes files at (data, statistics, JSON, clear). They would end a
+/// process that does not know them.
+const DUMP_SIGNALS: [i32; 4] = [10, 12, 36, 63];
+
+/// What the watchdog is started with.
+#[derive(Debug)]
+pub struct Start {
+    pub runtime: Runtime,
+    pub config: Config,
+    pub spawner: Spawner,
+    /// `-p`.
+    pub pid_file: Option<PathBuf>,
+    /// Held for the whole life.
+    pub lock: PidFile,
+    /// Who waits for readiness in the foreground.
+    pub starter: Option<daemon::Starter>,
+}
+
+/// What happens to the watchdog's loop.
+#[derive(Debug)]
+pub enum Happening {
+    /// A child said something.
+    Said { role: Role, pid: u32, up: Up },
+    /// A child's pipe is gone, the child is not.
+    PipeLost { role: Role, pid: u32, why: String },
+    /// A child was reaped, after all it said.
+    Exited { role: Role, pid: u32, how: String },
+    /// A reading of the configuration ended.
+    Read(Box<config_file::Loaded>),
+}
+
+/// A drain that the operator asked for: virtual server (`None`: all) and real server.
+type Drained = (Option<VirtualServerKey>, SocketAddr);
+
+struct Watchdog {
+    runtime: Runtime,
+    config: Arc<Config>,
+    generation: u64,
+    last_reload_error: Option<String>,
+    reload_failures: u64,
+    core: Supervisor,
+    spawner: Spawner,
+    children: BTreeMap<Role, Attended>,
+    values: LastValues,
+    asks: Asks,
+    reloads: Reloads,
+    scripts: Scripts,
+    /// Replayed to a restarted forwarder; lost with the watchdog.
+    drained: BTreeSet<Drained>,
+    happenings: mpsc::Sender<Happening>,
+    starter: Option<daemon::Starter>,
+    /// Exit code, once every role has ended.
+    finished: Option<u8>,
+    /// When scripts are given up after that.
+    scripts_deadline: Option<Instant>,
+    service_watchdog: Option<(Duration, Instant)>,
+}
+
+/// Runs lbd to its end; the exit code.
+///
+/// # Errors
+/// When it cannot even begin (no signal handlers, no run directory).
+pub async fn run(start: Start) -> anyhow::Result<u8> {
+    let mut signals = Signals::new()?;
+    if let Some(path) = &start.pid_file {
+        pidfile::write_plain(path).context("pid file")?;
+    }
+    let (happenings, mut happened) = mpsc::channel(QUEUE_LIMIT);
+    let (scripts, mut script_ends) = Scripts::new();
+    let now = clock::now();
+    let mut roles = vec![Role::Forwarder];
+    if start.runtime.vrrp {
+        roles.push(Role::Vrrp);
+    }
+    if start.runtime.checker {
+        roles.push(Role::Checker);
+    }
+    roles.push(Role::Api);
+    let run_dir = start.runtime.run_dir.clone();
+    let mut watchdog = Watchdog {
+        core: Supervisor::new(&roles, now),
+        config: Arc::new(start.config),
+        runtime: start.runtime,
+        generation: 1,
+        last_reload_error: None,
+        reload_failures: 0,
+        spawner: start.spawner,
+        children: BTreeMap::new(),
+        values: LastValues::default(),
+        asks: Asks::default(),
+        reloads: Reloads::default(),
+        scripts,
+        drained: BTreeSet::new(),
+        happenings,
+        starter: start.starter,
+        finished: None,
+        scripts_deadline: None,
+        service_watchdog: sd_notify::watchdog_enabled().map(|limit| (limit / 2, now)),
+    };
+    watchdog.scripts.configure(&watchdog.config.global);
+    watchdog.perform(now);
+    let code = loop {
+        if let Some(code) = watchdog.is_over() {
+            break code;
+        }
+        let wait = watchdog.next_deadline().saturating_since(clock::now());
+        tokio::select! {
+            Some(happening) = happened.recv() => watchdog.happening(happening),
+            Some(end) = script_ends.recv() => {
+                if let Some(answer) = watchdog.scripts.ended(end) {
+                    watchdog.answer_script(answer);
+                }
+            }
+            asked = signals.next() => watchdog.signal(asked),
+            () = tokio::time::sleep(wait) => {}
+        }
+        watchdog.time(clock::now());
+    };
+    tidy_up(&run_dir, start.pid_file, start.lock);
+    tracing::info!(code, "lbd ends");
+    Ok(code)
+}
+
+/// Removes what lbd put into the run directory, and the directory if nothing else is there.
+fn tidy_up(run_dir: &std::path::Path, pid_file: Option<PathBuf>, lock: PidFile) {
+    for role in [Role::Vrrp, Role::Checker, Role::Forwarder, Role::Api] {
+        let _ = fs::remove_file(pidfile::role_path(run_dir, role.name())); // may not exist
+    }
+    let _ = fs::remove_file(run_dir.join(crate::api::SOCKET_NAME)); // the api role may have
+    if let Some(path) = pid_file {
+        let _ = fs::remove_file(path); // somebody may have tidied up before us
+    }
+    lock.remove();
+    let _ = fs::remove_dir(run_dir); // stays when others keep files there
+}
+
+impl Watchdog {
+    fn is_over(&mut self) -> Option<u8> {
+        let code = self.finished?;
+        let now = clock::now();
+        if self.scripts.is_idle() {
+            return Some(code);
+        }
+        match self.scripts_deadline {
+            None => {
+                self.scripts_deadline = Some(now + SCRIPTS_STOP_LIMIT);
+                None
+            }
+            Some(deadline) if now < deadline => None,
+            Some(deadline) if now < deadline + scripts::run::KILL_DELAY * 2 => {
+                self.scripts.abandon();
+                None
+            }
+            Some(_) => Some(code),
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let after_abandon = |deadline: Instant| {
+            if clock::now() < deadline { deadline } else { deadline + scripts::run::KILL_DELAY * 2 }
+        };
+        [
+            self.core.poll_timeout(),
+            self.asks.next_deadline(),
+            self.reloads.next_deadline(),
+            self.scripts_deadline.map(after_abandon),
+            self.service_watchdog.map(|(_, due)| due),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        // Nothing runs any more but scripts, whose ends wake the loop.
+        .unwrap_or_else(|| clock::now() + Duration::from_secs(1))
+    }
+
+    /// Everything that is due.
+    fn time(&mut self, now: Instant) {
+        self.core.handle_timeout(now);
+        for resolved in self.asks.expire(now) {
+            self.resolved(resolved, now);
+        }
+        if let Some((every, due)) = &mut self.service_watchdog
+            && now >= *due
+        {
+            *due = now + *every;
+            notify::alive();
+        }
+        self.perform(now);
+        self.settle_reloads(now);
+    }
+
+    fn signal(&mut self, asked: Asked) {
+        let now = clock::now();
+        match asked {
+            Asked::Stop(name) => {
+                self.core.handle(Input::Stop { why: name.to_owned(), code: 0 }, now);
+            }
+            Asked::Reload => {
+                tracing::info!("reload (SIGHUP)");
+                self.request_reload(None);
+            }
+            Asked::Dump(number) => tracing::warn!(
+                signal = number,
+                "keepalived's dump files are not written yet; see `lbctl status --json`, /metrics"
+            ),
+        }
+        self.perform(now);
+    }
+
+    fn happening(&mut self, happening: Happening) {
+        let now = clock::now();
+        match happening {
+            Happening::Said { role, pid, up } => self.said(role, pid, up, now),
+            Happening::PipeLost { role, pid, why } => {
+                self.core.handle(Input::PipeLost { role, pid, why }, now);
+            }
+            Happening::Exited { role, pid, how } => {
+                if self.core.stopping() {
+                    tracing::info!(role = role.name(), pid, how, "role ended");
+                } else {
+                    tracing::warn!(role = role.name(), pid, how, "role ended, it is restarted");
+                }
+                self.children.remove(&role);
+                self.scripts.owner_gone(Owner { role, pid });
+                for resolved in self.asks.role_gone(role) {
+                    self.resolved(resolved, now);
+                }
+                if role == Role::Api {
+                    self.reloads.forget_waiters();
+                }
+                self.core.handle(Input::Exited { role, pid, how }, now);
+            }
+            Happening::Read(loaded) => self.loaded(*loaded, now),
+        }
+        self.perform(now);
+    }
+
+    /// Performs what the core wants, until it wants nothing more.
+    fn perform(&mut self, now: Instant) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Spawn { role } => self.spawn(role, now),
+                Effect::Kill { role, why } => {
+                    tracing::error!(role = role.name(), why, "role is killed");
+                    if let Some(child) = self.children.get(&role) {
+                        child.kill();
+                    }
+                }
+                Effect::Ping { role, seq } => self.send(role, Down::Ping { seq }, now),
+                Effect::SendStop { role } => self.send(role, Down::Stop, now),
+                Effect::AllReady => {
+                    tracing::info!(generation = self.generation, "every role is ready");
+                    notify::ready("every role is ready");
+                    if let Some(starter) = self.starter.take() {
+                        starter.ready();
+                    }
+                }
+                Effect::Stopping { why, code } => {
+                    if code == 0 {
+                        tracing::info!(why, "lbd stops");
+                    } else {
+                        tracing::error!(why, "lbd stops, it cannot go on");
+                    }
+                    notify::stopping();
+                }
+                Effect::Finished { code } => self.finished = Some(code),
+            }
+        }
+    }
+
+    fn spawn(&mut self, role: Role, now: Instant) {
+        match self.spawner.spawn(role, self.happenings.clone()) {
+            Ok(child) => {
+                let pid = child.pid;
+                tracing::info!(role = role.name(), pid, "role started");
+                self.children.insert(role, child);
+                self.core.handle(Input::Spawned { role, pid }, now);
+                let start = Down::Start {
+                    runtime: self.runtime.clone(),
+                    generation: self.generation,
+                    config: Arc::clone(&self.config),
+                };
+                self.send(role, start, now);
+                let replay: Vec<_> = self.values.replay().collect();
+                for (from, event) in replay {
+                    self.send(role, Down::Event { from, event }, now);
+                }
+                if role == Role::Forwarder {
+                    self.replay_drains(now);
+                }
+            }
+            Err(error) => {
+                tracing::error!(role = role.name(), %error, "role not started");
+                self.core.handle(Input::SpawnFailed { role, error: error.to_string() }, now);
+            }
+        }
+    }
+
+    fn replay_drains(&mut self, now: Instant) {
+        for (virtual_server, real_server) in self.drained.clone() {
+            let query = Query::Drain { virtual_server, real_server };
+            if let Some(id) = self.asks.single(None, Role::Forwarder, query.clone(), now) {
+                self.send(Role::Forwarder, Down::Query { id, query }, now);
+            }
+        }
+    }
+
+    /// Sends without waiting; see the module's words about full queues.
+    fn send(&mut self, role: Role, message: Down, now: Instant) {
+        let Some(child) = self.children.get(&role) else { return };
+        match child.tx.try_send(message) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                let pid = child.pid;
+                self.core.handle(Input::QueueFull { role, pid }, now);
+            }
+            // Its end is on the way to us.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+
+    fn broadcast(&mut self, except: Option<Role>, message: &Down, now: Instant) {
+        let roles: Vec<Role> = self.children.keys().copied().collect();
+        for role in roles.into_iter().filter(|role| Some(*role) != except) {
+            self.send(role, message.clone(), now);
+        }
+    }
+
+    fn said(&mut self, role: Role, pid: u32, up: Up, now: Instant) {
+        match up {
+            Up::Ready { generation } => {
+                tracing::debug!(role = role.name(), generation, "role is ready");
+                self.core.handle(Input::Ready { role, pid, generation }, now);
+            }
+            Up::Pong { seq } => self.core.handle(Input::Pong { role, pid, seq }, now),
+            Up::Stopped => tracing::debug!(role = role.name(), "role has stopped in order"),
+            Up::Event(event) => {
+                self.values.store(role, event.clone());
+                self.broadcast(Some(role), &Down::Event { from: role, event }, now);
+            }
+            Up::Script(run) => {
+                if let Some(answer) = self.scripts.submit(Owner { role, pid }, run) {
+                    self.answer_script(answer);
+                }
+            }
+            Up::Reply { id, reply } => {
+                if let Some(resolved) = self.asks.answer(role, id, reply) {
+                    self.resolved(resolved, now);
+                }
+            }
+            Up::Ask { id, query } => self.ask(id, query, now),
+            Up::Fatal { message } => {
+                tracing::error!(role = role.name(), "{message}");
+                self.core.handle(Input::Fatal { role, message }, now);
+            }
+        }
+    }
+
+    fn answer_script(&mut self, answer: scripts::Answer) {
+        let scripts::Answer { owner, done } = answer;
+        // The id is the asking process's own: a successor must not get the answer.
+        if self.children.get(&owner.role).is_some_and(|child| child.pid == owner.pid) {
+            self.send(owner.role, Down::ScriptDone(done), clock::now());
+        }
+    }
+
+    fn ask(&mut self, ask: u64, query: Query, now: Instant) {
+        let opened = match &query {
+            Query::Status => {
+                let roles: Vec<Role> =
+                    self.children.keys().copied().filter(|role| *role != Role::Api).collect();
+                if roles.is_empty() {
+                    return self.resolved(Resolved::Status { ask, parts: Box::default() }, now);
+                }
+                let id = self.asks.status(ask, &roles, now);
+                if let Some(id) = id {
+                    let query = Down::Query { id, query };
+                    self.broadcast(Some(Role::Api), &query, now);
+                }
+                id
+            }
+            Query::Reload => {
+                if self.reloads.has_room() {
+                    self.request_reload(Some(ask));
+                    return;
+                }
+                None
+            }
+            Query::Flows { .. }
+            | Query::Drain { .. }
+            | Query::Enable { .. }
+            | Query::Explain { .. } => {
+                if !self.children.contains_key(&Role::Forwarder) {
+                    let why = "the forwarder process is being restarted; try again".to_owned();
+                    return self.answer(ask, Reply::Error(why), now);
+                }
+                let id = self.asks.single(Some(ask), Role::Forwarder, query.clone(), now);
+                if let Some(id) = id {
+                    self.send(Role::Forwarder, Down::Query { id, query }, now);
+                }
+                id
+            }
+        };
+        if opened.is_none() {
+            let why = "too many questions are open; try again".to_owned();
+            self.answer(ask, Reply::Error(why), now);
+        }
+    }
+
+    fn answer(&mut self, id: u64, reply: Reply, now: Instant) {
+        self.send(Role::Api, Down::Answer { id, reply }, now);
+    }
+
+    fn resolved(&mut self, resolved: Resolved, now: Instant) {
+        match resolved {
+            Resolved::Status { ask, parts } => {
+                let status = self.status(*parts, now);
+                self.answer(ask, Reply::Status(Box::new(status)), now);
+            }
+            Resolved::Single { ask, query, reply } => {
+                if matches!(reply, Reply::Done(_)) {
+                    self.remember_drain(&query);
+                }
+                if let Some(ask) = ask {
+                    self.answer(ask, reply, now);
+                }
+            }
+        }
+    }
+
+    fn remember_drain(&mut self, query: &Query) {
+        match query {
+            Query::Drain { virtual_server, real_server } => {
+                self.drained.insert((*virtual_server, *real_server));
+            }
+            Query::Enable { virtual_server: None, real_server } => {
+                self.drained.retain(|(_, drained)| drained != real_server);
+            }
+            Query::Enable { virtual_server, real_server } => {
+                self.drained.remove(&(*virtual_server, *real_server));
+            }
+            _ => {}
+        }
+    }
+
+    fn status(&self, parts: asks::Parts, now: Instant) -> Status {
+        let (counters, outcomes) = self.scripts.counters();
+        let problems = parts
+            .missing
+            .iter()
+            .map(|role| format!("the {} process did not answer", role.name()))
+            .collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.runtime.instance.clone(),
+            config_file: self.runtime.config_file.display().to_string(),
+            config_generation: self.generation,
+            last_reload_error: self.last_reload_error.clone(),
+            reload_failures: self.reload_failures,
+            problems,
+            scripts: ScriptCounters {
+                started: counters.started,
+                refused: counters.refused,
+                displaced: counters.displaced,
+                outcomes: outcomes.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
+            },
+            processes: self.core.processes(now),
+            vrrp: parts.vrrp,
+            servers: parts.servers,
+            quorum: parts.quorum,
+            forwarder: parts.forwarder,
+        }
+    }
+
+    fn request_reload(&mut self, ask: Option<u64>) {
+        if self.reloads.request(ask) {
+            notify::reloading();
+            self.read_config();
+        }
+    }
+
+    /// Reads and parses beside the loop: a large file must not cost heartbeats.
+    fn read_config(&self) {
+        let path = self.runtime.config_file.clone();
+        let happenings = self.happenings.clone();
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || config_file::load(&path)).await;
+            // A panic in the parser aborts the process, so the task always ends well.
+            if let Ok(loaded) = read {
+                let _ = happenings.send(Happening::Read(Box::new(loaded))).await;
+            }
+        });
+    }
+
+    /// A reading ended: take the new generation or keep the old one.
+    fn loaded(&mut self, loaded: config_file::Loaded, now: Instant) {
+        let (asked, again) = self.reloads.read();
+        let findings = loaded.outcome.render();
+        match loaded.outcome.config {
+            None => {
+                self.reload_failures += 1;
+                tracing::error!(
+                    generation = self.generation,
+                    "reload refused, the old configuration stays in force:\n{}",
+                    findings.trim_end()
+                );
+                self.last_reload_error = Some(findings.trim_end().to_owned());
+                let why = format!(
+                    "reload refused, generation {} stays in force:\n{}",
+                    self.generation,
+                    findings.trim_end()
+                );
+                for ask in asked {
+                    self.answer(ask, Reply::Error(why.clone()), now);
+                }
+            }
+            Some(config) => {
+                if !findings.is_empty() {
+                    tracing::warn!("findings in the configuration:\n{}", findings.trim_end());
+                }
+                self.last_reload_error = None;
+                if config == *self.config {
+                    tracing::info!(generation = self.generation, "configuration unchanged");
+                } else {
+                    self.generation += 1;
+                    self.config = Arc::new(config);
+                    self.values.retain(&self.config);
+                    self.scripts.configure(&self.config.global);
+                    tracing::info!(generation = self.generation, "configuration reloaded");
+                    let message = Down::Reload {
+                        generation: self.generation,
+                        config: Arc::clone(&self.config),
+                    };
+                    self.broadcast(None, &message, now);
+                }
+                self.reloads.confirm(asked, self.generation, now);
+            }
+        }
+        notify::ready(&format!("configuration generation {}", self.generation));
+        if again {
+            notify::reloading();
+            self.read_config();
+        }
+    }
+
+    fn settle_reloads(&mut self, now: Instant) {
+        let core = &self.core;
+        let answers = self.reloads.settle(now, |generation| {
+            core.behind(generation).into_iter().map(Role::name).collect()
+        });
+        for (ask, reply) in answers {
+            self.answer(ask, reply, now);
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop(&'static str),
+    Reload,
+    Dump(i32),
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    dumps: Vec<(i32, Signal)>,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let take = |kind| signal(kind).context("signal handler");
+        Ok(Self {
+            term: take(SignalKind::terminate())?,
+            int: take(SignalKind::interrupt())?,
+            hup: take(SignalKind::hangup())?,
+            dumps: DUMP_SIGNALS
+                .into_iter()
+                .map(|number| Ok((number, take(SignalKind::from_raw(number))?)))
+                .collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        let dump = std::future::poll_fn(|context| {
+            for (number, signal) in &mut self.dumps {
+                if signal.poll_recv(context).is_ready() {
+                    return std::task::Poll::Ready(*number);
+                }
+            }
+            std::task::Poll::Pending
+        });
+        tokio::select! {
+            _ = self.term.recv() => Asked::Stop("SIGTERM"),
+            _ = self.int.recv() => Asked::Stop("SIGINT"),
+            _ = self.hup.recv() => Asked::Reload,
+            number = dump => Asked::Dump(number),
+        }
+    }
+}

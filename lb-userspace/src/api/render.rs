@@ -1,0 +1,348 @@
+//! Status and flows as text for people.
+
+use std::fmt::Write as _;
+
+use crate::base::status::{
+    FlowStatus, ForwarderStatus, Health, InstanceStatus, ServerHealth, Status, VrrpState,
+};
+
+/// Rows of a table with aligned columns.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|&cell| cell.to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    /// Lines, indented; numbers to the right, the rest to the left, the last column unpadded.
+    fn write(&self, out: &mut String, indent: usize) {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
+        };
+        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        let numeric = |column: usize| {
+            self.rows.len() > 1
+                && self.rows.iter().skip(1).filter_map(|row| row.get(column)).all(|cell| {
+                    cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+                        && cell.len() < 16
+                        && !cell.contains([':', '/'])
+                })
+        };
+        for row in &self.rows {
+            let mut line = " ".repeat(indent);
+            for (column, cell) in row.iter().enumerate() {
+                let width = widths.get(column).copied().unwrap_or(0);
+                if numeric(column) {
+                    let _ = write!(line, "{cell:>width$}  ");
+                } else {
+                    let _ = write!(line, "{cell:<width$}  ");
+                }
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+    }
+}
+
+/// The whole status.
+pub fn status(status: &Status) -> String {
+    let mut out = String::new();
+    head(&mut out, status);
+    if status.vrrp.is_empty() {
+        out.push_str("\nno vrrp_instance\n");
+    } else {
+        vrrp(&mut out, &status.vrrp);
+    }
+    servers(&mut out, status);
+    interfaces(&mut out, status.forwarder.as_ref());
+    processes(&mut out, status);
+    out
+}
+
+fn head(out: &mut String, status: &Status) {
+    let instance = status.instance.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "lbd{instance} {} · {} · generation {}",
+        status.version, status.config_file, status.config_generation
+    );
+    // What is wrong comes first: that is what somebody looks for.
+    for problem in &status.problems {
+        let _ = writeln!(out, "PROBLEM: {problem}");
+    }
+    if let Some(error) = &status.last_reload_error {
+        let _ = writeln!(
+            out,
+            "PROBLEM: the last reload was refused, generation {} is still in force:",
+            status.config_generation
+        );
+        for line in error.lines() {
+            let _ = writeln!(out, "    {line}");
+        }
+    }
+}
+
+fn vrrp(out: &mut String, instances: &[InstanceStatus]) {
+    out.push('\n');
+    let mut table =
+        Table::new(&["VRRP", "STATE", "PRIORITY", "MASTER", "LEASE", "SINCE", "VIPS", "WHY"]);
+    for instance in instances {
+        let priority = if instance.base_priority == instance.effective_priority {
+            instance.effective_priority.to_string()
+        } else {
+            format!("{} of {}", instance.effective_priority, instance.base_priority)
+        };
+        let master = match (&instance.master, instance.state) {
+            (_, VrrpState::Master) => "this host".to_owned(),
+            (Some(addr), _) => match instance.master_priority {
+                Some(priority) => format!("{addr} ({priority})"),
+                None => addr.clone(),
+            },
+            (None, _) => "-".to_owned(),
+        };
+        let lease = match instance.lease_ms {
+            None => "standby".to_owned(),
+            Some(ms) if ms < 0 => "FENCED".to_owned(),
+            Some(ms) => format!("{}.{:01} s", ms / 1000, ms % 1000 / 100),
+        };
+        let vips = format!(
+            "{}{}",
+            instance.vips.join(" "),
+            if instance.vips_set { "" } else { " (not here)" }
+        );
+        table.row(vec![
+            format!("{} ({} vrid {})", instance.name, instance.interface, instance.vrid),
+            instance.state.name().to_owned(),
+            priority,
+            master,
+            lease,
+            clock_of(instance.last_transition_ms),
+            vips,
+            instance.reason.clone(),
+        ]);
+    }
+    table.write(out, 0);
+}
+
+/// UTC time of day and date of a Unix time in milliseconds; `-` for none.
+fn clock_of(unix_ms: u64) -> String {
+    if unix_ms == 0 {
+        return "-".to_owned();
+    }
+    let seconds = unix_ms / 1000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Civil date from days since 1970-01-01, by eras of 400 years that begin on 1 March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+fn servers(out: &mut String, status: &Status) {
+    let none = ForwarderStatus::default();
+    let forwarder = status.forwarder.as_ref().unwrap_or(&none);
+    if forwarder.virtual_servers.is_empty() {
+        out.push_str("\nno virtual_server\n");
+        // Health is known even when the forwarder does not answer.
+        if !status.servers.is_empty() {
+            let mut table = Table::new(&["VIRTUAL SERVER", "REAL SERVER", "HEALTH", "LAST PROBE"]);
+            for server in &status.servers {
+                table.row(vec![
+                    server.virtual_server.clone(),
+                    server.real_server.to_string(),
+                    health_name(server.health).to_owned(),
+                    last_probe(server),
+                ]);
+            }
+            table.write(out, 2);
+        }
+    }
+    for vs in &forwarder.virtual_servers {
+        let gate = match &vs.instance {
+            Some(instance) => format!("follows {instance}"),
+            None => "always active".to_owned(),
+        };
+        let quorum = status.quorum.iter().find(|q| q.virtual_server == vs.key);
+        let quorum = match quorum {
+            Some(q) if q.sorry_in_use => " · SORRY SERVER IN USE".to_owned(),
+            Some(q) if !q.quorum_up => {
+                format!(" · QUORUM LOST (weight {} of {})", q.up_weight, q.quorum)
+            }
+            _ => String::new(),
+        };
+        let _ = writeln!(
+            out,
+            "\n{} · {} · {} · {gate} · {} connections{quorum}",
+            vs.key, vs.scheduler, vs.engine, vs.connections
+        );
+        let mut table = Table::new(&[
+            "REAL SERVER",
+            "METHOD",
+            "STATE",
+            "HEALTH",
+            "WEIGHT",
+            "ACTIVE",
+            "TOTAL",
+            "LAST PROBE",
+        ]);
+        for rs in &vs.real_servers {
+            let health = status
+                .servers
+                .iter()
+                .find(|s| s.virtual_server == vs.key && s.real_server == rs.addr);
+            let state = match (&rs.admin, &rs.problem) {
+                (Some(admin), _) => format!("{} ({admin})", rs.state),
+                (None, Some(problem)) => format!("{} ({problem})", rs.state),
+                (None, None) => rs.state.clone(),
+            };
+            table.row(vec![
+                rs.addr.to_string(),
+                rs.method.clone(),
+                state,
+                health.map_or("-", |h| health_name(h.health)).to_owned(),
+                rs.weight.to_string(),
+                rs.active_connections.to_string(),
+                rs.connections.to_string(),
+                health.map(last_probe).unwrap_or_default(),
+            ]);
+        }
+        table.write(out, 2);
+    }
+    if !forwarder.virtual_servers.is_empty() {
+        let _ = write!(
+            out,
+            "\nflows {} of {} · opening {}",
+            forwarder.flows, forwarder.flows_max, forwarder.embryos
+        );
+        if let Some(ns) = forwarder.ns_per_packet {
+            let _ = write!(out, " · {ns} ns per packet");
+        }
+        out.push('\n');
+    }
+}
+
+fn health_name(health: Health) -> &'static str {
+    match health {
+        Health::Up => "UP",
+        Health::Suspect => "SUSPECT",
+        Health::Full => "FULL",
+        Health::Drain => "DRAIN",
+        Health::Down => "DOWN",
+        Health::Unknown => "UNKNOWN",
+    }
+}
+
+fn last_probe(server: &ServerHealth) -> String {
+    server
+        .checkers
+        .iter()
+        .map(|checker| {
+            format!(
+                "{}: {} ({}.{:01} ms)",
+                checker.kind,
+                checker.detail,
+                checker.last_us / 1000,
+                checker.last_us % 1000 / 100
+            )
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn interfaces(out: &mut String, forwarder: Option<&ForwarderStatus>) {
+    let Some(forwarder) = forwarder else { return };
+    if forwarder.interfaces.is_empty() {
+        return;
+    }
+    out.push('\n');
+    let mut table = Table::new(&["INTERFACE", "MODE", "REMARK"]);
+    for interface in &forwarder.interfaces {
+        table.row(vec![
+            interface.name.clone(),
+            format!("{} {}", forwarder.engine, interface.mode),
+            interface.problem.clone().unwrap_or_default(),
+        ]);
+    }
+    table.write(out, 0);
+    let drops: Vec<String> = forwarder
+        .outcomes
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if !drops.is_empty() {
+        let _ = writeln!(out, "packets: {}", drops.join(" · "));
+    }
+}
+
+fn processes(out: &mut String, status: &Status) {
+    out.push('\n');
+    let mut table = Table::new(&["PROCESS", "PID", "UP", "RESTARTS", "STATE", "LAST END"]);
+    for process in &status.processes {
+        let state = match (process.pid, process.ready) {
+            (0, _) => "NOT RUNNING",
+            (_, false) => "STARTING",
+            (_, true) => "ready",
+        };
+        table.row(vec![
+            process.role.clone(),
+            process.pid.to_string(),
+            span(process.up_s),
+            process.restarts.to_string(),
+            state.to_owned(),
+            process.last_exit.clone().unwrap_or_default(),
+        ]);
+    }
+    table.write(out, 0);
+}
+
+/// `3d 4h`, `5h 6m`, `7m 8s`, `9s`.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// Connections, one a line.
+pub fn flows(flows: &[FlowStatus]) -> String {
+    if flows.is_empty() {
+        return "no connections\n".to_owned();
+    }
+    let mut table =
+        Table::new(&["CLIENT", "VIP", "REAL SERVER", "STATE", "IDLE", "PACKETS", "BYTES"]);
+    for flow in flows {
+        table.row(vec![
+            flow.client.to_string(),
+            flow.vip.to_string(),
+            flow.real_server.map_or_else(|| "-".to_owned(), |addr| addr.to_string()),
+            flow.state.clone(),
+            span(flow.idle_ms / 1000),
+            flow.packets.to_string(),
+            flow.bytes.to_string(),
+        ]);
+    }
+    let mut out = String::new();
+    table.write(&mut out, 0);
+    out
+}

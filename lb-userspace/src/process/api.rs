@@ -1,0 +1,167 @@
+//! The api role: control socket, /metrics and the page. Knows nothing itself; asks the watchdog.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use super::{
+    Link,
+    ipc::{Down, Query, Reply, Role, Up},
+    privileges,
+};
+use crate::api::{self, asker::Asker, http, server};
+
+/// How often a metrics address that is taken is tried again.
+const BIND_RETRY: Duration = Duration::from_secs(5);
+
+/// Runs the role until the watchdog says stop or is gone.
+///
+/// # Errors
+/// When the control socket cannot be made or privileges cannot be dropped.
+pub async fn run(mut link: Link) -> anyhow::Result<()> {
+    let Some(Down::Start { runtime, generation, config }) = link.rx.recv().await else {
+        bail!("the watchdog did not say Start first");
+    };
+    let socket = runtime.run_dir.join(api::SOCKET_NAME);
+    let listener =
+        server::bind(&socket).with_context(|| format!("control socket {}", socket.display()))?;
+    let (asker, mut questions) = Asker::new();
+    let mut http = Http::new(asker.clone());
+    // The first attempt is made with root's right to ports below 1024.
+    http.listen_on(config.global.metrics_listen).await;
+    privileges::limit(Role::Api)?;
+    let control = tokio::spawn(server::serve(listener, asker));
+    link.tx.send(Up::Ready { generation }).await.context("watchdog is gone")?;
+    let mut open: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();
+    let mut next_id = 0_u64;
+    loop {
+        tokio::select! {
+            down = link.rx.recv() => match down {
+                None => break,
+                Some(Down::Stop) => {
+                    control.abort();
+                    let _ = link.tx.send(Up::Stopped).await; // it may be gone by now
+                    break;
+                }
+                Some(Down::Ping { seq }) => {
+                    link.tx.send(Up::Pong { seq }).await.context("watchdog is gone")?;
+                }
+                Some(Down::Reload { generation, config }) => {
+                    http.listen_on(config.global.metrics_listen).await;
+                    link.tx.send(Up::Ready { generation }).await.context("watchdog is gone")?;
+                }
+                Some(Down::Answer { id, mut reply }) => {
+                    if let Reply::Status(status) = &mut reply {
+                        status.problems.extend(http.problem());
+                    }
+                    if let Some(answer) = open.remove(&id) {
+                        let _ = answer.send(reply); // the client may have left
+                    }
+                }
+                Some(Down::Query { id, .. }) => {
+                    let reply = Reply::Error("the api role has no answers of its own".to_owned());
+                    link.tx.send(Up::Reply { id, reply }).await.context("watchdog is gone")?;
+                }
+                Some(Down::Start { .. } | Down::Event { .. } | Down::ScriptDone(_)) => {}
+            },
+            Some(asked) = questions.recv() => {
+                // Clients that gave up leave nothing behind.
+                open.retain(|_, answer| !answer.is_closed());
+                if let Some(reply) = explain_word(&asked.query) {
+                    let _ = asked.answer.send(reply);
+                    continue;
+                }
+                next_id += 1;
+                open.insert(next_id, asked.answer);
+                let ask = Up::Ask { id: next_id, query: asked.query };
+                link.tx.send(ask).await.context("watchdog is gone")?;
+            }
+        }
+    }
+    http.stop();
+    Ok(())
+}
+
+/// `lbctl explain WORD` for words of the configuration needs nobody else.
+fn explain_word(query: &Query) -> Option<Reply> {
+    let Query::Explain { .. } = query else { return None };
+    None
+}
+
+/// The HTTP listener, which may come and go with reloads and may find its port taken.
+struct Http {
+    asker: Asker,
+    wanted: Option<SocketAddr>,
+    task: Option<JoinHandle<()>>,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Http {
+    fn new(asker: Asker) -> Self {
+        Self { asker, wanted: None, task: None, problem: Arc::default() }
+    }
+
+    /// What an operator should know.
+    fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Moves to another address, or to none. A taken one is retried in the background.
+    async fn listen_on(&mut self, addr: Option<SocketAddr>) {
+        if addr == self.wanted {
+            return;
+        }
+        self.stop();
+        self.wanted = addr;
+        let Some(addr) = addr else { return };
+        let first = bind(addr, &self.problem).await;
+        let (asker, problem) = (self.asker.clone(), Arc::clone(&self.problem));
+        self.task = Some(tokio::spawn(async move {
+            let mut bound = first;
+            let listener = loop {
+                if let Some(listener) = bound {
+                    break listener;
+                }
+                tokio::time::sleep(BIND_RETRY).await;
+                bound = bind(addr, &problem).await;
+            };
+            http::serve(listener, asker).await;
+        }));
+    }
+}
+
+async fn bind(addr: SocketAddr, problem: &Mutex<Option<String>>) -> Option<TcpListener> {
+    let result = TcpListener::bind(addr).await;
+    let mut problem = problem.lock().unwrap_or_else(PoisonError::into_inner);
+    match result {
+        Ok(listener) => {
+            tracing::info!(%addr, "metrics are served");
+            *problem = None;
+            Some(listener)
+        }
+        Err(error) => {
+            let text = format!(
+                "metrics_listen {addr}: {error}; tried again every {} s",
+                BIND_RETRY.as_secs()
+            );
+            if problem.is_none() {
+                tracing::error!("{text}");
+            }
+            *problem = Some(text);
+            None
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! From a path to a checked configuration: reads the file, has it parsed, and fetches the secrets
+//! it points to, because the roles that use them may not read root's files any more.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::config::{
+    self, Outcome, SOURCE_LIMIT,
+    model::{Checker, Config, Password},
+};
+
+/// Ours, then keepalived's.
+pub const DEFAULT_PATHS: [&str; 2] = ["/etc/lbd/lbd.conf", "/etc/keepalived/keepalived.conf"];
+/// keepalived's exit code for a file that cannot be read.
+pub const EXIT_NO_FILE: u8 = 6;
+/// keepalived's exit code for a file that cannot be run.
+pub const EXIT_CONFIG: u8 = 2;
+/// Longest password.
+const PASSWORD_LIMIT: u64 = 4096;
+
+/// A file that was read, or not.
+#[derive(Debug)]
+pub struct Loaded {
+    pub outcome: Outcome,
+    /// False: there was nothing to parse.
+    pub readable: bool,
+}
+
+impl Loaded {
+    /// Exit code of a start with this file; 0: it runs.
+    pub fn start_code(&self) -> u8 {
+        match (&self.outcome.config, self.readable) {
+            (Some(_), _) => 0,
+            (None, true) => EXIT_CONFIG,
+            (None, false) => EXIT_NO_FILE,
+        }
+    }
+
+    /// Exit code of `-t`.
+    pub fn test_code(&self) -> u8 {
+        self.outcome.exit_code()
+    }
+}
+
+/// The first default path that exists; ours when none does.
+pub fn default_path() -> PathBuf {
+    DEFAULT_PATHS
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_PATHS[0]))
+}
+
+/// Reads and checks a file. What cannot be read becomes a diagnostic.
+pub fn load(path: &Path) -> Loaded {
+    let name = path.display().to_string();
+    match read(path) {
+        Ok(bytes) => {
+            let mut outcome = config::check(&name, &bytes);
+            if let Some(config) = &mut outcome.config {
+                fetch_secrets(config);
+            }
+            Loaded { outcome, readable: true }
+        }
+        Err(error) => {
+            Loaded { outcome: Outcome::unreadable(&name, explain(&error)), readable: false }
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Asked before opening: a FIFO would block for ever.
+    let meta = std::fs::metadata(path)?;
+    if meta.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that the parser sees that it is too long.
+    File::open(path)?.take(SOURCE_LIMIT as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "the configuration file does not exist".to_owned(),
+        io::ErrorKind::IsADirectory => "this is a directory, not a configuration file".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "the configuration file cannot be read: permission denied".to_owned()
+        }
+        _ => format!("the configuration file cannot be read: {error}"),
+    }
+}
+
+/// Replaces every `password_file` by what it holds. One that cannot be read stays and is told:
+/// the probe that needs it will report it again, the others run.
+fn fetch_secrets(config: &mut Config) {
+    let checkers = config
+        .virtual_servers
+        .iter_mut()
+        .flat_map(|vs| &mut vs.real_servers)
+        .flat_map(|rs| &mut rs.checkers);
+    for checker in checkers {
+        let Checker::Mysql(_, mysql) = checker else { continue };
+        let Some(Password::File(path)) = &mysql.password else { continue };
+        match read_password(path) {
+            Ok(password) => mysql.password = Some(Password::Literal(password)),
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "password_file not read");
+            }
+        }
+    }
+}
+
+fn read_password(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if meta.mode() & 0o044 != 0 {
+        tracing::warn!(file = %path.display(), "password_file can be read by others; chmod 600 it");
+    }
+    let mut text = String::new();
+    file.take(PASSWORD_LIMIT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > PASSWORD_LIMIT {
+        return Err(io::Error::other(format!("longer than {PASSWORD_LIMIT} bytes")));
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreadable_things_are_told_apart_and_give_keepaliveds_code() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).expect("fifo");
+        for (path, phrase) in [
+            (dir.path().join("absent.conf"), "does not exist"),
+            (dir.path().to_owned(), "directory"),
+            (fifo, "not a regular file"),
+        ] {
+            let loaded = load(&path);
+            assert_eq!(loaded.start_code(), EXIT_NO_FILE, "{phrase}");
+            let text = loaded.outcome.render();
+            assert!(text.contains(phrase), "{text}");
+            assert!(text.contains(&path.display().to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn binary_file_is_a_config_error() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("binary.conf");
+        std::fs::write(&path, b"\x7fELF\0\0\0").expect("written");
+        assert_eq!(load(&path).start_code(), EXIT_CONFIG);
+    }
+
+    #[test]
+    fn passwords_lose_their_line_end_and_have_a_bound() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("pw");
+        std::fs::write(&path, "s3cret \r\n").expect("written");
+        assert_eq!(read_password(&path).expect("read"), "s3cret ");
+        std::fs::write(&path, "x".repeat(5000)).expect("written");
+        assert!(read_password(&path).is_err());
+        assert!(read_password(dir.path()).is_err());
+    }
+}

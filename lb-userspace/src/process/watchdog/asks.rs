@@ -1,0 +1,257 @@
+//! Questions that are out: from the api role, through the watchdog, to the roles that know.
+//!
+//! Pure bookkeeping with deadlines; a role that does not answer delays nobody for longer than
+//! [`ASK_LIMIT`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    base::{
+        query::{Query, Reply},
+        status::{ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth},
+        time::Instant,
+    },
+    process::ipc::Role,
+};
+
+/// Longest wait for a role's answer.
+pub const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// Questions that are out at most; a further one is refused.
+pub const OPEN_LIMIT: usize = 64;
+
+/// Parts of a status that the roles know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parts {
+    pub vrrp: Vec<InstanceStatus>,
+    pub servers: Vec<ServerHealth>,
+    pub quorum: Vec<QuorumStatus>,
+    pub forwarder: Option<ForwarderStatus>,
+    /// Roles without an answer.
+    pub missing: Vec<Role>,
+}
+
+/// An answered question. `ask` is `None` for the watchdog's own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resolved {
+    Status { ask: u64, parts: Box<Parts> },
+    Single { ask: Option<u64>, query: Query, reply: Reply },
+}
+
+#[derive(Debug)]
+enum Open {
+    Status { ask: u64, pending: BTreeSet<Role>, parts: Box<Parts>, deadline: Instant },
+    Single { ask: Option<u64>, role: Role, query: Query, deadline: Instant },
+}
+
+impl Open {
+    fn deadline(&self) -> Instant {
+        match self {
+            Self::Status { deadline, .. } | Self::Single { deadline, .. } => *deadline,
+        }
+    }
+}
+
+/// The questions.
+#[derive(Debug, Default)]
+pub struct Asks {
+    next: u64,
+    open: BTreeMap<u64, Open>,
+}
+
+impl Asks {
+    fn admit(&mut self, open: Open) -> Option<u64> {
+        if self.open.len() >= OPEN_LIMIT {
+            return None;
+        }
+        self.next += 1;
+        self.open.insert(self.next, open);
+        Some(self.next)
+    }
+
+    /// Opens a question for one role; the id goes into its `Down::Query`. `None`: too many are
+    /// out.
+    pub fn single(
+        &mut self,
+        ask: Option<u64>,
+        role: Role,
+        query: Query,
+        now: Instant,
+    ) -> Option<u64> {
+        self.admit(Open::Single { ask, role, query, deadline: now + ASK_LIMIT })
+    }
+
+    /// Opens a status question to `roles`, all with the same id. `None`: too many are out.
+    pub fn status(&mut self, ask: u64, roles: &[Role], now: Instant) -> Option<u64> {
+        let pending = roles.iter().copied().collect();
+        let parts = Box::default();
+        self.admit(Open::Status { ask, pending, parts, deadline: now + ASK_LIMIT })
+    }
+
+    /// A role answers. An unknown id (too late) is ignored.
+    pub fn answer(&mut self, role: Role, id: u64, reply: Reply) -> Option<Resolved> {
+        match self.open.get_mut(&id)? {
+            Open::Single { role: asked, .. } if *asked == role => {
+                let Some(Open::Single { ask, query, .. }) = self.open.remove(&id) else {
+                    return None;
+                };
+                Some(Resolved::Single { ask, query, reply })
+            }
+            Open::Status { pending, parts, .. } => {
+                if !pending.remove(&role) {
+                    return None;
+                }
+                match reply {
+                    Reply::Vrrp(vrrp) => parts.vrrp = vrrp,
+                    Reply::Checker { servers, quorum } => {
+                        parts.servers = servers;
+                        parts.quorum = quorum;
+                    }
+                    Reply::Forwarder(status) => parts.forwarder = Some(*status),
+                    _ => parts.missing.push(role),
+                }
+                self.finish_status(id)
+            }
+            Open::Single { .. } => None,
+        }
+    }
+
+    fn finish_status(&mut self, id: u64) -> Option<Resolved> {
+        match self.open.get(&id)? {
+            Open::Status { pending, .. } if pending.is_empty() => match self.open.remove(&id)? {
+                Open::Status { ask, parts, .. } => Some(Resolved::Status { ask, parts }),
+                Open::Single { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A role is gone: it will not answer. When it is api, nobody wants its answers any more.
+    pub fn role_gone(&mut self, role: Role) -> Vec<Resolved> {
+        if role == Role::Api {
+            self.open.retain(|_, open| matches!(open, Open::Single { ask: None, .. }));
+            return Vec::new();
+        }
+        self.give_up(
+            |open| match open {
+                Open::Status { pending, .. } => pending.contains(&role),
+                Open::Single { role: asked, .. } => *asked == role,
+            },
+            Some(role),
+        )
+    }
+
+    /// Gives up what is overdue.
+    pub fn expire(&mut self, now: Instant) -> Vec<Resolved> {
+        self.give_up(|open| open.deadline() <= now, None)
+    }
+
+    /// When [`Asks::expire`] has to be called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.open.values().map(Open::deadline).min()
+    }
+
+    /// Gives up all questions that match: for one role, or as a whole.
+    fn give_up(&mut self, matches: impl Fn(&Open) -> bool, only: Option<Role>) -> Vec<Resolved> {
+        let ids: Vec<u64> =
+            self.open.iter().filter(|(_, open)| matches(open)).map(|(id, _)| *id).collect();
+        let mut resolved = Vec::new();
+        for id in ids {
+            match self.open.get_mut(&id) {
+                Some(Open::Status { pending, parts, .. }) => {
+                    match only {
+                        Some(role) => {
+                            pending.remove(&role);
+                            parts.missing.push(role);
+                        }
+                        None => parts.missing.extend(std::mem::take(pending)),
+                    }
+                    resolved.extend(self.finish_status(id));
+                }
+                Some(Open::Single { .. }) => {
+                    if let Some(Open::Single { ask, role, query, .. }) = self.open.remove(&id) {
+                        let why = format!(
+                            "the {} process did not answer; `lbctl status` shows whether it runs",
+                            role.name()
+                        );
+                        resolved.push(Resolved::Single { ask, query, reply: Reply::Error(why) });
+                    }
+                }
+                None => {}
+            }
+        }
+        resolved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Instant = Instant::from_nanos(1_000_000_000);
+    const ROLES: [Role; 3] = [Role::Vrrp, Role::Checker, Role::Forwarder];
+
+    #[test]
+    fn status_is_complete_when_all_have_answered() {
+        let mut asks = Asks::default();
+        let id = asks.status(7, &ROLES, T0).expect("room");
+        assert_eq!(asks.answer(Role::Vrrp, id, Reply::Vrrp(Vec::new())), None);
+        let forwarder = ForwarderStatus { engine: "xdp".to_owned(), ..ForwarderStatus::default() };
+        let reply = Reply::Forwarder(Box::new(forwarder.clone()));
+        assert_eq!(asks.answer(Role::Forwarder, id, reply), None);
+        let reply = Reply::Checker { servers: Vec::new(), quorum: Vec::new() };
+        let parts = Parts { forwarder: Some(forwarder), ..Parts::default() };
+        assert_eq!(
+            asks.answer(Role::Checker, id, reply.clone()),
+            Some(Resolved::Status { ask: 7, parts: Box::new(parts) })
+        );
+        assert_eq!(asks.answer(Role::Checker, id, reply), None, "answered twice");
+        assert_eq!(asks.next_deadline(), None);
+    }
+
+    #[test]
+    fn silent_or_dead_roles_are_missing_not_waited_for() {
+        let mut asks = Asks::default();
+        let id = asks.status(7, &ROLES, T0).expect("room");
+        assert!(asks.role_gone(Role::Checker).is_empty());
+        assert_eq!(asks.answer(Role::Vrrp, id, Reply::Vrrp(Vec::new())), None);
+        assert!(asks.expire(T0).is_empty());
+        let due = asks.next_deadline().expect("waits");
+        assert_eq!(due, T0 + ASK_LIMIT);
+        let resolved = asks.expire(due);
+        let [Resolved::Status { ask: 7, parts }] = &resolved[..] else { panic!("{resolved:?}") };
+        assert_eq!(parts.missing, [Role::Checker, Role::Forwarder]);
+    }
+
+    #[test]
+    fn single_question_gets_its_answer_or_an_error_that_names_the_role() {
+        let mut asks = Asks::default();
+        let query = Query::Flows { limit: 1 };
+        let one = asks.single(Some(1), Role::Forwarder, query.clone(), T0).expect("room");
+        asks.single(Some(2), Role::Forwarder, query.clone(), T0).expect("room");
+        assert_eq!(asks.answer(Role::Vrrp, one, Reply::Flows(Vec::new())), None, "not asked");
+        assert_eq!(
+            asks.answer(Role::Forwarder, one, Reply::Flows(Vec::new())),
+            Some(Resolved::Single { ask: Some(1), query, reply: Reply::Flows(Vec::new()) })
+        );
+        let resolved = asks.role_gone(Role::Forwarder);
+        let [Resolved::Single { ask: Some(2), reply: Reply::Error(why), .. }] = &resolved[..]
+        else {
+            panic!("{resolved:?}")
+        };
+        assert!(why.contains("forwarder"), "{why}");
+    }
+
+    #[test]
+    fn number_of_open_questions_is_bounded_and_a_dead_api_frees_them() {
+        let mut asks = Asks::default();
+        for ask in 0..OPEN_LIMIT as u64 {
+            assert!(asks.status(ask, &ROLES, T0).is_some());
+        }
+        assert_eq!(asks.status(99, &ROLES, T0), None);
+        assert!(asks.role_gone(Role::Api).is_empty());
+        assert!(asks.status(99, &ROLES, T0).is_some());
+    }
+}
