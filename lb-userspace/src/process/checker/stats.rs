@@ -30,6 +30,7 @@ impl Stats {
                 probes: 0,
                 failures: 0,
                 latency_us: BOUNDS.iter().map(|bound| (*bound, 0)).collect::<BTreeMap<_, _>>(),
+                latency_total_us: 0,
             },
         }
     }
@@ -39,6 +40,7 @@ impl Stats {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let status = &mut self.status;
         status.last_us = micros;
+        status.latency_total_us = status.latency_total_us.saturating_add(micros);
         status.probes += 1;
         if let Err(reason) = result {
             status.failures += 1;
