@@ -19,6 +19,7 @@ fn main() -> anyhow::Result<()> {
         if required {
             bail!("cannot build the kernel object: {missing}; `cargo xtask setup` installs it");
         }
+        println!("cargo:rustc-env=LBD_BPF_MISSING={missing}");
         println!("cargo:warning=kernel object not built ({missing}); run `cargo xtask setup`");
         let out = env::var("OUT_DIR").context("OUT_DIR")?;
         fs::write(Path::new(&out).join("lb-ebpf"), b"").context("write empty kernel object")?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{ApplyReport, Capabilities, DataPlane, Surroundings};
+use super::{ApplyReport, Capabilities, DataPlane, Failure, Surroundings};
 use crate::{
     base::{
         status::{FlowStatus, ForwarderStatus, VirtualServerStatus},
@@ -43,8 +43,10 @@ impl DataPlane for Fake {
         let mut report = ApplyReport::default();
         for operation in &plan.operations {
             let outcome = match self.failures.pop_front().flatten() {
-                Some(text) => Err(text),
-                None => operation.perform(&mut self.table).map_err(|misfit| misfit.to_string()),
+                Some(text) => Err(Failure::passing(text)),
+                None => operation
+                    .perform(&mut self.table)
+                    .map_err(|misfit| Failure::passing(misfit.to_string())),
             };
             if outcome.is_ok() {
                 self.performed.push(operation.clone());

@@ -32,7 +32,30 @@ pub struct Capabilities {
 /// Result of a plan: one outcome for each operation, in the plan's order.
 #[derive(Debug, Default)]
 pub struct ApplyReport {
-    pub outcomes: Vec<Result<(), String>>,
+    pub outcomes: Vec<Result<(), Failure>>,
+}
+
+impl ApplyReport {
+    /// The operations that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Failure> {
+        self.outcomes.iter().filter_map(|outcome| outcome.as_ref().err())
+    }
+}
+
+/// An operation that failed. The next round tries it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Object, attempt, cause.
+    pub text: String,
+    /// Trying again will not mend it: no permission, not supported by the driver.
+    pub hopeless: bool,
+}
+
+impl Failure {
+    /// One that may go away.
+    pub fn passing(text: impl Into<String>) -> Self {
+        Self { text: text.into(), hopeless: false }
+    }
 }
 
 /// How a frame reaches a host: everything a real-server entry needs of layer 2.

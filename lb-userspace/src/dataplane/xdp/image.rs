@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     abi::{
-        Be32, FILTER_LEN, FILTER_NAT_SOURCE, Filter, METHOD_NAT, Pool, Real, Ring, STATE_ABSENT,
-        STATE_DOWN, STATE_DRAIN, STATE_UP, Service, ServiceKey, Source, SourceKey,
+        Be32, FILTER_LEN, FILTER_NAT_SOURCE, FILTER_VIP, FLAG_RESOLVED, Filter, METHOD_LOCAL,
+        METHOD_NAT, PROTO_TCP, Pool, Real, Ring, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP,
+        Service, ServiceKey, Source, SourceKey,
     },
     hash::filter_fold,
 };
@@ -164,9 +165,10 @@ fn falls(from: Option<&Real>, to: &Real) -> bool {
         STATE_DOWN => 1,
         _ => 0,
     };
-    let lost = to.flags < from.map_or(0, |from| from.flags)
-        && to.flags & lb_common::abi::FLAG_RESOLVED == 0;
-    from.is_some_and(|from| rank(to.state) < rank(from.state) || lost)
+    let unreachable = |real: &Real| real.flags & FLAG_RESOLVED == 0 && real.method != METHOD_LOCAL;
+    from.is_some_and(|from| {
+        rank(to.state) < rank(from.state) || (unreachable(to) && !unreachable(from))
+    })
 }
 
 /// The filter and the sources that vips and reals call for.
@@ -176,7 +178,7 @@ pub fn derived(
 ) -> (Box<Filter>, BTreeMap<SourceKey, Vec<u16>>) {
     let mut filter = Box::new(Filter { flags: [0; FILTER_LEN] });
     for addr in vips.keys() {
-        filter.flags[filter_fold(*addr)] |= lb_common::abi::FILTER_VIP;
+        filter.flags[filter_fold(*addr)] |= FILTER_VIP;
     }
     let mut sources: BTreeMap<SourceKey, Vec<u16>> = BTreeMap::new();
     for (id, real) in reals {
@@ -185,7 +187,7 @@ pub fn derived(
         }
         filter.flags[filter_fold(real.addr)] |= FILTER_NAT_SOURCE;
         let key =
-            SourceKey { addr: real.addr, port: real.port, proto: lb_common::abi::PROTO_TCP, pad: 0 };
+            SourceKey { addr: real.addr, port: real.port, proto: PROTO_TCP, pad: 0 };
         sources.entry(key).or_default().push(*id);
     }
     (filter, sources)

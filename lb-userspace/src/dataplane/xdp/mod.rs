@@ -1,5 +1,15 @@
 //! The XDP engine. The only folder that names aya.
 
+pub mod attach;
 pub mod encode;
+pub mod engine;
 pub mod image;
+pub mod lease;
+pub mod loader;
+pub mod maps;
 pub mod object;
+pub mod sweep;
+mod sys;
+
+pub use engine::Xdp;
+pub use lease::LeaseWriter;

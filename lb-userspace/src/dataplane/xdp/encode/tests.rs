@@ -88,7 +88,11 @@ proptest! {
                     let real = now.reals[&entry.real];
                     prop_assert_eq!(real.state, STATE_UP, "{:?} while {:?}", real, write);
                     prop_assert_eq!(real.service, service.id);
-                    if real.method == METHOD_NAT {
+                    // A change of method in the pool is the exception: its connections die anyway.
+                    let changed = from.reals.get(&entry.real).is_some_and(|old| {
+                        old.state != STATE_ABSENT && old.method != METHOD_NAT
+                    });
+                    if real.method == METHOD_NAT && !changed {
                         let fold = lb_common::hash::filter_fold(real.addr);
                         let seen = now.filter.flags[fold] & lb_common::abi::FILTER_NAT_SOURCE;
                         let published = now.vips.contains_key(&key.addr);

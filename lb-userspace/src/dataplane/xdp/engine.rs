@@ -1,0 +1,455 @@
+//! The engine: the trait of [`crate::dataplane`] over maps, program and links.
+
+use std::{collections::BTreeMap, net::SocketAddr, os::fd::OwnedFd, path::{Path, PathBuf}};
+
+use anyhow::Context as _;
+use lb_common::{
+    abi::{FLAG_RESOLVED, METHOD_LOCAL, Real, STATE_DOWN, STATE_DRAIN, STATE_UP, LEASE_STANDBY},
+    maps as sizes,
+    verdict::Outcome,
+};
+use tracing::{debug, warn};
+
+use super::{
+    attach::{self, AttachError},
+    encode::{absent, decode, encode, socket},
+    image::{Image, writes},
+    lease::Clock,
+    loader::{self, How},
+    maps::Maps,
+    sweep::{self, Joined},
+    sys,
+};
+use crate::{
+    base::{
+        net::Mac,
+        status::{
+            FlowStatus, ForwarderStatus, InterfaceStatus, RealServerStatus, VirtualServerStatus,
+        },
+        table::{ForwardingTable, LeaseSlot, Scheduler},
+        time::Instant,
+    },
+    config::model::XdpMode,
+    dataplane::{ApplyReport, Capabilities, DataPlane, Failure, Surroundings},
+    reconcile::{Operation, Plan},
+};
+
+/// The XDP engine.
+pub struct Xdp {
+    pin_dir: PathBuf,
+    maps: Maps,
+    program: OwnedFd,
+    clock: Clock,
+    how: How,
+    generic: bool,
+    /// What the kernel holds; `None` after a failed write, until it is read back.
+    image: Option<Image>,
+    around: Surroundings,
+    /// Last error by interface name.
+    problems: BTreeMap<String, String>,
+    /// Writes that were needed although the table was as desired: someone else had a hand in it.
+    repairs: u64,
+    flows: u64,
+    run_stats: (u64, u64),
+}
+
+impl Xdp {
+    /// Loads the program, or takes over what a predecessor left under `pin_dir`.
+    ///
+    /// # Errors
+    /// A sentence why XDP is not to be had here.
+    pub fn open(pin_dir: &Path, flow_table_size: u32, mode: XdpMode) -> anyhow::Result<Self> {
+        let loaded = loader::open(pin_dir, flow_table_size)?;
+        let image = loaded.maps.read().context("read the maps back")?;
+        Ok(Self {
+            pin_dir: pin_dir.to_owned(),
+            maps: loaded.maps,
+            program: loaded.program,
+            clock: Clock::new(loaded.clock)?,
+            how: loaded.how,
+            generic: mode == XdpMode::Generic,
+            image: Some(image),
+            around: Surroundings::default(),
+            problems: BTreeMap::new(),
+            repairs: 0,
+            flows: 0,
+            run_stats: (0, 0),
+        })
+    }
+
+    /// Whether a predecessor's program and maps were taken over.
+    pub fn how(&self) -> How {
+        self.how
+    }
+
+    /// The mode for interfaces attached from now on; those in another mode count as not attached.
+    pub fn set_mode(&mut self, mode: XdpMode) {
+        self.generic = mode == XdpMode::Generic;
+    }
+
+    fn image(&mut self) -> anyhow::Result<&Image> {
+        let image = match self.image.take() {
+            Some(image) => image,
+            None => self.maps.read().context("read the maps back")?,
+        };
+        Ok(self.image.insert(image))
+    }
+
+    /// Brings the maps from what they hold to `table`.
+    fn publish(&mut self, table: &ForwardingTable) -> anyhow::Result<usize> {
+        let around = std::mem::take(&mut self.around);
+        let next = self.image().and_then(|image| Ok(encode(image, table, &around)?));
+        self.around = around;
+        let next = next?;
+        self.write(next)
+    }
+
+    fn write(&mut self, next: Image) -> anyhow::Result<usize> {
+        let before = self.image.take().unwrap_or_default();
+        let writes = writes(&before, &next);
+        for write in &writes {
+            // On failure the image stays unknown and is read back.
+            self.maps.write(write)?;
+        }
+        self.image = Some(next);
+        Ok(writes.len())
+    }
+
+    fn perform(&mut self, operation: &Operation) -> Result<(), Failure> {
+        let other = |error: anyhow::Error| Failure::passing(format!("{operation}: {error:#}"));
+        match operation {
+            Operation::Attach { interface } => {
+                let result = self.attach(interface);
+                match &result {
+                    Ok(()) => drop(self.problems.remove(interface)),
+                    Err(error) => {
+                        drop(self.problems.insert(interface.clone(), error.to_string()));
+                    }
+                }
+                result.map_err(|error| Failure {
+                    text: error.to_string(),
+                    hopeless: error.is_hopeless(),
+                })
+            }
+            Operation::Detach { interface } => {
+                self.problems.remove(interface);
+                attach::detach(&self.pin_dir, interface).map_err(other)
+            }
+            _ => {
+                let mut table = decode(self.image().map_err(other)?);
+                if let Operation::SetVip { slot, .. } = operation
+                    && !table.vips.values().any(|used| used == slot)
+                {
+                    // A slot begins its life without a lease, whatever its last owner left.
+                    self.reset_lease(*slot).map_err(other)?;
+                }
+                operation
+                    .perform(&mut table)
+                    .map_err(|misfit| Failure::passing(format!("{operation}: {misfit}")))?;
+                self.publish(&table).map_err(other)?;
+                Ok(())
+            }
+        }
+    }
+
+    fn reset_lease(&mut self, slot: LeaseSlot) -> anyhow::Result<()> {
+        self.maps
+            .lease
+            .set(u32::from(slot.0), LEASE_STANDBY, 0)
+            .with_context(|| format!("write lease slot {}", slot.0))
+    }
+
+    fn attach(&self, interface: &str) -> Result<(), AttachError> {
+        let other = || self.describe_other(interface);
+        attach::attach(&self.pin_dir, &self.program, interface, self.generic, other)
+    }
+
+    /// The foreign program on an interface, in words.
+    fn describe_other(&self, interface: &str) -> String {
+        let Some(id) = self.around.xdp_programs.get(interface) else {
+            return "another XDP program".to_owned();
+        };
+        let name = aya::programs::loaded_programs()
+            .flatten()
+            .find(|program| program.id() == *id)
+            .and_then(|program| Some(program.name_as_str()?.to_owned()));
+        match name {
+            Some(name) => format!("another XDP program (id {id}, {name})"),
+            None => format!("another XDP program (id {id})"),
+        }
+    }
+
+    /// What the table of connections holds, both directions as one.
+    fn joined(&mut self) -> anyhow::Result<Vec<Joined>> {
+        let mut entries = Vec::new();
+        self.maps.flows(|key, flow| entries.push((key, flow))).context("read the map flows4")?;
+        Ok(sweep::join(entries, self.image()?).0)
+    }
+
+    fn embryos(&self) -> anyhow::Result<u64> {
+        let mut count = 0;
+        self.maps.embryos(|_, _| count += 1).context("read the map embryo4")?;
+        Ok(count)
+    }
+
+    /// Average cost of a packet since the last call, when the kernel counts it.
+    fn ns_per_packet(&mut self) -> Option<u64> {
+        let (time, runs) = sys::run_stats(&self.program).ok()?;
+        let (old_time, old_runs) = std::mem::replace(&mut self.run_stats, (time, runs));
+        time.saturating_sub(old_time).checked_div(runs.saturating_sub(old_runs))
+    }
+
+    fn real_server(&self, id: u16, real: &Real) -> anyhow::Result<RealServerStatus> {
+        let addr = socket(real.addr, real.port);
+        let stats = self.maps.real_stats(id).context("read the map real_stats")?;
+        let active = self.maps.conns(id).context("read the map conns")?;
+        let local = real.method == METHOD_LOCAL;
+        let hop = self.around.next_hops.get(&addr.ip());
+        let problem = match hop {
+            _ if local || real.flags & FLAG_RESOLVED != 0 => None,
+            Some(Err(why)) => Some(why.clone()),
+            _ => Some("next hop not resolved yet".to_owned()),
+        };
+        let next_hop = match hop {
+            Some(Ok(hop)) if !local => {
+                Some(format!("{} on interface {}", Mac(hop.neighbour.0), hop.ifindex))
+            }
+            _ => None,
+        };
+        let state = match real.state {
+            STATE_UP => "UP",
+            STATE_DRAIN => "DRAIN",
+            STATE_DOWN => "DOWN",
+            _ => "ABSENT",
+        };
+        let method = match real.method {
+            METHOD_LOCAL => "local",
+            lb_common::abi::METHOD_NAT => "nat",
+            _ => "dr",
+        };
+        Ok(RealServerStatus {
+            addr,
+            method: method.to_owned(),
+            weight: real.weight,
+            state: state.to_owned(),
+            admin: None,
+            problem,
+            active_connections: u64::try_from(active).unwrap_or(0),
+            connections: stats.connections,
+            packets: stats.packets + stats.reply_packets,
+            bytes: stats.bytes + stats.reply_bytes,
+            generation: real.generation,
+            next_hop,
+        })
+    }
+
+    fn virtual_servers(&mut self) -> anyhow::Result<Vec<VirtualServerStatus>> {
+        let image = self.image()?.clone();
+        let mut out = Vec::new();
+        for (key, vs) in decode(&image).virtual_servers {
+            let real_servers = image
+                .reals
+                .iter()
+                .filter(|(_, real)| {
+                    socket(real.vip, real.vip_port) == key.addr
+                        && vs.real_servers.contains_key(&socket(real.addr, real.port))
+                        && real.service != 0
+                })
+                .map(|(id, real)| self.real_server(*id, real))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            out.push(VirtualServerStatus {
+                key: key.to_string(),
+                engine: "xdp".to_owned(),
+                placement: String::new(),
+                scheduler: scheduler_name(vs.scheduler).to_owned(),
+                instance: None,
+                connections: real_servers.iter().map(|rs| rs.connections).sum(),
+                packets: real_servers.iter().map(|rs| rs.packets).sum(),
+                bytes: real_servers.iter().map(|rs| rs.bytes).sum(),
+                real_servers,
+            });
+        }
+        Ok(out)
+    }
+}
+
+fn scheduler_name(scheduler: Scheduler) -> &'static str {
+    match scheduler {
+        Scheduler::Rr => "rr",
+        Scheduler::Wrr => "wrr",
+        Scheduler::Lc => "lc",
+        Scheduler::Wlc => "wlc",
+        Scheduler::Mh => "mh",
+    }
+}
+
+impl DataPlane for Xdp {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "xdp",
+            virtual_servers: sizes::SERVICES as usize - 1,
+            real_servers: sizes::REALS as usize - 1,
+        }
+    }
+
+    fn observe(&mut self) -> anyhow::Result<ForwardingTable> {
+        self.image = None;
+        let mut table = decode(self.image()?);
+        // What follows from the table (pools, filter, sources) may have been changed too.
+        match self.publish(&table) {
+            Ok(0) => {}
+            Ok(count) => {
+                self.repairs += 1;
+                warn!(count, "map content did not fit the table and was repaired");
+            }
+            Err(error) => debug!(error = format!("{error:#}"), "observed maps fit no table"),
+        }
+        for (name, (_, generic)) in attach::attached(&self.pin_dir)? {
+            if generic == self.generic {
+                self.problems.remove(&name);
+                table.interfaces.insert(name);
+            }
+        }
+        Ok(table)
+    }
+
+    fn apply(&mut self, plan: &Plan) -> ApplyReport {
+        let outcomes = plan.operations.iter().map(|operation| self.perform(operation)).collect();
+        ApplyReport { outcomes }
+    }
+
+    fn set_surroundings(&mut self, around: &Surroundings) -> anyhow::Result<()> {
+        self.around = around.clone();
+        let table = decode(self.image()?);
+        self.publish(&table).context("write next hops")?;
+        Ok(())
+    }
+
+    fn housekeep(&mut self, _now: Instant) -> anyhow::Result<()> {
+        let image = self.image()?.clone();
+        let mut before = BTreeMap::new();
+        for id in image.reals.keys() {
+            before.insert(*id, self.maps.conns(*id).context("read the map conns")?);
+        }
+        let mut entries = Vec::new();
+        self.maps.flows(|key, flow| entries.push((key, flow))).context("read the map flows4")?;
+        let jiffies = self.clock.sample()?.jiffies;
+        let swept = sweep::sweep(entries, &image, jiffies, self.clock.tick());
+        for key in &swept.remove {
+            self.maps.remove_flow(key).context("remove from the map flows4")?;
+        }
+        for (id, was) in before {
+            let counted = swept.active.get(&id).copied().unwrap_or(0);
+            if counted != was {
+                // The program went on counting meanwhile: correct by the difference.
+                let now = self.maps.conns(id).context("read the map conns")?;
+                self.maps.set_conns(id, now + counted - was).context("write to the map conns")?;
+            }
+        }
+        self.flows = swept.flows;
+        // Below seven eighths the table takes new connections again, and strangers are strangers.
+        if swept.entries < self.maps.flows_max() / 8 * 7 {
+            self.maps.relieve().context("write to the map pressure")?;
+        }
+        // Real servers that only lingered for their connections.
+        let mut next = image;
+        next.reals
+            .iter_mut()
+            .filter(|(id, real)| {
+                real.service == 0 && real.state == STATE_DOWN && !swept.held.contains_key(id)
+            })
+            .for_each(|(_, real)| *real = absent(real));
+        if self.image.as_ref() != Some(&next) {
+            self.write(next)?;
+            let table = decode(self.image()?);
+            self.publish(&table)?;
+        }
+        Ok(())
+    }
+
+    fn counters(&mut self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let mut counters = BTreeMap::new();
+        for outcome in Outcome::ALL {
+            let packets = self.maps.outcome(outcome as u32).context("read the map stats")?;
+            counters.insert(outcome.name().to_owned(), packets);
+        }
+        Ok(counters)
+    }
+
+    fn flows(&mut self, limit: usize) -> anyhow::Result<Vec<FlowStatus>> {
+        let joined = self.joined()?;
+        let image = self.image()?.clone();
+        let sample = self.clock.sample()?;
+        let tick = self.clock.tick();
+        let real = |id: u16| -> Option<SocketAddr> {
+            image.reals.get(&id).map(|real| socket(real.addr, real.port))
+        };
+        let idle_ms = |last_seen| {
+            let idle = sweep::age(last_seen, sample.jiffies, tick).as_millis();
+            u64::try_from(idle).unwrap_or(u64::MAX)
+        };
+        let mut flows: Vec<_> = joined
+            .iter()
+            .take(limit)
+            .map(|flow| FlowStatus {
+                client: socket(flow.key.src, flow.key.sport),
+                vip: socket(flow.key.dst, flow.key.dport),
+                real_server: real(flow.flow.real),
+                state: flow.state.name().to_owned(),
+                idle_ms: idle_ms(flow.last_seen),
+                packets: flow.packets,
+                bytes: flow.bytes,
+            })
+            .collect();
+        self.maps
+            .embryos(|key, flow| {
+                if flows.len() < limit {
+                    flows.push(FlowStatus {
+                        client: socket(key.src, key.sport),
+                        vip: socket(key.dst, key.dport),
+                        real_server: real(flow.real),
+                        state: "embryo".to_owned(),
+                        idle_ms: idle_ms(flow.last_seen),
+                        packets: flow.packets,
+                        bytes: flow.bytes,
+                    });
+                }
+            })
+            .context("read the map embryo4")?;
+        Ok(flows)
+    }
+
+    fn status(&mut self) -> anyhow::Result<ForwarderStatus> {
+        let mut interfaces: BTreeMap<String, InterfaceStatus> = BTreeMap::new();
+        for (name, (ifindex, generic)) in attach::attached(&self.pin_dir)? {
+            let mode = if generic { "generic" } else { "native" }.to_owned();
+            interfaces
+                .insert(name.clone(), InterfaceStatus { name, ifindex, mode, problem: None });
+        }
+        for (name, problem) in &self.problems {
+            let none = InterfaceStatus {
+                name: name.clone(),
+                ifindex: nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0),
+                mode: "none".to_owned(),
+                problem: None,
+            };
+            interfaces.entry(name.clone()).or_insert(none).problem = Some(problem.clone());
+        }
+        Ok(ForwarderStatus {
+            engine: "xdp".to_owned(),
+            generation: 0,
+            interfaces: interfaces.into_values().collect(),
+            virtual_servers: self.virtual_servers()?,
+            outcomes: self.counters()?,
+            flows: self.flows,
+            flows_max: self.maps.flows_max(),
+            embryos: self.embryos()?,
+            reconcile_errors: 0,
+            ns_per_packet: self.ns_per_packet(),
+        })
+    }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        loader::remove(&self.pin_dir)
+    }
+}

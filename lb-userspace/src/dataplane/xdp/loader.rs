@@ -1,0 +1,329 @@
+//! Gets program and maps into the kernel, or takes over what a predecessor left there.
+//!
+//! Layout of `runtime.pin_dir`, all root only:
+//!
+//! | path | what |
+//! |---|---|
+//! | `MAP` | each map of [`lb_common::maps::ALL`] by its name |
+//! | `lbd_xdp`, `lbd_clock` | the programs |
+//! | `links/native-IFINDEX`, `links/generic-IFINDEX` | one link for each interface |
+//!
+//! Take-over: the layout version in `control` must be ours. The same object: nothing is loaded,
+//! the running program stays where it is. Another object: it is verified first, then each link
+//! is switched to it in one step, then the pin, then the hash in `control` — a crash in between
+//! leaves the old hash, so that the next start does it again. No packet meets an interface
+//! without a program at any time.
+
+use std::{
+    fs, io,
+    os::{fd::{AsFd as _, OwnedFd}, unix::fs::DirBuilderExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use aya::{
+    EbpfError, EbpfLoader,
+    programs::{ProgramError, Xdp},
+};
+use lb_common::{
+    abi::{Control, LAYOUT_VERSION, LEASE_ALWAYS},
+    maps,
+};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sys::statfs::{FsType, statfs},
+};
+use tracing::{info, warn};
+
+use super::{maps::Maps, object, sys};
+
+/// Where lbd mounts bpffs if nobody has.
+const BPFFS: &str = "/sys/fs/bpf";
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const LINKS: &str = "links";
+
+/// Program and maps, ready for use.
+pub struct Loaded {
+    pub maps: Maps,
+    pub program: OwnedFd,
+    pub clock: OwnedFd,
+    /// What was done: for the log and `lbctl status`.
+    pub how: How,
+}
+
+/// How the program came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Nothing was there.
+    Fresh,
+    /// A predecessor's program and maps, unchanged.
+    Adopted,
+    /// A predecessor's maps; its program was replaced by ours in one step.
+    Replaced,
+}
+
+/// Loads or adopts. `flows` is the size of a new table of established connections.
+///
+/// # Errors
+/// A sentence with object, attempt and cause: no object in this binary, no permission, no BPF,
+/// no bpffs, pins of another layout that are still attached.
+pub fn open(pin_dir: &Path, flows: u32) -> anyhow::Result<Loaded> {
+    let bytes = object::bytes().map_err(anyhow::Error::msg)?;
+    prepare(pin_dir)?;
+    let hash = object::hash(bytes);
+    let before = predecessor(pin_dir)?;
+    if let Some(control) = before
+        && control.object_hash == hash
+        && let Some(loaded) = adopt(pin_dir)?
+    {
+        warn_about_size(&loaded.maps, flows);
+        return Ok(loaded);
+    }
+    load(pin_dir, bytes, flows, hash, before.is_some())
+}
+
+fn warn_about_size(maps: &Maps, flows: u32) {
+    let have = maps.flows_max();
+    if have != u64::from(flows) {
+        warn!(have, want = flows, "the flow table keeps its size until lbd is stopped and started");
+    }
+}
+
+/// The control block of a predecessor whose maps fit ours.
+fn predecessor(dir: &Path) -> anyhow::Result<Option<Control>> {
+    let present: Vec<_> = maps::ALL.iter().filter(|name| dir.join(name).exists()).collect();
+    let attached = links(dir)?.iter().any(|link| link.ifindex != 0);
+    let control = dir
+        .join(maps::CONTROL)
+        .exists()
+        .then(|| super::maps::array::<Control>(dir, maps::CONTROL)?.get(&0, 0).context("read it"));
+    let found = match control {
+        Some(Ok(control)) if control.layout_version == LAYOUT_VERSION => return Ok(Some(control)),
+        Some(Ok(control)) => format!("of map layout {}", control.layout_version),
+        Some(Err(error)) => format!("that cannot be read ({error:#})"),
+        None if present.is_empty() && !attached => return Ok(None),
+        None => "without a control block".to_owned(),
+    };
+    if attached {
+        bail!(
+            "take over the pins in {}: they are {found}, this lbd has layout {LAYOUT_VERSION}, and \
+             its program is attached; stop the lbd that made them in order (or remove {} to give \
+             up its connections)",
+            dir.display(),
+            dir.display()
+        );
+    }
+    warn!(dir = %dir.display(), found, "pins of another lbd, attached to nothing, are removed");
+    remove(dir)?;
+    prepare(dir)?;
+    Ok(None)
+}
+
+/// Everything is there and the same: open it. `None` when a pin is missing.
+fn adopt(dir: &Path) -> anyhow::Result<Option<Loaded>> {
+    let complete = maps::ALL
+        .iter()
+        .chain([&maps::PROGRAM, &maps::CLOCK_PROGRAM])
+        .all(|name| dir.join(name).exists());
+    if !complete {
+        warn!(dir = %dir.display(), "a predecessor's pins are incomplete: the program is loaded anew");
+        return Ok(None);
+    }
+    let loaded = Loaded {
+        maps: Maps::open(dir)?,
+        program: pinned_program(dir, maps::PROGRAM)?,
+        clock: pinned_program(dir, maps::CLOCK_PROGRAM)?,
+        how: How::Adopted,
+    };
+    info!(dir = %dir.display(), "program and maps of a predecessor adopted");
+    Ok(Some(loaded))
+}
+
+/// The program pinned under `name`.
+///
+/// # Errors
+/// With the path.
+pub fn pinned_program(dir: &Path, name: &str) -> anyhow::Result<OwnedFd> {
+    let path = dir.join(name);
+    sys::get(&path)
+        .with_context(|| format!("open the pinned program {}", path.display()))
+}
+
+fn load(
+    dir: &Path,
+    bytes: &[u8],
+    flows: u32,
+    hash: u64,
+    replaces: bool,
+) -> anyhow::Result<Loaded> {
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(maps::FLOWS4, flows.max(1024));
+    for name in maps::ALL {
+        loader.map_pin_path(name, dir.join(name));
+    }
+    let mut ebpf = loader.load(bytes).map_err(explain_load)?;
+    let mut take = |name: &str| -> anyhow::Result<OwnedFd> {
+        let program: &mut Xdp = ebpf
+            .program_mut(name)
+            .with_context(|| format!("the kernel object has no program {name}"))?
+            .try_into()
+            .with_context(|| format!("the program {name} is not XDP"))?;
+        program.load().map_err(|error| explain_program(name, error))?;
+        let path = dir.join(name);
+        let fresh = dir.join(format!("{name}_new"));
+        remove_if_there(&fresh)?;
+        let fd = program.fd().with_context(|| format!("use the program {name}"))?;
+        sys::pin(fd.as_fd(), &fresh).with_context(|| format!("pin {}", fresh.display()))?;
+        if name == maps::PROGRAM {
+            for link in links(dir)?.iter().filter(|link| link.ifindex != 0) {
+                sys::update_link(&link.fd, fd.as_fd()).with_context(|| {
+                    format!("switch the link {} to the new program", link.path.display())
+                })?;
+            }
+        }
+        fs::rename(&fresh, &path)
+            .with_context(|| format!("rename {} to {}", fresh.display(), path.display()))?;
+        pinned_program(dir, name)
+    };
+    let program = take(maps::PROGRAM)?;
+    let clock = take(maps::CLOCK_PROGRAM)?;
+    drop(ebpf);
+    let mut maps = Maps::open(dir)?;
+    maps.lease.set(0, LEASE_ALWAYS, 0).context("write to the map lease")?;
+    let attach_mode = maps.control().context("read the map control")?.attach_mode;
+    maps.set_control(Control { layout_version: LAYOUT_VERSION, attach_mode, object_hash: hash })
+        .context("write to the map control")?;
+    let how = if replaces { How::Replaced } else { How::Fresh };
+    info!(dir = %dir.display(), ?how, "kernel program loaded");
+    Ok(Loaded { maps, program, clock, how })
+}
+
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
+        .map(Errno::from_raw)
+}
+
+fn explain_load(error: EbpfError) -> anyhow::Error {
+    let hint = match errno(&error) {
+        Some(Errno::EPERM | Errno::EACCES) => {
+            "no permission: lbd needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        }
+        Some(Errno::ENOSYS) => "this kernel has no BPF (CONFIG_BPF_SYSCALL)",
+        Some(Errno::ENOMEM) => "no memory for the maps; a smaller lvs_flow_table needs less",
+        _ => "the kernel refused it",
+    };
+    anyhow::Error::new(error).context(format!("create the maps of the kernel program: {hint}"))
+}
+
+fn explain_program(name: &str, error: ProgramError) -> anyhow::Error {
+    let hint = match errno(&error) {
+        Some(Errno::EPERM | Errno::EACCES) => {
+            "no permission (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON), or the verifier rejected it"
+        }
+        Some(Errno::EINVAL) => "this kernel does not know something it uses (5.10 is the oldest)",
+        _ => "the kernel refused it",
+    };
+    anyhow::Error::new(error).context(format!("load the program {name}: {hint}"))
+}
+
+/// bpffs is there and our directories in it.
+fn prepare(dir: &Path) -> anyhow::Result<()> {
+    mount_bpffs(dir)?;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    let links = dir.join(LINKS);
+    builder.create(&links).with_context(|| {
+        format!("make the directory {} (names on bpffs have no dots)", links.display())
+    })
+}
+
+fn mount_bpffs(dir: &Path) -> anyhow::Result<()> {
+    let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let kind = statfs(existing).with_context(|| format!("look at {}", existing.display()))?;
+    if kind.filesystem_type() == FsType(BPF_FS_MAGIC as _) {
+        return Ok(());
+    }
+    if !dir.starts_with(BPFFS) {
+        bail!("{} is not on a BPF file system", existing.display());
+    }
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).with_context(
+        || format!("mount bpffs at {BPFFS} (root is needed, and a kernel with CONFIG_BPF_SYSCALL)"),
+    )?;
+    info!("bpffs mounted at {BPFFS}");
+    Ok(())
+}
+
+/// A pinned link.
+#[derive(Debug)]
+pub struct Pinned {
+    pub path: PathBuf,
+    pub fd: OwnedFd,
+    /// 0 when the interface is gone.
+    pub ifindex: u32,
+    pub generic: bool,
+}
+
+/// The links a predecessor (or we) pinned.
+///
+/// # Errors
+/// When the directory or a pin cannot be read.
+pub fn links(dir: &Path) -> anyhow::Result<Vec<Pinned>> {
+    let dir = dir.join(LINKS);
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", dir.display())),
+    };
+    let mut links = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
+        let fd = sys::get(&path)
+            .with_context(|| format!("open the pinned link {}", path.display()))?;
+        let (ifindex, _) = sys::xdp_link(&fd)
+            .with_context(|| format!("ask for the link {}", path.display()))?;
+        let generic = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("generic-"));
+        links.push(Pinned { path, fd, ifindex, generic });
+    }
+    Ok(links)
+}
+
+/// Where the link of an interface is pinned.
+pub fn link_path(dir: &Path, ifindex: u32, generic: bool) -> PathBuf {
+    let mode = if generic { "generic" } else { "native" };
+    dir.join(LINKS).join(format!("{mode}-{ifindex}"))
+}
+
+fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Detaches from every interface and removes every pin.
+///
+/// # Errors
+/// The first path that could not be removed; the others are still tried.
+pub fn remove(dir: &Path) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    let mut note = |result: anyhow::Result<()>| {
+        if first.is_ok() {
+            first = result;
+        }
+    };
+    // Links before everything: an interface never has our program with its maps half gone.
+    for folder in [dir.join(LINKS), dir.to_owned()] {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+                note(remove_if_there(&entry.path()));
+            }
+        }
+        note(fs::remove_dir(&folder).with_context(|| format!("remove {}", folder.display())));
+    }
+    first
+}

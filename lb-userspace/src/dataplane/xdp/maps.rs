@@ -1,0 +1,277 @@
+//! The pinned maps: reads and writes, one system call each (batched where there are many).
+
+use std::{io, os::fd::OwnedFd, path::Path};
+
+use anyhow::Context as _;
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray},
+};
+use lb_common::{
+    abi::{
+        Be32, Control, Filter, Flow4, FlowKey4, Pool, Real, RealStats, Ring, STATE_ABSENT, Service,
+        ServiceKey, ServiceStats, Source, SourceKey, Vip,
+    },
+    maps,
+};
+
+use super::{
+    image::{Image, Write},
+    sys,
+};
+
+/// Handles of all maps that user space touches.
+pub struct Maps {
+    vips: HashMap<MapData, Be32, Vip>,
+    services: HashMap<MapData, ServiceKey, Service>,
+    sources: HashMap<MapData, SourceKey, Source>,
+    locals: HashMap<MapData, Be32, u8>,
+    pools: Array<MapData, Pool>,
+    rings: Array<MapData, Ring>,
+    reals: Array<MapData, Real>,
+    filter: Array<MapData, Filter>,
+    control: Array<MapData, Control>,
+    pub(super) lease: Array<MapData, u64>,
+    conns: Array<MapData, i64>,
+    cursors: Array<MapData, u64>,
+    pressure: Array<MapData, u64>,
+    stats: PerCpuArray<MapData, u64>,
+    service_stats: PerCpuArray<MapData, ServiceStats>,
+    real_stats: PerCpuArray<MapData, RealStats>,
+    flows: HashMap<MapData, FlowKey4, Flow4>,
+    // For batched look-ups.
+    reals_fd: OwnedFd,
+    flows_fd: OwnedFd,
+    embryos_fd: OwnedFd,
+    flows_max: u64,
+}
+
+/// One pinned map, whatever its kind.
+pub(super) fn pinned(dir: &Path, name: &str) -> anyhow::Result<Map> {
+    let path = dir.join(name);
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .with_context(|| format!("open the pinned map {}", path.display()))
+}
+
+fn hash<K: Pod, V: Pod>(dir: &Path, name: &str) -> anyhow::Result<HashMap<MapData, K, V>> {
+    HashMap::try_from(pinned(dir, name)?).with_context(|| format!("use the map {name}"))
+}
+
+pub(super) fn array<V: Pod>(dir: &Path, name: &str) -> anyhow::Result<Array<MapData, V>> {
+    Array::try_from(pinned(dir, name)?).with_context(|| format!("use the map {name}"))
+}
+
+fn per_cpu<V: Pod>(dir: &Path, name: &str) -> anyhow::Result<PerCpuArray<MapData, V>> {
+    PerCpuArray::try_from(pinned(dir, name)?).with_context(|| format!("use the map {name}"))
+}
+
+fn descriptor(dir: &Path, name: &str) -> anyhow::Result<OwnedFd> {
+    let path = dir.join(name);
+    sys::get(&path).with_context(|| format!("open the pinned map {}", path.display()))
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+impl Maps {
+    /// Opens what the loader pinned.
+    ///
+    /// # Errors
+    /// Names the map that is missing or has another shape.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            vips: hash(dir, maps::VIPS)?,
+            services: hash(dir, maps::SERVICES_MAP)?,
+            sources: hash(dir, maps::SOURCES)?,
+            locals: hash(dir, maps::LOCALS)?,
+            pools: array(dir, maps::POOLS)?,
+            rings: array(dir, maps::RINGS)?,
+            reals: array(dir, maps::REALS_MAP)?,
+            filter: array(dir, maps::FILTER)?,
+            control: array(dir, maps::CONTROL)?,
+            lease: array(dir, maps::LEASE)?,
+            conns: array(dir, maps::CONNS)?,
+            cursors: array(dir, maps::CURSORS)?,
+            pressure: array(dir, maps::PRESSURE)?,
+            stats: per_cpu(dir, maps::STATS)?,
+            service_stats: per_cpu(dir, maps::SERVICE_STATS)?,
+            real_stats: per_cpu(dir, maps::REAL_STATS)?,
+            flows: hash(dir, maps::FLOWS4)?,
+            reals_fd: descriptor(dir, maps::REALS_MAP)?,
+            flows_fd: descriptor(dir, maps::FLOWS4)?,
+            embryos_fd: descriptor(dir, maps::EMBRYO4)?,
+            flows_max: MapInfo::from_pin(dir.join(maps::FLOWS4))
+                .map(|info| u64::from(info.max_entries()))
+                .context("ask for the map flows4")?,
+        })
+    }
+
+    /// Performs one update.
+    ///
+    /// # Errors
+    /// That of bpf(2), with the map's name.
+    pub fn write(&mut self, write: &Write) -> anyhow::Result<()> {
+        let result = match write {
+            Write::Vip(addr, vip) => self.vips.insert(addr, vip, 0),
+            Write::NoVip(addr) => absent_is_fine(self.vips.remove(addr)),
+            Write::Service(key, service) => self.services.insert(key, service, 0),
+            Write::NoService(key) => absent_is_fine(self.services.remove(key)),
+            Write::Table(index, pool, ring) => self
+                .rings
+                .set(*index, **ring, 0)
+                .and_then(|()| self.pools.set(*index, **pool, 0)),
+            Write::Real(id, real) => self.reals.set(u32::from(*id), real, 0),
+            Write::Source(key, source) => self.sources.insert(key, source, 0),
+            Write::NoSource(key) => absent_is_fine(self.sources.remove(key)),
+            Write::Local(addr) => self.locals.insert(addr, 1, 0),
+            Write::NoLocal(addr) => absent_is_fine(self.locals.remove(addr)),
+            Write::Filter(filter) => self.filter.set(0, **filter, 0),
+            Write::ClearReal(id) => self.clear_real(*id),
+            Write::ClearService(id) => self.clear_service(*id),
+        };
+        result.with_context(|| format!("write to the map {}", write.map()))
+    }
+
+    fn clear_real(&mut self, id: u16) -> Result<(), MapError> {
+        let id = u32::from(id);
+        self.conns.set(id, 0, 0)?;
+        clear(&mut self.real_stats, id)
+    }
+
+    fn clear_service(&mut self, id: u16) -> Result<(), MapError> {
+        let id = u32::from(id);
+        self.cursors.set(id, 0, 0)?;
+        clear(&mut self.service_stats, id)
+    }
+
+    /// Reads everything back that [`Maps::write`] can write, counters aside.
+    ///
+    /// # Errors
+    /// That of bpf(2), with the map's name.
+    pub fn read(&self) -> anyhow::Result<Image> {
+        let mut image = Image::default();
+        for entry in self.vips.iter() {
+            let (addr, vip) = entry.context("read the map vips")?;
+            image.vips.insert(addr, vip);
+        }
+        for entry in self.services.iter() {
+            let (key, service) = entry.context("read the map services")?;
+            image.services.insert(key, service);
+        }
+        for entry in self.sources.iter() {
+            let (key, source) = entry.context("read the map sources")?;
+            image.sources.insert(key, source);
+        }
+        for entry in self.locals.iter() {
+            image.locals.insert(entry.context("read the map locals")?.0);
+        }
+        for service in image.services.values() {
+            let index = Service::table_index(service.id, service.half);
+            let pool = self.pools.get(&index, 0).context("read the map pools")?;
+            let ring = self.rings.get(&index, 0).context("read the map rings")?;
+            image.tables.insert(index, (Box::new(pool), Box::new(ring)));
+        }
+        sys::entries(&self.reals_fd, |id: u32, real: Real| {
+            if real.generation != 0 || real.state != STATE_ABSENT {
+                image.reals.insert(id as u16, real);
+            }
+        })
+        .context("read the map reals")?;
+        image.filter = Box::new(self.filter.get(&0, 0).context("read the map filter")?);
+        Ok(image)
+    }
+
+    /// Every entry of the table of established connections, NAT ones twice.
+    pub fn flows(&self, each: impl FnMut(FlowKey4, Flow4)) -> io::Result<()> {
+        sys::entries(&self.flows_fd, each)
+    }
+
+    /// Every connection of which only SYNs were seen.
+    pub fn embryos(&self, each: impl FnMut(FlowKey4, Flow4)) -> io::Result<()> {
+        sys::entries(&self.embryos_fd, each)
+    }
+
+    /// Takes a flow out.
+    pub fn remove_flow(&mut self, key: &FlowKey4) -> Result<(), MapError> {
+        absent_is_fine(self.flows.remove(key))
+    }
+
+    /// Room in the table of established connections, in entries.
+    pub fn flows_max(&self) -> u64 {
+        self.flows_max
+    }
+
+    /// Active connections of a real id as the program counts them.
+    pub fn conns(&self, id: u16) -> Result<i64, MapError> {
+        self.conns.get(&u32::from(id), 0)
+    }
+
+    /// Overwrites the count of active connections.
+    pub fn set_conns(&mut self, id: u16, count: i64) -> Result<(), MapError> {
+        self.conns.set(u32::from(id), count, 0)
+    }
+
+    /// Tells the program that the flow table has room again.
+    pub fn relieve(&mut self) -> Result<(), MapError> {
+        if self.pressure.get(&0, 0)? != 0 {
+            self.pressure.set(0, 0, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Packets of one outcome, summed over CPUs.
+    pub fn outcome(&self, index: u32) -> Result<u64, MapError> {
+        Ok(self.stats.get(&index, 0)?.iter().sum())
+    }
+
+    /// Counters of a virtual server, summed over CPUs.
+    pub fn service_stats(&self, id: u16) -> Result<ServiceStats, MapError> {
+        let values = self.service_stats.get(&u32::from(id), 0)?;
+        Ok(values.iter().fold(ServiceStats::default(), |mut sum, cpu| {
+            sum.scheduled += cpu.scheduled;
+            sum.unavailable += cpu.unavailable;
+            sum.table_full += cpu.table_full;
+            sum.resets += cpu.resets;
+            sum
+        }))
+    }
+
+    /// Counters of a real server, summed over CPUs.
+    pub fn real_stats(&self, id: u16) -> Result<RealStats, MapError> {
+        let values = self.real_stats.get(&u32::from(id), 0)?;
+        Ok(values.iter().fold(RealStats::default(), |mut sum, cpu| {
+            sum.packets += cpu.packets;
+            sum.bytes += cpu.bytes;
+            sum.connections += cpu.connections;
+            sum.reply_packets += cpu.reply_packets;
+            sum.reply_bytes += cpu.reply_bytes;
+            sum
+        }))
+    }
+
+    /// What the loader left for its successor.
+    pub fn control(&self) -> Result<Control, MapError> {
+        self.control.get(&0, 0)
+    }
+
+    /// Leaves it.
+    pub fn set_control(&mut self, control: Control) -> Result<(), MapError> {
+        self.control.set(0, control, 0)
+    }
+}
+
+fn clear<V: Pod + Default>(map: &mut PerCpuArray<MapData, V>, id: u32) -> Result<(), MapError> {
+    let values = vec![V::default(); map.get(&id, 0)?.len()];
+    let values = aya::maps::PerCpuValues::try_from(values).map_err(MapError::IoError)?;
+    map.set(id, values, 0)
+}

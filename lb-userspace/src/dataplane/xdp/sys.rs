@@ -1,0 +1,302 @@
+//! Thin wrappers of bpf(2) for what aya 0.14 has not or hides: batched look-ups (one call for
+//! thousands of entries instead of one each; 0.35 µs against 1.5 µs an entry), links and pins as plain
+//! descriptors (their errno decides what an operator is told), the interface of an XDP link,
+//! run-time statistics and test runs of a pinned program.
+#![allow(unsafe_code, reason = "system calls without a safe wrapper in any library of ours")]
+
+use std::{
+    ffi::CString,
+    io,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya::Pod;
+
+// enum bpf_cmd (linux/bpf.h).
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const PROG_TEST_RUN: libc::c_int = 10;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
+
+/// `BPF_XDP` of enum bpf_attach_type.
+const ATTACH_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// `union bpf_attr`, batch part (linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr`, info part.
+#[repr(C)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `union bpf_attr`, pin part.
+#[repr(C)]
+struct PinAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// `union bpf_attr`, link creation.
+#[repr(C)]
+struct LinkAttr {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `union bpf_attr`, link update.
+#[repr(C)]
+struct UpdateAttr {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// `union bpf_attr`, test run, up to `duration`.
+#[repr(C)]
+struct RunAttr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+fn bpf<A>(command: libc::c_int, attr: &mut A) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is a repr(C) prefix of union bpf_attr of the size told to the kernel, which
+    // takes missing bytes as zero; the pointers in it are valid for the counts in it (callers).
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn bpf_fd<A>(command: libc::c_int, attr: &mut A) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)? as RawFd;
+    // SAFETY: the command returned a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: impl AsFd) -> u32 {
+    fd.as_fd().as_raw_fd() as u32
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "path with a NUL"))
+}
+
+/// Opens a pinned map, program or link.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    bpf_fd(OBJ_GET, &mut PinAttr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 })
+}
+
+/// Pins a map, program or link.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = PinAttr { pathname: path.as_ptr() as u64, bpf_fd: raw(object), file_flags: 0 };
+    bpf(OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Attaches an XDP program. The interface is left when the descriptor and its last pin are gone.
+///
+/// # Errors
+/// EBUSY and EEXIST: another program is there; EOPNOTSUPP: no native mode.
+pub fn attach_xdp(program: impl AsFd, ifindex: u32, generic: bool) -> io::Result<OwnedFd> {
+    let flags = if generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE };
+    let (prog_fd, attach_type) = (raw(program), ATTACH_XDP);
+    bpf_fd(LINK_CREATE, &mut LinkAttr { prog_fd, target_ifindex: ifindex, attach_type, flags })
+}
+
+/// Replaces a link's program in one step.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let (link_fd, new_prog_fd) = (raw(link), raw(program));
+    let mut attr = UpdateAttr { link_fd, new_prog_fd, flags: 0, old_prog_fd: 0 };
+    bpf(LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Runs a program once on `packet`, which is overwritten with what comes out.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn run(program: impl AsFd, packet: &mut [u8]) -> io::Result<()> {
+    let input = packet.to_vec();
+    let mut attr = RunAttr {
+        prog_fd: raw(program),
+        retval: 0,
+        data_size_in: input.len() as u32,
+        data_size_out: packet.len() as u32,
+        data_in: input.as_ptr() as u64,
+        data_out: packet.as_mut_ptr() as u64,
+        repeat: 1,
+        duration: 0,
+    };
+    bpf(PROG_TEST_RUN, &mut attr).map(drop)
+}
+
+/// Entries asked for in one call. A hash map needs room for the fullest bucket, far below it.
+const BATCH: usize = 4096;
+
+/// Every entry of a HASH, LRU_HASH or ARRAY map. Not a snapshot: entries that come or go meanwhile
+/// may be missing, none is reported twice by one bucket.
+///
+/// `value_size` is that of `V` except for per-CPU maps, which are not supported.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn entries<K: Pod + Default, V: Pod + Default>(
+    map: impl AsFd,
+    mut each: impl FnMut(K, V),
+) -> io::Result<()> {
+    let mut keys = vec![K::default(); BATCH];
+    let mut values = vec![V::default(); BATCH];
+    // Opaque position: at most the size of a key, at least u32 (kernel/bpf/{hashtab,syscall}.c).
+    let (mut from, mut to) = ([0u64; 8], [0u64; 8]);
+    let mut first = true;
+    loop {
+        let mut attr = BatchAttr {
+            in_batch: if first { 0 } else { from.as_ptr() as u64 },
+            out_batch: to.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: BATCH as u32,
+            map_fd: raw(&map),
+            ..BatchAttr::default()
+        };
+        let result = bpf(MAP_LOOKUP_BATCH, &mut attr);
+        let end = match result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        for (key, value) in keys.iter().zip(&values).take(attr.count as usize) {
+            each(*key, *value);
+        }
+        if end {
+            return Ok(());
+        }
+        from = to;
+        first = false;
+    }
+}
+
+/// Leading part of `struct bpf_link_info` for an XDP link.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+    ifindex: u32,
+    /// The rest of the union, of any link kind.
+    rest: [u32; 27],
+}
+
+/// Interface index (0: the interface is gone) and program id of an XDP link.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn xdp_link(link: impl AsFd) -> io::Result<(u32, u32)> {
+    let mut info = MaybeUninit::<LinkInfo>::zeroed();
+    let mut attr = InfoAttr {
+        bpf_fd: raw(link),
+        info_len: size_of::<LinkInfo>() as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: zeroed before, all fields are integers.
+    let info = unsafe { info.assume_init() };
+    Ok((info.ifindex, info.prog_id))
+}
+
+/// `struct bpf_prog_info` up to `verified_insns`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct ProgInfo {
+    head: [u32; 2],
+    tag: [u8; 8],
+    jited_prog_len: u32,
+    xlated_prog_len: u32,
+    pointers: [u64; 2],
+    load_time: u64,
+    created_by_uid: u32,
+    nr_map_ids: u32,
+    map_ids: u64,
+    name: [u8; 16],
+    ifindex: u32,
+    gpl_compatible: u32,
+    netns: [u64; 2],
+    nr_jited: [u32; 2],
+    jited: [u64; 2],
+    btf_id: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    nr_func_info: u32,
+    nr_line_info: u32,
+    line_info: u64,
+    jited_line_info: u64,
+    nr_jited_line_info: u32,
+    line_info_rec_size: u32,
+    jited_line_info_rec_size: u32,
+    nr_prog_tags: u32,
+    prog_tags: u64,
+    run_time_ns: u64,
+    run_cnt: u64,
+}
+
+/// Nanoseconds and runs of a program, both 0 unless kernel.bpf_stats_enabled is set.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn run_stats(program: impl AsFd) -> io::Result<(u64, u64)> {
+    let mut info = MaybeUninit::<ProgInfo>::zeroed();
+    let mut attr = InfoAttr {
+        bpf_fd: raw(program),
+        info_len: size_of::<ProgInfo>() as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: zeroed before, all fields are integers.
+    let info = unsafe { info.assume_init() };
+    Ok((info.run_time_ns, info.run_cnt))
+}
