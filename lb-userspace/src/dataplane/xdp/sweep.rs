@@ -82,8 +82,8 @@ pub fn join(entries: Vec<(FlowKey4, Flow4)>, image: &Image) -> (Vec<Joined>, Vec
                 dst: key.src,
                 sport: real.port,
                 dport: key.sport,
-                proto: PROTO_TCP,
-                pad: [0; 3],
+                proto: u16::from(PROTO_TCP),
+                pad: 0,
             });
             let back = back.and_then(|back| Some((back, reverse.remove(&back)?)));
             let other = back.map_or(Flow4::default(), |(_, flow)| flow);
@@ -188,8 +188,8 @@ mod tests {
             dst: be32([192, 0, 2, 1]),
             sport: be16(port),
             dport: be16(3306),
-            proto: PROTO_TCP,
-            pad: [0; 3],
+            proto: u16::from(PROTO_TCP),
+            pad: 0,
         }
     }
 
@@ -199,8 +199,8 @@ mod tests {
             dst: be32([192, 0, 2, 99]),
             sport: be16(3306),
             dport: be16(port),
-            proto: PROTO_TCP,
-            pad: [0; 3],
+            proto: u16::from(PROTO_TCP),
+            pad: 0,
         }
     }
 
