@@ -1,0 +1,352 @@
+//! The product in its lab: issue 2's script of events in every mode, the tutorial's check scripts,
+//! and fencing of a master that was killed or stopped.
+
+use std::{
+    net::TcpStream,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    host::daemon_pids,
+    lab::{Lab, Mode, Spec, VIP},
+    looks,
+    mariadb::PORT,
+    netns::{arping, ready_or_skip},
+    process::send,
+    sampler::Sampler,
+    script,
+    traffic::Traffic,
+    tutorial::Script,
+    wait::{wait_true, wait_until},
+};
+use nix::sys::signal::Signal;
+
+/// One lab at a time: two cores, and timing is what is tested.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running lab with its sampler.
+struct Running {
+    sampler: Sampler,
+    lab: Lab,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Builds and starts; `None` when the machine cannot (said loudly).
+fn start(spec: Spec) -> Result<Option<Running>> {
+    let alone = alone();
+    if !ready_or_skip("e2e_lab")? {
+        return Ok(None);
+    }
+    let mut lab = Lab::build(spec)?;
+    lab.start_hosts()?;
+    let sampler = Sampler::start(looks::of(&lab.hosts)?)?;
+    Ok(Some(Running { sampler, lab, _alone: alone }))
+}
+
+/// Every event of `cargo xtask run --once`, every expectation held.
+fn script_holds(spec: Spec) -> Result<()> {
+    let Some(mut running) = start(spec)? else { return Ok(()) };
+    let load = running.lab.load();
+    let traffic = Traffic::start(&running.lab.client, load)?;
+    wait_true("the first sessions", Duration::from_secs(10), || traffic.healthy())?;
+    let report =
+        script::run(&mut running.lab, &traffic, &running.sampler, &|| false, &mut |lines| {
+            println!("{lines}")
+        })?;
+    drop(traffic);
+    let broken: Vec<_> = report
+        .events
+        .iter()
+        .filter(|event| !event.problems.is_empty())
+        .map(|event| format!("{}: {}", event.event, event.problems.join("; ")))
+        .collect();
+    ensure!(report.passed, "not as expected:\n{}", broken.join("\n"));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn script_of_events_holds_in_dr() -> Result<()> {
+    script_holds(Spec::new(Mode::Dr))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn script_of_events_holds_in_nat() -> Result<()> {
+    script_holds(Spec::new(Mode::Nat))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn script_of_events_holds_in_local_mode() -> Result<()> {
+    script_holds(Spec::new(Mode::Local))
+}
+
+/// Under mh a session survives failover too: the hash finds its server again.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sessions_survive_failover_under_mh() -> Result<()> {
+    let mut spec = Spec::new(Mode::Dr);
+    spec.scheduler = "mh".to_owned();
+    script_holds(spec)
+}
+
+/// How a master falls silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    KillAll,
+    StopAll,
+    StopVrrp,
+}
+
+/// Before the peer takes over, the old master neither forwards nor answers ARP, although it still
+/// has the address; and so it stays.
+fn fenced(mode: Mode, silence: Silence) -> Result<()> {
+    let Some(mut running) = start(Spec::new(mode))? else { return Ok(()) };
+    let lab = &mut running.lab;
+    let macs = mac_addresses(lab)?;
+    ensure!(arping(&lab.client, "eth0", VIP)? == [macs[0].clone()], "the master answers for {VIP}");
+    connect(lab).context("before the fault")?;
+    let begin = Instant::now();
+    match silence {
+        Silence::KillAll => lab.hosts[0].kill_all()?,
+        Silence::StopAll => lab.hosts[0].signal_all(Signal::SIGSTOP)?,
+        Silence::StopVrrp => {
+            let vrrp = lab.hosts[0].role_pid("vrrp").context("no vrrp process")?;
+            send(vrrp, Signal::SIGSTOP)?;
+        }
+    }
+    let sampler = &running.sampler;
+    wait_until(
+        "the old master's lease to end before the peer's begins",
+        Duration::from_secs(4),
+        || Ok((sampler.forwarders() == 0).then_some(())),
+        || format!("{:?}", sampler.changes()),
+    )?;
+    ensure!(lab.hosts[0].has(VIP)?, "the address is gone: this proves nothing");
+    let answers = arping(&lab.client, "eth0", VIP)?;
+    ensure!(!answers.contains(&macs[0]), "the fenced host answers ARP for {VIP}");
+    wait_until(
+        "the peer to take over",
+        Duration::from_secs(5),
+        || Ok((sampler.forwarders() == 0b10 && lab.hosts[1].has(VIP)?).then_some(())),
+        || format!("{:?}\n{}", sampler.changes(), lab.hosts[1].log_tail(30)),
+    )?;
+    let took = begin.elapsed();
+    ensure!(took < Duration::from_secs(5), "the peer took {took:?}");
+    if silence != Silence::StopVrrp {
+        // Nobody has tidied the old host up: it must stay silent with the address on it.
+        ensure!(lab.hosts[0].has(VIP)?, "the address is gone: this proves nothing");
+    }
+    ensure!(arping(&lab.client, "eth0", VIP)? == [macs[1].clone()], "only the new master answers");
+    connect(lab).context("through the new master")?;
+    // A client that still has the old host's MAC gets nothing from it.
+    lab.client.ip(&["neigh", "replace", &VIP.to_string(), "lladdr", &macs[0], "dev", "eth0"])?;
+    ensure!(connect(lab).is_err(), "the fenced host forwards or answers");
+    lab.client.ip(&["neigh", "del", &VIP.to_string(), "dev", "eth0"])?;
+    // The old master comes back: at no moment two forwarders, and it preempts.
+    match silence {
+        Silence::KillAll => lab.hosts[0].start()?,
+        Silence::StopAll => lab.hosts[0].signal_all(Signal::SIGCONT)?,
+        // The watchdog notices the missing heartbeats and restarts it.
+        Silence::StopVrrp => {}
+    }
+    wait_until(
+        "the old master to preempt",
+        Duration::from_secs(25),
+        || Ok((sampler.forwarders() == 0b01 && lab.hosts[0].has(VIP)?).then_some(())),
+        || format!("{:?}\n{}", sampler.changes(), lab.hosts[0].log_tail(40)),
+    )?;
+    let both = sampler.overlap(begin, Instant::now());
+    ensure!(both.is_zero(), "two hosts forwarded for {both:?}");
+    wait_until(
+        "the backup to give the address up",
+        Duration::from_secs(3),
+        || Ok((!lab.hosts[1].has(VIP)?).then_some(())),
+        || lab.hosts[1].log_tail(30),
+    )?;
+    connect(lab).context("after the return")
+}
+
+/// MAC addresses of both hosts' eth0.
+fn mac_addresses(lab: &Lab) -> Result<Vec<String>> {
+    lab.hosts
+        .iter()
+        .map(|host| {
+            let text = host.netns().ip(&["-o", "link", "show", "eth0"])?;
+            let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
+            words.nth(1).map(ToOwned::to_owned).context("eth0 has no MAC")
+        })
+        .collect()
+}
+
+/// One TCP connection from the client to the VIP.
+fn connect(lab: &Lab) -> Result<()> {
+    let target = (VIP, PORT).into();
+    lab.client.enter(|| TcpStream::connect_timeout(&target, Duration::from_millis(1500)))??;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn killed_master_is_fenced_with_a_virtual_server() -> Result<()> {
+    fenced(Mode::Dr, Silence::KillAll)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn stopped_master_is_fenced_with_a_virtual_server() -> Result<()> {
+    fenced(Mode::Nat, Silence::StopAll)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn master_with_a_hung_vrrp_process_is_fenced_with_a_virtual_server() -> Result<()> {
+    fenced(Mode::Dr, Silence::StopVrrp)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn killed_master_is_fenced_without_a_virtual_server() -> Result<()> {
+    fenced(Mode::Local, Silence::KillAll)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn stopped_master_is_fenced_without_a_virtual_server() -> Result<()> {
+    fenced(Mode::Local, Silence::StopAll)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn master_with_a_hung_vrrp_process_is_fenced_without_a_virtual_server() -> Result<()> {
+    fenced(Mode::Local, Silence::StopVrrp)
+}
+
+/// The tutorial's second script: three failed `show status`, then `pkill keepalived`.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn script_that_kills_the_balancer_by_name_moves_the_vip() -> Result<()> {
+    let mut spec = Spec::new(Mode::Local);
+    spec.script = Script::ShowStatus;
+    let Some(mut running) = start(spec)? else { return Ok(()) };
+    let lab = &mut running.lab;
+    lab.server(1)?.db.kill();
+    wait_until(
+        "the daemon to be gone and the VIP to be on lb2",
+        Duration::from_secs(15),
+        || Ok((lab.hosts[0].pids().is_empty() && lab.master().ok() == Some(1)).then_some(())),
+        || lab.hosts[0].log_tail(40),
+    )?;
+    ensure!(!lab.hosts[0].has(VIP)?, "the VIP was left behind on lb1");
+    connect(lab)?;
+    // The database first, then the daemon: it preempts and stays.
+    lab.server(1)?.db.run()?;
+    lab.hosts[0].start()?;
+    wait_until(
+        "lb1 to have the VIP again",
+        Duration::from_secs(20),
+        || Ok((lab.master().ok() == Some(0)).then_some(())),
+        || lab.hosts[0].log_tail(40),
+    )?;
+    ensure!(running.sampler.overlap(running.began(), Instant::now()).is_zero());
+    Ok(())
+}
+
+/// The third script on the host with the VIP: "mount", restart the server, and as that fails
+/// restart the daemon from its own child.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn script_that_restarts_the_balancer_from_its_own_child_works() -> Result<()> {
+    let mut spec = Spec::new(Mode::Local);
+    spec.script = Script::SharedDisk;
+    let Some(mut running) = start(spec)? else { return Ok(()) };
+    let lab = &mut running.lab;
+    let before = daemon_pids(lab.hosts[0].netns(), lab.hosts[0].program());
+    lab.server(1)?.db.kill();
+    wait_until(
+        "lb2 to be master and lb1's daemon to be a new one",
+        Duration::from_secs(25),
+        || {
+            let now = lab.hosts[0].pids();
+            let new = !now.is_empty() && now.iter().all(|pid| !before.contains(pid));
+            Ok((new && lab.master().ok() == Some(1)).then_some(()))
+        },
+        || format!("{}\n{}", lab.hosts[0].log_tail(40), lab.hosts[1].log_tail(20)),
+    )?;
+    let jail = lab.hosts[0].jail().context("local mode has jails")?;
+    ensure!(jail.run("cat", &["/run/mysqld-service"])?.contains("restart"));
+    wait_until(
+        "the script to take its mount away",
+        Duration::from_secs(5),
+        || Ok(jail.run("test", &["!", "-d", "/run/diskarray/mounted"]).ok()),
+        || lab.hosts[0].log_tail(40),
+    )?;
+    connect(lab)?;
+    ensure!(running.sampler.overlap(running.began(), Instant::now()).is_zero());
+    Ok(())
+}
+
+/// nopreempt: both BACKUP, the VIP stays where it is until its host fails.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn nopreempt_keeps_the_vip_where_it_is() -> Result<()> {
+    let Some(mut running) = start(Spec::new(Mode::Local))? else { return Ok(()) };
+    let lab = &mut running.lab;
+    for (number, state) in ["MASTER", "BACKUP"].into_iter().enumerate() {
+        let text =
+            lab.config_of(number).replace(&format!("state {state}"), "state BACKUP\n    nopreempt");
+        lab.hosts[number].write_config(&text)?;
+        lab.hosts[number].signal_main(Signal::SIGHUP)?;
+    }
+    wait_until(
+        "lb1 to stay master through the reload",
+        Duration::from_secs(5),
+        || Ok(lab.hosts[0].status().ok().filter(|status| status.config_generation >= 2)),
+        || lab.hosts[0].log_tail(30),
+    )?;
+    ensure!(lab.master()? == 0);
+    lab.hosts[0].stop()?;
+    wait_until(
+        "lb2 to be master",
+        Duration::from_secs(3),
+        || Ok((lab.master().ok() == Some(1)).then_some(())),
+        || lab.hosts[1].log_tail(30),
+    )?;
+    lab.hosts[0].start()?;
+    wait_until(
+        "lb1 to be up as backup",
+        Duration::from_secs(15),
+        || {
+            let up = lab.hosts[0].status().is_ok_and(|status| {
+                status.vrrp.first().is_some_and(|vrrp| {
+                    vrrp.counters.advert_rcvd >= 3 && vrrp.effective_priority == 101
+                })
+            });
+            Ok(up.then_some(()))
+        },
+        || lab.hosts[0].log_tail(30),
+    )?;
+    ensure!(lab.master()? == 1, "lb1 took the VIP back under nopreempt");
+    lab.hosts[1].stop()?;
+    wait_until(
+        "lb1 to be master again",
+        Duration::from_secs(3),
+        || Ok((lab.master().ok() == Some(0)).then_some(())),
+        || lab.hosts[0].log_tail(30),
+    )?;
+    Ok(())
+}
+
+impl Running {
+    /// When the sampler first looked.
+    fn began(&self) -> Instant {
+        self.sampler.changes().first().map_or_else(Instant::now, |change| change.at)
+    }
+}
