@@ -96,6 +96,12 @@ impl Place {
         }
     }
 
+    /// Whether the excerpt begins where its line does.
+    fn is_whole_line(&self) -> bool {
+        let before = self.text.get(..self.start as usize).unwrap_or("");
+        before.chars().count() + 1 == self.column as usize
+    }
+
     /// The file as a whole.
     pub fn file(name: &str) -> Self {
         Self { file: name.to_owned(), line: 0, column: 0, text: String::new(), start: 0, end: 0 }
@@ -133,7 +139,7 @@ impl Diagnostic {
         Self {
             severity,
             class: Class::Fault,
-            message: message.into(),
+            message: printable(message.into()),
             place,
             label: String::new(),
             related: Vec::new(),
@@ -152,12 +158,12 @@ impl Diagnostic {
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help.push(help.into());
+        self.help.push(printable(help.into()));
         self
     }
 
     pub fn related(mut self, place: Place, remark: impl Into<String>) -> Self {
-        self.related.push((place, remark.into()));
+        self.related.push((place, printable(remark.into())));
         self
     }
 
@@ -193,10 +199,24 @@ fn place_element<'a>(group: Group<'a>, place: &'a Place, label: &'a str) -> Grou
     if !label.is_empty() {
         annotation = annotation.label(label);
     }
-    // The origin is given apart, because the snippet may begin in the middle of a long line.
-    group.element(origin.line(place.line as usize).char_column(place.column as usize)).element(
-        Snippet::source(place.text.as_str()).line_start(place.line as usize).annotation(annotation),
-    )
+    let snippet =
+        Snippet::source(place.text.as_str()).line_start(place.line as usize).annotation(annotation);
+    if place.is_whole_line() {
+        return group.element(snippet.path(place.file.as_str()));
+    }
+    // The excerpt begins in the middle of its line, so that the column must be given apart.
+    group
+        .element(origin.line(place.line as usize).char_column(place.column as usize))
+        .element(snippet)
+}
+
+/// Text of a file in a message: what would garble a terminal is replaced.
+fn printable(text: String) -> String {
+    let garbles = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    if text.contains(garbles) { text.replace(garbles, "\u{fffd}") } else { text }
 }
 
 /// `file:line:column: severity: message`, for logs.
@@ -247,7 +267,8 @@ impl Sink {
 
     /// In source order, with a last line for those beyond the limit.
     pub(super) fn finish(mut self, file: &str) -> Vec<Diagnostic> {
-        self.kept.sort_by_key(|d| (d.place.line, d.place.column));
+        // What concerns the whole file comes last.
+        self.kept.sort_by_key(|d| (d.place.line == 0, d.place.line, d.place.column));
         if self.dropped > 0 {
             let severity = if self.errors { Severity::Error } else { Severity::Warning };
             self.kept.push(Diagnostic::new(

@@ -86,6 +86,7 @@ pub(super) fn line(
                     }
                     None => {
                         error(LexError::UnterminatedQuote(span(at, end)));
+                        token(Token::Word(Word { span: span(from, end), quoted: false }));
                         at = end;
                     }
                 }
@@ -186,7 +187,7 @@ mod tests {
     #[test]
     fn unterminated_quote_is_an_error_and_ends_the_line() {
         let (out, errors) = words("script \"/bin/x # no");
-        assert_eq!(out, ["script", ";"]);
+        assert_eq!(out, ["script", "/bin/x # no", ";"]);
         assert_eq!(errors, [LexError::UnterminatedQuote(Span { start: 7, end: 19 })]);
     }
 

@@ -4,10 +4,18 @@
 //! run, in source order; with an error among them there is no configuration.
 
 pub mod diag;
+pub mod docs;
+pub mod keywords;
 pub mod lex;
+mod lower;
 pub mod model;
 mod secrets;
 pub mod source;
+pub mod syntax;
+mod value;
+mod words;
+
+pub use self::docs::explain;
 
 use self::{
     diag::{Class, Diagnostic, Place, Severity, Sink},
@@ -18,6 +26,27 @@ use self::{
 /// Longest configuration in bytes (about 100 000 real servers); a longer one is refused.
 pub const SOURCE_LIMIT: usize = 16 << 20;
 
+/// Something in a configuration that only the host can confirm: the caller, who may look, tells
+/// what it finds by [`Outcome::report`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    pub kind: ReferenceKind,
+    /// Interface name, program (the first word of a command), or path.
+    pub value: String,
+    pub place: Place,
+    /// The keyword: `interface`, `script`, `notify_master`, `password_file`, …
+    pub object: String,
+}
+
+/// What a [`Reference`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceKind {
+    Interface,
+    /// A program; one without `/` is searched in PATH.
+    Script,
+    File,
+}
+
 /// What came of a configuration file.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -25,6 +54,8 @@ pub struct Outcome {
     pub config: Option<Config>,
     /// In source order; at most [`diag::DIAGNOSTIC_LIMIT`] and a line that counts the rest.
     pub diagnostics: Vec<Diagnostic>,
+    /// Interfaces, scripts and files that it names, in the order of the text.
+    pub references: Vec<Reference>,
 }
 
 impl Outcome {
@@ -57,11 +88,29 @@ impl Outcome {
         out
     }
 
+    /// Adds what the host says about a reference, in its place in the order; an error takes the
+    /// configuration away.
+    pub fn report(
+        &mut self,
+        reference: &Reference,
+        severity: Severity,
+        class: Class,
+        message: impl Into<String>,
+    ) {
+        let new = Diagnostic::new(severity, reference.place.clone(), message).class(class);
+        let key = |d: &Diagnostic| (d.place.line, d.place.column);
+        let at = self.diagnostics.partition_point(|d| d.place.line > 0 && key(d) <= key(&new));
+        self.diagnostics.insert(at, new);
+        if severity == Severity::Error {
+            self.config = None;
+        }
+    }
+
     /// An outcome of one error about the whole file, for callers that could not read it.
     pub fn unreadable(name: &str, message: impl Into<String>) -> Self {
         let error =
             Diagnostic::new(Severity::Error, Place::file(name), message).class(Class::CannotRun);
-        Self { config: None, diagnostics: vec![error] }
+        Self { config: None, diagnostics: vec![error], references: Vec::new() }
     }
 }
 
@@ -84,7 +133,14 @@ pub fn check(name: &str, bytes: &[u8]) -> Outcome {
     }
     let source = Source::new(name, bytes);
     let mut sink = Sink::default();
-    let config = Config::default();
+    if source.text().trim().is_empty() {
+        return Outcome::unreadable(name, "the file is empty");
+    }
+    let tree = syntax::parse(&source, &mut sink);
+    let (config, references) = lower::lower(&source, &mut sink, &tree);
     let config = (!sink.has_errors()).then_some(config);
-    Outcome { config, diagnostics: sink.finish(name) }
+    Outcome { config, diagnostics: sink.finish(name), references }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,12 +130,21 @@ pub enum InitialState {
     Backup,
 }
 
-/// `authentication`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `authentication`. The password does not show in logs or dumps.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Authentication {
     None,
     /// NUL-padded to eight bytes, cut there.
     Pass([u8; 8]),
+}
+
+impl std::fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Pass(_) => "Pass(***)",
+        })
+    }
 }
 
 /// `virtual_ipaddress` entry.

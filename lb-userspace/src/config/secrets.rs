@@ -3,15 +3,15 @@
 /// Words whose values are secret, with the misspellings that real files have.
 const SECRET_WORDS: [&str; 5] = ["auth_pass", "password", "passwd", "pass", "key"];
 /// Words near a secret one that are not secret themselves.
-const OPEN_WORDS: [&str; 4] = ["password_file", "auth_type", "active_key", "passive"];
+const OPEN_WORDS: [&str; 5] = ["PASS", "password_file", "auth_type", "active_key", "passive"];
 
 /// Whether what follows this word on its line must not be shown. Near misses count: the value of
 /// a misspelt `auth_pas` is as secret as the real one's.
 pub(super) fn is_secret_word(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    if OPEN_WORDS.contains(&word.as_str()) {
+    if OPEN_WORDS.contains(&word) {
         return false;
     }
+    let word = word.to_ascii_lowercase();
     SECRET_WORDS.iter().any(|secret| {
         word == *secret || (secret.len() > 4 && strsim::osa_distance(&word, secret) <= 2)
     })

@@ -1,0 +1,80 @@
+//! docs/config.md and `lbctl explain WORD`, from the keyword table.
+
+use std::fmt::Write;
+
+use super::keywords::{self, Block, Keyword, Status, Tier};
+
+/// What stands before the tables.
+const INTRODUCTION: &str = include_str!("introduction.md");
+
+/// The whole of docs/config.md. `cargo xtask`-free: the test that compares it with the committed
+/// file writes it when `LBD_WRITE_DOCS=1` is set.
+pub fn markdown() -> String {
+    let mut out = String::from(INTRODUCTION);
+    for block in Block::ALL {
+        let rows: Vec<_> = keywords::all().filter(|k| k.blocks.contains(&block)).collect();
+        let _ = write!(out, "\n## {}\n\n", block.title());
+        if block.is_list() {
+            out.push_str("A list: its lines are entries, not keywords.\n\n");
+        }
+        out.push_str(
+            "| Word | Argument | Default | Meaning | Tier | lbd |\n|---|---|---|---|---|---|\n",
+        );
+        for keyword in rows {
+            let _ = writeln!(
+                out,
+                "| `{}`{} | {} | {} | {} | {} | {} |",
+                keyword.name.replace('|', "\\|"),
+                if keyword.opens.is_some() { " `{ }`" } else { "" },
+                keyword.argument,
+                cell(keyword.default),
+                cell(keyword.meaning),
+                tier(keyword.tier),
+                status(keyword),
+            );
+        }
+    }
+    out
+}
+
+fn cell(text: &str) -> String {
+    if text.is_empty() { "–".into() } else { text.replace('|', "\\|") }
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::A => "A",
+        Tier::B => "B",
+        Tier::C => "C",
+    }
+}
+
+fn status(keyword: &Keyword) -> String {
+    match keyword.status {
+        Status::Acts => "acts".into(),
+        Status::Ours => "**ours**".into(),
+        Status::Later(topic) => format!("not yet: {}", topic.consequence()),
+        Status::Never(topic) => format!("never: {}", topic.consequence()),
+        Status::Refused(topic) => format!("error: {}", topic.consequence()),
+    }
+}
+
+/// What a word means, in every block that knows it; lines for a person. `None`: no such word (the
+/// nearest one is in the error text of `Err`, if there is one).
+pub fn explain(word: &str) -> Result<String, Option<&'static str>> {
+    let mut out = String::new();
+    for keyword in keywords::anywhere(word) {
+        let blocks: Vec<_> = keyword.blocks.iter().map(|block| block.title()).collect();
+        let _ = writeln!(out, "{} (in {})", keyword.name, blocks.join("; "));
+        let _ = writeln!(out, "  {}", keyword.meaning);
+        let _ = writeln!(out, "  argument: {}", keyword.argument.to_string().replace('\\', ""));
+        if !keyword.default.is_empty() {
+            let _ = writeln!(out, "  default:  {}", keyword.default);
+        }
+        let _ = writeln!(out, "  lbd:      {}", status(keyword).replace('*', ""));
+    }
+    if out.is_empty() {
+        return Err(keywords::nearest(Block::Root, word).map(|keyword| keyword.name));
+    }
+    Ok(out)
+}

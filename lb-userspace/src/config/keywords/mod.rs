@@ -1,0 +1,537 @@
+//! The keyword table: every word that keepalived's parser knows (361 literal strings at its master
+//! of 2026-08, and `HTTP_GET`, `SSL_GET`, `include*`), and our own. It drives the parser
+//! ([`super::lower`]), docs/config.md ([`super::docs`]) and `lbctl explain`.
+
+/// One row a line: `BLOCK…: "name", argument, "default", TIER, status, "meaning"`, then `opens BLOCK`
+/// if it opens one, then `+ many` if it may stand several times in a block.
+macro_rules! keywords {
+    (@opens) => { None };
+    (@opens $block:ident) => { Some($crate::config::keywords::Block::$block) };
+    (@many) => { false };
+    (@many many) => { true };
+    ($($($block:ident)+: $name:literal, $argument:expr, $default:literal, $tier:ident,
+       $status:expr, $meaning:literal $(, opens $opens:ident)? $(+ $many:ident)?;)*) => {
+        pub(super) const KEYWORDS: &[$crate::config::keywords::Keyword] = &[$(
+            $crate::config::keywords::Keyword {
+                name: $name,
+                blocks: &[$($crate::config::keywords::Block::$block),+],
+                argument: $argument,
+                opens: keywords!(@opens $($opens)?),
+                default: $default,
+                meaning: $meaning,
+                tier: $crate::config::keywords::Tier::$tier,
+                status: $status,
+                repeats: keywords!(@many $($many)?),
+            }
+        ),*];
+    };
+}
+
+mod checkers;
+mod global;
+mod lvs;
+mod tracking;
+mod vrrp;
+
+use std::fmt;
+
+/// Where a keyword stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Block {
+    Root,
+    GlobalDefs,
+    NotificationEmail,
+    Ssl,
+    TrackGroup,
+    NameList,
+    StaticObjects,
+    GarpGroup,
+    InterfaceList,
+    VrrpScript,
+    TrackProcess,
+    TrackFile,
+    SyncGroup,
+    VrrpInstance,
+    Authentication,
+    AuthHmac,
+    VirtualIpaddress,
+    UnicastPeer,
+    TrackScript,
+    TrackInterface,
+    TrackList,
+    Routes,
+    BfdInstance,
+    VirtualServerGroup,
+    VirtualServer,
+    RealServer,
+    TcpCheck,
+    MiscCheck,
+    MysqlCheck,
+    HttpGet,
+    Url,
+    PingCheck,
+    UdpCheck,
+    DnsCheck,
+    SmtpCheck,
+    SmtpHost,
+    BfdCheck,
+    FileCheck,
+}
+
+impl Block {
+    /// All, in the order of the documentation.
+    pub const ALL: [Self; 38] = [
+        Self::Root,
+        Self::GlobalDefs,
+        Self::NotificationEmail,
+        Self::VrrpScript,
+        Self::VrrpInstance,
+        Self::Authentication,
+        Self::AuthHmac,
+        Self::VirtualIpaddress,
+        Self::UnicastPeer,
+        Self::TrackScript,
+        Self::TrackInterface,
+        Self::TrackList,
+        Self::Routes,
+        Self::VirtualServer,
+        Self::RealServer,
+        Self::MysqlCheck,
+        Self::TcpCheck,
+        Self::MiscCheck,
+        Self::HttpGet,
+        Self::Url,
+        Self::PingCheck,
+        Self::UdpCheck,
+        Self::DnsCheck,
+        Self::SmtpCheck,
+        Self::SmtpHost,
+        Self::BfdCheck,
+        Self::FileCheck,
+        Self::VirtualServerGroup,
+        Self::SyncGroup,
+        Self::TrackProcess,
+        Self::TrackFile,
+        Self::BfdInstance,
+        Self::TrackGroup,
+        Self::NameList,
+        Self::StaticObjects,
+        Self::GarpGroup,
+        Self::InterfaceList,
+        Self::Ssl,
+    ];
+
+    /// How people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Root => "top level",
+            Self::GlobalDefs => "global_defs",
+            Self::NotificationEmail => "notification_email",
+            Self::Ssl => "SSL",
+            Self::TrackGroup => "track_group",
+            Self::NameList => "group",
+            Self::StaticObjects => "static_ipaddress, static_routes, static_rules",
+            Self::GarpGroup => "garp_group",
+            Self::InterfaceList => "interfaces, linkbeat_interfaces, interface_up_down_delays",
+            Self::VrrpScript => "vrrp_script",
+            Self::TrackProcess => "vrrp_track_process",
+            Self::TrackFile => "track_file",
+            Self::SyncGroup => "vrrp_sync_group",
+            Self::VrrpInstance => "vrrp_instance",
+            Self::Authentication => "authentication",
+            Self::AuthHmac => "auth_hmac",
+            Self::VirtualIpaddress => "virtual_ipaddress",
+            Self::UnicastPeer => "unicast_peer",
+            Self::TrackScript => "track_script",
+            Self::TrackInterface => "track_interface",
+            Self::TrackList => "track_file, track_process, track_bfd",
+            Self::Routes => "virtual_routes, virtual_rules",
+            Self::BfdInstance => "bfd_instance",
+            Self::VirtualServerGroup => "virtual_server_group",
+            Self::VirtualServer => "virtual_server",
+            Self::RealServer => "real_server",
+            Self::TcpCheck => "TCP_CHECK",
+            Self::MiscCheck => "MISC_CHECK",
+            Self::MysqlCheck => "MYSQL_CHECK",
+            Self::HttpGet => "HTTP_GET, SSL_GET",
+            Self::Url => "url",
+            Self::PingCheck => "PING_CHECK",
+            Self::UdpCheck => "UDP_CHECK",
+            Self::DnsCheck => "DNS_CHECK",
+            Self::SmtpCheck => "SMTP_CHECK",
+            Self::SmtpHost => "host",
+            Self::BfdCheck => "BFD_CHECK",
+            Self::FileCheck => "FILE_CHECK",
+        }
+    }
+
+    /// Whether its lines are entries (addresses, names, routes) and not keywords.
+    pub fn is_list(self) -> bool {
+        matches!(
+            self,
+            Self::NotificationEmail
+                | Self::NameList
+                | Self::StaticObjects
+                | Self::InterfaceList
+                | Self::VirtualIpaddress
+                | Self::UnicastPeer
+                | Self::TrackScript
+                | Self::TrackInterface
+                | Self::TrackList
+                | Self::Routes
+                | Self::VirtualServerGroup
+        )
+    }
+}
+
+/// What follows a keyword on its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Nothing; words that follow are ignored, as keepalived does.
+    Nothing,
+    /// true, on, yes, false, off, no; nothing means true.
+    Bool,
+    /// Whole number.
+    Int { min: i64, max: i64 },
+    /// Seconds with decimals; limits in µs.
+    Seconds { min: u64, max: u64 },
+    /// Ours: seconds with decimals, or a number with `ms` or `s`; limits in µs.
+    Time { min: u64, max: u64 },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// One word; the text is its name in the documentation.
+    Word(&'static str),
+    /// One word that is never shown.
+    Secret,
+    /// An IP address.
+    Address,
+    /// `ADDRESS:PORT`.
+    Socket,
+    /// `IP [PORT]`.
+    Server,
+    /// A script with its words, quoted as one; then USER [GROUP] in notify words.
+    Command { user: bool },
+    /// USER [GROUP].
+    User,
+    /// At least one word, in a form of its own.
+    Words(&'static str),
+    /// Words or none, in a form of its own.
+    Optional(&'static str),
+}
+
+impl Argument {
+    /// Whether the keyword alone is an error (keepalived ends with exit code 2).
+    pub fn is_required(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Bool | Self::Optional(_))
+    }
+
+    /// Words that the argument may take; further ones are ignored with a remark.
+    pub fn max_words(self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Server | Self::User => 2,
+            Self::Command { .. } | Self::Words(_) | Self::Optional(_) => usize::MAX,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("–"),
+            Self::Bool => f.write_str("[true\\|false]"),
+            Self::Int { min, max } if *max >= i64::from(i32::MAX) => write!(f, "number from {min}"),
+            Self::Int { min, max } => write!(f, "{min}..{max}"),
+            Self::Seconds { min, max } => write!(f, "{} s", Limits(*min, *max)),
+            Self::Time { min, max } => write!(f, "time, {} s", Limits(*min, *max)),
+            Self::Choice(words) => f.write_str(&words.join("\\|")),
+            Self::Word(name) => f.write_str(name),
+            Self::Secret => f.write_str("SECRET"),
+            Self::Address => f.write_str("IP"),
+            Self::Socket => f.write_str("ADDRESS:PORT"),
+            Self::Server => f.write_str("IP [PORT]"),
+            Self::Command { user: true } => f.write_str("COMMAND [USER [GROUP]]"),
+            Self::Command { user: false } => f.write_str("COMMAND"),
+            Self::User => f.write_str("USER [GROUP]"),
+            Self::Words(form) | Self::Optional(form) => f.write_str(&form.replace('|', "\\|")),
+        }
+    }
+}
+
+/// Limits in µs, shown in seconds.
+struct Limits(u64, u64);
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", micros_text(self.0), micros_text(self.1))
+    }
+}
+
+/// µs as seconds, without useless zeros: `0.01`, `40.95`, `3600`.
+pub(super) fn micros_text(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// How many files have it (reference/keepalived.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Nearly every file, or the correctness of the pair.
+    A,
+    /// Common.
+    B,
+    /// Rare.
+    C,
+}
+
+/// What lbd does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// As keepalived does.
+    Acts,
+    /// Ours; keepalived has no such word.
+    Ours,
+    /// Read, and told of; nothing comes of it yet.
+    Later(Topic),
+    /// Read, and told of; nothing will come of it.
+    Never(Topic),
+    /// An error: running without it would not be what the file asks for.
+    Refused(Topic),
+}
+
+/// What words that do not act have in common: one remark for each subject is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    Mail,
+    Processes,
+    Snmp,
+    Dbus,
+    Buffers,
+    Pipes,
+    Firewall,
+    Garp,
+    Static,
+    Routes,
+    SyncGroup,
+    Bfd,
+    Tracking,
+    Vmac,
+    VrrpDetail,
+    Strict,
+    StartDelay,
+    Excluded,
+    Hmac,
+    Namespace,
+    Persistence,
+    Ipvs,
+    Checker,
+    CheckerDetail,
+    Suspend,
+    Limits,
+    Reload,
+    Files,
+    Scripts,
+    LinkPolling,
+    Include,
+    Language,
+    Group,
+}
+
+impl Topic {
+    /// What it means for the operator.
+    pub fn consequence(self) -> &'static str {
+        match self {
+            Self::Mail => "lbd sends no mail; changes are in the log and in /metrics",
+            Self::Processes => {
+                "names, priorities and CPU placement of processes are left to the service manager"
+            }
+            Self::Snmp => "there is no SNMP agent; use /metrics or lbctl status --json",
+            Self::Dbus => "there is no DBus interface; use lbctl",
+            Self::Buffers => "lbd sizes its socket buffers itself",
+            Self::Pipes => "nothing is written to the pipe; use notify scripts",
+            Self::Firewall => "lbd writes no firewall rules",
+            Self::Garp => "gratuitous ARP goes out at once and once more after the delay only",
+            Self::Static => "these objects are not added",
+            Self::Routes => "these routes and rules are not added",
+            Self::SyncGroup => "the instances change state one by one",
+            Self::Bfd => "there is no BFD session",
+            Self::Tracking => "this tracker has no effect on the priority",
+            Self::Vmac => "the VIP keeps the interface's own MAC address",
+            Self::VrrpDetail => "lbd keeps keepalived's default here",
+            Self::Strict => "the strict RFC mode is off",
+            Self::StartDelay => "VRRP starts without the delay",
+            Self::Excluded => "these addresses are not added",
+            Self::Hmac => "adverts would go out without it and the pair would have two masters",
+            Self::Namespace => "start lbd inside the namespace instead",
+            Self::Persistence => "a client may get another real server on its next connection",
+            Self::Ipvs => "it concerns IPVS only",
+            Self::Checker => {
+                "no such probe is made: a real server with no other check counts as up; \
+                 MYSQL_CHECK, TCP_CHECK and MISC_CHECK are available"
+            }
+            Self::CheckerDetail => "the probe runs without it",
+            Self::Suspend => "checks run whether or not the VIP is here",
+            Self::Limits => "there is no limit of connections",
+            Self::Reload => {
+                "a reload always checks the whole file first and changes nothing if it is bad"
+            }
+            Self::Files => "dump files are not written; use lbctl status --json",
+            Self::Scripts => "the script is not run",
+            Self::LinkPolling => "link state comes from netlink",
+            Self::Include => "the included text would be missing; put it into this file",
+            Self::Language => "the word would not have its effect",
+            Self::Group => "these virtual servers would not be served",
+        }
+    }
+
+    /// Whether the difference is worth a warning (exit code 5 of `-t`) and not only a notice.
+    pub fn is_warning(self) -> bool {
+        matches!(
+            self,
+            Self::Pipes
+                | Self::Static
+                | Self::Routes
+                | Self::SyncGroup
+                | Self::Bfd
+                | Self::Tracking
+                | Self::Vmac
+                | Self::Strict
+                | Self::StartDelay
+                | Self::Excluded
+                | Self::Namespace
+                | Self::Checker
+                | Self::Scripts
+        )
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyword {
+    pub name: &'static str,
+    /// Where it may stand.
+    pub blocks: &'static [Block],
+    pub argument: Argument,
+    /// The block that it opens.
+    pub opens: Option<Block>,
+    /// In words; empty when there is none.
+    pub default: &'static str,
+    pub meaning: &'static str,
+    pub tier: Tier,
+    pub status: Status,
+    /// May stand several times in one block.
+    pub repeats: bool,
+}
+
+impl Keyword {
+    /// Whether a value must never be shown.
+    pub fn is_secret(&self) -> bool {
+        self.argument == Argument::Secret
+    }
+}
+
+/// Every row, part by part.
+pub fn all() -> impl Iterator<Item = &'static Keyword> {
+    [global::KEYWORDS, vrrp::KEYWORDS, tracking::KEYWORDS, lvs::KEYWORDS, checkers::KEYWORDS]
+        .into_iter()
+        .flatten()
+}
+
+/// The row of a word in a block.
+pub fn find(block: Block, name: &str) -> Option<&'static Keyword> {
+    all().find(|keyword| keyword.name == name && keyword.blocks.contains(&block))
+}
+
+/// Rows of a word in whatever block; letters of either case match.
+pub fn anywhere(name: &str) -> impl Iterator<Item = &'static Keyword> {
+    all().filter(move |keyword| keyword.name.eq_ignore_ascii_case(name))
+}
+
+/// The nearest known word: of this block first, then of any, if it is near enough to be meant.
+pub fn nearest(block: Block, name: &str) -> Option<&'static Keyword> {
+    // A word longer than any keyword is near none; the bound keeps the search cheap.
+    if name.len() > 48 {
+        return None;
+    }
+    let lower = name.to_ascii_lowercase();
+    let best = |here: bool| {
+        all()
+            .filter(|keyword| keyword.blocks.contains(&block) == here)
+            .map(|keyword| {
+                (strsim::osa_distance(&lower, &keyword.name.to_ascii_lowercase()), keyword)
+            })
+            .filter(|(distance, keyword)| *distance <= (keyword.name.len() / 4).clamp(1, 3))
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, keyword)| keyword)
+    };
+    best(true).or_else(|| best(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// keepalived's own list (reference/keepalived.md, appendix), one word a line.
+    const KEEPALIVED: &str = include_str!("../testdata/keepalived-keywords.txt");
+
+    #[test]
+    fn every_word_of_keepalived_is_known() {
+        let known: BTreeSet<_> = all().map(|keyword| keyword.name).collect();
+        let missing: Vec<_> = KEEPALIVED.lines().filter(|word| !known.contains(word)).collect();
+        assert_eq!(KEEPALIVED.lines().count(), 369, "361 words, HTTP_GET, SSL_GET, six include");
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn other_words_are_ours_or_entries_of_lists() {
+        let theirs: BTreeSet<_> = KEEPALIVED.lines().collect();
+        for keyword in all() {
+            let ours = keyword.status == Status::Ours;
+            let entry = keyword.blocks.iter().all(|block| block.is_list());
+            assert!(
+                theirs.contains(keyword.name) || ours || entry,
+                "{} is neither keepalived's nor ours",
+                keyword.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_word_has_one_row_a_block() {
+        let mut seen = BTreeSet::new();
+        for keyword in all() {
+            assert!(!keyword.blocks.is_empty(), "{}", keyword.name);
+            for block in keyword.blocks {
+                assert!(seen.insert((keyword.name, *block)), "{} in {block:?} twice", keyword.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_block_can_be_reached() {
+        for block in Block::ALL {
+            assert!(
+                block == Block::Root || all().any(|keyword| keyword.opens == Some(block)),
+                "{block:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn nearest_word() {
+        for (block, word, expect) in [
+            (Block::VrrpInstance, "virtual_router_ip", Some("virtual_router_id")),
+            (Block::VrrpInstance, "prioritty", Some("priority")),
+            (Block::VrrpInstance, "virtual_ipadress", Some("virtual_ipaddress")),
+            (Block::RealServer, "TCP_CHEK", Some("TCP_CHECK")),
+            (Block::RealServer, "tcp_check", Some("TCP_CHECK")),
+            (Block::TcpCheck, "nb_get_retry", Some("nb_get_retry")),
+            (Block::Root, "zzzzzzzz", None),
+        ] {
+            assert_eq!(nearest(block, word).map(|k| k.name), expect, "{word}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `vrrp_instance` and the blocks inside it, and `vrrp_sync_group`.
+
+use super::{
+    Argument::*,
+    Status::{Acts, Later, Never, Refused},
+    Topic as T,
+};
+
+const U32: i64 = u32::MAX as i64;
+
+keywords! {
+    VrrpInstance: "state", Choice(&["MASTER", "BACKUP"]), "BACKUP", A, Acts, "how it starts; the priority decides who is master, but MASTER makes an unset priority 255 and clears nopreempt";
+    VrrpInstance GarpGroup: "interface", Word("IF"), "", A, Acts, "where adverts go and VIPs live";
+    VrrpInstance: "virtual_router_id", Int { min: 1, max: 255 }, "", A, Acts, "VRID, the same on all hosts of the pair, unique on the network";
+    VrrpInstance: "priority", Int { min: 1, max: 255 }, "100; 255 with state MASTER", A, Acts, "the highest becomes master";
+    VrrpInstance: "advert_int", Seconds { min: 10_000, max: 255_000_000 }, "1", A, Acts, "time between adverts, the same on all hosts; version 2: whole seconds, version 3: 0.01..40.95";
+    VrrpInstance: "version", Int { min: 2, max: 3 }, "vrrp_version", B, Acts, "VRRP version";
+    VrrpInstance: "authentication", Nothing, "", A, Acts, "password in adverts (version 2)", opens Authentication + many;
+    Authentication: "auth_type", Choice(&["PASS", "AH"]), "", A, Acts, "PASS; AH is not available";
+    Authentication: "auth_pass", Secret, "", A, Acts, "password in clear text, 8 bytes count";
+    VrrpInstance: "auth_hmac", Nothing, "", B, Refused(T::Hmac), "adverts with an HMAC trailer", opens AuthHmac + many;
+    AuthHmac: "key", Secret, "", B, Later(T::Hmac), "ID and key" + many;
+    AuthHmac: "active_key", Int { min: 1, max: 255 }, "", B, Later(T::Hmac), "key that signs";
+    AuthHmac: "time_window", Int { min: 1, max: 300 }, "max(3×advert_int, 5)", B, Later(T::Hmac), "seconds";
+    AuthHmac: "anti_replay", Choice(&["time", "monotonic"]), "", B, Later(T::Hmac), "how replays are found";
+    AuthHmac: "mode", Choice(&["enforce", "permissive", "receive-only"]), "enforce", B, Later(T::Hmac), "what happens to unsigned adverts";
+    VrrpInstance: "virtual_ipaddress", Optional("[ENTRY]"), "", A, Acts, "the VIPs, in adverts", opens VirtualIpaddress + many;
+    VirtualIpaddress: "IP[/LEN]", Nothing, "/32 or /128", A, Acts, "one VIP a line; IPv4 so far" + many;
+    VirtualIpaddress: "dev", Word("IF"), "interface", A, Acts, "interface of the VIP";
+    VirtualIpaddress: "label", Word("NAME"), "", A, Acts, "label, as ip addr shows it; at most 15 bytes";
+    VirtualIpaddress: "brd", Word("IP | + | -"), "none", A, Acts, "broadcast address; + fills the host bits with ones";
+    VirtualIpaddress: "scope", Word("SCOPE"), "global", A, Acts, "global, site, link, host, nowhere or a number";
+    VirtualIpaddress: "peer", Word("IP"), "", C, Later(T::VrrpDetail), "peer address";
+    VirtualIpaddress: "preferred_lft", Word("TIME"), "", C, Later(T::VrrpDetail), "IPv6 life";
+    VirtualIpaddress: "track_group", Word("NAME"), "", C, Later(T::VrrpDetail), "track group";
+    VirtualIpaddress: "no_track", Nothing, "off", C, Later(T::VrrpDetail), "deletion by others does not matter";
+    VirtualIpaddress: "noprefixroute", Nothing, "off", C, Later(T::VrrpDetail), "no route for the prefix";
+    VirtualIpaddress: "home", Nothing, "off", C, Later(T::VrrpDetail), "IPv6 flag";
+    VirtualIpaddress: "-nodad", Nothing, "off", C, Later(T::VrrpDetail), "IPv6 flag";
+    VirtualIpaddress: "mngtmpaddr", Nothing, "off", C, Later(T::VrrpDetail), "IPv6 flag";
+    VirtualIpaddress: "autojoin", Nothing, "off", C, Later(T::VrrpDetail), "joins the multicast group";
+    VirtualIpaddress: "use_vmac", Nothing, "off", C, Later(T::Vmac), "virtual MAC";
+    VrrpInstance: "virtual_ipaddress_excluded", Optional("[ENTRY]"), "", A, Later(T::Excluded), "VIPs that are not in adverts", opens VirtualIpaddress + many;
+    VrrpInstance: "no_virtual_ipaddress", Nothing, "off", C, Acts, "an instance without VIPs is meant";
+    VrrpInstance: "mcast_src_ip", Address, "the interface's first address", B, Acts, "source address of adverts";
+    VrrpInstance: "unicast_src_ip", Address, "the interface's first address", A, Acts, "source address of adverts";
+    VrrpInstance: "unicast_peer", Optional("[IP]"), "multicast", A, Acts, "adverts go to these hosts and not to the group", opens UnicastPeer + many;
+    UnicastPeer: "IP", Nothing, "", A, Acts, "one peer a line" + many;
+    UnicastPeer: "min_ttl", Int { min: 0, max: 255 }, "0", C, Later(T::VrrpDetail), "least TTL of its adverts";
+    UnicastPeer: "max_ttl", Int { min: 0, max: 255 }, "255", C, Later(T::VrrpDetail), "greatest TTL of its adverts";
+    VrrpInstance: "unicast_ttl", Int { min: 0, max: 255 }, "255", B, Later(T::VrrpDetail), "TTL of unicast adverts";
+    VrrpInstance: "check_unicast_src", Nothing, "off", B, Later(T::VrrpDetail), "adverts only from configured peers";
+    VrrpInstance: "unicast_fault_no_peer", Nothing, "off", C, Later(T::VrrpDetail), "FAULT without peers";
+    VrrpInstance: "mcast_dst_ip", Address, "224.0.0.18", C, Later(T::VrrpDetail), "multicast group";
+    VrrpInstance: "old_unicast_checksum", Optional("[never]"), "detected", C, Later(T::VrrpDetail), "checksum of old keepalived";
+    VrrpInstance: "native_ipv6", Nothing, "", C, Never(T::VrrpDetail), "no longer needed";
+    VrrpInstance: "preempt", Nothing, "on", A, Acts, "a higher priority takes over";
+    VrrpInstance: "nopreempt", Nothing, "off", A, Acts, "a higher priority waits until the master is gone; needs state BACKUP";
+    VrrpInstance: "preempt_delay", Seconds { min: 0, max: 1_000_000_000 }, "0", A, Acts, "wait before taking over from a lower priority; needs state BACKUP";
+    VrrpInstance: "garp_master_delay", Int { min: 0, max: 4294 }, "vrrp_garp_master_delay", A, Acts, "seconds until gratuitous ARP goes out again; 0: only once";
+    VrrpInstance: "garp_master_repeat", Int { min: 0, max: U32 }, "vrrp_garp_master_repeat", A, Acts, "gratuitous ARP messages in a batch";
+    VrrpInstance: "garp_master_refresh", Int { min: 0, max: U32 }, "0", A, Later(T::Garp), "seconds between batches while master";
+    VrrpInstance: "garp_master_refresh_repeat", Int { min: 0, max: U32 }, "1", A, Later(T::Garp), "messages in such a batch";
+    VrrpInstance: "garp_lower_prio_delay", Int { min: 0, max: 4294 }, "garp_master_delay", A, Later(T::Garp), "seconds until the second batch after hearing a lower priority";
+    VrrpInstance: "garp_lower_prio_repeat", Int { min: 0, max: U32 }, "garp_master_repeat", A, Later(T::Garp), "messages in such a batch";
+    VrrpInstance: "garp_extra_if", Words("[all] SECONDS"), "off", C, Later(T::Garp), "refresh on other interfaces";
+    VrrpInstance: "vmac_garp_intvl", Words("[all] SECONDS"), "off", C, Later(T::Garp), "old name of garp_extra_if";
+    VrrpInstance: "down_timer_adverts", Int { min: 1, max: 100 }, "3", C, Later(T::VrrpDetail), "missed adverts until a backup takes over";
+    VrrpInstance: "timer_expired_backup", Optional("[PRIORITY]"), "off", C, Later(T::VrrpDetail), "waits for a better backup";
+    VrrpInstance: "thread_timer_expired", Optional("[PRIORITY]"), "off", C, Later(T::VrrpDetail), "old name of timer_expired_backup";
+    VrrpInstance: "lower_prio_no_advert", Bool, "off", C, Later(T::VrrpDetail), "a master does not answer lower priorities";
+    VrrpInstance: "higher_prio_send_advert", Bool, "off", C, Later(T::VrrpDetail), "a last advert before giving way";
+    VrrpInstance: "owner_ignore_adverts", Bool, "off", C, Later(T::VrrpDetail), "the owner of the addresses does not listen";
+    VrrpInstance: "skip_check_adv_addr", Bool, "off", B, Never(T::VrrpDetail), "no comparison of the VIP list; lbd only logs a difference";
+    VrrpInstance: "strict_mode", Bool, "off", B, Later(T::Strict), "RFC mode";
+    VrrpInstance: "accept", Nothing, "on", B, Acts, "the VIP answers on this host";
+    VrrpInstance: "no_accept", Nothing, "off", B, Later(T::Firewall), "the VIP does not answer on this host";
+    VrrpInstance: "use_vmac", Optional("[NAME]"), "off", B, Later(T::Vmac), "virtual MAC 00:00:5e:00:01:VRID";
+    VrrpInstance: "vmac_xmit_base", Nothing, "off", C, Later(T::Vmac), "adverts from the base interface";
+    VrrpInstance: "use_vmac_addr", Optional("[PREFIX]"), "off", C, Later(T::Vmac), "virtual MAC for VIPs of other interfaces";
+    VrrpInstance: "use_ipvlan", Optional("[NAME] [IP]"), "off", C, Later(T::Vmac), "ipvlan";
+    VrrpInstance: "promote_secondaries", Nothing, "off", C, Later(T::VrrpDetail), "sysctl of the interface";
+    VrrpInstance: "vrf", Word("NAME"), "", C, Later(T::Vmac), "VRF";
+    VrrpInstance: "virtual_routes", Optional("[ROUTE]"), "", B, Later(T::Routes), "routes while master", opens Routes + many;
+    VrrpInstance: "virtual_rules", Optional("[RULE]"), "", C, Later(T::Routes), "policy rules while master", opens Routes + many;
+    Routes: "ROUTE or RULE", Nothing, "", B, Later(T::Routes), "as in ip-route(8) and ip-rule(8)" + many;
+    VrrpInstance: "track_script", Optional("[NAME]"), "", A, Acts, "scripts that change the priority", opens TrackScript + many;
+    VrrpInstance: "track_interface", Optional("[IF]"), "", A, Acts, "links that change the priority", opens TrackInterface + many;
+    VrrpInstance: "track_file", Optional("[NAME]"), "", B, Later(T::Tracking), "files that change the priority", opens TrackList + many;
+    VrrpInstance: "track_process", Optional("[NAME]"), "", B, Later(T::Tracking), "processes that change the priority", opens TrackList + many;
+    VrrpInstance: "track_bfd", Optional("[NAME]"), "", C, Later(T::Tracking), "BFD sessions that change the priority", opens TrackList + many;
+    TrackScript: "NAME [weight N [reverse|noreverse]]", Nothing, "the script's weight", A, Acts, "one vrrp_script a line" + many;
+    TrackInterface: "IF [weight N [reverse]]", Nothing, "weight 0: down means FAULT", A, Acts, "one interface a line" + many;
+    TrackList: "NAME [weight N [reverse]]", Nothing, "", B, Later(T::Tracking), "one object a line" + many;
+    VrrpInstance: "track_src_ip", Nothing, "off", C, Later(T::VrrpDetail), "FAULT when the source address goes";
+    VrrpInstance: "dont_track_primary", Nothing, "off", B, Acts, "a link that is down is no FAULT";
+    VrrpInstance SyncGroup: "notify_master", Command { user: true }, "", A, Acts, "runs on becoming master";
+    VrrpInstance SyncGroup: "notify_backup", Command { user: true }, "", A, Acts, "runs on becoming backup";
+    VrrpInstance SyncGroup: "notify_fault", Command { user: true }, "", A, Acts, "runs on FAULT";
+    VrrpInstance SyncGroup: "notify_stop", Command { user: true }, "", A, Acts, "runs at stop";
+    VrrpInstance SyncGroup: "notify", Command { user: true }, "", A, Acts, "runs at every change; INSTANCE NAME STATE PRIORITY are appended";
+    VrrpInstance: "notify_deleted", Command { user: true }, "", C, Later(T::Scripts), "runs when a reload drops the instance";
+    VrrpInstance: "notify_master_rx_lower_pri", Command { user: true }, "", C, Later(T::Scripts), "runs when a master hears a lower priority";
+    VrrpInstance SyncGroup: "notify_priority_changes", Bool, "off", C, Later(T::Pipes), "events for priority changes";
+    VrrpInstance: "debug", Int { min: 0, max: 4 }, "0", C, Never(T::VrrpDetail), "log level";
+    VrrpInstance: "kernel_rx_buf_size", Int { min: 0, max: U32 }, "", C, Never(T::Buffers), "receive buffer";
+    VrrpInstance: "lvs_sync_daemon_interface", Word("IF"), "", C, Never(T::Ipvs), "old form of lvs_sync_daemon";
+    SyncGroup: "track_interface", Optional("[IF]"), "", A, Later(T::Tracking), "links of the whole group", opens TrackList + many;
+    SyncGroup: "track_script", Optional("[NAME]"), "", A, Later(T::Tracking), "scripts of the whole group", opens TrackList + many;
+    SyncGroup: "track_file", Optional("[NAME]"), "", B, Later(T::Tracking), "files of the whole group", opens TrackList + many;
+    SyncGroup: "track_process", Optional("[NAME]"), "", B, Later(T::Tracking), "processes of the whole group", opens TrackList + many;
+    SyncGroup: "track_bfd", Optional("[NAME]"), "", C, Later(T::Tracking), "BFD sessions of the whole group", opens TrackList + many;
+    SyncGroup: "sync_group_tracking_weight", Nothing, "off", C, Later(T::SyncGroup), "weights count inside the group";
+    SyncGroup: "global_tracking", Nothing, "", C, Never(T::SyncGroup), "no longer needed";
+}

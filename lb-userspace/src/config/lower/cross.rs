@@ -1,0 +1,208 @@
+//! What only several objects together show: duplicates, names that lead nowhere, weights that
+//! change nothing.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::base::net::Priority;
+
+use super::{
+    super::{
+        diag::{Diagnostic, Severity},
+        source::Span,
+    },
+    Lower,
+};
+
+/// Places of an instance's words.
+pub(super) struct InstanceMarks {
+    pub(super) name: Span,
+    pub(super) vrid: Span,
+    pub(super) vips: Vec<(IpAddr, Span)>,
+    pub(super) scripts: Vec<(String, Span)>,
+}
+
+/// Places that cross checks point at; lists run parallel to the model's.
+#[derive(Default)]
+pub(super) struct Marks {
+    pub(super) scripts: BTreeMap<String, Span>,
+    pub(super) instances: Vec<InstanceMarks>,
+    pub(super) virtual_servers: Vec<Span>,
+}
+
+impl Lower<'_> {
+    /// Runs after everything is lowered.
+    pub(super) fn cross_check(&mut self) {
+        let marks = std::mem::take(&mut self.marks);
+        self.duplicate_instances(&marks);
+        self.duplicate_vips(&marks);
+        self.tracked_names(&marks);
+        self.useless_weights(&marks);
+        self.duplicate_virtual_servers(&marks);
+        let nothing = marks.instances.is_empty()
+            && marks.virtual_servers.is_empty()
+            && !self.sink.has_errors();
+        if nothing {
+            let place = super::Place::file(self.source.name());
+            self.sink.push(
+                Diagnostic::new(
+                    Severity::Error,
+                    place,
+                    "the file has no vrrp_instance and no virtual_server: there is nothing to do",
+                )
+                .class(super::Class::CannotRun),
+            );
+        }
+    }
+
+    fn twice(&mut self, at: Span, first: Span, message: String, remark: &str) {
+        let diagnostic =
+            self.diagnostic(Severity::Error, at, message).related(self.place(first), remark);
+        self.sink.push(diagnostic);
+    }
+
+    fn duplicate_instances(&mut self, marks: &Marks) {
+        let mut names: BTreeMap<String, Span> = BTreeMap::new();
+        let mut ids: BTreeMap<(String, u8, bool), Span> = BTreeMap::new();
+        let found: Vec<_> = self
+            .config
+            .vrrp_instances
+            .iter()
+            .zip(&marks.instances)
+            .map(|(instance, mark)| {
+                let v6 = mark.vips.first().is_some_and(|(addr, _)| addr.is_ipv6());
+                let key = (instance.interface.clone(), instance.vrid.get(), v6);
+                (instance.name.clone(), key, mark.name, mark.vrid)
+            })
+            .collect();
+        for (name, key, at, vrid_at) in found {
+            if let Some(first) = names.get(&name) {
+                let message = format!("vrrp_instance `{name}` is defined twice");
+                self.twice(at, *first, message, "defined here before");
+            } else {
+                names.insert(name, at);
+            }
+            if let Some(first) = ids.get(&key) {
+                let message =
+                    format!("virtual_router_id {} is used twice on interface {}", key.1, key.0);
+                self.twice(vrid_at, *first, message, "used here before");
+            } else {
+                ids.insert(key, vrid_at);
+            }
+        }
+    }
+
+    fn duplicate_vips(&mut self, marks: &Marks) {
+        let mut seen: BTreeMap<IpAddr, Span> = BTreeMap::new();
+        for (addr, span) in marks.instances.iter().flat_map(|mark| &mark.vips) {
+            if let Some(first) = seen.get(addr) {
+                self.twice(
+                    *span,
+                    *first,
+                    format!("VIP {addr} is listed twice"),
+                    "listed here before",
+                );
+            } else {
+                seen.insert(*addr, *span);
+            }
+        }
+    }
+
+    fn tracked_names(&mut self, marks: &Marks) {
+        let mut used = std::collections::BTreeSet::new();
+        for (i, mark) in marks.instances.iter().enumerate() {
+            for (name, span) in &mark.scripts {
+                used.insert(name.clone());
+                if marks.scripts.contains_key(name) {
+                    continue;
+                }
+                let near = marks
+                    .scripts
+                    .keys()
+                    .map(|known| (strsim::osa_distance(known, name), known))
+                    .filter(|(distance, _)| *distance <= 3)
+                    .min();
+                let help = match near {
+                    Some((_, near)) => format!("did you mean `{near}`?"),
+                    None => "there is no vrrp_script of this name".into(),
+                };
+                let shown: String = name.chars().take(64).collect();
+                self.warn(
+                    *span,
+                    format!("track script `{shown}` is not defined; it is ignored"),
+                    &help,
+                );
+            }
+            if let Some(instance) = self.config.vrrp_instances.get_mut(i) {
+                instance.track_scripts.retain(|track| marks.scripts.contains_key(&track.name));
+            }
+        }
+        for (name, span) in &marks.scripts {
+            if !used.contains(name) && self.config.vrrp_scripts.contains_key(name) {
+                self.notice(
+                    *span,
+                    format!("vrrp_script `{name}` is not used; it does not run"),
+                    "",
+                );
+            }
+        }
+    }
+
+    /// Weights that cannot decide who is master.
+    fn useless_weights(&mut self, marks: &Marks) {
+        let mut findings = Vec::new();
+        for (instance, mark) in self.config.vrrp_instances.iter().zip(&marks.instances) {
+            for track in &instance.track_scripts {
+                let script = self.config.vrrp_scripts.get(&track.name);
+                let weight = track.weight.or(script.map(|script| script.weight)).unwrap_or(0);
+                let Some((_, span)) = mark.scripts.iter().find(|(name, _)| *name == track.name)
+                else {
+                    continue;
+                };
+                if weight == 0 {
+                    continue;
+                }
+                let (name, priority) = (&instance.name, instance.priority);
+                if priority == Priority::OWNER {
+                    findings.push((
+                        *span,
+                        format!("vrrp_instance `{name}`: weight {weight} never counts: priority 255 does not change"),
+                        "give a priority from 1 to 254, or weight 0: a failure means FAULT",
+                    ));
+                } else if priority.weighted(weight) == priority {
+                    findings.push((
+                        *span,
+                        format!("vrrp_instance `{name}`: weight {weight} cannot change priority {priority}"),
+                        "the effective priority stays within 1 to 254",
+                    ));
+                } else if instance.nopreempt {
+                    findings.push((
+                        *span,
+                        format!("vrrp_instance `{name}`: with nopreempt a weight never moves the VIP"),
+                        "a peer that has nopreempt too leaves a master alone whatever its priority; \
+                         use weight 0: a failure means FAULT, and the peer takes over",
+                    ));
+                }
+            }
+        }
+        for (span, message, help) in findings {
+            self.warn(span, message, help);
+        }
+    }
+
+    fn duplicate_virtual_servers(&mut self, marks: &Marks) {
+        let mut seen = BTreeMap::new();
+        let keys: Vec<_> = self.config.virtual_servers.iter().map(|server| server.key).collect();
+        for (key, span) in keys.into_iter().zip(&marks.virtual_servers) {
+            if let Some(first) = seen.get(&key) {
+                self.twice(
+                    *span,
+                    *first,
+                    format!("virtual_server {key} is defined twice"),
+                    "defined here before",
+                );
+            } else {
+                seen.insert(key, *span);
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `global_defs`.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        keywords::Block,
+        model::{VrrpVersion, XdpMode},
+    },
+    Entry, Lower,
+};
+
+impl Lower<'_> {
+    /// One `global_defs` block; several add up, the last word of a kind counts.
+    pub(super) fn global(&mut self, block: &Entry<'_>) {
+        // Words that only a later lbd will use are kept in the model already: they are facts of the
+        // file (`router_id` names this host in /metrics), whatever is done with them.
+        self.mail(block);
+        for entry in self.entries(Block::GlobalDefs, block.block()) {
+            match entry.name() {
+                "script_user" => self.config.global.script_user = self.user(&entry),
+                "enable_script_security" => self.config.global.enable_script_security = true,
+                "process_name" => {
+                    self.config.global.process_name = self.word(&entry).map(|w| w.value);
+                }
+                "vrrp_version" => {
+                    if let Some(version) = self.version(&entry) {
+                        self.config.global.vrrp_version = version;
+                    }
+                }
+                "vrrp_garp_master_delay" => {
+                    if let Some(seconds) = self.u32(&entry) {
+                        self.config.global.garp_master_delay =
+                            Duration::from_secs(u64::from(seconds));
+                    }
+                }
+                "vrrp_garp_master_repeat" => {
+                    if let Some(repeat) = self.u32(&entry) {
+                        self.config.global.garp_master_repeat = repeat;
+                    }
+                }
+                "metrics_listen" => {
+                    self.config.global.metrics_listen = self.socket(&entry);
+                }
+                "lvs_flow_table" => {
+                    if let Some(rows) = self.u32(&entry) {
+                        self.config.global.flow_table_size = rows;
+                    }
+                }
+                "lvs_xdp_mode" => {
+                    self.config.global.xdp_mode = match self.choice(&entry) {
+                        Some(1) => XdpMode::Native,
+                        Some(2) => XdpMode::Generic,
+                        _ => XdpMode::Auto,
+                    };
+                }
+                other => self.unhandled(&entry, other),
+            }
+        }
+    }
+
+    fn mail(&mut self, block: &Entry<'_>) {
+        for statement in block.block() {
+            let mut texts = statement.words.iter().map(|word| self.text(*word).into_owned());
+            let Some(name) = texts.next() else { continue };
+            let value = texts.next();
+            match (name.as_str(), value) {
+                ("router_id", Some(id)) => self.config.global.router_id = Some(id),
+                ("notification_email_from", Some(from)) => {
+                    self.config.global.notification_email_from = Some(from);
+                }
+                ("smtp_server", Some(server)) => self.config.global.smtp_server = Some(server),
+                ("smtp_connect_timeout", Some(text)) => {
+                    if let Some(read) = super::value::seconds(&text) {
+                        self.config.global.smtp_connect_timeout = Duration::from_micros(read.value);
+                    }
+                }
+                ("notification_email", _) => {
+                    let lines = statement.block.iter().flatten();
+                    let words = lines.flat_map(|line| &line.words);
+                    let found: Vec<_> = words.map(|word| self.text(*word).into_owned()).collect();
+                    self.config.global.notification_email.extend(found);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn version(&mut self, entry: &Entry<'_>) -> Option<VrrpVersion> {
+        match self.int(entry)? {
+            3 => Some(VrrpVersion::V3),
+            _ => Some(VrrpVersion::V2),
+        }
+    }
+
+    /// A word that the table calls acting and no code handles: a mistake of ours, and told, so
+    /// that a configuration is never silently cut short. A test goes through the whole table.
+    pub(super) fn unhandled(&mut self, entry: &Entry<'_>, name: &str) {
+        self.cannot(
+            entry.head(),
+            format!("lbd's keyword table says that `{name}` acts, but nothing handles it"),
+            "please report this",
+        );
+    }
+}

@@ -1,0 +1,488 @@
+//! `virtual_server` and `real_server`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::base::{
+    net::{Protocol, VirtualServerKey},
+    table::{Method, OnDown, Scheduler},
+};
+
+use super::{
+    super::{
+        diag::{Class, Severity},
+        keywords::{self, Block},
+        model::{Command, RealServer, VirtualServer},
+        source::Span,
+        syntax::Statement,
+    },
+    Entry, Lower, Spanned,
+    checkers::Schedule,
+};
+
+/// The port of MySQL.
+pub(super) const MYSQL_PORT: u16 = 3306;
+/// MySQL's default `wait_timeout` (8 h) and a minute, so that the server ends idle sessions first.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(8 * 3600 + 60);
+/// keepalived's `delay_loop`.
+const DELAY_LOOP: Duration = Duration::from_secs(60);
+/// Schedulers of keepalived that lbd does not have (yet).
+const OTHER_SCHEDULERS: [&str; 9] = ["lblc", "lblcr", "sh", "dh", "fo", "ovf", "sed", "nq", "twos"];
+
+/// What a virtual_server hands down to its real servers.
+struct Defaults {
+    vip: SocketAddr,
+    method: Method,
+    weight: u32,
+    inhibit_on_failure: bool,
+    schedule: Schedule,
+}
+
+/// Scalars of a virtual_server block.
+struct Raw {
+    scheduler: Scheduler,
+    method: Spanned<Method>,
+    protocol: Option<Spanned<usize>>,
+    weight: u32,
+    inhibit_on_failure: bool,
+    quorum: Option<Spanned<u32>>,
+    hysteresis: Option<Spanned<u32>>,
+    quorum_up: Option<Command>,
+    quorum_down: Option<Command>,
+    sorry_server: Option<Spanned<(IpAddr, Option<u16>)>>,
+    omega: bool,
+    idle_timeout: Duration,
+    on_down: Option<OnDown>,
+    schedule: Schedule,
+}
+
+impl Lower<'_> {
+    /// `virtual_server IP PORT { … }`.
+    pub(super) fn virtual_server(&mut self, block: &Entry<'_>) {
+        let Some(vip) = self.virtual_server_address(block) else { return };
+        let head = block.statement.span;
+        let entries = self.entries(Block::VirtualServer, block.block());
+        let raw = self.virtual_server_words(head, &entries);
+        let reals: Vec<_> = entries.iter().filter(|e| e.name() == "real_server").collect();
+        let protocol = self.protocol(vip, head, &raw, &reals);
+        if reals.is_empty() {
+            self.warn(
+                head,
+                format!("virtual_server {vip} has no real_server and is dropped"),
+                "keepalived drops it too",
+            );
+            return;
+        }
+        let defaults = Defaults {
+            vip,
+            method: raw.method.value,
+            weight: raw.weight,
+            inhibit_on_failure: raw.inhibit_on_failure,
+            schedule: raw.schedule.clone(),
+        };
+        let mut real_servers = Vec::new();
+        let mut seen: BTreeMap<SocketAddr, Span> = BTreeMap::new();
+        for entry in reals {
+            let Some(real) = self.real_server(&defaults, entry) else { continue };
+            if let Some(first) = seen.insert(real.addr, entry.statement.span) {
+                let diagnostic = self
+                    .diagnostic(
+                        Severity::Error,
+                        entry.statement.span,
+                        format!(
+                            "real_server {} is listed twice in virtual_server {vip}",
+                            real.addr
+                        ),
+                    )
+                    .related(self.place(first), "listed here before");
+                self.sink.push(diagnostic);
+            }
+            real_servers.push(real);
+        }
+        let total = real_servers.iter().fold(0_u32, |sum, real| sum.saturating_add(real.weight));
+        let (quorum, hysteresis) = self.quorum(vip, &raw, total);
+        let sorry_server = raw
+            .sorry_server
+            .as_ref()
+            .map(|s| SocketAddr::new(s.value.0, s.value.1.unwrap_or(vip.port())));
+        if let Some(sorry) = &raw.sorry_server
+            && sorry.value.0 == vip.ip()
+        {
+            self.error(sorry.span, format!("the sorry_server of {vip} is the VIP itself"));
+        }
+        let keep = if raw.inhibit_on_failure { OnDown::Keep } else { OnDown::Reset };
+        let server = VirtualServer {
+            key: VirtualServerKey { protocol, addr: vip },
+            scheduler: raw.scheduler,
+            method: raw.method.value,
+            delay_loop: raw.schedule.delay_loop.unwrap_or(DELAY_LOOP),
+            quorum,
+            hysteresis,
+            quorum_up: raw.quorum_up,
+            quorum_down: raw.quorum_down,
+            sorry_server,
+            alpha: raw.schedule.alpha,
+            omega: raw.omega,
+            idle_timeout: raw.idle_timeout,
+            on_down: raw.on_down.unwrap_or(keep),
+            real_servers,
+        };
+        self.marks.virtual_servers.push(head);
+        self.config.virtual_servers.push(server);
+    }
+
+    fn virtual_server_address(&mut self, block: &Entry<'_>) -> Option<SocketAddr> {
+        let word = self.first(block)?;
+        let text = self.text(word);
+        if text == "fwmark" || text == "group" {
+            self.cannot(
+                word.span,
+                format!("`virtual_server {text}` is not available yet"),
+                "write one `virtual_server IP PORT` for each VIP",
+            );
+            return None;
+        }
+        let shown: String = text.chars().take(64).collect();
+        if text.parse::<IpAddr>().is_err() {
+            self.error(word.span, format!("`{shown}` is no IP address of a virtual_server"));
+            return None;
+        }
+        let Spanned { value: (ip, port), span } = self.server(block)?;
+        if ip.is_ipv6() {
+            self.cannot(span, "IPv6 virtual servers are not available yet", "use an IPv4 VIP");
+            return None;
+        }
+        let Some(port) = port.filter(|port| *port > 0) else {
+            self.cannot(
+                span,
+                format!("virtual_server {ip} has no port"),
+                "every port at once is not available yet; write one virtual_server for each port",
+            );
+            return None;
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+
+    fn virtual_server_words(&mut self, head: Span, entries: &[Entry<'_>]) -> Raw {
+        let user = self.config.global.script_user.clone();
+        let mut raw = Raw {
+            scheduler: Scheduler::Wlc,
+            method: Spanned { value: Method::Nat, span: head },
+            protocol: None,
+            weight: 1,
+            inhibit_on_failure: false,
+            quorum: None,
+            hysteresis: None,
+            quorum_up: None,
+            quorum_down: None,
+            sorry_server: None,
+            omega: false,
+            idle_timeout: IDLE_TIMEOUT,
+            on_down: None,
+            schedule: Schedule::default(),
+        };
+        for entry in entries {
+            let span = entry.statement.span;
+            match entry.name() {
+                "lb_algo" | "lvs_sched" => {
+                    if let Some(scheduler) = self.scheduler(entry) {
+                        raw.scheduler = scheduler;
+                    }
+                }
+                "lb_kind" | "lvs_method" => {
+                    if let Some(method) = self.method(entry) {
+                        raw.method = Spanned { value: method, span };
+                    }
+                }
+                "protocol" => {
+                    raw.protocol = self.choice(entry).map(|value| Spanned { value, span });
+                }
+                "weight" => raw.weight = self.u32(entry).unwrap_or(raw.weight),
+                "inhibit_on_failure" => raw.inhibit_on_failure = true,
+                "quorum" => raw.quorum = self.u32(entry).map(|value| Spanned { value, span }),
+                "hysteresis" => {
+                    raw.hysteresis = self.u32(entry).map(|value| Spanned { value, span });
+                }
+                "quorum_up" => raw.quorum_up = self.command(entry, user.clone()),
+                "quorum_down" => raw.quorum_down = self.command(entry, user.clone()),
+                "sorry_server" => raw.sorry_server = self.server(entry),
+                "omega" => raw.omega = true,
+                "idle_timeout" => {
+                    raw.idle_timeout = self.duration(entry).unwrap_or(raw.idle_timeout);
+                }
+                "on_down" => {
+                    raw.on_down = self.choice(entry).map(|choice| match choice {
+                        0 => OnDown::Reset,
+                        _ => OnDown::Keep,
+                    });
+                }
+                "real_server" => {}
+                _ if self.schedule(&mut raw.schedule, entry) => {}
+                other => self.unhandled(entry, other),
+            }
+        }
+        raw
+    }
+
+    fn scheduler(&mut self, entry: &Entry<'_>) -> Option<Scheduler> {
+        let word = self.first(entry)?;
+        let text = self.text(word);
+        let known = |text: &str| match text {
+            "rr" => Some(Scheduler::Rr),
+            "wrr" => Some(Scheduler::Wrr),
+            "lc" => Some(Scheduler::Lc),
+            "wlc" => Some(Scheduler::Wlc),
+            "mh" => Some(Scheduler::Mh),
+            _ => None,
+        };
+        if let Some(scheduler) = known(&text) {
+            return Some(scheduler);
+        }
+        let lower = text.to_ascii_lowercase();
+        if let Some(scheduler) = known(&lower) {
+            self.warn(word.span, format!("`{} {text}` is read as {lower}", entry.name()), "");
+            return Some(scheduler);
+        }
+        if OTHER_SCHEDULERS.contains(&lower.as_str()) {
+            self.cannot(
+                word.span,
+                format!("scheduler `{text}` is not available yet"),
+                "available: rr, wrr, lc, wlc, mh (in place of sh and dh: mh; of sed and nq: wlc)",
+            );
+            return None;
+        }
+        let shown: String = text.chars().take(64).collect();
+        self.warn(
+            word.span,
+            format!("unknown scheduler `{shown}`; wlc is used"),
+            "available: rr, wrr, lc, wlc, mh; keepalived takes wlc here too",
+        );
+        None
+    }
+
+    /// `NAT` or `DR`, in either case.
+    pub(super) fn method(&mut self, entry: &Entry<'_>) -> Option<Method> {
+        let word = self.first(entry)?;
+        let text = self.text(word);
+        if let Some(extra) = entry.args().get(1) {
+            let extra_text = self.text(*extra);
+            let help =
+                if extra_text.starts_with("//") { "a comment begins with # or !" } else { "" };
+            self.warn(
+                extra.span,
+                format!("words after `{}` and its value are ignored", entry.name()),
+                help,
+            );
+        }
+        let upper = text.to_ascii_uppercase();
+        let method = match upper.as_str() {
+            "NAT" => Method::Nat,
+            "DR" => Method::Dr,
+            "TUN" => {
+                self.cannot(
+                    word.span,
+                    format!("`{} TUN` is not available yet", entry.name()),
+                    "available: DR (real servers on the same network), NAT (replies come back through lbd)",
+                );
+                return None;
+            }
+            _ => {
+                let shown: String = text.chars().take(64).collect();
+                self.error(
+                    word.span,
+                    format!("`{}` cannot be `{shown}`; expected NAT or DR", entry.name()),
+                );
+                return None;
+            }
+        };
+        if upper != *text {
+            self.warn(
+                word.span,
+                format!("`{} {text}` is read as {upper}", entry.name()),
+                "keepalived wants capital letters",
+            );
+        }
+        Some(method)
+    }
+
+    /// keepalived's default is UDP, which no MySQL pool means: where the port or a check says TCP,
+    /// TCP it is, with a warning; else it is an error, because we forward TCP only.
+    fn protocol(
+        &mut self,
+        vip: SocketAddr,
+        head: Span,
+        raw: &Raw,
+        reals: &[&Entry<'_>],
+    ) -> Protocol {
+        match &raw.protocol {
+            Some(given) if given.value == 0 => {}
+            Some(given) => {
+                self.cannot(
+                    given.span,
+                    format!("virtual_server {vip}: only protocol TCP is available yet"),
+                    "write `protocol TCP`, or leave UDP services to keepalived",
+                );
+            }
+            None if vip.port() == MYSQL_PORT || reals.iter().any(|real| self.speaks_tcp(real)) => {
+                let diagnostic = self
+                    .diagnostic(
+                        Severity::Warning,
+                        head,
+                        format!("virtual_server {vip} has no `protocol`; lbd forwards TCP"),
+                    )
+                    .help(
+                        "keepalived forwards UDP here, so that no MySQL client gets through: \
+                         add `protocol TCP`",
+                    );
+                self.sink.push(diagnostic);
+            }
+            None => {
+                let diagnostic = self
+                    .diagnostic(
+                        Severity::Error,
+                        head,
+                        format!(
+                            "virtual_server {vip} has no `protocol`, which means UDP; lbd forwards TCP only"
+                        ),
+                    )
+                    .class(Class::CannotRun)
+                    .help("add `protocol TCP` if that is meant");
+                self.sink.push(diagnostic);
+            }
+        }
+        Protocol::Tcp
+    }
+
+    fn speaks_tcp(&self, real: &Entry<'_>) -> bool {
+        let port = real.args().get(1).map(|word| self.text(*word));
+        if port.is_some_and(|port| port == "3306") {
+            return true;
+        }
+        real.block().iter().any(|statement: &Statement| {
+            let word = self.source.slice(statement.head());
+            ["TCP_CHECK", "MYSQL_CHECK", "HTTP_GET", "SSL_GET", "SMTP_CHECK"].contains(&word)
+        })
+    }
+
+    fn quorum(&mut self, vip: SocketAddr, raw: &Raw, total: u32) -> (u32, u32) {
+        let mut quorum = raw.quorum.as_ref().map_or(1, |quorum| quorum.value);
+        if let Some(given) = &raw.quorum
+            && given.value > total.max(1)
+        {
+            quorum = total.max(1);
+            self.warn(
+                given.span,
+                format!(
+                    "virtual_server {vip}: quorum {} is more than all real servers weigh; {quorum} is used",
+                    given.value
+                ),
+                "",
+            );
+        }
+        let mut hysteresis = raw.hysteresis.as_ref().map_or(0, |hysteresis| hysteresis.value);
+        if let Some(given) = &raw.hysteresis
+            && given.value >= quorum
+        {
+            hysteresis = quorum.saturating_sub(1);
+            self.warn(
+                given.span,
+                format!(
+                    "virtual_server {vip}: hysteresis {} must be below quorum {quorum}; {hysteresis} is used",
+                    given.value
+                ),
+                "",
+            );
+        }
+        (quorum, hysteresis)
+    }
+
+    fn real_server(&mut self, defaults: &Defaults, block: &Entry<'_>) -> Option<RealServer> {
+        let vip = defaults.vip;
+        let server = self.server(block);
+        let entries = self.entries(Block::RealServer, block.block());
+        let Spanned { value: (ip, port), span } = server?;
+        if ip.is_ipv4() != vip.is_ipv4() {
+            self.error(
+                span,
+                format!("real_server {ip} and VIP {} are of different families", vip.ip()),
+            );
+            return None;
+        }
+        if ip == vip.ip() {
+            self.error(span, format!("real_server {ip} is the VIP itself"));
+            return None;
+        }
+        if ip.is_unspecified() || ip.is_multicast() {
+            self.error(span, format!("real_server {ip} is no address of a host"));
+            return None;
+        }
+        let mut port = port.filter(|port| *port > 0).unwrap_or(vip.port());
+        if defaults.method == Method::Dr && port != vip.port() {
+            self.warn(
+                span,
+                format!(
+                    "real_server {ip} {port}: DR cannot change the port; {} is used",
+                    vip.port()
+                ),
+                "with NAT the port may differ",
+            );
+            port = vip.port();
+        }
+        let addr = SocketAddr::new(ip, port);
+        let user = self.config.global.script_user.clone();
+        let mut real = RealServer {
+            addr,
+            weight: defaults.weight,
+            inhibit_on_failure: defaults.inhibit_on_failure,
+            notify_up: None,
+            notify_down: None,
+            checkers: Vec::new(),
+        };
+        let mut schedule = defaults.schedule.clone();
+        for entry in &entries {
+            match entry.name() {
+                "weight" => real.weight = self.u32(entry).unwrap_or(real.weight),
+                "inhibit_on_failure" => real.inhibit_on_failure = true,
+                "notify_up" => real.notify_up = self.command(entry, user.clone()),
+                "notify_down" => real.notify_down = self.command(entry, user.clone()),
+                "lvs_method" => {
+                    if self.method(entry).is_some_and(|method| method != defaults.method) {
+                        self.cannot(
+                            entry.statement.span,
+                            "a real_server with a method of its own is not available yet",
+                            "give all real servers of a virtual_server the same method",
+                        );
+                    }
+                }
+                "TCP_CHECK" | "MISC_CHECK" | "MYSQL_CHECK" => {}
+                _ if self.schedule(&mut schedule, entry) => {}
+                other => self.unhandled(entry, other),
+            }
+        }
+        for entry in &entries {
+            let checker = match entry.name() {
+                "TCP_CHECK" => self.tcp_check(addr, &schedule, entry),
+                "MISC_CHECK" => self.misc_check(addr, &schedule, entry),
+                "MYSQL_CHECK" => self.mysql_check(addr, &schedule, entry),
+                _ => None,
+            };
+            real.checkers.extend(checker);
+        }
+        // Checkers that do not act yet are told of by their subject.
+        let any_check = block.block().iter().any(|statement| {
+            let word = self.source.slice(statement.head());
+            keywords::find(Block::RealServer, word).is_some_and(|k| k.opens.is_some())
+        });
+        if !any_check {
+            self.notice(
+                span,
+                format!("real_server {addr} has no check: it counts as up always"),
+                "MYSQL_CHECK { } finds out whether MySQL answers",
+            );
+        }
+        Some(real)
+    }
+}

@@ -1,0 +1,336 @@
+//! Entries of the list blocks of an instance: VIPs, peers, tracked scripts and interfaces.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::base::net::IpPrefix;
+
+use super::{
+    super::{
+        ReferenceKind,
+        diag::Severity,
+        keywords::{self, Block, Status},
+        lex::Word,
+        model::{TrackInterface, TrackScript, VipAddress},
+        source::Span,
+        syntax::Statement,
+    },
+    Entry, Lower, Spanned, value,
+};
+
+/// Longest interface label (IFNAMSIZ − 1).
+const LABEL_LIMIT: usize = 15;
+/// Greatest weight of a tracker, either way (keepalived.md §2.2).
+const WEIGHT_LIMIT: i64 = 253;
+
+impl Lower<'_> {
+    /// Lines of a list block, and the words on the keyword's own line before the `{`.
+    fn list_lines<'t>(&mut self, entry: &Entry<'t>) -> Vec<&'t [Word]> {
+        let mut lines = Vec::new();
+        if !entry.args().is_empty() {
+            lines.push(entry.args());
+        }
+        for statement in entry.block() {
+            if statement.block.is_some() {
+                self.inner_block(entry, statement);
+            }
+            if !statement.words.is_empty() {
+                lines.push(statement.words.as_slice());
+            }
+        }
+        lines
+    }
+
+    fn inner_block(&mut self, entry: &Entry<'_>, statement: &Statement) {
+        let message = format!("`{}` holds a list; this block is skipped", entry.name());
+        self.warn(statement.head(), message, "");
+    }
+
+    /// `virtual_ipaddress { IP[/LEN] [brd IP] [dev IF] [scope SCOPE] [label NAME] … }`.
+    pub(super) fn vips(&mut self, entry: &Entry<'_>) -> Vec<Spanned<VipAddress>> {
+        let mut vips = Vec::new();
+        for line in self.list_lines(entry) {
+            let mut rest = line;
+            while let Some((first, after)) = rest.split_first() {
+                let text = self.text(*first);
+                let Ok(prefix) = text.parse::<IpPrefix>() else {
+                    self.bad_vip(*first);
+                    break;
+                };
+                let (vip, next) = self.vip_options(prefix, after);
+                vips.push(Spanned { value: vip, span: first.span });
+                rest = next;
+                if let Some(second) = rest.first() {
+                    self.warn(
+                        second.span,
+                        "a second address on one line",
+                        "lbd takes it; keepalived reads one address a line and ignores this one",
+                    );
+                }
+            }
+        }
+        vips
+    }
+
+    fn bad_vip(&mut self, word: Word) {
+        let text = self.text(word).into_owned();
+        let shown: String = text.chars().take(64).collect();
+        let message = match text.split_once('/') {
+            Some((addr, len)) if addr.parse::<IpAddr>().is_ok() => {
+                let shown: String = len.chars().take(64).collect();
+                format!("`/{shown}` is no prefix length; expected /0 to /32")
+            }
+            _ => format!("`{shown}` is no IP address; expected IP or IP/LEN"),
+        };
+        self.error(word.span, message);
+    }
+
+    /// Options up to the end of the line or to the next address.
+    fn vip_options<'t>(&mut self, prefix: IpPrefix, words: &'t [Word]) -> (VipAddress, &'t [Word]) {
+        let mut vip = VipAddress { prefix, dev: None, label: None, broadcast: None, scope: 0 };
+        let mut rest = words;
+        while let Some((option, after)) = rest.split_first() {
+            let name = self.text(*option).into_owned();
+            if name.parse::<IpPrefix>().is_ok() {
+                break;
+            }
+            rest = after;
+            let Some(keyword) = keywords::find(Block::VirtualIpaddress, &name) else {
+                let shown: String = name.chars().take(64).collect();
+                let help = if name.starts_with("//") { "a comment begins with # or !" } else { "" };
+                self.warn(
+                    option.span,
+                    format!(
+                        "unknown word `{shown}` after an address; the rest of the line is ignored"
+                    ),
+                    help,
+                );
+                return (vip, &[]);
+            };
+            let argument = if keyword.argument.is_required() {
+                let Some((argument, after)) = rest.split_first() else {
+                    self.error(option.span, format!("`{name}` needs a value"));
+                    break;
+                };
+                rest = after;
+                Some(*argument)
+            } else {
+                None
+            };
+            match (keyword.status, argument) {
+                (Status::Acts, Some(argument)) => self.vip_option(&mut vip, keyword.name, argument),
+                _ => {
+                    let message = format!("`{name}` of a VIP is accepted and not acted on yet");
+                    self.notice(option.span, message, "");
+                }
+            }
+        }
+        (vip, rest)
+    }
+
+    fn vip_option(&mut self, vip: &mut VipAddress, option: &str, word: Word) {
+        let text = self.text(word).into_owned();
+        let shown: String = text.chars().take(64).collect();
+        match option {
+            "dev" => {
+                self.refer(ReferenceKind::Interface, text.clone(), word.span, "virtual_ipaddress");
+                vip.dev = Some(text);
+            }
+            "label" if text.len() > LABEL_LIMIT => {
+                let message = format!(
+                    "label `{shown}` is longer than {LABEL_LIMIT} bytes, the kernel's limit"
+                );
+                self.error(word.span, message);
+            }
+            "label" => vip.label = Some(text),
+            "brd" => match (text.as_str(), vip.prefix.addr) {
+                ("+", IpAddr::V4(addr)) => {
+                    vip.broadcast = Some(broadcast(addr, vip.prefix.len));
+                }
+                ("-", _) => vip.broadcast = None,
+                _ => match text.parse::<Ipv4Addr>() {
+                    Ok(addr) => vip.broadcast = Some(addr),
+                    Err(_) => {
+                        self.error(word.span, format!("`brd {shown}` is no IPv4 address, + or -"));
+                    }
+                },
+            },
+            "scope" => match scope(&text) {
+                Some(scope) => vip.scope = scope,
+                None => {
+                    let message = format!(
+                        "unknown scope `{shown}`; expected global, site, link, host, nowhere or 0..255"
+                    );
+                    self.error(word.span, message);
+                }
+            },
+            _ => {}
+        }
+    }
+
+    /// `unicast_peer { IP [min_ttl N] [max_ttl N] }`.
+    pub(super) fn peers(&mut self, entry: &Entry<'_>) -> Vec<Spanned<IpAddr>> {
+        let mut peers: Vec<Spanned<IpAddr>> = Vec::new();
+        for line in self.list_lines(entry) {
+            let mut words = line.iter();
+            while let Some(word) = words.next() {
+                let text = self.text(*word).into_owned();
+                if let Ok(value) = text.parse::<IpAddr>() {
+                    if let Some(first) = peers.iter().find(|peer| peer.value == value) {
+                        let first = first.span;
+                        let diagnostic = self
+                            .diagnostic(
+                                Severity::Warning,
+                                word.span,
+                                format!("peer {value} is listed twice"),
+                            )
+                            .related(self.place(first), "listed here before");
+                        self.sink.push(diagnostic);
+                    } else {
+                        peers.push(Spanned { value, span: word.span });
+                    }
+                } else if matches!(text.as_str(), "min_ttl" | "max_ttl") {
+                    words.next();
+                    self.notice(
+                        word.span,
+                        format!("`{text}` is accepted and not acted on yet"),
+                        "",
+                    );
+                } else {
+                    let shown: String = text.chars().take(64).collect();
+                    self.error(word.span, format!("`{shown}` is no IP address of a peer"));
+                }
+            }
+        }
+        peers
+    }
+
+    /// `track_script { NAME [weight N [reverse|noreverse]] }`.
+    pub(super) fn tracked_scripts(&mut self, entry: &Entry<'_>) -> Vec<Spanned<TrackScript>> {
+        let mut out: Vec<Spanned<TrackScript>> = Vec::new();
+        for line in self.list_lines(entry) {
+            let Some((first, options)) = line.split_first() else { continue };
+            let name = self.text(*first).into_owned();
+            if out.iter().any(|track| track.value.name == name) {
+                self.warn(
+                    first.span,
+                    format!("script `{name}` is tracked twice; this line is ignored"),
+                    "",
+                );
+                continue;
+            }
+            let (weight, reverse) = self.track_options(options);
+            out.push(Spanned { value: TrackScript { name, weight, reverse }, span: first.span });
+        }
+        out
+    }
+
+    /// `track_interface { IF [weight N [reverse]] }`.
+    pub(super) fn tracked_interfaces(&mut self, entry: &Entry<'_>) -> Vec<Spanned<TrackInterface>> {
+        let mut out: Vec<Spanned<TrackInterface>> = Vec::new();
+        for line in self.list_lines(entry) {
+            let Some((first, options)) = line.split_first() else { continue };
+            let name = self.text(*first).into_owned();
+            if out.iter().any(|track| track.value.name == name) {
+                self.warn(
+                    first.span,
+                    format!("interface `{name}` is tracked twice; this line is ignored"),
+                    "",
+                );
+                continue;
+            }
+            let (weight, reverse) = self.track_options(options);
+            self.refer(ReferenceKind::Interface, name.clone(), first.span, "track_interface");
+            let value = TrackInterface {
+                name,
+                weight: weight.unwrap_or(0),
+                reverse: reverse.unwrap_or(false),
+            };
+            out.push(Spanned { value, span: first.span });
+        }
+        out
+    }
+
+    fn track_options(&mut self, words: &[Word]) -> (Option<i32>, Option<bool>) {
+        let (mut weight, mut reverse) = (None, None);
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match &*self.text(*word) {
+                "weight" => match words.next() {
+                    Some(value) => weight = self.weight(*value),
+                    None => self.error(word.span, "`weight` needs a number"),
+                },
+                "reverse" => reverse = Some(true),
+                "noreverse" => reverse = Some(false),
+                other => {
+                    let shown: String = other.chars().take(64).collect();
+                    let help =
+                        if other.starts_with("//") { "a comment begins with # or !" } else { "" };
+                    self.warn(
+                        word.span,
+                        format!("unknown word `{shown}`; the rest of the line is ignored"),
+                        help,
+                    );
+                    break;
+                }
+            }
+        }
+        (weight, reverse)
+    }
+
+    /// A tracker's weight; ±254 of old files means ±253.
+    pub(super) fn weight(&mut self, word: Word) -> Option<i32> {
+        let text = self.text(word);
+        match value::int(&text) {
+            Some(read) if read.value.abs() <= WEIGHT_LIMIT + 1 => {
+                let value = read.value.clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT);
+                if read.junk || value != read.value {
+                    let shown: String = text.chars().take(64).collect();
+                    self.warn(word.span, format!("weight `{shown}` is read as {value}"), "");
+                }
+                i32::try_from(value).ok()
+            }
+            _ => {
+                let shown: String = text.chars().take(64).collect();
+                self.error(
+                    word.span,
+                    format!("weight `{shown}` must be -{WEIGHT_LIMIT}..{WEIGHT_LIMIT}"),
+                );
+                None
+            }
+        }
+    }
+
+    /// `weight N [reverse]` of a vrrp_script.
+    pub(super) fn script_weight(&mut self, entry: &Entry<'_>) -> (i32, bool) {
+        let mut words = entry.args().iter();
+        let weight = words.next().and_then(|word| self.weight(*word)).unwrap_or(0);
+        let mut reverse = false;
+        if let Some(word) = words.next() {
+            if self.text(*word) == "reverse" {
+                reverse = true;
+            } else {
+                let span: Span = word.span;
+                self.notice(span, "words after `weight` and its value are ignored", "");
+            }
+        }
+        (weight, reverse)
+    }
+}
+
+/// rtnetlink's number of a scope.
+fn scope(text: &str) -> Option<u8> {
+    match text {
+        "global" => Some(0),
+        "site" => Some(200),
+        "link" => Some(253),
+        "host" => Some(254),
+        "nowhere" => Some(255),
+        number => number.parse().ok(),
+    }
+}
+
+/// Host bits all ones.
+fn broadcast(addr: Ipv4Addr, len: u8) -> Ipv4Addr {
+    let host_bits = u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
+    Ipv4Addr::from(u32::from(addr) | host_bits)
+}

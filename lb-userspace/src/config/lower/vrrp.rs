@@ -1,0 +1,505 @@
+//! `vrrp_script` and `vrrp_instance`.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::base::net::{Priority, Vrid};
+
+use super::{
+    super::{
+        ReferenceKind,
+        diag::{Class, Severity},
+        keywords::{Block, micros_text},
+        model::{
+            Authentication, Command, InitialState, User, VipAddress, VrrpInstance, VrrpScript,
+            VrrpVersion,
+        },
+        source::Span,
+    },
+    Entry, Lower, Spanned,
+    cross::InstanceMarks,
+};
+
+/// Bytes of a PASS password that count (RFC 2338 §5.3.10).
+const PASS_LEN: usize = 8;
+
+/// What an instance block says, before defaults depend on each other.
+#[derive(Default)]
+struct Raw {
+    state: Option<InitialState>,
+    interface: Option<Spanned<String>>,
+    vrid: Option<Spanned<Vrid>>,
+    priority: Option<Spanned<u8>>,
+    version: Option<Spanned<VrrpVersion>>,
+    advert_int: Option<Spanned<Duration>>,
+    authentication: Option<Spanned<Authentication>>,
+    preempt: Option<Span>,
+    nopreempt: Option<Span>,
+    preempt_delay: Option<Spanned<Duration>>,
+    mcast_src: Option<Spanned<IpAddr>>,
+    unicast_src: Option<Spanned<IpAddr>>,
+    peers: Vec<Spanned<IpAddr>>,
+    unicast: Option<Span>,
+    vips: Vec<Spanned<VipAddress>>,
+    no_vips: bool,
+    garp_delay: Option<u32>,
+    garp_repeat: Option<u32>,
+}
+
+impl Lower<'_> {
+    /// `vrrp_script NAME { … }`.
+    pub(super) fn vrrp_script(&mut self, block: &Entry<'_>) {
+        let Some(name) = self.word(block) else { return };
+        if let Some(first) = self.marks.scripts.get(&name.value) {
+            let first = *first;
+            let diagnostic = self
+                .diagnostic(
+                    Severity::Error,
+                    name.span,
+                    format!("vrrp_script `{}` is defined twice", name.value),
+                )
+                .related(self.place(first), "defined here before");
+            self.sink.push(diagnostic);
+            return;
+        }
+        self.marks.scripts.insert(name.value.clone(), name.span);
+        let (mut command, mut user) = (None, None::<User>);
+        let (mut interval, mut timeout) = (Duration::from_secs(1), None);
+        let (mut weight, mut reverse, mut fall, mut rise) = (0, false, 1, 1);
+        let mut init_fail = false;
+        for entry in self.entries(Block::VrrpScript, block.block()) {
+            match entry.name() {
+                "script" => command = self.command(&entry, None),
+                "interval" => interval = self.duration(&entry).unwrap_or(interval),
+                "timeout" => {
+                    let given = self.duration(&entry).filter(|time| !time.is_zero());
+                    timeout = given.map(|value| Spanned { value, span: entry.statement.span });
+                }
+                "weight" => (weight, reverse) = self.script_weight(&entry),
+                "rise" => rise = self.u32(&entry).unwrap_or(rise),
+                "fall" => fall = self.u32(&entry).unwrap_or(fall),
+                "user" => user = self.user(&entry),
+                "init_fail" => init_fail = true,
+                other => self.unhandled(&entry, other),
+            }
+        }
+        if let Some(timeout) = &timeout
+            && timeout.value > interval
+        {
+            self.notice(
+                timeout.span,
+                format!("vrrp_script `{}`: timeout is longer than interval", name.value),
+                "a run that lasts longer than interval delays the next one",
+            );
+        }
+        let Some(mut command) = command else {
+            let given = block.block().iter().any(|s| self.source.slice(s.head()) == "script");
+            if !given {
+                self.error(name.span, format!("vrrp_script `{}` has no `script`", name.value));
+            }
+            return;
+        };
+        command.user = user.or_else(|| self.config.global.script_user.clone());
+        let script = VrrpScript {
+            name: name.value.clone(),
+            command,
+            interval,
+            timeout: timeout.map_or(interval, |timeout| timeout.value),
+            weight,
+            reverse,
+            fall,
+            rise,
+            init_fail,
+        };
+        self.config.vrrp_scripts.insert(name.value, script);
+    }
+
+    /// `vrrp_instance NAME { … }`.
+    pub(super) fn vrrp_instance(&mut self, block: &Entry<'_>) {
+        let Some(name) = self.word(block) else { return };
+        if name.value.len() > 255 {
+            self.error(name.span, "the name of a vrrp_instance is longer than 255 bytes");
+            return;
+        }
+        let mut raw = Raw::default();
+        let (mut scripts, mut interfaces) = (Vec::new(), Vec::new());
+        let mut dont_track_primary = false;
+        let mut notify: [Option<Command>; 5] = Default::default();
+        for entry in self.entries(Block::VrrpInstance, block.block()) {
+            let at = entry.statement.span;
+            match entry.name() {
+                "state" => {
+                    raw.state = self.choice(&entry).map(|choice| match choice {
+                        0 => InitialState::Master,
+                        _ => InitialState::Backup,
+                    });
+                }
+                "interface" => {
+                    raw.interface = self.word(&entry);
+                    if let Some(interface) = &raw.interface {
+                        let (value, span) = (interface.value.clone(), interface.span);
+                        self.refer(ReferenceKind::Interface, value, span, "interface");
+                    }
+                }
+                "virtual_router_id" => {
+                    raw.vrid = self
+                        .int(&entry)
+                        .and_then(|id| Vrid::new(u8::try_from(id).ok()?))
+                        .map(|value| Spanned { value, span: at });
+                }
+                "priority" => {
+                    raw.priority = self
+                        .int(&entry)
+                        .and_then(|value| u8::try_from(value).ok())
+                        .map(|value| Spanned { value, span: at });
+                }
+                "advert_int" => {
+                    raw.advert_int = self.duration(&entry).map(|value| Spanned { value, span: at });
+                }
+                "version" => {
+                    raw.version = self.version(&entry).map(|value| Spanned { value, span: at });
+                }
+                "authentication" => raw.authentication = self.authentication(&name.value, &entry),
+                "virtual_ipaddress" => raw.vips.extend(self.vips(&entry)),
+                "no_virtual_ipaddress" => raw.no_vips = true,
+                "mcast_src_ip" => raw.mcast_src = self.address(&entry),
+                "unicast_src_ip" => raw.unicast_src = self.address(&entry),
+                "unicast_peer" => {
+                    raw.unicast = Some(entry.head());
+                    raw.peers.extend(self.peers(&entry));
+                }
+                "preempt" => raw.preempt = Some(at),
+                "nopreempt" => raw.nopreempt = Some(at),
+                "preempt_delay" => {
+                    raw.preempt_delay =
+                        self.duration(&entry).map(|value| Spanned { value, span: at });
+                }
+                "garp_master_delay" => raw.garp_delay = self.u32(&entry),
+                "garp_master_repeat" => raw.garp_repeat = self.u32(&entry),
+                "accept" => {}
+                "track_script" => scripts.extend(self.tracked_scripts(&entry)),
+                "track_interface" => interfaces.extend(self.tracked_interfaces(&entry)),
+                "dont_track_primary" => dont_track_primary = true,
+                "notify_master" => notify[0] = self.notify(&entry),
+                "notify_backup" => notify[1] = self.notify(&entry),
+                "notify_fault" => notify[2] = self.notify(&entry),
+                "notify_stop" => notify[3] = self.notify(&entry),
+                "notify" => notify[4] = self.notify(&entry),
+                other => self.unhandled(&entry, other),
+            }
+        }
+        let version = self.instance_version(&name.value, &raw);
+        let advert_int = self.advert_int(&name.value, version, raw.advert_int.as_ref());
+        let (state, priority) = self.priority(&name, &raw);
+        let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, state, priority);
+        let authentication = self.version_authentication(&name.value, version, &raw);
+        self.vip_families(&name, &raw);
+        let source = self.source_address(&name.value, &raw);
+        let (Some(interface), Some(vrid)) = (&raw.interface, &raw.vrid) else {
+            for (missing, word) in
+                [(raw.interface.is_none(), "interface"), (raw.vrid.is_none(), "virtual_router_id")]
+            {
+                let given = block.block().iter().any(|s| self.source.slice(s.head()) == word);
+                if missing && !given {
+                    self.error(
+                        name.span,
+                        format!("vrrp_instance `{}` has no `{word}`", name.value),
+                    );
+                }
+            }
+            return;
+        };
+        let global = &self.config.global;
+        let seconds = |value: u32| Duration::from_secs(u64::from(value));
+        let [notify_master, notify_backup, notify_fault, notify_stop, notify] = notify;
+        let instance = VrrpInstance {
+            name: name.value.clone(),
+            state,
+            interface: interface.value.clone(),
+            vrid: vrid.value,
+            priority,
+            version,
+            advert_int,
+            authentication,
+            nopreempt,
+            preempt_delay,
+            source,
+            unicast_peers: raw.peers.iter().map(|peer| peer.value).collect(),
+            virtual_ipaddress: raw.vips.iter().map(|vip| vip.value.clone()).collect(),
+            track_scripts: scripts.iter().map(|script| script.value.clone()).collect(),
+            track_interfaces: interfaces.into_iter().map(|interface| interface.value).collect(),
+            dont_track_primary,
+            garp_master_delay: raw.garp_delay.map_or(global.garp_master_delay, seconds),
+            garp_master_repeat: raw.garp_repeat.unwrap_or(global.garp_master_repeat),
+            notify_master,
+            notify_backup,
+            notify_fault,
+            notify_stop,
+            notify,
+        };
+        self.marks.instances.push(InstanceMarks {
+            name: name.span,
+            vrid: vrid.span,
+            vips: raw.vips.iter().map(|vip| (vip.value.prefix.addr, vip.span)).collect(),
+            scripts: scripts.iter().map(|s| (s.value.name.clone(), s.span)).collect(),
+        });
+        self.config.vrrp_instances.push(instance);
+    }
+
+    fn notify(&mut self, entry: &Entry<'_>) -> Option<Command> {
+        let user = self.config.global.script_user.clone();
+        self.command(entry, user)
+    }
+
+    fn authentication(&mut self, name: &str, block: &Entry<'_>) -> Option<Spanned<Authentication>> {
+        let (mut kind, mut pass) = (None, None);
+        for entry in self.entries(Block::Authentication, block.block()) {
+            match entry.name() {
+                "auth_type" => {
+                    kind = self.choice(&entry).map(|choice| (choice, entry.statement.span));
+                }
+                "auth_pass" => pass = self.first(&entry),
+                other => self.unhandled(&entry, other),
+            }
+        }
+        let bytes = pass.map(|word| (self.text(word).into_owned(), word.span));
+        match (kind, bytes) {
+            (Some((0, _)), Some((text, span))) => {
+                if text.is_empty() {
+                    self.error(span, format!("vrrp_instance `{name}`: `auth_pass` is empty"));
+                    return None;
+                }
+                if text.len() > PASS_LEN {
+                    self.warn(
+                        span,
+                        format!("`auth_pass` has {} bytes; the first {PASS_LEN} count", text.len()),
+                        "keepalived cuts it too, so both hosts still agree",
+                    );
+                }
+                let mut value = [0; PASS_LEN];
+                for (to, from) in value.iter_mut().zip(text.bytes()) {
+                    *to = from;
+                }
+                Some(Spanned { value: Authentication::Pass(value), span: block.head() })
+            }
+            (Some((0, span)), None) => {
+                self.error(span, format!("vrrp_instance `{name}`: PASS without `auth_pass`"));
+                None
+            }
+            (Some((_, span)), _) => {
+                self.cannot(
+                    span,
+                    "`auth_type AH` is not available",
+                    "without it the pair would have two masters; use PASS, or none, on both hosts",
+                );
+                None
+            }
+            (None, Some((_, span))) => {
+                self.warn(
+                    span,
+                    format!(
+                        "vrrp_instance `{name}`: `auth_pass` without `auth_type` has no effect"
+                    ),
+                    "add `auth_type PASS` on both hosts",
+                );
+                None
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn instance_version(&mut self, name: &str, raw: &Raw) -> VrrpVersion {
+        let wanted = raw.version.as_ref().map_or(self.config.global.vrrp_version, |v| v.value);
+        let has_v6 = raw.vips.iter().any(|vip| vip.value.prefix.addr.is_ipv6());
+        if has_v6 && wanted == VrrpVersion::V2 {
+            if let Some(version) = &raw.version {
+                let message =
+                    format!("vrrp_instance `{name}`: IPv6 needs version 3, which is used");
+                self.warn(version.span, message, "");
+            }
+            return VrrpVersion::V3;
+        }
+        wanted
+    }
+
+    /// Rounds as keepalived does: whole seconds in version 2, 10 ms in version 3.
+    fn advert_int(
+        &mut self,
+        name: &str,
+        version: VrrpVersion,
+        given: Option<&Spanned<Duration>>,
+    ) -> Duration {
+        let Some(given) = given else { return Duration::from_secs(1) };
+        let micros = u64::try_from(given.value.as_micros()).unwrap_or(u64::MAX);
+        let (unit, max, rule) = match version {
+            VrrpVersion::V2 => (1_000_000, 255_000_000, "whole seconds, at most 255"),
+            VrrpVersion::V3 => (10_000, 40_950_000, "steps of 0.01 s, at most 40.95 s"),
+        };
+        let used = ((micros + unit / 2) / unit * unit).clamp(unit, max);
+        if used != micros {
+            let number = if version == VrrpVersion::V2 { 2 } else { 3 };
+            self.warn(
+                given.span,
+                format!(
+                    "vrrp_instance `{name}`: `advert_int {}` becomes {} s in VRRP version {number}",
+                    micros_text(micros),
+                    micros_text(used)
+                ),
+                &format!("version {number} has {rule}; all hosts must have the same interval"),
+            );
+        }
+        Duration::from_micros(used)
+    }
+
+    fn priority(&mut self, name: &Spanned<String>, raw: &Raw) -> (InitialState, Priority) {
+        let state = raw.state.unwrap_or(InitialState::Backup);
+        let priority = match (&raw.priority, state) {
+            (Some(given), _) => Priority(given.value),
+            (None, InitialState::Backup) => Priority::DEFAULT,
+            (None, InitialState::Master) => {
+                self.warn(
+                    name.span,
+                    format!(
+                        "vrrp_instance `{}`: state MASTER without `priority` means priority 255",
+                        name.value
+                    ),
+                    "255 is the owner of the addresses: weights do not lower it; give a priority",
+                );
+                Priority::OWNER
+            }
+        };
+        (state, priority)
+    }
+
+    fn preemption(
+        &mut self,
+        name: &str,
+        raw: &Raw,
+        state: InitialState,
+        priority: Priority,
+    ) -> (bool, Duration) {
+        let mut nopreempt = raw.nopreempt.is_some();
+        let mut delay = raw.preempt_delay.as_ref().map_or(Duration::ZERO, |delay| delay.value);
+        if let Some(span) = raw.nopreempt {
+            let why = if state == InitialState::Master {
+                Some("state MASTER; set state BACKUP on both hosts to keep the VIP where it is")
+            } else if priority == Priority::OWNER {
+                Some("priority 255")
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                nopreempt = false;
+                self.warn(
+                    span,
+                    format!(
+                        "vrrp_instance `{name}`: `nopreempt` has no effect here and is cleared"
+                    ),
+                    &format!("it cannot go with {why}"),
+                );
+            } else if let Some(preempt) = raw.preempt {
+                nopreempt = span > preempt;
+                let message = format!("vrrp_instance `{name}` has `preempt` and `nopreempt`");
+                self.warn(span.max(preempt), message, "the last one counts");
+            }
+        }
+        if let Some(given) = &raw.preempt_delay
+            && !delay.is_zero()
+        {
+            let why = if state == InitialState::Master {
+                Some("state MASTER; set state BACKUP")
+            } else if nopreempt {
+                Some("nopreempt")
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                delay = Duration::ZERO;
+                self.warn(
+                    given.span,
+                    format!("vrrp_instance `{name}`: `preempt_delay` has no effect here"),
+                    &format!("it cannot go with {why}"),
+                );
+            }
+        }
+        (nopreempt, delay)
+    }
+
+    fn version_authentication(
+        &mut self,
+        name: &str,
+        version: VrrpVersion,
+        raw: &Raw,
+    ) -> Authentication {
+        match &raw.authentication {
+            None => Authentication::None,
+            Some(given) if version == VrrpVersion::V3 => {
+                self.warn(
+                    given.span,
+                    format!(
+                        "vrrp_instance `{name}`: VRRP version 3 has no password; it is ignored"
+                    ),
+                    "",
+                );
+                Authentication::None
+            }
+            Some(given) => given.value.clone(),
+        }
+    }
+
+    fn vip_families(&mut self, name: &Spanned<String>, raw: &Raw) {
+        for vip in raw.vips.iter().filter(|vip| vip.value.prefix.addr.is_ipv6()) {
+            self.cannot(vip.span, "IPv6 VIPs are not available yet", "use an IPv4 VIP");
+        }
+        if raw.vips.is_empty() && !raw.no_vips {
+            let diagnostic = self
+                .diagnostic(
+                    Severity::Error,
+                    name.span,
+                    format!("vrrp_instance `{}` has no `virtual_ipaddress`", name.value),
+                )
+                .class(Class::Fault)
+                .help("`no_virtual_ipaddress` says that none is meant");
+            self.sink.push(diagnostic);
+        }
+    }
+
+    fn source_address(&mut self, name: &str, raw: &Raw) -> Option<IpAddr> {
+        if let Some(span) = raw.unicast
+            && raw.peers.is_empty()
+        {
+            self.warn(
+                span,
+                format!("vrrp_instance `{name}`: `unicast_peer` is empty; adverts go by multicast"),
+                "",
+            );
+        }
+        let given = match (&raw.unicast_src, &raw.mcast_src) {
+            (Some(unicast), Some(mcast)) => {
+                let used = if raw.peers.is_empty() { mcast } else { unicast };
+                Some(used)
+            }
+            (Some(one), None) | (None, Some(one)) => Some(one),
+            (None, None) => None,
+        }?;
+        let (value, span) = (given.value, given.span);
+        for peer in raw.peers.iter().filter(|peer| peer.value == value) {
+            self.error(
+                peer.span,
+                format!("vrrp_instance `{name}`: peer {value} is this host's own source address"),
+            );
+        }
+        for vip in raw.vips.iter().filter(|vip| vip.value.prefix.addr == value) {
+            let diagnostic = self
+                .diagnostic(
+                    Severity::Error,
+                    span,
+                    format!(
+                        "vrrp_instance `{name}`: the source address {value} is one of its VIPs"
+                    ),
+                )
+                .related(self.place(vip.span), "the VIP");
+            self.sink.push(diagnostic);
+        }
+        Some(value)
+    }
+}

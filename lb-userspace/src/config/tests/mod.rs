@@ -1,0 +1,5 @@
+//! The corpus (testdata/), properties over arbitrary bytes, and bounds.
+
+mod bounds;
+mod corpus;
+mod model;
