@@ -1,11 +1,787 @@
-//! The shipped kernel object, packet by packet.
+//! The shipped kernel object, packet by packet, under `BPF_PROG_TEST_RUN`: which outcome is
+//! counted, what the kernel is told to do with the frame, and what the frame looks like then.
+//! Checksums are verified by etherparse over the bytes that come out.
 
-use lb_tests::packet::{self, engine::Engine};
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use lb_common::{
+    abi::{self, Real, Service, be16, be32, macs},
+    hash, maglev, maps,
+    verdict::{Action, Outcome},
+};
+use lb_tests::packet::{
+    self,
+    build::{
+        self, ACK, FIN, GATEWAY_MAC, LB_MAC, PSH, RST, SYN, Tcp, arp, mac, ping, udp, vlan,
+        with_ip, with_ip_options,
+    },
+    engine::{DROP, Engine, PASS, REDIRECT, Ran},
+};
+
+const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 1), 3306);
+const VIP2: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 2), 3306);
+/// A VIP without virtual server.
+const BARE_VIP: Ipv4Addr = Ipv4Addr::new(10, 200, 1, 9);
+const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 10), 40_000);
+const GATE: u16 = 3;
+const SERVICE: u16 = 1;
+const SERVER_PORT: u16 = 13_306;
+
+fn server(id: u16) -> (Ipv4Addr, u16) {
+    (Ipv4Addr::new(172, 16, 0, id as u8), SERVER_PORT)
+}
+
+fn real(id: u16, method: u8) -> Real {
+    let (addr, port) = server(id);
+    Real {
+        generation: 7,
+        gate: GATE,
+        state: abi::STATE_UP,
+        method,
+        ifindex: 1,
+        macs: macs(mac(100 + id as u8), LB_MAC),
+        service: SERVICE,
+        flags: abi::FLAG_RESOLVED,
+        ..Real::default()
+    }
+    .with_nat(be32(VIP.0.octets()), be16(VIP.1), be32(addr.octets()), be16(port))
+}
+
+fn service(scheduler: u8) -> Service {
+    Service { id: SERVICE, gate: GATE, scheduler, ..Service::default() }
+}
+
+/// A load balancer, master of its VIPs, with one virtual server of (id, weight) real servers.
+struct Bed {
+    engine: Engine,
+    scheduler: u8,
+}
+
+impl Bed {
+    /// `None` when packet tests cannot run here.
+    fn new(scheduler: u8, method: u8, members: &[(u16, u32)]) -> Option<Self> {
+        Self::sized(scheduler, method, members, 8192, 8192)
+    }
+
+    fn sized(
+        scheduler: u8,
+        method: u8,
+        members: &[(u16, u32)],
+        flows: u32,
+        embryos: u32,
+    ) -> Option<Self> {
+        if !packet::ready() {
+            return None;
+        }
+        let mut engine = Engine::load(flows, embryos).expect("the shipped object loads");
+        engine.lease(GATE, abi::LEASE_ALWAYS).expect("lease");
+        for &(id, _) in members {
+            engine.real(id, real(id, method)).expect("real server");
+        }
+        engine.service(VIP, service(scheduler), members).expect("virtual server");
+        engine.vip(BARE_VIP, GATE, 0).expect("VIP");
+        Some(Self { engine, scheduler })
+    }
+
+    fn run(&mut self, frame: &[u8]) -> Ran {
+        let ran = self.engine.run(frame).unwrap_or_else(|error| panic!("{error:#}"));
+        let action = match ran.outcome.action() {
+            Action::Pass => PASS,
+            Action::Drop => DROP,
+            Action::Forward | Action::Reset => REDIRECT,
+        };
+        assert_eq!(ran.action, action, "action of {:?}", ran.outcome);
+        if action == PASS {
+            assert_eq!(ran.frame, frame, "a passed packet is untouched ({:?})", ran.outcome);
+        }
+        ran
+    }
+
+    fn expect(&mut self, segment: &Tcp, outcome: Outcome) -> Tcp {
+        let ran = self.run(&segment.frame());
+        assert_eq!(ran.outcome, outcome, "for {segment:?}");
+        Tcp::read(&ran.frame)
+    }
+
+    /// SYN and ACK of a client; the id of the server that got them.
+    fn connect(&mut self, client: (Ipv4Addr, u16)) -> u16 {
+        let syn = self.expect(&Tcp::new(client, VIP, SYN).syn_options(), Outcome::Scheduled);
+        let ack = self.expect(&Tcp::new(client, VIP, ACK), Outcome::Promoted);
+        assert_eq!(syn.to_mac, ack.to_mac, "both segments go to one server");
+        server_of(&syn)
+    }
+
+    fn set(&mut self, id: u16, change: impl FnOnce(&mut Real)) {
+        let mut array = self.engine.array::<Real>(maps::REALS_MAP).expect("reals");
+        let mut entry = array.get(&id.into(), 0).expect("real");
+        change(&mut entry);
+        array.set(id.into(), entry, 0).expect("real");
+    }
+
+    /// Makes only `members` selectable, through the other half as the loader does.
+    fn select(&mut self, members: &[(u16, u32)]) {
+        let service = Service { half: 1, ..service(self.scheduler) };
+        self.engine.service(VIP, service, members).expect("virtual server");
+    }
+}
+
+fn server_of(segment: &Tcp) -> u16 {
+    u16::from(segment.to_mac[5]) - 100
+}
+
+fn client(index: u16) -> (Ipv4Addr, u16) {
+    (CLIENT.0, 20_000 + index)
+}
+
+/// What comes out of DR: only the MAC addresses differ.
+fn assert_dr(sent: &Tcp, got: &Tcp, id: u16) {
+    let expected = Tcp { to_mac: mac(100 + id as u8), from_mac: LB_MAC, ..sent.clone() };
+    assert_eq!(*got, expected);
+}
+
+const DR: u8 = abi::METHOD_DR;
+const NAT: u8 = abi::METHOD_NAT;
 
 #[test]
-fn verifier_accepts_the_object() {
-    if !packet::ready() {
-        return;
+fn dr_changes_nothing_but_macs() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1)]) else { return };
+    let syn = Tcp::new(CLIENT, VIP, SYN).syn_options();
+    assert_dr(&syn, &bed.expect(&syn, Outcome::Scheduled), 1);
+    assert_dr(&syn, &bed.expect(&syn, Outcome::SynRepeated), 1);
+    assert_eq!(bed.engine.conns(1).expect("conns"), 0, "a SYN is no connection yet");
+    let ack = Tcp::new(CLIENT, VIP, ACK);
+    assert_dr(&ack, &bed.expect(&ack, Outcome::Promoted), 1);
+    assert_eq!(bed.engine.conns(1).expect("conns"), 1);
+    for payload in [b"".as_slice(), b"x", b"select 1", &[7; 1446]] {
+        let data = Tcp::new(CLIENT, VIP, ACK | PSH).payload(payload);
+        assert_dr(&data, &bed.expect(&data, Outcome::DrForwarded), 1);
     }
-    Engine::load(1024, 1024).unwrap_or_else(|error| panic!("{error:#}"));
+    let flow = bed.engine.flow(CLIENT, VIP).expect("read").expect("a flow");
+    assert_eq!((flow.real, flow.generation, flow.packets), (1, 7, 7));
+    assert_eq!(flow.seq_end, 0x1000_0000 + 1446);
+    assert_eq!(flow.ack, 0x7fff_fff0);
+    let stats = bed.engine.real_stats(1).expect("stats");
+    assert_eq!((stats.packets, stats.connections), (7, 1));
+    assert_eq!(stats.bytes, flow.bytes);
+    let stats = bed.engine.service_stats(SERVICE).expect("stats");
+    assert_eq!((stats.scheduled, stats.resets), (1, 0));
+}
+
+#[test]
+fn nat_rewrites_both_ways() {
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, NAT, &[(1, 1)]) else { return };
+    let to_server = |sent: &Tcp| Tcp {
+        to_mac: mac(101),
+        from_mac: LB_MAC,
+        dst: server(1).0,
+        dport: server(1).1,
+        ..sent.clone()
+    };
+    let reply = |flags, payload: &[u8]| Tcp {
+        from_mac: mac(101),
+        ..Tcp::new(server(1), CLIENT, flags).payload(payload)
+    };
+    let to_client = |sent: &Tcp| Tcp {
+        to_mac: GATEWAY_MAC,
+        from_mac: LB_MAC,
+        src: VIP.0,
+        sport: VIP.1,
+        ..sent.clone()
+    };
+    let syn = Tcp::new(CLIENT, VIP, SYN).syn_options();
+    assert_eq!(bed.expect(&syn, Outcome::Scheduled), to_server(&syn));
+    // The SYN-ACK finds the embryo.
+    let syn_ack = reply(SYN | ACK, b"");
+    assert_eq!(bed.expect(&syn_ack, Outcome::NatReply), to_client(&syn_ack));
+    let ack = Tcp::new(CLIENT, VIP, ACK);
+    assert_eq!(bed.expect(&ack, Outcome::Promoted), to_server(&ack));
+    for payload in [b"".as_slice(), b"odd", b"even", &[255; 1446], &[0; 1445]] {
+        let query = Tcp::new(CLIENT, VIP, ACK | PSH).payload(payload);
+        assert_eq!(bed.expect(&query, Outcome::NatForwarded), to_server(&query));
+        let answer = reply(ACK | PSH, payload);
+        assert_eq!(bed.expect(&answer, Outcome::NatReply), to_client(&answer));
+    }
+    let stats = bed.engine.real_stats(1).expect("stats");
+    assert_eq!((stats.packets, stats.reply_packets, stats.connections), (7, 6, 1));
+    assert_eq!(bed.engine.conns(1).expect("conns"), 1);
+
+    // The client's gateway fails over: replies follow it.
+    let moved = Tcp { from_mac: mac(77), ..Tcp::new(CLIENT, VIP, ACK) };
+    bed.expect(&moved, Outcome::NatForwarded);
+    assert_eq!(bed.expect(&reply(ACK, b""), Outcome::NatReply).to_mac, mac(77));
+
+    // The server's RST ends the connection for the counters too.
+    bed.expect(&reply(RST | ACK, b""), Outcome::NatReply);
+    assert_eq!(bed.engine.conns(1).expect("conns"), 0);
+}
+
+#[test]
+fn nat_checksums_hold_for_any_address() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, NAT, &[(1, 1)]) else { return };
+    // Sums that fold twice, end in zero or in all ones.
+    for (host, port) in [(0, 1), (255, 65_535), (1, 32_768), (127, 255), (128, 256)] {
+        let client = (Ipv4Addr::new(host, 255, 0, host), port);
+        for payload in [&[0xff; 3][..], &[0; 8], &[0xff, 0xfe]] {
+            for seq in [0, u32::MAX, 0x8000_0000] {
+                let syn = Tcp::new(client, VIP, SYN).payload(payload).numbers(seq, 0);
+                let ran = bed.run(&syn.frame());
+                assert_eq!(Tcp::read(&ran.frame).dst, server(1).0);
+                let reply = Tcp::new(server(1), client, SYN | ACK).payload(payload);
+                assert_eq!(bed.expect(&reply, Outcome::NatReply).src, VIP.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_ours_passes_untouched() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, NAT, &[(1, 1)]) else { return };
+    let other = (Ipv4Addr::new(10, 9, 8, 7), 3306);
+    let syn = Tcp::new(CLIENT, VIP, SYN).frame();
+    let ipv6 = [&LB_MAC[..], &GATEWAY_MAC, &[0x86, 0xdd], &[0x60; 60]].concat();
+    let lldp = [&LB_MAC[..], &GATEWAY_MAC, &[0x88, 0xcc], &[0; 60]].concat();
+    let mut double = vlan(&vlan(&syn, 20), 10);
+    double[12..14].copy_from_slice(&[0x88, 0xa8]);
+    for (frame, outcome) in [
+        (Tcp::new(CLIENT, other, SYN).frame(), Outcome::Foreign),
+        (Tcp::new(other, CLIENT, ACK).frame(), Outcome::Foreign),
+        (udp(CLIENT, other), Outcome::Foreign),
+        (with_ip_options(&Tcp::new(CLIENT, other, ACK).frame()), Outcome::Foreign),
+        (vlan(&syn, 10), Outcome::Vlan),
+        (double, Outcome::Vlan),
+        (ipv6, Outcome::Ipv6),
+        (lldp, Outcome::NotIp),
+        (ping(CLIENT.0, VIP.0), Outcome::VipIcmp),
+        (udp(CLIENT, VIP), Outcome::VipProtocol),
+        (Tcp::new(CLIENT, (VIP.0, 22), SYN).frame(), Outcome::NoVirtualServer),
+        (Tcp::new(CLIENT, (BARE_VIP, 3306), SYN).frame(), Outcome::NoVirtualServer),
+        (with_ip_options(&Tcp::new(CLIENT, (BARE_VIP, 22), ACK).frame()), Outcome::NoVirtualServer),
+        (arp(1, CLIENT.0, VIP.0), Outcome::Arp),
+        (arp(1, CLIENT.0, other.0), Outcome::Arp),
+        // A real server's own business.
+        (Tcp::new((server(1).0, 22), CLIENT, ACK).frame(), Outcome::ServerOther),
+        (udp(server(1), CLIENT), Outcome::ServerOther),
+    ] {
+        assert_eq!(bed.run(&frame).outcome, outcome);
+    }
+}
+
+#[test]
+fn probe_replies_to_this_host_pass() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, NAT, &[(1, 1)]) else { return };
+    let own = (Ipv4Addr::new(172, 16, 0, 254), 50_000);
+    let reply = Tcp::new(server(1), own, SYN | ACK).frame();
+    bed.engine
+        .hash::<u32, u8>(maps::LOCALS)
+        .and_then(|mut locals| Ok(locals.insert(be32(own.0.octets()), 1, 0)?))
+        .expect("locals");
+    assert_eq!(bed.run(&reply).outcome, Outcome::OwnAddress);
+}
+
+#[test]
+fn local_real_server_gets_the_packet_unchanged() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, abi::METHOD_LOCAL, &[(1, 1)]) else { return };
+    for flags in [SYN, ACK, ACK | PSH, ACK | FIN] {
+        assert_eq!(bed.run(&Tcp::new(CLIENT, VIP, flags).frame()).outcome, Outcome::Local);
+    }
+    // It is a connection like any other: counted, and sticky.
+    assert_eq!(bed.engine.real_stats(1).expect("stats").connections, 1);
+    bed.engine.lease(GATE, abi::LEASE_FENCED).expect("lease");
+    assert_eq!(bed.run(&Tcp::new(CLIENT, VIP, ACK).frame()).outcome, Outcome::Fenced);
+}
+
+#[test]
+fn fragments_options_and_nonsense_are_named_drops() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1)]) else { return };
+    bed.connect(CLIENT);
+    let data = Tcp::new(CLIENT, VIP, ACK | PSH).payload(&[9; 64]).frame();
+    let first = with_ip(&data, |ip| ip[6..8].copy_from_slice(&0x2000u16.to_be_bytes()));
+    let later = with_ip(&data, |ip| ip[6..8].copy_from_slice(&0x0010u16.to_be_bytes()));
+    let total = |len: u16| with_ip(&data, |ip| ip[2..4].copy_from_slice(&len.to_be_bytes()));
+    let mut offset_short = data.clone();
+    offset_short[46] = 4 << 4;
+    let mut offset_long = Tcp::new(CLIENT, VIP, ACK).frame();
+    offset_long[46] = 15 << 4;
+    for (frame, outcome) in [
+        (first, Outcome::Fragment),
+        (later, Outcome::Fragment),
+        (with_ip_options(&data), Outcome::IpOptions),
+        (with_ip(&data, |ip| ip[0] = 0x44), Outcome::Malformed),
+        (with_ip(&data, |ip| ip[0] = 0x65), Outcome::Malformed),
+        (total(39), Outcome::Malformed),
+        (total(0), Outcome::Malformed),
+        (total(2000), Outcome::Malformed),
+        (offset_short, Outcome::Malformed),
+        (offset_long, Outcome::Malformed),
+        (Tcp::new(client(1), VIP, SYN | ACK).frame(), Outcome::BadFlags),
+        (Tcp::new(client(1), VIP, SYN | FIN).frame(), Outcome::BadFlags),
+        (Tcp::new(client(1), VIP, SYN | RST).frame(), Outcome::BadFlags),
+        (Tcp::new(client(1), VIP, FIN).frame(), Outcome::BadFlags),
+        (Tcp::new(client(1), VIP, 0).frame(), Outcome::BadFlags),
+    ] {
+        assert_eq!(bed.run(&frame).outcome, outcome);
+    }
+    // What has DF but is no fragment goes on.
+    let whole = with_ip(&data, |ip| ip[6..8].copy_from_slice(&0x4000u16.to_be_bytes()));
+    assert_eq!(bed.run(&whole).outcome, Outcome::DrForwarded);
+}
+
+#[test]
+fn truncated_at_every_length() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1)]) else { return };
+    bed.connect(CLIENT);
+    let whole = Tcp::new(CLIENT, VIP, ACK | PSH).payload(&[1; 20]).frame();
+    // The kernel's test run takes frames from 14 bytes on; a shorter one is no Ethernet frame.
+    for len in 14..whole.len() {
+        let outcome = bed.run(&whole[..len]).outcome;
+        let expected = if len < 34 { Outcome::Short } else { Outcome::Malformed };
+        assert_eq!(outcome, expected, "{len} bytes");
+    }
+    assert_eq!(bed.run(&whole).outcome, Outcome::DrForwarded);
+    let ask = arp(1, CLIENT.0, VIP.0);
+    for len in 14..42 {
+        assert_eq!(bed.run(&ask[..len]).outcome, Outcome::Short, "ARP of {len} bytes");
+    }
+}
+
+#[test]
+fn fenced_vip_is_silent() {
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, NAT, &[(1, 1)]) else { return };
+    bed.connect(CLIENT);
+    bed.expect(&Tcp::new(client(1), VIP, SYN), Outcome::Scheduled);
+    // Fenced by order, and by a lease that ran out a while after boot: both are in the past.
+    for lease in [abi::LEASE_FENCED, 2] {
+        bed.engine.lease(GATE, lease).expect("lease");
+        for frame in [
+            Tcp::new(CLIENT, VIP, ACK).frame(),
+            Tcp::new(CLIENT, VIP, SYN).frame(),
+            Tcp::new(client(1), VIP, ACK).frame(),
+            Tcp::new(client(2), VIP, SYN).frame(),
+            Tcp::new(client(2), VIP, ACK).frame(),
+            Tcp::new(server(1), CLIENT, ACK).frame(),
+            Tcp::new(server(1), client(1), SYN | ACK).frame(),
+            Tcp::new(server(1), client(9), ACK).frame(),
+            Tcp::new(CLIENT, (VIP.0, 22), SYN).frame(),
+            Tcp::new(CLIENT, (BARE_VIP, 3306), SYN).frame(),
+            udp(CLIENT, VIP),
+            ping(CLIENT.0, VIP.0),
+            ping(CLIENT.0, BARE_VIP),
+            with_ip_options(&Tcp::new(CLIENT, VIP, ACK).frame()),
+        ] {
+            assert_eq!(bed.run(&frame).outcome, Outcome::Fenced);
+        }
+        for frame in [arp(1, CLIENT.0, VIP.0), arp(1, CLIENT.0, BARE_VIP), arp(2, VIP.0, VIP.0)] {
+            assert_eq!(bed.run(&frame).outcome, Outcome::FencedArp);
+        }
+        // Others' ARP is none of our business, even with the VIP as sender.
+        assert_eq!(bed.run(&arp(1, VIP.0, CLIENT.0)).outcome, Outcome::Arp);
+    }
+    // Mastership back: the flow is still there.
+    bed.engine.lease(GATE, abi::LEASE_ALWAYS).expect("lease");
+    bed.expect(&Tcp::new(CLIENT, VIP, ACK), Outcome::NatForwarded);
+}
+
+#[test]
+fn standby_passes_everything() {
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, NAT, &[(1, 1)]) else { return };
+    bed.connect(CLIENT);
+    bed.expect(&Tcp::new(client(1), VIP, SYN), Outcome::Scheduled);
+    bed.engine.lease(GATE, abi::LEASE_STANDBY).expect("lease");
+    for frame in [
+        Tcp::new(CLIENT, VIP, ACK).frame(),
+        Tcp::new(client(1), VIP, ACK).frame(),
+        Tcp::new(client(2), VIP, SYN).frame(),
+        Tcp::new(client(2), VIP, ACK).frame(),
+        Tcp::new(CLIENT, (BARE_VIP, 22), SYN).frame(),
+        Tcp::new(server(1), CLIENT, ACK).frame(),
+        Tcp::new(server(1), client(9), ACK).frame(),
+        ping(CLIENT.0, VIP.0),
+        with_ip_options(&Tcp::new(CLIENT, VIP, ACK).frame()),
+    ] {
+        assert_eq!(bed.run(&frame).outcome, Outcome::Standby);
+    }
+    assert_eq!(bed.run(&arp(1, CLIENT.0, VIP.0)).outcome, Outcome::Arp);
+}
+
+#[test]
+fn lease_runs_out_by_itself() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1)]) else { return };
+    let clock = |engine: &Engine| engine.clock().expect("clock program");
+    let (jiffies, before) = clock(&bed.engine);
+    assert!(jiffies > 0 && before > 0);
+    let end = jiffies + 20;
+    bed.engine.lease(GATE, end).expect("lease");
+    assert_eq!(bed.run(&Tcp::new(CLIENT, VIP, SYN).frame()).outcome, Outcome::Scheduled);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        let outcome = bed.run(&Tcp::new(CLIENT, VIP, SYN).frame()).outcome;
+        let (jiffies, now) = clock(&bed.engine);
+        assert!(now > before);
+        if outcome == Outcome::Fenced {
+            assert!(jiffies >= end, "fenced {} ticks early", end - jiffies);
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "a lease of 20 ticks still runs");
+    }
+}
+
+#[test]
+fn dead_server_resets_its_clients() {
+    for method in [DR, NAT] {
+        let Some(mut bed) = Bed::new(abi::SCHED_RR, method, &[(1, 1), (2, 1)]) else { return };
+        let id = bed.connect(CLIENT);
+        let other = 3 - id;
+        bed.select(&[(other, 1)]);
+        bed.set(id, |real| {
+            real.generation += 1;
+            real.state = abi::STATE_DOWN;
+        });
+        let dying = Tcp::new(CLIENT, VIP, ACK | PSH).payload(&[5; 700]).numbers(77, 0xfeed_beef);
+        let ran = bed.run(&dying.frame());
+        assert_eq!(ran.outcome, Outcome::ResetDead);
+        assert_eq!(ran.frame.len(), 60, "nothing of the payload goes back");
+        assert_eq!(ran.frame[54..], [0; 6]);
+        assert_reset(&Tcp::read(&trimmed(&ran.frame)), &dying);
+        // A frame without padding is not made longer.
+        let ran = bed.run(&Tcp::new(CLIENT, VIP, ACK).numbers(5, 0).frame());
+        assert_eq!((ran.outcome, ran.frame.len()), (Outcome::ResetDead, 54));
+        Tcp::read(&ran.frame);
+        // No RST in answer to a RST.
+        assert_eq!(
+            bed.run(&Tcp::new(CLIENT, VIP, RST | ACK).frame()).outcome,
+            Outcome::RstUnmatched
+        );
+        // The server comes back: the old flow stays dead, the client's next SYN is free to go on.
+        bed.set(id, |real| real.state = abi::STATE_UP);
+        assert_eq!(bed.run(&dying.frame()).outcome, Outcome::ResetDead);
+        assert_eq!(bed.connect(CLIENT), other);
+        assert_eq!(bed.engine.service_stats(SERVICE).expect("stats").resets, 3);
+    }
+}
+
+/// The part of a frame that its IP header claims.
+fn trimmed(frame: &[u8]) -> Vec<u8> {
+    frame[..14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]))].to_vec()
+}
+
+/// `reset` answers `segment` with the exact sequence number that its sender expects (RFC 5961).
+fn assert_reset(reset: &Tcp, segment: &Tcp) {
+    let expected = Tcp {
+        from_mac: segment.to_mac,
+        to_mac: segment.from_mac,
+        src: segment.dst,
+        dst: segment.src,
+        sport: segment.dport,
+        dport: segment.sport,
+        flags: RST,
+        seq: segment.ack,
+        ack: 0,
+        ttl: 64,
+        options: Vec::new(),
+        payload: Vec::new(),
+    };
+    assert_eq!(*reset, expected);
+}
+
+#[test]
+fn dead_nat_server_that_still_speaks_resets_the_client_too() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, NAT, &[(1, 1)]) else { return };
+    bed.connect(CLIENT);
+    bed.set(1, |real| {
+        real.generation += 1;
+        real.state = abi::STATE_DOWN;
+    });
+    let answer = Tcp::new(server(1), CLIENT, ACK | PSH).payload(&[3; 300]).numbers(900, 44);
+    let ran = bed.run(&answer.frame());
+    assert_eq!(ran.outcome, Outcome::ResetDead);
+    let reset = Tcp::read(&trimmed(&ran.frame));
+    assert_eq!(
+        (reset.src, reset.sport, reset.dst, reset.dport),
+        (VIP.0, VIP.1, CLIENT.0, CLIENT.1)
+    );
+    assert_eq!((reset.flags, reset.seq, reset.ack), (RST | ACK, 900, 44));
+    assert_eq!(reset.to_mac, GATEWAY_MAC);
+}
+
+#[test]
+fn kept_and_drained_servers_keep_their_flows() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1), (2, 1)]) else { return };
+    let id = bed.connect(CLIENT);
+    bed.select(&[(3 - id, 1)]);
+    for change in [(|real: &mut Real| real.state = abi::STATE_DRAIN) as fn(&mut Real), |real| {
+        (real.state, real.flags) = (abi::STATE_DOWN, real.flags | abi::FLAG_KEEP)
+    }] {
+        bed.set(id, change);
+        let got = bed.expect(&Tcp::new(CLIENT, VIP, ACK), Outcome::DrForwarded);
+        assert_eq!(server_of(&got), id, "the old flow goes on");
+    }
+    for index in 0..20 {
+        assert_eq!(bed.connect(client(index)), 3 - id, "new ones go elsewhere");
+    }
+}
+
+#[test]
+fn unresolved_next_hop_is_a_named_drop() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1)]) else { return };
+    bed.connect(CLIENT);
+    bed.set(1, |real| real.flags = 0);
+    let ack = Tcp::new(CLIENT, VIP, ACK);
+    assert_eq!(bed.run(&ack.frame()).outcome, Outcome::NextHopUnresolved);
+    // A neighbour's new address is used from the next packet on.
+    bed.set(1, |real| (real.flags, real.macs) = (abi::FLAG_RESOLVED, macs(mac(200), mac(201))));
+    let got = bed.expect(&ack, Outcome::DrForwarded);
+    assert_eq!((got.to_mac, got.from_mac), (mac(200), mac(201)));
+}
+
+#[test]
+fn no_selectable_server_refuses_at_once() {
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, DR, &[(1, 1)]) else { return };
+    bed.select(&[]);
+    let syn = Tcp::new(CLIENT, VIP, SYN).syn_options().numbers(41, 0);
+    let ran = bed.run(&syn.frame());
+    assert_eq!(ran.outcome, Outcome::NoRealServer);
+    let reset = Tcp::read(&trimmed(&ran.frame));
+    // What a closed port says: the client gives up with "connection refused".
+    assert_eq!((reset.flags, reset.seq, reset.ack), (RST | ACK, 0, 42));
+    assert_eq!((reset.src, reset.dst, reset.to_mac), (VIP.0, CLIENT.0, GATEWAY_MAC));
+    assert_eq!(bed.engine.service_stats(SERVICE).expect("stats").unavailable, 1);
+}
+
+#[test]
+fn unknown_midstream_by_policy() {
+    // Several candidates, no hash: the client is told.
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, DR, &[(1, 1), (2, 1)]) else { return };
+    let data = Tcp::new(CLIENT, VIP, ACK | PSH).payload(b"select 1").numbers(9, 0x0102_0304);
+    let ran = bed.run(&data.frame());
+    assert_eq!(ran.outcome, Outcome::ResetUnknown);
+    assert_reset(&Tcp::read(&trimmed(&ran.frame)), &data);
+    assert_eq!(bed.run(&Tcp::new(CLIENT, VIP, RST).frame()).outcome, Outcome::RstUnmatched);
+    // One candidate: it can only be that one.
+    bed.select(&[(2, 1)]);
+    assert_eq!(server_of(&bed.expect(&data, Outcome::MidstreamSingle)), 2);
+    assert_eq!(server_of(&bed.expect(&data, Outcome::DrForwarded)), 2);
+    assert_eq!(bed.engine.conns(2).expect("conns"), 1);
+
+    // mh: the hash knows, and what it says equals what another host's hash said to the SYN.
+    let members: Vec<_> = (1..=5).map(|id| (id, 1)).collect();
+    let Some(mut first) = Bed::new(abi::SCHED_MH, DR, &members) else { return };
+    let Some(mut second) = Bed::new(abi::SCHED_MH, DR, &members) else { return };
+    for index in 0..50 {
+        let id = first.connect(client(index));
+        let ack = Tcp::new(client(index), VIP, ACK);
+        assert_eq!(server_of(&second.expect(&ack, Outcome::MidstreamHashed)), id);
+        assert_eq!(server_of(&second.expect(&ack, Outcome::DrForwarded)), id);
+    }
+}
+
+#[test]
+fn mh_follows_the_ring_of_lb_common() {
+    let members: Vec<_> = (1..=7).map(|id| (id, u32::from(id))).collect();
+    let Some(mut bed) = Bed::new(abi::SCHED_MH, DR, &members) else { return };
+    let mut ring = maglev::EMPTY;
+    let named: Vec<_> = members
+        .iter()
+        .map(|&(real, weight)| maglev::Member {
+            identity: maglev::identity(&server(real).0.octets(), SERVER_PORT),
+            real,
+            weight,
+        })
+        .collect();
+    maglev::fill(&mut ring, &named).expect("fits");
+    for index in 0..200 {
+        let (addr, port) = client(index);
+        let slot = hash::ring_slot(hash::client(be32(addr.octets()), be16(port)));
+        let got = bed.expect(&Tcp::new((addr, port), VIP, SYN), Outcome::Scheduled);
+        assert_eq!(server_of(&got), ring.slots[slot]);
+    }
+}
+
+fn shares(bed: &mut Bed, connections: u16) -> BTreeMap<u16, u16> {
+    let mut shares = BTreeMap::new();
+    for index in 0..connections {
+        *shares.entry(bed.connect(client(index))).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn rr_ignores_weights() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 5), (2, 1), (3, 1)]) else { return };
+    assert_eq!(shares(&mut bed, 30), BTreeMap::from([(1, 10), (2, 10), (3, 10)]));
+}
+
+#[test]
+fn wrr_follows_weights_without_bursts() {
+    let Some(mut bed) = Bed::new(abi::SCHED_WRR, DR, &[(1, 60), (2, 30), (3, 10)]) else { return };
+    let mut row = Vec::new();
+    for index in 0..50 {
+        row.push(bed.connect(client(index)));
+    }
+    for cycle in row.chunks(10) {
+        let count = |id| cycle.iter().filter(|&&got| got == id).count();
+        assert_eq!([count(1), count(2), count(3)], [6, 3, 1], "{cycle:?}");
+    }
+    assert!(!row.windows(5).any(|five| five.iter().all(|&id| id == 1)), "{row:?}");
+}
+
+#[test]
+fn least_connections_are_fair() {
+    let members: Vec<_> = (1..=4).map(|id| (id, 1)).collect();
+    let Some(mut bed) = Bed::new(abi::SCHED_LC, DR, &members) else { return };
+    assert_eq!(shares(&mut bed, 40), BTreeMap::from([(1, 10), (2, 10), (3, 10), (4, 10)]));
+    // Six of server 2's clients leave; the next six go there.
+    let mut closed = 0;
+    for index in 0..40 {
+        let fin = Tcp::new(client(index), VIP, FIN | ACK);
+        let flow = bed.engine.flow(client(index), VIP).expect("read").expect("flow");
+        if flow.real == 2 && closed < 6 {
+            bed.expect(&fin, Outcome::DrForwarded);
+            bed.expect(&fin, Outcome::DrForwarded);
+            closed += 1;
+        }
+    }
+    assert_eq!(bed.engine.conns(2).expect("conns"), 4, "a repeated FIN counts once");
+    for index in 100..106 {
+        assert_eq!(bed.connect(client(index)), 2);
+    }
+    // Equals take turns even before the first connection is established.
+    let mut syns = BTreeMap::<u16, u16>::new();
+    for index in 200..220 {
+        let got = bed.expect(&Tcp::new(client(index), VIP, SYN), Outcome::Scheduled);
+        *syns.entry(server_of(&got)).or_default() += 1;
+    }
+    assert_eq!(syns, BTreeMap::from([(1, 5), (2, 5), (3, 5), (4, 5)]));
+}
+
+#[test]
+fn weighted_least_connections_follow_weights() {
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, DR, &[(1, 400), (2, 200), (3, 100)]) else {
+        return;
+    };
+    assert_eq!(shares(&mut bed, 70), BTreeMap::from([(1, 40), (2, 20), (3, 10)]));
+    // A full pool of 64 works too.
+    let members: Vec<_> = (1..=64).map(|id| (id, 1)).collect();
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, DR, &members) else { return };
+    let shares = shares(&mut bed, 128);
+    assert_eq!(shares.len(), 64);
+    assert!(shares.values().all(|&share| share == 2), "{shares:?}");
+}
+
+#[test]
+fn tuple_of_an_ended_connection_is_scheduled_anew() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1), (2, 1)]) else { return };
+    let id = bed.connect(CLIENT);
+    // A SYN in the middle of a living connection goes to its server, which knows what to do.
+    let syn = Tcp::new(CLIENT, VIP, SYN);
+    assert_eq!(server_of(&bed.expect(&syn, Outcome::DrForwarded)), id);
+    bed.expect(&Tcp::new(CLIENT, VIP, FIN | ACK), Outcome::DrForwarded);
+    assert_eq!(bed.engine.conns(id).expect("conns"), 0);
+    assert_eq!(server_of(&bed.expect(&syn, Outcome::Scheduled)), 3 - id);
+    bed.expect(&Tcp::new(CLIENT, VIP, ACK), Outcome::Promoted);
+    assert_eq!(bed.engine.conns(3 - id).expect("conns"), 1);
+}
+
+#[test]
+fn a_forged_reset_does_not_end_the_count() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1)]) else { return };
+    bed.connect(CLIENT);
+    bed.expect(&Tcp::new(CLIENT, VIP, RST), Outcome::DrForwarded);
+    assert_eq!(bed.engine.conns(1).expect("conns"), 0);
+    // The server ignored it and the client goes on.
+    bed.expect(&Tcp::new(CLIENT, VIP, ACK), Outcome::DrForwarded);
+    assert_eq!(bed.engine.conns(1).expect("conns"), 1);
+    let flow = bed.engine.flow(CLIENT, VIP).expect("read").expect("flow");
+    assert_eq!(flow.flags & abi::FLOW_CLOSING, 0);
+}
+
+#[test]
+fn full_table_hashes_and_keeps_what_it_has() {
+    let members: Vec<_> = (1..=3).map(|id| (id, 1)).collect();
+    let Some(mut bed) = Bed::sized(abi::SCHED_WLC, DR, &members, 16, 8192) else { return };
+    let old: Vec<_> = (0..16).map(|index| bed.connect(client(index))).collect();
+    let mut sent = BTreeMap::new();
+    let mut full = 0;
+    for index in 100..140 {
+        let syn = bed.expect(&Tcp::new(client(index), VIP, SYN), Outcome::Scheduled);
+        // Preallocated maps may keep a few elements more than asked, so the first ones may fit.
+        let ran = bed.run(&Tcp::new(client(index), VIP, ACK).frame());
+        full += u64::from(ran.outcome == Outcome::TableFull);
+        assert!(matches!(ran.outcome, Outcome::TableFull | Outcome::Promoted));
+        sent.insert(index, server_of(&syn));
+        assert_eq!(server_of(&Tcp::read(&ran.frame)), server_of(&syn));
+    }
+    assert!(full >= 30, "{full}");
+    assert_eq!(bed.engine.service_stats(SERVICE).expect("stats").table_full, full);
+    // Established ones stay, and those without an entry keep their server.
+    for (index, id) in old.iter().enumerate() {
+        let got = bed.expect(&Tcp::new(client(index as u16), VIP, ACK), Outcome::DrForwarded);
+        assert_eq!(server_of(&got), *id);
+    }
+    for (index, id) in sent {
+        let ran = bed.run(&Tcp::new(client(index), VIP, ACK).frame());
+        assert_eq!(server_of(&Tcp::read(&ran.frame)), id, "client {index}");
+    }
+}
+
+#[test]
+fn two_virtual_servers_share_a_nat_server() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, NAT, &[(1, 1)]) else { return };
+    let (addr, port) = server(1);
+    let second = Real { service: 2, ..real(1, NAT) }.with_nat(
+        be32(VIP2.0.octets()),
+        be16(VIP2.1),
+        be32(addr.octets()),
+        be16(port),
+    );
+    bed.engine.real(2, second).expect("real");
+    let service = Service { id: 2, ..service(abi::SCHED_RR) };
+    bed.engine.service(VIP2, service, &[(2, 1)]).expect("service");
+    let connect = |bed: &mut Bed, client, vip: (Ipv4Addr, u16)| {
+        bed.expect(&Tcp::new(client, vip, SYN), Outcome::Scheduled);
+        let syn_ack = Tcp::new(server(1), client, SYN | ACK);
+        assert_eq!(bed.expect(&syn_ack, Outcome::NatReply).src, vip.0);
+        bed.expect(&Tcp::new(client, vip, ACK), Outcome::Promoted);
+        let answer = Tcp::new(server(1), client, ACK);
+        assert_eq!(bed.expect(&answer, Outcome::NatReply).src, vip.0);
+    };
+    connect(&mut bed, client(1), VIP);
+    connect(&mut bed, client(2), VIP2);
+    // The same client port to both: the server could not tell them apart.
+    bed.expect(&Tcp::new(client(1), VIP2, SYN), Outcome::Scheduled);
+    let ran = bed.run(&Tcp::new(client(1), VIP2, ACK).frame());
+    assert_eq!(ran.outcome, Outcome::NatCollision);
+    assert_eq!(Tcp::read(&trimmed(&ran.frame)).flags, RST);
+    let answer = Tcp::new(server(1), client(1), ACK);
+    assert_eq!(bed.expect(&answer, Outcome::NatReply).src, VIP.0, "the first one goes on");
+}
+
+#[test]
+fn orphan_reply_never_leaves_as_it_came() {
+    // This host has no route to the documentation network: nowhere to send even a RST.
+    for scheduler in [abi::SCHED_WLC, abi::SCHED_MH] {
+        let Some(mut bed) = Bed::new(scheduler, NAT, &[(1, 1), (2, 1)]) else { return };
+        let reply = Tcp::new(server(1), CLIENT, ACK | PSH).payload(b"rows").frame();
+        let outcome = bed.run(&reply).outcome;
+        assert!(
+            matches!(
+                outcome,
+                Outcome::OrphanDropped | Outcome::OrphanReset | Outcome::OrphanAdopted
+            ),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn every_frame_is_counted_once() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1)]) else { return };
+    let before: u64 = bed.engine.outcomes().expect("stats").values().sum();
+    for index in 0..100 {
+        bed.run(&Tcp::new(client(index), VIP, SYN).frame());
+        bed.run(&build::ping(CLIENT.0, VIP.0));
+    }
+    let after = bed.engine.outcomes().expect("stats");
+    assert_eq!(after.values().sum::<u64>() - before, 200);
+    assert_eq!(after[&Outcome::Scheduled], 100);
+    assert_eq!(after[&Outcome::VipIcmp], 100);
 }

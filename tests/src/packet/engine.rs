@@ -97,6 +97,25 @@ impl Engine {
         Ok(self.array::<u64>(maps::LEASE)?.set(slot.into(), until, 0)?)
     }
 
+    /// jiffies64 and CLOCK_MONOTONIC in nanoseconds, as the object's clock program sees them.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn clock(&self) -> Result<(u64, u64)> {
+        let mut out = [0; 64];
+        self.program(maps::CLOCK_PROGRAM)?.test_run(TestRunOptions {
+            data_in: Some(&[0; 64]),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })?;
+        let word = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&out[at..at + 8]);
+            u64::from_ne_bytes(bytes)
+        };
+        Ok((word(0), word(8)))
+    }
+
     /// Runs the program on one frame.
     ///
     /// # Errors
