@@ -1,0 +1,348 @@
+//! The vrrp role on a real cable: what leaves equals keepalived's golden frames, byte for byte,
+//! VIPs come and go in order, and a pair of roles hands over.
+
+use std::{
+    io::Read as _,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    netns::{Namespace, ready_or_skip},
+    wait::wait_true,
+};
+use lb_userspace::{
+    base::net::{IpPrefix, Priority, Vrid},
+    config::model::{Authentication, Config, InitialState, VipAddress, VrrpInstance, VrrpVersion},
+    process::{
+        Link,
+        ipc::{Down, EngineChoice, Event, Role, Runtime, Up},
+        vrrp,
+    },
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+
+macro_rules! golden {
+    ($name:literal) => {
+        hex(include_str!(concat!("../../lb-userspace/src/vrrp/vectors/", $name, ".hex")))
+    };
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let text = text.trim();
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex"))
+        .collect()
+}
+
+fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
+    let vip = |last: &u8| VipAddress {
+        prefix: IpPrefix::host(Ipv4Addr::new(10, 77, 0, *last).into()),
+        dev: None,
+        label: Some("eth0:vip".into()),
+        broadcast: None,
+        scope: 0,
+    };
+    VrrpInstance {
+        name: "VI_1".into(),
+        state: InitialState::Backup,
+        interface: "eth0".into(),
+        vrid: Vrid::new(51).expect("nonzero"),
+        priority: Priority(priority),
+        version: VrrpVersion::V2,
+        advert_int: Duration::from_secs(1),
+        authentication: Authentication::None,
+        nopreempt: false,
+        preempt_delay: Duration::ZERO,
+        source: None,
+        unicast_peers: vec![],
+        virtual_ipaddress: vips.iter().map(vip).collect(),
+        track_scripts: vec![],
+        track_interfaces: vec![],
+        dont_track_primary: false,
+        garp_master_delay: Duration::from_secs(5),
+        garp_master_repeat: 5,
+        notify_master: None,
+        notify_backup: None,
+        notify_fault: None,
+        notify_stop: None,
+        notify: None,
+    }
+}
+
+/// A vrrp role in a thread inside a namespace; the test is its watchdog and its data plane.
+struct RoleThread {
+    down: Option<mpsc::Sender<Down>>,
+    up: mpsc::Receiver<Up>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl RoleThread {
+    fn start(netns: &Namespace, instance: VrrpInstance) -> Result<Self> {
+        let (down, rx) = mpsc::channel(64);
+        let (tx, up) = mpsc::channel(1024);
+        let netns = netns.clone();
+        let thread = std::thread::spawn(move || {
+            netns.enter_thread()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(vrrp::run(Link { rx, tx }))
+        });
+        let runtime = Runtime {
+            instance: None,
+            run_dir: PathBuf::from("/nonexistent"),
+            pin_dir: PathBuf::from("/nonexistent"),
+            config_file: PathBuf::from("test"),
+            engine: EngineChoice::Auto,
+            record: None,
+            vrrp: true,
+            checker: false,
+        };
+        let config = Arc::new(Config { vrrp_instances: vec![instance], ..Config::default() });
+        down.blocking_send(Down::Start { runtime, generation: 1, config })?;
+        Ok(Self { down: Some(down), up, thread })
+    }
+
+    fn say(&self, message: Down) -> Result<()> {
+        self.down.as_ref().context("watchdog is gone")?.blocking_send(message)?;
+        Ok(())
+    }
+
+    fn converge(&self) -> Result<()> {
+        let event = Event::Converged { generation: 1, leases: vec![], fenced: false };
+        self.say(Down::Event { from: Role::Forwarder, event })
+    }
+
+    /// Everything it said until its end.
+    fn finish(mut self) -> Result<Vec<Up>> {
+        self.down = None;
+        let mut said = vec![];
+        while let Some(message) = self.up.blocking_recv() {
+            said.push(message);
+        }
+        self.thread.join().map_err(|_| anyhow::anyhow!("the role panicked"))??;
+        Ok(said)
+    }
+}
+
+/// Two namespaces and a cable: lb with 10.77.0.1, and the other end.
+fn cable() -> Result<(Namespace, Namespace)> {
+    let lb = Namespace::new("lb")?;
+    let peer = Namespace::new("peer")?;
+    lb.ip(&[
+        "link",
+        "add",
+        "eth0",
+        "address",
+        "02:00:00:77:00:01",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "address",
+        "02:00:00:77:00:02",
+        "netns",
+        peer.name(),
+    ])?;
+    for (netns, address) in [(&lb, "10.77.0.1/24"), (&peer, "10.77.0.2/24")] {
+        // Keeps IPv6 chatter off the wire.
+        netns.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+        netns.ip(&["address", "add", address, "dev", "eth0"])?;
+        netns.ip(&["link", "set", "eth0", "up"])?;
+    }
+    Ok((lb, peer))
+}
+
+/// Reads every frame that arrives in a namespace.
+struct Sniffer(Socket);
+
+impl Sniffer {
+    fn new(netns: &Namespace) -> Result<Self> {
+        let all = i32::from(0x0003u16.to_be());
+        let socket =
+            netns.enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all))))??;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        Ok(Self(socket))
+    }
+
+    /// The next frame that `wanted` accepts.
+    fn next(&self, limit: Duration, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; 2048];
+        while Instant::now() < deadline {
+            if let Ok(len) = (&self.0).read(&mut buffer)
+                && wanted(&buffer[..len])
+            {
+                return Ok(buffer[..len].to_vec());
+            }
+        }
+        anyhow::bail!("no such frame within {limit:?}")
+    }
+}
+
+fn is_vrrp(frame: &[u8]) -> bool {
+    frame.len() > 34 && frame[12..14] == [8, 0] && frame[23] == 112
+}
+
+fn is_garp(frame: &[u8]) -> bool {
+    frame.len() >= 42 && frame[12..14] == [8, 6] && frame[28..32] == frame[38..42]
+}
+
+fn first_advert_and_farewell(
+    instance: VrrpInstance,
+    advert: &[u8],
+    farewell: Option<&[u8]>,
+    garp: bool,
+) -> Result<()> {
+    let (lb, peer) = cable()?;
+    let sniffer = Sniffer::new(&peer)?;
+    let unicast = !instance.unicast_peers.is_empty();
+    let role = RoleThread::start(&lb, instance)?;
+    role.converge()?;
+    let got = sniffer.next(Duration::from_secs(10), is_vrrp)?;
+    ensure!(got == advert, "first advert\n got {got:02x?}\nwant {advert:02x?}");
+    let first = sniffer.next(Duration::from_secs(2), is_garp)?;
+    if garp {
+        ensure!(first == golden!("garp"), "gratuitous ARP {first:02x?}");
+        for _ in 1..5 {
+            sniffer.next(Duration::from_millis(500), is_garp)?;
+        }
+    }
+    let addresses = lb.ip(&["address", "show", "dev", "eth0"])?;
+    ensure!(addresses.contains("inet 10.77.0.100/32 scope global eth0:vip"), "{addresses}");
+    let stopping = Instant::now();
+    role.say(Down::Stop)?;
+    let last = sniffer.next(Duration::from_secs(2), |frame| is_vrrp(frame) && frame[36] == 0)?;
+    println!("farewell seen {:?} after Stop", stopping.elapsed());
+    if let Some(farewell) = farewell {
+        ensure!(last == farewell, "farewell\n got {last:02x?}\nwant {farewell:02x?}");
+    }
+    let said = role.finish()?;
+    ensure!(matches!(said.last(), Some(Up::Stopped)), "{said:?}");
+    ensure!(!lb.has_address(VIP)?, "the VIP is left behind");
+    ensure!(!unicast || got[..6] == [2, 0, 0, 0x77, 0, 2]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn v2_bytes_equal_keepaliveds() -> Result<()> {
+    if !ready_or_skip("vrrp_wire")? {
+        return Ok(());
+    }
+    first_advert_and_farewell(instance(150, &[100]), &golden!("v2-none"), None, true)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn v2_pass_bytes_equal_keepaliveds() -> Result<()> {
+    if !ready_or_skip("vrrp_wire")? {
+        return Ok(());
+    }
+    let pass = VrrpInstance {
+        authentication: Authentication::Pass(*b"s3cret\0\0"),
+        ..instance(150, &[102, 100, 101])
+    };
+    let (advert, farewell) = (golden!("v2-pass"), golden!("v2-pass-prio0"));
+    first_advert_and_farewell(pass, &advert, Some(&farewell), false)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn v3_bytes_equal_keepaliveds() -> Result<()> {
+    if !ready_or_skip("vrrp_wire")? {
+        return Ok(());
+    }
+    let v3 = VrrpInstance { version: VrrpVersion::V3, ..instance(150, &[100]) };
+    let (advert, farewell) = (golden!("v3-ipv4"), golden!("v3-ipv4-prio0"));
+    first_advert_and_farewell(v3.clone(), &advert, Some(&farewell), true)?;
+    let unicast = VrrpInstance { unicast_peers: vec![[10, 77, 0, 2].into()], ..v3 };
+    first_advert_and_farewell(unicast, &golden!("v3-ipv4-unicast"), None, true)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn leftovers_go_before_the_first_advert_and_a_stolen_vip_comes_back() -> Result<()> {
+    if !ready_or_skip("vrrp_wire")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    lb.ip(&["address", "add", "10.77.0.100/32", "dev", "eth0"])?;
+    let sniffer = Sniffer::new(&peer)?;
+    let role = RoleThread::start(&lb, instance(150, &[100]))?;
+    ensure!(
+        sniffer.next(Duration::from_millis(1500), is_vrrp).is_err(),
+        "an advert before the data plane has converged",
+    );
+    role.converge()?;
+    wait_true("the leftover to go", Duration::from_secs(2), || {
+        lb.has_address(VIP).is_ok_and(|has| !has)
+    })?;
+    sniffer.next(Duration::from_secs(10), is_vrrp)?;
+    let has = || lb.has_address(VIP).unwrap_or(false);
+    wait_true("the VIP", Duration::from_secs(2), has)?;
+    lb.ip(&["address", "del", "10.77.0.100/32", "dev", "eth0"])?;
+    wait_true("the stolen VIP to be put back", Duration::from_secs(3), has)?;
+    lb.ip(&["link", "set", "eth0", "down"])?;
+    wait_true("FAULT to take the VIP off", Duration::from_secs(3), || !has())?;
+    // The watchdog dies: nothing is left behind.
+    role.finish()?;
+    ensure!(!has());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_pair_hands_over_within_the_skew_and_takes_back() -> Result<()> {
+    if !ready_or_skip("vrrp_wire")? {
+        return Ok(());
+    }
+    let (one, two) = cable()?;
+    let fast = |priority| VrrpInstance {
+        version: VrrpVersion::V3,
+        advert_int: Duration::from_millis(200),
+        ..instance(priority, &[100])
+    };
+    let has = |netns: &Namespace| netns.has_address(VIP).unwrap_or(false);
+    let first = RoleThread::start(&one, fast(150))?;
+    let second = RoleThread::start(&two, fast(100))?;
+    first.converge()?;
+    second.converge()?;
+    wait_true("the better one", Duration::from_secs(5), || has(&one) && !has(&two))?;
+    let stopping = Instant::now();
+    first.say(Down::Stop)?;
+    wait_true("the hand-over", Duration::from_secs(2), || has(&two) && !has(&one))?;
+    println!("handed over in {:?} (skew 121.9 ms)", stopping.elapsed());
+    first.finish()?;
+    let first = RoleThread::start(&one, fast(150))?;
+    first.converge()?;
+    wait_true("preemption", Duration::from_secs(5), || has(&one) && !has(&two))?;
+    second.finish()?;
+    first.finish()?;
+    ensure!(!has(&one) && !has(&two));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_absent_interface_is_named() -> Result<()> {
+    if !ready_or_skip("vrrp_wire")? {
+        return Ok(());
+    }
+    let (lb, _peer) = cable()?;
+    let absent = VrrpInstance { interface: "eth9".into(), ..instance(150, &[100]) };
+    let mut role = RoleThread::start(&lb, absent)?;
+    let said = role.up.blocking_recv();
+    let want = "vrrp_instance VI_1: interface eth9 does not exist";
+    ensure!(matches!(&said, Some(Up::Fatal { message }) if message == want), "{said:?}");
+    ensure!(role.thread.join().is_ok_and(|result| result.is_err()));
+    Ok(())
+}
