@@ -1,6 +1,11 @@
 //! The lease map as the vrrp role sees it.
 
-use crate::base::table::{LeaseSlot, LeaseState};
+use std::path::Path;
+
+use crate::{
+    base::table::{LeaseSlot, LeaseState},
+    dataplane::xdp::LeaseWriter,
+};
 
 /// Where leases are written: the pinned kernel map, or a fake in tests.
 pub(super) trait LeaseStore: Send {
@@ -10,10 +15,20 @@ pub(super) trait LeaseStore: Send {
     fn get(&mut self, slot: LeaseSlot) -> anyhow::Result<LeaseState>;
 }
 
+impl LeaseStore for LeaseWriter {
+    fn set(&mut self, slot: LeaseSlot, state: LeaseState) -> anyhow::Result<()> {
+        Self::set(self, slot, state)
+    }
+
+    fn get(&mut self, slot: LeaseSlot) -> anyhow::Result<LeaseState> {
+        Self::get(self, slot)
+    }
+}
+
 /// Opens the pinned lease map of this instance of lbd.
 ///
 /// # Errors
 /// The map is not there, or not of this layout.
-pub(super) fn open(pin_dir: &std::path::Path) -> anyhow::Result<Box<dyn LeaseStore>> {
-    anyhow::bail!("no lease map in {}", pin_dir.display())
+pub(super) fn open(pin_dir: &Path) -> anyhow::Result<Box<dyn LeaseStore>> {
+    Ok(Box::new(LeaseWriter::open(pin_dir)?))
 }
