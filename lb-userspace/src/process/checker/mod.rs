@@ -47,12 +47,24 @@ const REPORT_LIMIT: usize = 1024;
 /// # Errors
 /// When the first message is not [`Down::Start`], the record file cannot be opened or privileges
 /// cannot be dropped.
-pub async fn run(mut link: Link) -> anyhow::Result<()> {
+pub async fn run(link: Link) -> anyhow::Result<()> {
+    serve(link, || privileges::limit(Role::Checker).context("drop privileges of the checker")).await
+}
+
+/// As [`run`]; `limit` is called once, when what needs privileges has been opened. A caller that
+/// shares its process with others (a test) passes one that does nothing.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(
+    mut link: Link,
+    limit: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let Some(Down::Start { runtime, generation, config }) = link.rx.recv().await else {
         anyhow::bail!("the watchdog's first message is not Start");
     };
     let mut recorder = Recorder::open(runtime.record.as_deref(), Role::Checker)?;
-    privileges::limit(Role::Checker).context("drop privileges of the checker")?;
+    limit()?;
     let (reports, mut inbox) = mpsc::channel(REPORT_LIMIT);
     let mut checker = Checker::new(link.tx, reports);
     checker.configure(config).await?;

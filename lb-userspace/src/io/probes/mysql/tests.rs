@@ -1,1 +1,327 @@
+//! Against servers that are not what they should be: every one ends in a named verdict, in
+//! bounded time, and the library never sees what it could not cope with.
 
+use std::{net::Ipv4Addr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_millis(400);
+
+/// `payload` with its header.
+fn packet(seq: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_le_bytes();
+    [&[length[0], length[1], length[2], seq], payload].concat()
+}
+
+/// A greeting of MySQL 8 with this default plugin. Flags: everything but TLS and compression,
+/// CLIENT_DEPRECATE_EOF left out so that answers are easy to write.
+fn hello(plugin: &str) -> Vec<u8> {
+    let mut payload = b"\x0a8.0.36\0\x07\0\0\0saltsalt\0".to_vec();
+    payload.extend_from_slice(&0xf7df_u16.to_le_bytes());
+    payload.extend_from_slice(&[45, 2, 0]);
+    payload.extend_from_slice(&0x00ff_u16.to_le_bytes());
+    payload.push(21);
+    payload.extend_from_slice(&[0; 10]);
+    payload.extend_from_slice(b"saltsaltsalt\0");
+    payload.extend_from_slice(plugin.as_bytes());
+    payload.push(0);
+    packet(0, &payload)
+}
+
+const OK: &[u8] = &[0, 0, 0, 2, 0, 0, 0];
+
+/// One packet of the client: sequence number and payload. `None` when it has closed.
+async fn read_packet(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header).await.ok()?;
+    let length = usize::from(header[0]) | usize::from(header[1]) << 8;
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((header[3], payload))
+}
+
+/// A server that treats its first connection as `serve` says, and what it returned.
+async fn against<F, Fut, T>(
+    question: Question,
+    who: &Credentials,
+    serve: F,
+) -> (Result<Answer, Failure>, T)
+where
+    F: FnOnce(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+    let target = Target {
+        addr: listener.local_addr().expect("name"),
+        bindto: None,
+        timeout: LIMIT,
+        tls: Tls::Prefer,
+        tls_ca: None,
+        question,
+    };
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        serve(stream).await
+    });
+    let began = Instant::now();
+    let result = match login(&target, who).await {
+        Ok((session, answer)) => {
+            session.quit().await;
+            Ok(answer)
+        }
+        Err(failure) => Err(failure),
+    };
+    let took = began.elapsed();
+    assert!(took < LIMIT + FAREWELL_LIMIT + LIMIT, "{took:?} for {result:?}");
+    (result, server.await.expect("the server's task"))
+}
+
+fn somebody() -> Credentials {
+    Credentials { user: "lbcheck".into(), password: "secret".into() }
+}
+
+/// Sends bytes, then keeps the connection open.
+async fn says(bytes: Vec<u8>) -> Failure {
+    let serve = |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&bytes).await;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    };
+    against(Question::Nothing, &somebody(), serve).await.0.expect_err("refused")
+}
+
+/// Answers each packet of the login with the next of these payloads.
+async fn answers(plugin: &'static str, payloads: Vec<Vec<u8>>) -> Result<Answer, Failure> {
+    let serve = move |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&hello(plugin)).await;
+        for payload in payloads {
+            let Some((seq, _)) = read_packet(&mut stream).await else { return };
+            let _ = stream.write_all(&packet(seq.wrapping_add(1), &payload)).await;
+        }
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    };
+    against(Question::Nothing, &somebody(), serve).await.0
+}
+
+fn words(failure: &Failure) -> String {
+    failure.to_string()
+}
+
+#[tokio::test]
+async fn what_is_not_mysql_is_told_at_once() {
+    for (bytes, expected) in [
+        (&b"SSH-2.0-OpenSSH_9.2p1\r\n"[..], "not MySQL: first bytes 53 53 48"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not MySQL: first bytes 48 54 54 50"),
+        (b"\x05\0\0\0\x093.20\0", "protocol 9"),
+        (b"\xff\xff\xff\0\x0a8.0", "16777215 bytes announced"),
+    ] {
+        let failure = says(bytes.to_vec()).await;
+        assert!(matches!(failure, Failure::NotMysql(_)), "{failure:?}");
+        assert!(words(&failure).contains(expected), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn truncated_greetings() {
+    let whole = hello("mysql_native_password");
+    for end in [0, 3, 5, 40] {
+        let part = whole[..end].to_vec();
+        let serve = |mut stream: TcpStream| async move {
+            let _ = stream.write_all(&part).await;
+        };
+        let failure = against(Question::Nothing, &somebody(), serve).await.0.expect_err("refused");
+        match end {
+            0 => assert_eq!(words(&failure), "closed the connection without a greeting"),
+            _ => assert!(words(&failure).starts_with("not MySQL: first bytes"), "{failure}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn slow_servers_end_at_the_deadline_of_the_whole_exchange() {
+    let whole = hello("mysql_native_password");
+    let serve = |mut stream: TcpStream| async move {
+        for byte in whole {
+            if stream.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await; // the loris
+        }
+    };
+    let failure = against(Question::Nothing, &somebody(), serve).await.0.expect_err("refused");
+    assert_eq!(words(&failure), "no complete greeting within 400 ms");
+
+    // Silent after the greeting, and silent from the start.
+    let failure = says(hello("mysql_native_password")).await;
+    assert_eq!(words(&failure), "login and question not finished within 400 ms");
+    let failure = says(Vec::new()).await;
+    assert_eq!(words(&failure), "no complete greeting within 400 ms");
+}
+
+#[tokio::test]
+async fn refused_connections_and_refusals() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+    let addr = listener.local_addr().expect("name");
+    drop(listener);
+    let target = Target {
+        addr,
+        bindto: None,
+        timeout: LIMIT,
+        tls: Tls::Off,
+        tls_ca: None,
+        question: Question::Nothing,
+    };
+    assert_eq!(login(&target, &somebody()).await.map(drop), Err(Failure::Refused));
+
+    let failure = says(packet(0, b"\xff\x10\x04Too many connections")).await;
+    assert!(matches!(failure, Failure::Server { code: 1040, statement: false, .. }), "{failure:?}");
+    let denied =
+        answers("mysql_native_password", vec![b"\xff\x15\x04#28000Access denied".to_vec()]);
+    let failure = denied.await.expect_err("refused");
+    assert!(matches!(failure, Failure::Server { code: 1045, .. }), "{failure:?}");
+}
+
+#[tokio::test]
+async fn logins_that_would_trip_the_library_are_stopped() {
+    let switch =
+        |plugin: &str, challenge: &[u8]| [b"\xfe", plugin.as_bytes(), b"\0", challenge].concat();
+    let bad_key = b"\x01-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".to_vec();
+    for (payloads, expected) in [
+        (vec![vec![]], "empty packet"),
+        (vec![switch("caching_sha2_password", b"")], "challenge of 0 bytes"),
+        (vec![switch("parsec", &[1; 7])], "parsec is not supported"),
+        (vec![switch("mysql_clear_password", b"")], "would send the password in clear"),
+        (vec![switch("auth_socket", &[1; 20])], "auth_socket is not supported"),
+        (vec![b"\x01\x04".to_vec(), bad_key], "RSA key is not"),
+    ] {
+        let failure = answers("caching_sha2_password", payloads).await.expect_err("refused");
+        assert!(matches!(failure, Failure::NotMysql(_)), "{failure:?}");
+        assert!(words(&failure).contains(expected), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn sequence_gap_and_oversized_packets_after_the_login() {
+    let serve = |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&hello("mysql_native_password")).await;
+        let _ = read_packet(&mut stream).await;
+        let _ = stream.write_all(&packet(9, OK)).await;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    };
+    let failure = against(Question::Nothing, &somebody(), serve).await.0.expect_err("refused");
+    assert!(words(&failure).contains("not understood"), "{failure}");
+
+    let query = Question::Query("SELECT 1".into());
+    let serve = |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&hello("mysql_native_password")).await;
+        let _ = read_packet(&mut stream).await;
+        let _ = stream.write_all(&packet(2, OK)).await;
+        let _ = read_packet(&mut stream).await;
+        let _ = stream.write_all(b"\xff\xff\xff\x01").await;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    };
+    let failure = against(query.clone(), &somebody(), serve).await.0.expect_err("refused");
+    assert!(words(&failure).contains("16777215 bytes announced"), "{failure}");
+
+    // One column, rows without end.
+    let serve = |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&hello("mysql_native_password")).await;
+        let _ = read_packet(&mut stream).await;
+        let _ = stream.write_all(&packet(2, OK)).await;
+        let _ = read_packet(&mut stream).await;
+        let column = b"\x03def\0\0\0\x011\0\x0c\x3f\0\x01\0\0\0\x08\x81\0\0\0\0";
+        let _ = stream.write_all(&packet(1, &[1])).await;
+        let _ = stream.write_all(&packet(2, column)).await;
+        let _ = stream.write_all(&packet(3, &[0xfe, 0, 0, 2, 0])).await;
+        let mut seq = 4u8;
+        let row = [&[0xfc, 0xe8, 0x03], [b'x'; 1000].as_slice()].concat();
+        while stream.write_all(&packet(seq, &row)).await.is_ok() {
+            seq = seq.wrapping_add(1);
+        }
+    };
+    let failure = against(query, &somebody(), serve).await.0.expect_err("refused");
+    assert!(words(&failure).contains("endless answer"), "{failure}");
+}
+
+/// MySQL 8's plugin in full, without TLS: fast path, and RSA with the server's key. The fake
+/// server cannot check the password; that the client sends a block of the key's size is seen.
+#[tokio::test]
+async fn caching_sha2_fast_path_and_rsa() {
+    let serve = |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&hello("caching_sha2_password")).await;
+        let (seq, response) = read_packet(&mut stream).await.expect("a login");
+        assert!(String::from_utf8_lossy(&response).contains("caching_sha2_password"));
+        let _ = stream.write_all(&packet(seq + 1, &[1, 3])).await;
+        let _ = stream.write_all(&packet(seq + 2, OK)).await;
+        read_packet(&mut stream).await
+    };
+    let (result, last) = against(Question::Nothing, &somebody(), serve).await;
+    assert_eq!(result, Ok(Answer::Alive));
+    assert_eq!(last, Some((0, vec![1])), "COM_QUIT");
+
+    let serve = |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&hello("caching_sha2_password")).await;
+        let (seq, _) = read_packet(&mut stream).await.expect("a login");
+        let _ = stream.write_all(&packet(seq + 1, &[1, 4])).await;
+        let (seq, request) = read_packet(&mut stream).await.expect("a request for the key");
+        assert_eq!(request, [2]);
+        let key = [b"\x01", include_bytes!("testdata/rsa2048.pub.pem").as_slice()].concat();
+        let _ = stream.write_all(&packet(seq + 1, &key)).await;
+        let (seq, block) = read_packet(&mut stream).await.expect("the password");
+        let _ = stream.write_all(&packet(seq + 1, OK)).await;
+        let quit = read_packet(&mut stream).await;
+        (block, quit)
+    };
+    let (result, (block, quit)) = against(Question::Nothing, &somebody(), serve).await;
+    assert_eq!(result, Ok(Answer::Alive));
+    assert_eq!(block.len(), 256, "one RSA block");
+    assert!(!String::from_utf8_lossy(&block).contains("secret"));
+    assert_eq!(quit, Some((0, vec![1])), "COM_QUIT");
+}
+
+/// A time-out in the middle of a statement still says COM_QUIT.
+#[tokio::test]
+async fn a_question_that_hangs_ends_with_com_quit() {
+    let serve = |mut stream: TcpStream| async move {
+        let _ = stream.write_all(&hello("mysql_native_password")).await;
+        let _ = read_packet(&mut stream).await;
+        let _ = stream.write_all(&packet(2, OK)).await;
+        let mut seen = Vec::new();
+        while let Some((_, payload)) = read_packet(&mut stream).await {
+            seen.push(payload);
+        }
+        seen
+    };
+    let query = Question::Query("SELECT SLEEP(60)".into());
+    let (result, seen) = against(query, &somebody(), serve).await;
+    assert!(matches!(result, Err(Failure::TimedOut { .. })), "{result:?}");
+    assert_eq!(seen, [b"\x03SELECT SLEEP(60)".to_vec(), vec![1]]);
+}
+
+#[test]
+fn read_only_values() {
+    for (value, expected) in [
+        (Some("0"), false),
+        (Some("OFF"), false),
+        (Some("0/0"), false),
+        (Some("1"), true),
+        (Some("ON"), true),
+        (Some("1/0"), true),
+        (Some("0/1"), true),
+        (Some("NO_LOCK_NO_ADMIN"), true),
+        (Some("NULL"), true),
+        (None, true),
+    ] {
+        assert_eq!(read_only(value), expected, "{value:?}");
+    }
+}
