@@ -192,6 +192,8 @@ pub struct ForwarderStatus {
     pub flows_max: u64,
     pub embryos: u64,
     pub reconcile_errors: u64,
+    /// From a checker's verdict to the maps: upper bound in microseconds → verdicts.
+    pub verdict_us: BTreeMap<u64, u64>,
     /// Average cost of a packet in the kernel program, when the kernel counts it.
     pub ns_per_packet: Option<u64>,
 }

@@ -47,14 +47,24 @@ impl ApplyReport {
 pub struct Failure {
     /// Object, attempt, cause.
     pub text: String,
+    pub kind: FailureKind,
+}
+
+/// What a failure means for those who wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// May go away by itself or by the operator's hand.
+    Passing,
+    /// The interface does not exist (yet): nothing can pass it, so nothing is unguarded.
+    Absent,
     /// Trying again will not mend it: no permission, not supported by the driver.
-    pub hopeless: bool,
+    Hopeless,
 }
 
 impl Failure {
     /// One that may go away.
     pub fn passing(text: impl Into<String>) -> Self {
-        Self { text: text.into(), hopeless: false }
+        Self { text: text.into(), kind: FailureKind::Passing }
     }
 }
 

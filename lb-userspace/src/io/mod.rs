@@ -1,5 +1,6 @@
 //! L2: sockets, rtnetlink, probes. Its folders do not import each other.
 
 pub mod link;
+pub mod neigh;
 pub mod probes;
 pub mod vrrp;

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::{loader, sys};
+use crate::dataplane::FailureKind;
 
 /// Why an interface has not our program.
 #[derive(Debug, Error)]
@@ -35,9 +36,13 @@ pub enum AttachError {
 }
 
 impl AttachError {
-    /// Whether trying again cannot help.
-    pub fn is_hopeless(&self) -> bool {
-        matches!(self, Self::Unsupported(_) | Self::Denied(_))
+    /// Whether trying again may help.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Missing(_) => FailureKind::Absent,
+            Self::Unsupported(_) | Self::Denied(_) => FailureKind::Hopeless,
+            Self::Busy { .. } | Self::Refused(..) | Self::Pins(..) => FailureKind::Passing,
+        }
     }
 }
 

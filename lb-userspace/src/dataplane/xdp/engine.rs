@@ -128,7 +128,7 @@ impl Xdp {
                 }
                 result.map_err(|error| Failure {
                     text: error.to_string(),
-                    hopeless: error.is_hopeless(),
+                    kind: error.kind(),
                 })
             }
             Operation::Detach { interface } => {
@@ -445,6 +445,7 @@ impl DataPlane for Xdp {
             flows_max: self.maps.flows_max(),
             embryos: self.embryos()?,
             reconcile_errors: 0,
+            verdict_us: BTreeMap::new(),
             ns_per_packet: self.ns_per_packet(),
         })
     }

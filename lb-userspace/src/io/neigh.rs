@@ -1,0 +1,362 @@
+//! Ways to real servers, by rtnetlink: route, neighbour, egress interface; and this host's own
+//! addresses and interfaces.
+//!
+//! Level, not edge: an event only says that something changed, then everything is read anew. On a
+//! host with a few interfaces and neighbours that costs less than a millisecond.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    pin::pin,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use futures_util::{StreamExt as _, TryStream, TryStreamExt as _};
+use netlink_packet_core::NetlinkMessage;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+};
+use netlink_sys::SocketAddr as NetlinkAddr;
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+
+use crate::base::net::{IpPrefix, Mac};
+
+/// Events that come closer together are answered by one reading.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Port of the discard service (RFC 863): where datagrams go that are only sent so that the kernel
+/// asks for the neighbour.
+const DISCARD: u16 = 9;
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub mac: Mac,
+    pub mtu: u32,
+    /// Administratively up and with carrier.
+    pub running: bool,
+    /// Id of the XDP program on it, ours or not.
+    pub xdp_program: Option<u32>,
+}
+
+/// How an address is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub ifindex: u32,
+    /// The address that is asked for by ARP or ND: the gateway, or the destination itself.
+    pub via: IpAddr,
+    /// `Err`: why there is no link-layer address.
+    pub neighbour: Result<Mac, String>,
+    /// The kernel should be made to ask (again): unresolved, or not confirmed lately.
+    pub stale: bool,
+}
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By interface index.
+    pub interfaces: BTreeMap<u32, Interface>,
+    /// Own addresses with prefix, and the index of their interface.
+    pub addresses: BTreeSet<(u32, IpPrefix)>,
+    /// By destination; `Err`: no route, in words. Own addresses have none.
+    pub ways: BTreeMap<IpAddr, Result<Way, String>>,
+}
+
+type Messages = futures_util::stream::BoxStream<
+    'static,
+    (NetlinkMessage<RouteNetlinkMessage>, NetlinkAddr),
+>;
+
+/// The netlink connection.
+pub struct Neigh {
+    handle: Handle,
+    messages: Messages,
+    datagrams: Option<UdpSocket>,
+}
+
+impl Neigh {
+    /// Connects and listens for changes. Needs no capability; must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket.
+    pub fn open() -> anyhow::Result<Self> {
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ])
+        .context("open a netlink socket for routes and neighbours")?;
+        tokio::spawn(connection);
+        let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+            .ok();
+        Ok(Self { handle, messages: messages.boxed(), datagrams })
+    }
+
+    /// Waits until something changed, and until changes have settled for a moment.
+    ///
+    /// # Errors
+    /// When the connection ended.
+    pub async fn changed(&mut self) -> anyhow::Result<()> {
+        let lost = "the netlink connection for routes and neighbours ended";
+        self.messages.next().await.context(lost)?;
+        let settled = tokio::time::sleep(SETTLE);
+        let mut settled = pin!(settled);
+        loop {
+            tokio::select! {
+                () = &mut settled => return Ok(()),
+                message = self.messages.next() => {
+                    message.context(lost)?;
+                }
+            }
+        }
+    }
+
+    /// Reads interfaces, addresses, and the ways to `destinations`.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list; a single destination without a route is no error.
+    pub async fn snapshot(&self, destinations: &BTreeSet<IpAddr>) -> anyhow::Result<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        for message in all(self.handle.link().get().execute()).await.context("list interfaces")? {
+            let interface = interface(&message);
+            snapshot.interfaces.insert(message.header.index, interface);
+        }
+        for message in all(self.handle.address().get().execute()).await.context("list addresses")? {
+            snapshot.addresses.extend(address(&message));
+        }
+        let neighbours = all(self.handle.neighbours().get().execute())
+            .await
+            .context("list neighbours")?
+            .iter()
+            .filter_map(neighbour)
+            .collect::<BTreeMap<_, _>>();
+        for destination in destinations {
+            if snapshot.addresses.iter().any(|(_, prefix)| prefix.addr == *destination) {
+                continue;
+            }
+            let way = match self.route(*destination).await {
+                Ok((ifindex, via)) => Ok(way(ifindex, via, &snapshot, &neighbours)),
+                Err(error) => Err(format!("no route to {destination}: {error:#}")),
+            };
+            snapshot.ways.insert(*destination, way);
+        }
+        Ok(snapshot)
+    }
+
+    async fn route(&self, destination: IpAddr) -> anyhow::Result<(u32, IpAddr)> {
+        let request = match destination {
+            IpAddr::V4(ip) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build()
+            }
+            IpAddr::V6(ip) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, 128).build()
+            }
+        };
+        let answers = self.handle.route().get(request).execute();
+        let answer = pin!(answers).try_next().await?.context("the kernel answered nothing")?;
+        read_route(&answer, destination)
+    }
+
+    /// Makes the kernel ask for (or confirm) the neighbours of stale ways, by an empty datagram to
+    /// the discard port of the next hop.
+    pub fn provoke(&self, snapshot: &Snapshot) {
+        let Some(socket) = &self.datagrams else { return };
+        for way in snapshot.ways.values().flatten().filter(|way| way.stale) {
+            // Failure means that the kernel cannot ask, which the next reading tells.
+            let _ = socket.send_to(&[], SocketAddr::new(way.via, DISCARD));
+        }
+    }
+}
+
+async fn all<T>(stream: impl TryStream<Ok = T, Error = rtnetlink::Error>) -> anyhow::Result<Vec<T>> {
+    Ok(stream.try_collect().await?)
+}
+
+fn interface(message: &LinkMessage) -> Interface {
+    let mut interface = Interface {
+        name: String::new(),
+        mac: Mac::default(),
+        mtu: 1500,
+        running: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        xdp_program: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => interface.name.clone_from(name),
+            LinkAttribute::Address(bytes) => {
+                interface.mac = bytes.as_slice().try_into().map(Mac).unwrap_or_default();
+            }
+            LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            LinkAttribute::Xdp(parts) => {
+                interface.xdp_program = parts.iter().find_map(|part| match part {
+                    LinkXdp::ProgId(id) if *id != 0 => Some(*id),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    interface
+}
+
+fn address(message: &AddressMessage) -> Option<(u32, IpPrefix)> {
+    // On point-to-point interfaces `Address` is the peer's, `Local` ours.
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) if local => Some(*ip),
+            AddressAttribute::Address(ip) if !local => Some(*ip),
+            _ => None,
+        })
+    };
+    let ip = find(true).or_else(|| find(false))?;
+    Some((message.header.index, IpPrefix::new(ip, message.header.prefix_len)?))
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), (NeighbourState, Option<Mac>))> {
+    let mut destination = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                destination = Some(IpAddr::V4(*ip));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                destination = Some(IpAddr::V6(*ip));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(Mac);
+            }
+            _ => {}
+        }
+    }
+    Some(((message.header.ifindex, destination?), (message.header.state, mac)))
+}
+
+fn read_route(message: &RouteMessage, destination: IpAddr) -> anyhow::Result<(u32, IpAddr)> {
+    match message.header.kind {
+        RouteType::Unicast => {}
+        RouteType::Local => bail!("it is this host"),
+        other => bail!("the route is of kind {other:?}"),
+    }
+    let mut ifindex = None;
+    let mut via = destination;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => via = IpAddr::V4(*ip),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => via = IpAddr::V6(*ip),
+            _ => {}
+        }
+    }
+    Ok((ifindex.context("the route names no interface")?, via))
+}
+
+fn way(
+    ifindex: u32,
+    via: IpAddr,
+    snapshot: &Snapshot,
+    neighbours: &BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>,
+) -> Way {
+    let name = snapshot.interfaces.get(&ifindex).map_or("?", |interface| &interface.name);
+    let running = snapshot.interfaces.get(&ifindex).is_some_and(|interface| interface.running);
+    let entry = neighbours.get(&(ifindex, via));
+    let neighbour = match entry {
+        _ if !running => Err(format!("interface {name} is down")),
+        Some((NeighbourState::Failed, _)) => Err(format!("{via} does not answer ARP on {name}")),
+        Some((NeighbourState::Incomplete, _)) | None => {
+            Err(format!("{via} on {name} is being asked for by ARP"))
+        }
+        Some((_, Some(mac))) => Ok(*mac),
+        Some((state, None)) => Err(format!("{via} on {name} has no MAC address ({state:?})")),
+    };
+    let confirmed = matches!(
+        entry,
+        Some((
+            NeighbourState::Reachable
+                | NeighbourState::Permanent
+                | NeighbourState::Noarp
+                | NeighbourState::Delay
+                | NeighbourState::Probe,
+            _
+        ))
+    );
+    Way { ifindex, via, neighbour, stale: running && !confirmed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scene() -> Snapshot {
+        let interface = Interface {
+            name: "eth1".into(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            running: true,
+            xdp_program: None,
+        };
+        Snapshot { interfaces: [(3, interface)].into(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn neighbour_states_become_ways() {
+        let ip: IpAddr = [198, 51, 100, 1].into();
+        let mac = Some(Mac([4; 6]));
+        // state, resolved, to be provoked
+        let rows = [
+            (Some((NeighbourState::Reachable, mac)), true, false),
+            (Some((NeighbourState::Stale, mac)), true, true),
+            (Some((NeighbourState::Delay, mac)), true, false),
+            (Some((NeighbourState::Probe, mac)), true, false),
+            (Some((NeighbourState::Permanent, mac)), true, false),
+            (Some((NeighbourState::Incomplete, None)), false, true),
+            (Some((NeighbourState::Failed, None)), false, true),
+            (Some((NeighbourState::Failed, mac)), false, true),
+            (None, false, true),
+        ];
+        for (entry, resolved, stale) in rows {
+            let neighbours = entry.map(|entry| ((3, ip), entry)).into_iter().collect();
+            let way = way(3, ip, &scene(), &neighbours);
+            assert_eq!((way.neighbour.is_ok(), way.stale), (resolved, stale), "{entry:?}");
+        }
+        let mut down = scene();
+        down.interfaces.get_mut(&3).expect("eth1").running = false;
+        let neighbours = [((3, ip), (NeighbourState::Reachable, mac))].into();
+        let way = way(3, ip, &down, &neighbours);
+        assert_eq!(way.neighbour, Err("interface eth1 is down".into()));
+        assert!(!way.stale);
+    }
+
+    #[test]
+    fn routes_are_on_link_or_by_gateway() {
+        let ip: IpAddr = [198, 51, 100, 1].into();
+        let mut message = RouteMessage::default();
+        message.header.kind = RouteType::Unicast;
+        assert!(read_route(&message, ip).is_err());
+        message.attributes.push(RouteAttribute::Oif(3));
+        assert_eq!(read_route(&message, ip).expect("route"), (3, ip));
+        let gateway = Ipv4Addr::new(192, 0, 2, 254);
+        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+        assert_eq!(read_route(&message, ip).expect("route"), (3, gateway.into()));
+        message.header.kind = RouteType::Unreachable;
+        assert!(read_route(&message, ip).is_err());
+    }
+
+    #[tokio::test]
+    async fn loopback_is_seen_and_is_no_way() {
+        let neigh = Neigh::open().expect("netlink");
+        let own: IpAddr = Ipv4Addr::LOCALHOST.into();
+        let snapshot = neigh.snapshot(&[own].into()).await.expect("readable");
+        assert!(snapshot.interfaces.values().any(|interface| interface.name == "lo"));
+        assert!(!matches!(snapshot.ways.get(&own), Some(Ok(_))));
+    }
+}

@@ -1,0 +1,69 @@
+//! The operator's decisions on disk, so that a restart keeps them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tracing::{error, warn};
+
+use crate::desired::Admin;
+
+/// `RUN_DIR/admin.json`. It goes with the run directory at reboot, as the connections do.
+#[derive(Debug)]
+pub struct AdminFile {
+    path: PathBuf,
+}
+
+impl AdminFile {
+    /// The file in this run directory.
+    pub fn new(run_dir: &Path) -> Self {
+        Self { path: run_dir.join("admin.json") }
+    }
+
+    /// What was decided before; nothing when there is no readable file (which is logged).
+    pub fn load(&self) -> Admin {
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Admin::default(),
+            Err(error) => {
+                warn!(path = %self.path.display(), %error, "drained servers cannot be read");
+                return Admin::default();
+            }
+        };
+        serde_json::from_slice(&text).unwrap_or_else(|error| {
+            warn!(path = %self.path.display(), %error, "drained servers cannot be read");
+            Admin::default()
+        })
+    }
+
+    /// Replaces the file in one step. Failure is logged: the decision holds until a restart.
+    pub fn save(&self, admin: &Admin) {
+        let temporary = self.path.with_extension("json.new");
+        let result = serde_json::to_vec_pretty(admin)
+            .map_err(io::Error::other)
+            .and_then(|text| fs::write(&temporary, text))
+            .and_then(|()| fs::rename(&temporary, &self.path));
+        if let Err(error) = result {
+            error!(path = %self.path.display(), %error, "drained servers will be forgotten by a restart");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decisions_come_back_and_damage_is_survived() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let file = AdminFile::new(dir.path());
+        assert_eq!(file.load(), Admin::default());
+        let mut admin = Admin::default();
+        admin.drain(None, "198.51.100.1:3306".parse().expect("addr"));
+        file.save(&admin);
+        assert_eq!(AdminFile::new(dir.path()).load(), admin);
+        fs::write(dir.path().join("admin.json"), "{").expect("write");
+        assert_eq!(file.load(), Admin::default());
+    }
+}

@@ -1,0 +1,393 @@
+//! The forwarder role: keeps the data plane as the configuration, the checkers and the operator
+//! want it.
+//!
+//! Start → engine → ways to real servers → first round → `Converged` and `Ready`. Then events,
+//! each applied at once, and a round each second that reads the kernel back. An orderly stop
+//! detaches and removes everything; the watchdog's death leaves everything in place for the next
+//! start to adopt.
+
+mod disk;
+mod state;
+
+use std::{collections::BTreeMap, future::pending, net::IpAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use tracing::{error, info, warn};
+
+use super::{
+    Link, clock,
+    ipc::{Down, EngineChoice, Event, Query, Reply, Role, Runtime, Up},
+    privileges,
+    record::Recorder,
+};
+use crate::{
+    base::{core::Core as _, status::ForwarderStatus, table::LeaseSlot, time::Instant},
+    config::model::Config,
+    dataplane::{DataPlane as _, NextHop, Surroundings, xdp::Xdp},
+    desired::{Host, Inputs, LeaseSlots, placement},
+    io::neigh::{Neigh, Snapshot},
+};
+use disk::AdminFile;
+use state::{Standing, State};
+
+/// How often stale neighbours are asked again, connections swept and counters corrected.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Runs the role until it is told to stop or the watchdog is gone.
+///
+/// # Errors
+/// What makes a restart worthwhile: the netlink connection or the engine failed.
+pub async fn run(mut link: Link) -> anyhow::Result<()> {
+    let Some(Down::Start { runtime, generation, config }) = link.rx.recv().await else {
+        bail!("the first message was not Start");
+    };
+    let mut recorder = Recorder::open(runtime.record.as_deref(), Role::Forwarder)?;
+    recorder.record(&("start", generation, &*config), clock::now());
+    let admin_file = AdminFile::new(&runtime.run_dir);
+    let engine = match open_engine(&runtime, &config) {
+        Ok(engine) => engine,
+        Err(error) => {
+            let message = format!("no engine: xdp failed because {error:#}; ipvs: not yet");
+            return without_engine(link, config, generation, runtime.vrrp, message).await;
+        }
+    };
+    let neigh = Neigh::open()?;
+    privileges::limit(Role::Forwarder)?;
+    let now = clock::now();
+    let state =
+        State::new(engine, config, generation, runtime.vrrp, admin_file.load(), now)?;
+    let mut forwarder = Forwarder {
+        link,
+        state,
+        neigh,
+        snapshot: Snapshot::default(),
+        admin_file,
+        recorder,
+        announced: None,
+    };
+    forwarder.look_around().await?;
+    forwarder.state.round(clock::now());
+    forwarder.run().await
+}
+
+fn open_engine(runtime: &Runtime, config: &Config) -> anyhow::Result<Xdp> {
+    if runtime.engine == EngineChoice::Ipvs {
+        bail!("--engine ipvs was asked for");
+    }
+    Xdp::open(&runtime.pin_dir, config.global.flow_table_size, config.global.xdp_mode)
+}
+
+struct Forwarder {
+    link: Link,
+    state: State<Xdp>,
+    neigh: Neigh,
+    snapshot: Snapshot,
+    admin_file: AdminFile,
+    recorder: Recorder,
+    /// What `Converged` said last.
+    announced: Option<(u64, Vec<(String, LeaseSlot)>, bool)>,
+}
+
+/// Whether to go on.
+enum Next {
+    Go,
+    End,
+}
+
+impl Forwarder {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if let Next::End = self.announce().await? {
+                return Ok(());
+            }
+            let round = self.state.rounds.poll_timeout();
+            tokio::select! {
+                biased;
+                message = self.link.rx.recv() => {
+                    let Some(message) = message else {
+                        warn!("the watchdog is gone: the data plane stays for the next start");
+                        return Ok(());
+                    };
+                    if let Next::End = self.message(message).await? {
+                        return Ok(());
+                    }
+                }
+                changed = self.neigh.changed() => {
+                    changed?;
+                    self.look_around().await?;
+                }
+                () = sleep_until(round) => {
+                    let now = clock::now();
+                    self.state.rounds.handle_timeout(now);
+                    if self.state.rounds.poll_effect().is_some() {
+                        self.state.round(now);
+                    }
+                }
+                _ = housekeeping.tick() => {
+                    if let Err(error) = self.state.engine.housekeep(clock::now()) {
+                        error!(error = format!("{error:#}"), "housekeeping failed, next in a second");
+                    }
+                    self.neigh.provoke(&self.snapshot);
+                }
+            }
+        }
+    }
+
+    /// Reads routes, neighbours and addresses, and passes them on.
+    async fn look_around(&mut self) -> anyhow::Result<()> {
+        let snapshot = self.neigh.snapshot(&self.state.destinations()).await?;
+        if snapshot != self.snapshot {
+            self.neigh.provoke(&snapshot);
+            let (host, around) = surroundings(&snapshot);
+            self.snapshot = snapshot;
+            self.state.surroundings(host, &around, clock::now());
+        }
+        Ok(())
+    }
+
+    /// Says `Converged` and `Ready` when that is so and has not been said.
+    async fn announce(&mut self) -> anyhow::Result<Next> {
+        let generation = self.state.generation;
+        if self.announced.as_ref().is_some_and(|(said, _, fenced)| *said == generation && *fenced) {
+            return Ok(Next::Go);
+        }
+        let fenced = match self.state.standing() {
+            Standing::Converged => true,
+            Standing::Hopeless(why) if self.state.forwards() => {
+                let message = format!("no engine: xdp failed because {why}; ipvs: not yet");
+                error!("{message}");
+                return fatal(&mut self.link, message).await.map(|()| Next::End);
+            }
+            // VRRP alone works as it does in keepalived.
+            Standing::Hopeless(why) | Standing::Trying(why) if !self.state.forwards() => {
+                if self.announced.is_none() {
+                    warn!("this host cannot fence itself: {why}");
+                }
+                false
+            }
+            Standing::Hopeless(_) | Standing::Trying(_) => return Ok(Next::Go),
+        };
+        let news = (generation, self.state.slots.list(), fenced);
+        if self.announced.as_ref() == Some(&news) {
+            return Ok(Next::Go);
+        }
+        let (_, leases, _) = news.clone();
+        self.send(Up::Event(Event::Converged { generation, leases, fenced })).await?;
+        if self.announced.as_ref().is_none_or(|(said, ..)| *said != generation) {
+            self.send(Up::Ready { generation }).await?;
+        }
+        info!(generation, fenced, "converged");
+        self.announced = Some(news);
+        Ok(Next::Go)
+    }
+
+    async fn message(&mut self, message: Down) -> anyhow::Result<Next> {
+        let now = clock::now();
+        match message {
+            Down::Ping { seq } => self.send(Up::Pong { seq }).await?,
+            Down::Event { event, .. } => {
+                self.recorder.record(&event, now);
+                self.state.event(&event, now);
+            }
+            Down::Reload { generation, config } => {
+                self.recorder.record(&("reload", generation, &*config), now);
+                self.state.engine.set_mode(config.global.xdp_mode);
+                self.state.reload(generation, config, now);
+                self.admin_file.save(&self.state.admin);
+                self.look_around().await?;
+                self.state.round(clock::now());
+            }
+            Down::Query { id, query } => {
+                let reply = self.answer(query, now);
+                self.send(Up::Reply { id, reply }).await?;
+            }
+            Down::Stop => {
+                if let Err(error) = self.state.engine.close() {
+                    error!(error = format!("{error:#}"), "not everything could be removed");
+                }
+                self.send(Up::Stopped).await?;
+                return Ok(Next::End);
+            }
+            Down::Start { .. } | Down::ScriptDone(_) | Down::Answer { .. } => {}
+        }
+        Ok(Next::Go)
+    }
+
+    fn answer(&mut self, query: Query, now: Instant) -> Reply {
+        let failed = |error: anyhow::Error| Reply::Error(format!("{error:#}"));
+        match query {
+            Query::Status => self
+                .state
+                .status()
+                .map_or_else(failed, |status| Reply::Forwarder(Box::new(status))),
+            Query::Flows { limit } => {
+                self.state.engine.flows(limit as usize).map_or_else(failed, Reply::Flows)
+            }
+            Query::Drain { virtual_server, real_server } => {
+                let done = self.state.administer(virtual_server, real_server, true, now);
+                self.administered(done)
+            }
+            Query::Enable { virtual_server, real_server } => {
+                let done = self.state.administer(virtual_server, real_server, false, now);
+                self.administered(done)
+            }
+            Query::Explain { what } => placement::explain(&self.state.inputs(), &what)
+                .map_or_else(Reply::Error, Reply::Text),
+            Query::Reload => Reply::Error("the forwarder does not read configurations".into()),
+        }
+    }
+
+    fn administered(&self, done: Result<String, String>) -> Reply {
+        match done {
+            Ok(text) => {
+                self.admin_file.save(&self.state.admin);
+                Reply::Done(text)
+            }
+            Err(text) => Reply::Error(text),
+        }
+    }
+
+    async fn send(&self, message: Up) -> anyhow::Result<()> {
+        self.link.tx.send(message).await.context("the watchdog takes no messages")
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.saturating_since(clock::now())).await,
+        None => pending().await,
+    }
+}
+
+/// What the engine and the compiler need of a snapshot.
+fn surroundings(snapshot: &Snapshot) -> (Host, Surroundings) {
+    let name = |ifindex: u32| snapshot.interfaces.get(&ifindex).map(|i| i.name.clone());
+    let addresses = snapshot
+        .addresses
+        .iter()
+        .filter_map(|(ifindex, prefix)| Some((name(*ifindex)?, *prefix)))
+        .collect();
+    let mut egress = BTreeMap::new();
+    let mut next_hops = BTreeMap::<IpAddr, Result<NextHop, String>>::new();
+    for (destination, way) in &snapshot.ways {
+        let hop = match way {
+            Ok(way) => {
+                egress.extend(name(way.ifindex).map(|name| (*destination, name)));
+                let out = snapshot.interfaces.get(&way.ifindex);
+                way.neighbour.clone().map(|neighbour| NextHop {
+                    ifindex: way.ifindex,
+                    source: out.map(|out| out.mac).unwrap_or_default(),
+                    neighbour,
+                    mtu: out.map_or(1500, |out| out.mtu),
+                })
+            }
+            Err(why) => Err(why.clone()),
+        };
+        next_hops.insert(*destination, hop);
+    }
+    let own = snapshot.addresses.iter().map(|(_, prefix)| prefix.addr).collect();
+    let xdp_programs = snapshot
+        .interfaces
+        .values()
+        .filter_map(|interface| Some((interface.name.clone(), interface.xdp_program?)))
+        .collect();
+    (Host { addresses, egress }, Surroundings { next_hops, own, xdp_programs })
+}
+
+/// Says why there is no point in going on, and waits to be stopped.
+async fn fatal(link: &mut Link, message: String) -> anyhow::Result<()> {
+    link.tx.send(Up::Fatal { message }).await.context("the watchdog takes no messages")?;
+    loop {
+        match link.rx.recv().await {
+            None => return Ok(()),
+            Some(Down::Stop) => {
+                let _ = link.tx.send(Up::Stopped).await;
+                return Ok(());
+            }
+            Some(Down::Ping { seq }) => {
+                let _ = link.tx.send(Up::Pong { seq }).await;
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// No XDP here: with virtual servers that is the end, without them VRRP runs unfenced.
+async fn without_engine(
+    mut link: Link,
+    mut config: Arc<Config>,
+    mut generation: u64,
+    vrrp: bool,
+    message: String,
+) -> anyhow::Result<()> {
+    let mut announce = true;
+    loop {
+        if !config.virtual_servers.is_empty() {
+            error!("{message}");
+            return fatal(&mut link, message).await;
+        }
+        if std::mem::take(&mut announce) {
+            warn!("this host cannot fence itself: {message}");
+            let leases = LeaseSlots::default().allocate(&config, &BTreeMap::new()).0.list();
+            let converged = Event::Converged { generation, leases, fenced: false };
+            for up in [Up::Event(converged), Up::Ready { generation }] {
+                link.tx.send(up).await.context("the watchdog takes no messages")?;
+            }
+        }
+        let answer = match link.rx.recv().await {
+            None => return Ok(()),
+            Some(Down::Stop) => {
+                let _ = link.tx.send(Up::Stopped).await;
+                return Ok(());
+            }
+            Some(Down::Ping { seq }) => Up::Pong { seq },
+            Some(Down::Reload { generation: next, config: new }) => {
+                (generation, config, announce) = (next, new, true);
+                continue;
+            }
+            Some(Down::Query { id, query }) => {
+                let reply = answer_without_engine(&config, generation, vrrp, query, &message);
+                Up::Reply { id, reply }
+            }
+            Some(_) => continue,
+        };
+        link.tx.send(answer).await.context("the watchdog takes no messages")?;
+    }
+}
+
+fn answer_without_engine(
+    config: &Config,
+    generation: u64,
+    vrrp: bool,
+    query: Query,
+    message: &str,
+) -> Reply {
+    match query {
+        Query::Status => Reply::Forwarder(Box::new(ForwarderStatus {
+            engine: "none".into(),
+            generation,
+            ..Default::default()
+        })),
+        Query::Flows { .. } => Reply::Flows(Vec::new()),
+        Query::Explain { what } => {
+            let (slots, _) = LeaseSlots::default().allocate(config, &BTreeMap::new());
+            let inputs = Inputs {
+                config,
+                vrrp,
+                slots: &slots,
+                health: &Default::default(),
+                quorum: &Default::default(),
+                admin: &Default::default(),
+                host: &Default::default(),
+            };
+            placement::explain(&inputs, &what)
+                .map_or_else(Reply::Error, |text| Reply::Text(format!("{text}\n{message}")))
+        }
+        _ => Reply::Error(message.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+//! What the forwarder knows and decides, over any engine: the desired table from its inputs, the
+//! difference to the engine's, and when to look again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tracing::{error, info, warn};
+
+use crate::{
+    base::{
+        core::Core as _,
+        net::VirtualServerKey,
+        status::ForwarderStatus,
+        table::{ForwardingTable, Gate},
+        time::Instant,
+    },
+    config::model::Config,
+    dataplane::{DataPlane, FailureKind, Surroundings},
+    desired::{Admin, HealthBook, Host, Inputs, LeaseSlots, compile, placement},
+    process::{
+        clock,
+        ipc::{Event, HealthChange},
+    },
+    reconcile::{
+        plan,
+        rounds::{Input, Rounds},
+    },
+};
+
+/// Distance of quiet rounds: how long a foreign change of our maps can last.
+pub const ROUND: Duration = Duration::from_secs(1);
+/// Upper bounds of the verdict histogram, microseconds; the last takes the rest.
+const BOUNDS: [u64; 7] = [100, 250, 500, 1000, 2000, 10_000, u64::MAX];
+
+/// How the data plane stands after a round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// As desired; interfaces that do not exist aside.
+    Converged,
+    /// Something failed that may yet work.
+    Trying(String),
+    /// Something failed for good.
+    Hopeless(String),
+}
+
+/// The forwarder without its sockets.
+pub struct State<P> {
+    pub engine: P,
+    pub config: Arc<Config>,
+    pub generation: u64,
+    pub slots: LeaseSlots,
+    pub admin: Admin,
+    pub rounds: Rounds,
+    vrrp: bool,
+    health: HealthBook,
+    quorum: BTreeMap<VirtualServerKey, bool>,
+    host: Host,
+    /// The engine's table as last read, with what has succeeded since.
+    known: ForwardingTable,
+    standing: Standing,
+    errors: u64,
+    verdict_us: BTreeMap<u64, u64>,
+}
+
+impl<P: DataPlane> State<P> {
+    /// Takes the engine's present table as given: lease slots follow from its VIPs.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn new(
+        mut engine: P,
+        config: Arc<Config>,
+        generation: u64,
+        vrrp: bool,
+        admin: Admin,
+        now: Instant,
+    ) -> anyhow::Result<Self> {
+        let known = engine.observe()?;
+        let (slots, without) = LeaseSlots::default().allocate(&config, &known.vips);
+        warn_without(&without);
+        Ok(Self {
+            engine,
+            config,
+            generation,
+            slots,
+            admin,
+            rounds: Rounds::new(ROUND, now),
+            vrrp,
+            health: HealthBook::default(),
+            quorum: BTreeMap::new(),
+            host: Host::default(),
+            known,
+            standing: Standing::Trying("not reconciled yet".into()),
+            errors: 0,
+            verdict_us: BTreeMap::new(),
+        })
+    }
+
+    /// The inputs as the pure functions take them.
+    pub fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            config: &self.config,
+            vrrp: self.vrrp,
+            slots: &self.slots,
+            health: &self.health,
+            quorum: &self.quorum,
+            admin: &self.admin,
+            host: &self.host,
+        }
+    }
+
+    /// Addresses whose ways the engine needs: real servers and sorry servers.
+    pub fn destinations(&self) -> BTreeSet<IpAddr> {
+        self.config
+            .virtual_servers
+            .iter()
+            .flat_map(|vs| vs.real_servers.iter().map(|rs| rs.addr).chain(vs.sorry_server))
+            .map(|addr| addr.ip())
+            .collect()
+    }
+
+    /// Whether anything is to be forwarded, rather than only guarded.
+    pub fn forwards(&self) -> bool {
+        !self.config.virtual_servers.is_empty()
+    }
+
+    /// How the last round went.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The host changed: next hops are written at once, the table follows if it is affected.
+    pub fn surroundings(&mut self, host: Host, around: &Surroundings, now: Instant) {
+        if let Err(error) = self.engine.set_surroundings(around) {
+            self.errors += 1;
+            warn!(error = format!("{error:#}"), "next hops not written, tried again next round");
+        }
+        if self.host != host {
+            self.host = host;
+            self.changed(now);
+        }
+    }
+
+    /// Another configuration is in force.
+    pub fn reload(&mut self, generation: u64, config: Arc<Config>, now: Instant) {
+        self.health.reload(&self.config, &config);
+        self.admin.reload(&config);
+        self.quorum.retain(|key, _| config.virtual_servers.iter().any(|vs| vs.key == *key));
+        let (slots, without) = self.slots.allocate(&config, &self.known.vips);
+        warn_without(&without);
+        self.slots = slots;
+        self.config = config;
+        self.generation = generation;
+        self.changed(now);
+    }
+
+    /// Another role said something. A verdict is in the maps when this returns.
+    pub fn event(&mut self, event: &Event, now: Instant) {
+        match event {
+            Event::Health(change) => self.verdict(change, now),
+            Event::Quorum { virtual_server, up } => {
+                if self.quorum.insert(*virtual_server, *up) != Some(*up) {
+                    self.changed(now);
+                }
+            }
+            // The lease map gates, not the table: an election changes nothing here.
+            Event::Vrrp { .. } | Event::Converged { .. } => {}
+        }
+    }
+
+    fn verdict(&mut self, change: &HealthChange, now: Instant) {
+        let HealthChange { virtual_server, real_server, health, weight, at, .. } = change;
+        if !self.health.set(*virtual_server, *real_server, *health, *weight) {
+            return;
+        }
+        self.changed(now);
+        let took = u64::try_from(clock::now().saturating_since(*at).as_micros()).unwrap_or(u64::MAX);
+        let bound = BOUNDS.iter().find(|bound| took <= **bound).copied().unwrap_or(u64::MAX);
+        *self.verdict_us.entry(bound).or_default() += 1;
+        info!(
+            virtual_server = %virtual_server, real_server = %real_server, ?health, weight, took_us = took,
+            "verdict in the data plane"
+        );
+    }
+
+    /// The operator drains or enables. The caller keeps [`State::admin`] on disk.
+    ///
+    /// # Errors
+    /// A sentence when the configuration has no such server.
+    pub fn administer(
+        &mut self,
+        key: Option<VirtualServerKey>,
+        addr: SocketAddr,
+        drain: bool,
+        now: Instant,
+    ) -> Result<String, String> {
+        let named: Vec<_> = self
+            .config
+            .virtual_servers
+            .iter()
+            .filter(|vs| key.is_none_or(|key| key == vs.key))
+            .filter(|vs| vs.real_servers.iter().any(|rs| rs.addr == addr))
+            .map(|vs| vs.key.to_string())
+            .collect();
+        if named.is_empty() {
+            let place = key.map_or_else(|| "any virtual server".to_owned(), |key| key.to_string());
+            return Err(format!("{addr} is not a real server of {place}"));
+        }
+        if drain {
+            self.admin.drain(key, addr);
+        } else {
+            let config = Arc::clone(&self.config);
+            self.admin.enable(&config, key, addr);
+        }
+        self.changed(now);
+        let word = if drain { "drained" } else { "enabled" };
+        Ok(format!("{addr} {word} in {}", named.join(", ")))
+    }
+
+    /// Reconciles against what is known, at once. The next round reads the engine back.
+    fn changed(&mut self, now: Instant) {
+        self.apply(now);
+    }
+
+    /// A round: reads the engine back, repairs what differs.
+    pub fn round(&mut self, now: Instant) {
+        match self.engine.observe() {
+            Ok(observed) => {
+                if observed != self.known {
+                    let drift = plan(&observed, &self.known);
+                    for operation in &drift.operations {
+                        warn!(%operation, "the data plane was changed by someone else");
+                    }
+                    self.known = observed;
+                }
+                self.apply(now);
+            }
+            Err(error) => {
+                self.errors += 1;
+                error!(error = format!("{error:#}"), "the data plane cannot be read");
+                self.standing = Standing::Trying(format!("{error:#}"));
+                self.rounds.handle(Input::Finished { failed: 1 }, now);
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Instant) {
+        let desired = compile(&self.inputs());
+        let plan = plan(&self.known, &desired);
+        let report = self.engine.apply(&plan);
+        for (operation, outcome) in plan.operations.iter().zip(&report.outcomes) {
+            if outcome.is_ok() && operation.perform(&mut self.known).is_err() {
+                error!(%operation, "an operation succeeded that does not fit");
+            }
+        }
+        let failed = report.failures().count();
+        self.errors += failed as u64;
+        let standing = standing(report.failures());
+        // Once a change, not once a round: a missing interface would fill the log.
+        if standing != self.standing {
+            for failure in report.failures() {
+                error!(kind = ?failure.kind, "{}", failure.text);
+            }
+        }
+        self.standing = standing;
+        self.rounds.handle(Input::Finished { failed }, now);
+    }
+
+    /// The engine's status with what only we know.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn status(&mut self) -> anyhow::Result<ForwarderStatus> {
+        let mut status = self.engine.status()?;
+        status.generation = self.generation;
+        status.reconcile_errors = self.errors;
+        status.verdict_us = self.verdict_us.clone();
+        for vs in &mut status.virtual_servers {
+            let Ok(key) = vs.key.parse::<VirtualServerKey>() else { continue };
+            let Some(model) = self.config.virtual_servers.iter().find(|vs| vs.key == key) else {
+                continue;
+            };
+            vs.placement = match placement::xdp(model) {
+                Ok(why) => why.to_owned(),
+                Err(why) => why,
+            };
+            vs.instance = match self.known.virtual_servers.get(&key).map(|vs| vs.gate) {
+                Some(Gate::Lease(slot)) => self.slots.name_of(slot).map(str::to_owned),
+                _ => None,
+            };
+            for rs in &mut vs.real_servers {
+                rs.admin = self.admin.get(key, rs.addr).map(|state| state.name().to_owned());
+            }
+        }
+        Ok(status)
+    }
+}
+
+fn standing<'a>(
+    failures: impl Iterator<Item = &'a crate::dataplane::Failure>,
+) -> Standing {
+    let mut worst = Standing::Converged;
+    for failure in failures {
+        match (failure.kind, &worst) {
+            (FailureKind::Hopeless, _) => return Standing::Hopeless(failure.text.clone()),
+            (FailureKind::Passing, Standing::Converged) => {
+                worst = Standing::Trying(failure.text.clone());
+            }
+            _ => {}
+        }
+    }
+    worst
+}
+
+fn warn_without(instances: &[String]) {
+    for instance in instances {
+        warn!(%instance, "no lease slot left: this vrrp_instance is not guarded and cannot forward");
+    }
+}

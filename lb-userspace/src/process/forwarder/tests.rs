@@ -1,0 +1,178 @@
+use std::{net::SocketAddr, time::Duration};
+
+use super::{state::ROUND, *};
+use crate::{
+    base::{
+        net::{Mac, VirtualServerKey},
+        status::Health,
+        table::{Method, OnDown, RealServerState, Scheduler},
+    },
+    config::model::{RealServer, VirtualServer},
+    dataplane::fake::Fake,
+    desired::Admin,
+    process::ipc::HealthChange,
+};
+
+fn key() -> VirtualServerKey {
+    "tcp/192.0.2.10:3306".parse().expect("key")
+}
+
+fn db(n: u8) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, n], 3306))
+}
+
+fn config(servers: &[u8]) -> Arc<Config> {
+    let real_servers = servers
+        .iter()
+        .map(|n| RealServer {
+            addr: db(*n),
+            weight: 1,
+            inhibit_on_failure: false,
+            notify_up: None,
+            notify_down: None,
+            checkers: Vec::new(),
+        })
+        .collect();
+    let vs = VirtualServer {
+        key: key(),
+        scheduler: Scheduler::Wlc,
+        method: Method::Dr,
+        delay_loop: Duration::from_secs(60),
+        quorum: 1,
+        hysteresis: 0,
+        quorum_up: None,
+        quorum_down: None,
+        sorry_server: None,
+        alpha: false,
+        omega: false,
+        idle_timeout: Duration::from_secs(28_860),
+        on_down: OnDown::Reset,
+        real_servers,
+    };
+    Arc::new(Config { virtual_servers: vec![vs], ..Config::default() })
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+fn started(fake: Fake) -> State<Fake> {
+    let mut state =
+        State::new(fake, config(&[1, 2]), 1, true, Admin::default(), at(0)).expect("readable");
+    state.round(at(0));
+    state
+}
+
+fn verdict(n: u8, health: Health) -> Event {
+    Event::Health(HealthChange {
+        virtual_server: key(),
+        real_server: db(n),
+        health,
+        weight: 1,
+        reason: "test".into(),
+        at: clock::now(),
+    })
+}
+
+fn server(state: &State<Fake>, n: u8) -> Option<RealServerState> {
+    let vs = state.engine.table.virtual_servers.get(&key())?;
+    vs.real_servers.get(&db(n)).map(|server| server.state)
+}
+
+#[test]
+fn a_verdict_is_in_the_engine_when_the_event_returns() {
+    let mut state = started(Fake::default());
+    assert_eq!(server(&state, 1), Some(RealServerState::Up));
+    state.event(&verdict(1, Health::Down), at(10));
+    assert_eq!(server(&state, 1), Some(RealServerState::Down));
+    assert_eq!(server(&state, 2), Some(RealServerState::Up));
+    let status = state.status().expect("status");
+    assert_eq!(status.verdict_us.values().sum::<u64>(), 1);
+    // The same again is no news.
+    let before = state.engine.performed.len();
+    state.event(&verdict(1, Health::Down), at(20));
+    assert_eq!(state.engine.performed.len(), before);
+}
+
+#[test]
+fn drift_is_repaired_by_the_next_round() {
+    let mut state = started(Fake::default());
+    let want = state.engine.table.clone();
+    state.engine.table.virtual_servers.clear();
+    state.engine.table.vips.insert([192, 0, 2, 99].into(), LeaseSlot(9));
+    assert_eq!(state.rounds.poll_timeout(), Some(at(0) + ROUND));
+    state.round(at(1000));
+    assert_eq!(state.engine.table, want);
+}
+
+#[test]
+fn what_fails_is_tried_again_and_said() {
+    let fake = Fake { failures: [Some("no memory".to_owned())].into(), ..Fake::default() };
+    let mut state = started(fake);
+    assert_eq!(*state.standing(), Standing::Trying("no memory".into()));
+    assert_eq!(state.rounds.poll_timeout(), Some(at(100)), "sooner than a quiet round");
+    state.round(at(100));
+    assert_eq!(*state.standing(), Standing::Converged);
+    assert_eq!(state.status().expect("status").reconcile_errors, 1);
+    state.engine.blind = Some("gone".into());
+    state.round(at(200));
+    assert!(matches!(state.standing(), Standing::Trying(why) if why.contains("gone")));
+}
+
+#[test]
+fn drained_servers_stay_drained_over_reload() {
+    let mut state = started(Fake::default());
+    let done = state.administer(None, db(1), true, at(1)).expect("known");
+    assert!(done.contains("drained in tcp/192.0.2.10:3306"));
+    assert_eq!(server(&state, 1), Some(RealServerState::Drain));
+    state.reload(2, config(&[1, 2, 3]), at(2));
+    assert_eq!(server(&state, 1), Some(RealServerState::Drain));
+    assert_eq!(server(&state, 3), Some(RealServerState::Up));
+    state.administer(Some(key()), db(1), false, at(3)).expect("known");
+    assert_eq!(server(&state, 1), Some(RealServerState::Up));
+    let error = state.administer(None, db(9), true, at(4)).expect_err("unknown");
+    assert!(error.contains("not a real server"), "{error}");
+}
+
+#[test]
+fn untouched_means_untouched() {
+    let mut state = started(Fake::default());
+    state.event(&verdict(1, Health::Suspect), at(1));
+    let before = state.engine.performed.len();
+    state.reload(2, config(&[1, 2]), at(2));
+    state.round(at(3));
+    assert_eq!(state.engine.performed.len(), before);
+    assert_eq!(server(&state, 1), Some(RealServerState::Drain));
+}
+
+#[test]
+fn a_snapshot_becomes_next_hops() {
+    use crate::io::neigh::{Interface, Way};
+    let interface = Interface {
+        name: "eth1".into(),
+        mac: Mac([2; 6]),
+        mtu: 1400,
+        running: true,
+        xdp_program: Some(77),
+    };
+    let via = IpAddr::from([198, 51, 100, 254]);
+    let way = |neighbour| Way { ifindex: 3, via, neighbour, stale: false };
+    let snapshot = Snapshot {
+        interfaces: [(3, interface)].into(),
+        addresses: [(3, "198.51.100.9/24".parse().expect("prefix"))].into(),
+        ways: [
+            (db(1).ip(), Ok(way(Ok(Mac([4; 6]))))),
+            (db(2).ip(), Ok(way(Err("silent".into())))),
+            (db(3).ip(), Err("no route".into())),
+        ]
+        .into(),
+    };
+    let (host, around) = surroundings(&snapshot);
+    let hop = NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1400 };
+    assert_eq!(around.next_hops[&db(1).ip()], Ok(hop));
+    assert_eq!(around.next_hops[&db(2).ip()], Err("silent".into()));
+    assert_eq!(around.next_hops[&db(3).ip()], Err("no route".into()));
+    assert_eq!(around.xdp_programs["eth1"], 77);
+    assert_eq!(host.egress.len(), 2, "the way is known before the neighbour is");
+    assert!(around.own.contains(&IpAddr::from([198, 51, 100, 9])));
+}
