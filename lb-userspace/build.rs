@@ -22,7 +22,9 @@ fn main() -> anyhow::Result<()> {
         println!("cargo:rustc-env=LBD_BPF_MISSING={missing}");
         println!("cargo:warning=kernel object not built ({missing}); run `cargo xtask setup`");
         let out = env::var("OUT_DIR").context("OUT_DIR")?;
-        fs::write(Path::new(&out).join("lb-ebpf"), b"").context("write empty kernel object")?;
+        for name in ["lb-ebpf", "lb-ebpf-bench"] {
+            fs::write(Path::new(&out).join(name), b"").context("write empty kernel object")?;
+        }
         return Ok(());
     }
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-ebpf");

@@ -5,6 +5,11 @@ use lb_common::hash::mix;
 /// ELF bytes of the kernel object; empty when this binary was built without the BPF toolchain.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
 
+/// ELF bytes of the bench's wrapper and floors, which `lbd` does not refer to and so does not
+/// carry; empty as [`OBJECT`].
+pub static BENCH_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf-bench"));
+
 /// The object's bytes.
 ///
 /// # Errors

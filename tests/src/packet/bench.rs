@@ -1,0 +1,245 @@
+//! Nanoseconds per packet of the shipped object, by the wrapper method (reference/xdp.md §6).
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, ProgramArray},
+    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
+};
+use lb_common::{
+    abi::{self, Real, Service, be16, be32, macs},
+    maps,
+    verdict::Outcome,
+};
+use lb_userspace::dataplane::xdp::object::BENCH_OBJECT;
+use serde::Serialize;
+
+use super::{
+    build::{ACK, LB_MAC, SYN, Tcp, mac},
+    engine::Engine,
+};
+
+const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 1), 3306);
+const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 0, 0), 0);
+const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(172, 16, 0, 1), 3306);
+/// Established flows that are walked through.
+const FLOWS: u64 = 1024;
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Times each case is run, the cases taking turns.
+    pub rounds: usize,
+    /// Packets in each run.
+    pub repeat: u32,
+}
+
+/// One line of the result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    pub case: &'static str,
+    /// Fastest run, ns per packet.
+    pub min: u64,
+    /// Median run, ns per packet.
+    pub median: u64,
+    /// Median over the MAC-swap floor's median.
+    pub ratio: f64,
+    /// Smallest cost over the floor: min less the floor's min.
+    pub net_min: i64,
+    /// Usual cost over the floor: median less the floor's median.
+    pub net_median: i64,
+    /// DESIGN §6, in ns over the floor.
+    pub budget: Option<i64>,
+}
+
+struct Case {
+    name: &'static str,
+    budget: Option<i64>,
+    wrapper: Ebpf,
+    /// The program under test; its maps live as long as this does.
+    engine: Option<Engine>,
+    /// What every packet must be counted as, so that no other path is measured by mistake.
+    outcome: Option<Outcome>,
+    frame: Vec<u8>,
+    runs: Vec<u64>,
+}
+
+impl Case {
+    fn floor(name: &'static str, program: &str) -> Result<Self> {
+        let mut wrapper = load_wrapper()?;
+        let fd = fd_of(&wrapper, program)?;
+        aim(&mut wrapper, &fd)?;
+        let frame = Tcp::new(CLIENT, VIP, ACK).payload(&[0; 32]).frame();
+        set_up(&mut wrapper, &frame, 0)?;
+        let budget = None;
+        Ok(Self { name, budget, wrapper, engine: None, outcome: None, frame, runs: Vec::new() })
+    }
+
+    fn of(
+        name: &'static str,
+        budget: i64,
+        method: u8,
+        segment: &Tcp,
+        outcome: Outcome,
+        walk: u64,
+    ) -> Result<Self> {
+        let mut engine = Engine::load(1 << 17, 1 << 16)?;
+        let real = Real {
+            generation: 1,
+            state: abi::STATE_UP,
+            method,
+            ifindex: 1,
+            macs: macs(mac(101), LB_MAC),
+            service: 1,
+            flags: abi::FLAG_RESOLVED,
+            ..Real::default()
+        }
+        .with_nat(
+            be32(VIP.0.octets()),
+            be16(VIP.1),
+            be32(SERVER.0.octets()),
+            be16(SERVER.1),
+        );
+        engine.real(1, real)?;
+        let service = Service { id: 1, scheduler: abi::SCHED_WLC, ..Service::default() };
+        engine.service(VIP, service, &[(1, 1)])?;
+        let mut wrapper = load_wrapper()?;
+        aim(&mut wrapper, &engine.program(maps::PROGRAM)?.fd()?.try_clone()?)?;
+        let frame = segment.clone().payload(&[0; 32]).frame();
+        let mut case = Self {
+            name,
+            budget: Some(budget),
+            wrapper,
+            engine: Some(engine),
+            outcome: Some(outcome),
+            frame,
+            runs: Vec::new(),
+        };
+        // Establish what is to be established: once through all clients, mid-stream.
+        if matches!(outcome, Outcome::DrForwarded | Outcome::NatForwarded | Outcome::NatReply) {
+            let open = Tcp::new(CLIENT, VIP, ACK).payload(&[0; 32]).frame();
+            set_up(&mut case.wrapper, &open, FLOWS)?;
+            case.time(FLOWS as u32 * 2)?;
+        }
+        let frame = case.frame.clone();
+        set_up(&mut case.wrapper, &frame, walk)?;
+        Ok(case)
+    }
+
+    fn time(&self, repeat: u32) -> Result<u64> {
+        let program: &Xdp = self.wrapper.program("bench_wrapper").context("wrapper")?.try_into()?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(&self.frame),
+            repeat,
+            ..TestRunOptions::default()
+        })?;
+        ensure!(result.return_value != 0, "the wrapper could not go on");
+        Ok(u64::try_from(result.duration.as_nanos())?)
+    }
+
+    fn run(&mut self, repeat: u32) -> Result<()> {
+        let before = self.counted()?;
+        let time = self.time(repeat)?;
+        let after = self.counted()?;
+        ensure!(
+            after - before == if self.outcome.is_some() { u64::from(repeat) } else { 0 },
+            "{}: {} of {repeat} packets took the path that is measured",
+            self.name,
+            after - before
+        );
+        self.runs.push(time);
+        Ok(())
+    }
+
+    fn counted(&self) -> Result<u64> {
+        match (&self.engine, self.outcome) {
+            (Some(engine), Some(outcome)) => Ok(engine.outcomes()?[&outcome]),
+            _ => Ok(0),
+        }
+    }
+}
+
+fn load_wrapper() -> Result<Ebpf> {
+    let mut wrapper = EbpfLoader::new().load(BENCH_OBJECT).context("load the bench's wrapper")?;
+    for name in ["bench_wrapper", "floor_pass", "floor_swap"] {
+        let program: &mut Xdp = wrapper.program_mut(name).context("bench program")?.try_into()?;
+        program.load().with_context(|| format!("verifier refuses {name}"))?;
+    }
+    Ok(wrapper)
+}
+
+fn fd_of(wrapper: &Ebpf, name: &str) -> Result<ProgramFd> {
+    let program: &Xdp = wrapper.program(name).context("bench program")?.try_into()?;
+    Ok(program.fd()?.try_clone()?)
+}
+
+fn aim(wrapper: &mut Ebpf, program: &ProgramFd) -> Result<()> {
+    let mut jump = ProgramArray::try_from(wrapper.map_mut("jump").context("jump")?)?;
+    Ok(jump.set(0, program, 0)?)
+}
+
+fn set_up(wrapper: &mut Ebpf, frame: &[u8], walk: u64) -> Result<()> {
+    let mut words = [0; 8];
+    for (word, bytes) in words.iter_mut().zip(frame.as_chunks::<8>().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    let template = wrapper.map_mut("template").context("template")?;
+    Array::<_, [u64; 8]>::try_from(template)?.set(0, words, 0)?;
+    let mut array = Array::<_, u64>::try_from(wrapper.map_mut("walk").context("walk")?)?;
+    array.set(0, walk, 0)?;
+    array.set(1, 0, 0)?;
+    Ok(())
+}
+
+/// Runs every case `rounds` times, interleaved, on the CPU that the caller has pinned itself to.
+///
+/// # Errors
+/// When a program does not load, or packets took another path than the one named.
+pub fn measure(effort: Effort) -> Result<Vec<Line>> {
+    let foreign = Tcp::new(CLIENT, (Ipv4Addr::new(10, 9, 8, 7), 80), ACK);
+    let ack = Tcp::new(CLIENT, VIP, ACK);
+    let syn = Tcp::new(CLIENT, VIP, SYN);
+    let mut cases = vec![
+        Case::floor("floor: empty pass", "floor_pass")?,
+        Case::floor("floor: MAC swap", "floor_swap")?,
+        Case::of("foreign", 6, abi::METHOD_DR, &foreign, Outcome::Foreign, 0)?,
+        Case::of("established DR", 55, abi::METHOD_DR, &ack, Outcome::DrForwarded, FLOWS)?,
+        Case::of("established NAT", 60, abi::METHOD_NAT, &ack, Outcome::NatForwarded, FLOWS)?,
+        Case::of("new flow", 450, abi::METHOD_DR, &syn, Outcome::Scheduled, 1 << 32)?,
+    ];
+    for _ in 0..effort.rounds {
+        for case in &mut cases {
+            case.run(effort.repeat)?;
+        }
+    }
+    let sorted: BTreeMap<_, _> = cases
+        .iter()
+        .map(|case| {
+            let mut runs = case.runs.clone();
+            runs.sort_unstable();
+            (case.name, runs)
+        })
+        .collect();
+    let summary = |name| {
+        let runs: &Vec<u64> = &sorted[name];
+        (runs[0], runs[runs.len() / 2])
+    };
+    let (floor_min, floor_median) = summary("floor: MAC swap");
+    Ok(cases
+        .iter()
+        .map(|case| {
+            let (min, median) = summary(case.name);
+            Line {
+                case: case.name,
+                min,
+                median,
+                ratio: median as f64 / floor_median as f64,
+                net_min: min as i64 - floor_min as i64,
+                net_median: median as i64 - floor_median as i64,
+                budget: case.budget,
+            }
+        })
+        .collect())
+}
