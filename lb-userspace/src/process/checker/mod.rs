@@ -11,6 +11,8 @@ mod mysql;
 mod probe;
 mod spec;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,0 +1,202 @@
+//! The role as its watchdog sees it, with probes on loopback.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use tokio::{net::TcpListener, time::timeout};
+
+use super::*;
+use crate::{
+    base::{
+        net::Protocol,
+        status::Health,
+        table::{Method, OnDown, Scheduler},
+    },
+    config::model::{
+        Checker as CheckerConfig, CheckerCommon, MiscCheck, RealServer, VirtualServer,
+    },
+    process::ipc::{EngineChoice, QUEUE_LIMIT, Runtime, ScriptOutcome},
+};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn command(name: &str) -> model::Command {
+    model::Command { argv: vec![name.to_owned()], user: None }
+}
+
+fn common(target: std::net::SocketAddr) -> CheckerCommon {
+    CheckerCommon {
+        target,
+        bindto: None,
+        connect_timeout: Duration::from_secs(1),
+        retry: 0,
+        delay_before_retry: Duration::from_millis(20),
+        delay_loop: Duration::from_millis(50),
+        warmup: Duration::ZERO,
+        alpha: false,
+    }
+}
+
+fn key() -> VirtualServerKey {
+    VirtualServerKey { protocol: Protocol::Tcp, addr: ([192, 0, 2, 200], 3306).into() }
+}
+
+fn config(addr: std::net::SocketAddr, checker: CheckerConfig) -> Arc<Config> {
+    let service = VirtualServer {
+        key: key(),
+        scheduler: Scheduler::Wlc,
+        method: Method::Dr,
+        delay_loop: Duration::from_secs(1),
+        quorum: 1,
+        hysteresis: 0,
+        quorum_up: Some(command("/quorum_up")),
+        quorum_down: Some(command("/quorum_down")),
+        sorry_server: None,
+        alpha: false,
+        omega: true,
+        idle_timeout: Duration::from_secs(60),
+        on_down: OnDown::Reset,
+        real_servers: vec![RealServer {
+            addr,
+            weight: 10,
+            inhibit_on_failure: false,
+            notify_up: Some(command("/notify_up")),
+            notify_down: Some(command("/notify_down")),
+            checkers: vec![checker],
+        }],
+    };
+    Arc::new(Config { virtual_servers: vec![service], ..Config::default() })
+}
+
+struct Watchdog {
+    down: mpsc::Sender<Down>,
+    up: mpsc::Receiver<Up>,
+}
+
+impl Watchdog {
+    /// Starts the role and replays `known` to it.
+    async fn start(config: Arc<Config>, known: Vec<Event>) -> Self {
+        let (down, rx) = mpsc::channel(QUEUE_LIMIT);
+        let (tx, up) = mpsc::channel(QUEUE_LIMIT);
+        let runtime = Runtime {
+            instance: None,
+            run_dir: "/nonexistent".into(),
+            pin_dir: "/nonexistent".into(),
+            config_file: "/nonexistent".into(),
+            engine: EngineChoice::Auto,
+            record: None,
+            vrrp: false,
+            checker: true,
+        };
+        down.send(Down::Start { runtime, generation: 3, config }).await.expect("queued");
+        for event in known {
+            down.send(Down::Event { from: Role::Checker, event }).await.expect("queued");
+        }
+        tokio::spawn(serve(Link { rx, tx }, || Ok(())));
+        Self { down, up }
+    }
+
+    async fn next(&mut self) -> Up {
+        timeout(LIMIT, self.up.recv()).await.expect("in time").expect("the role runs")
+    }
+
+    /// Messages in words, up to and including the first that starts with `last`.
+    async fn until(&mut self, last: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        loop {
+            let words = match self.next().await {
+                Up::Ready { generation } => format!("ready {generation}"),
+                Up::Pong { seq } => format!("pong {seq}"),
+                Up::Stopped => "stopped".to_owned(),
+                Up::Event(Event::Health(change)) => {
+                    format!("health {:?} {}", change.health, change.weight)
+                }
+                Up::Event(Event::Quorum { up, .. }) => format!("quorum {up}"),
+                Up::Script(run) => {
+                    assert_eq!(run.reply, run.queue.is_none(), "{run:?}");
+                    format!("script {} {}", run.command.argv[0], run.id)
+                }
+                other => format!("{other:?}"),
+            };
+            seen.push(words);
+            if seen.last().is_some_and(|words| words.starts_with(last)) {
+                return seen;
+            }
+        }
+    }
+
+    /// Probes of the one checker so far.
+    async fn probes(&mut self) -> (u64, Vec<String>) {
+        self.down.send(Down::Query { id: 1, query: Query::Status }).await.expect("queued");
+        let mut seen = Vec::new();
+        loop {
+            match self.next().await {
+                Up::Reply { id: 1, reply: Reply::Checker { servers, .. } } => {
+                    return (servers[0].checkers[0].probes, seen);
+                }
+                other => seen.push(format!("{other:?}")),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_checker_starts_from_what_was_known() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+    let addr = listener.local_addr().expect("name");
+    drop(listener);
+    let known = vec![
+        Event::Health(HealthChange {
+            virtual_server: key(),
+            real_server: addr,
+            health: Health::Down,
+            weight: 10,
+            reason: "before".into(),
+            at: crate::base::time::Instant::ZERO,
+        }),
+        Event::Quorum { virtual_server: key(), up: false },
+    ];
+    let config = config(addr, CheckerConfig::Tcp(common(addr)));
+    let mut watchdog = Watchdog::start(config, known).await;
+    assert_eq!(watchdog.until("ready").await, ["ready 3"]);
+    // It is down still, which is no news: no event, no script, however often it is probed.
+    let mut probes = 0;
+    while probes < 3 {
+        let (count, seen) = watchdog.probes().await;
+        assert!(seen.is_empty(), "{seen:?}");
+        probes = count;
+    }
+    // It comes up: that is news.
+    let _listener = TcpListener::bind(addr).await.expect("the same port again");
+    let seen = watchdog.until("script /quorum_up").await;
+    assert_eq!(seen, ["health Up 10", "script /notify_up 1", "quorum true", "script /quorum_up 2"]);
+    watchdog.down.send(Down::Ping { seq: 9 }).await.expect("queued");
+    assert_eq!(watchdog.until("pong").await, ["pong 9"]);
+    // `omega`: the orderly end is a going down.
+    watchdog.down.send(Down::Stop).await.expect("queued");
+    assert_eq!(
+        watchdog.until("stopped").await,
+        ["script /notify_down 3", "script /quorum_down 4", "stopped"]
+    );
+}
+
+#[tokio::test]
+async fn misc_check_through_the_watchdog() {
+    let addr = (Ipv4Addr::LOCALHOST, 9).into();
+    let misc =
+        MiscCheck { command: command("/check"), timeout: Duration::from_secs(1), dynamic: true };
+    let config = config(addr, CheckerConfig::Misc(common(addr), misc));
+    let mut watchdog = Watchdog::start(config, Vec::new()).await;
+    watchdog.until("ready").await;
+    for (exit, expected) in [(5, "health Up 3"), (1, "health Down 10"), (0, "health Up 10")] {
+        let seen = watchdog.until("script /check").await;
+        let id = seen.last().and_then(|words| words.rsplit(' ').next()?.parse().ok());
+        let done = ScriptDone {
+            id: id.expect("an id"),
+            outcome: ScriptOutcome::Exit(exit),
+            elapsed: Duration::from_millis(1),
+        };
+        watchdog.down.send(Down::ScriptDone(done)).await.expect("queued");
+        let seen = watchdog.until("health").await;
+        assert_eq!(seen.last().map(String::as_str), Some(expected), "exit {exit}");
+    }
+}
