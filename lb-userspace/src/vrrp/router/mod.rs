@@ -14,6 +14,8 @@ mod config;
 mod receive;
 mod report;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -338,26 +340,26 @@ impl Router {
         let State::Master { next_advert, phase } = self.state else { return };
         self.send_error = None;
         let runs = self.lease_end.is_some_and(|end| at < end);
-        let guard = self.guard_until(at);
-        match (phase, guard) {
+        match (phase, self.guard_until(at)) {
             (Phase::Active, _) if runs => self.renew(at),
             // A lease of a process before us, still running.
             (Phase::Announcing, _) if runs => self.activate(at),
             (Phase::Guard { .. }, _) => {}
-            (Phase::Announcing | Phase::Active, Some(until)) => {
-                let again = Some(at + until.saturating_since(at) / 2);
-                self.state = State::Master { next_advert, phase: Phase::Guard { until, again } };
-                if phase == Phase::Active {
-                    self.log(Level::Warn, "lease ran out while another router was master");
-                    self.effects.push_back(Effect::Changed);
-                }
-            }
-            (Phase::Active, None) => {
+            (Phase::Active, _) => {
+                // Another router may have taken over meanwhile, or be doing so now.
+                let until = at + timing::handover_guard(self.config.interval);
                 self.log(Level::Warn, "lease had run out: no advert was sent for too long");
-                self.activate(at);
+                self.guard(at, until, next_advert);
             }
+            (Phase::Announcing, Some(until)) => self.guard(at, until, next_advert),
             (Phase::Announcing, None) => self.activate(at),
         }
+    }
+
+    fn guard(&mut self, at: Instant, until: Instant, next_advert: Instant) {
+        let again = Some(at + until.saturating_since(at) / 2);
+        self.state = State::Master { next_advert, phase: Phase::Guard { until, again } };
+        self.effects.push_back(Effect::Changed);
     }
 
     /// Until when a takeover waits after its first advert: a live master has to hear it, one that
@@ -365,7 +367,11 @@ impl Router {
     fn guard_until(&self, at: Instant) -> Option<Instant> {
         let heard = self.heard?;
         let guard = timing::handover_guard(self.config.interval);
-        if heard.is_live(at) {
+        let interval = heard.interval.duration();
+        if heard.is_live(at) && at.saturating_since(heard.at) > interval + interval / 10 {
+            // Overdue: it may hang, and would not hear us. Its lease ends with its three adverts.
+            Some(heard.at + interval * timing::DOWN_ADVERTS)
+        } else if heard.is_live(at) {
             Some(at + guard)
         } else if heard.priority == Priority::RELEASE {
             Some(heard.at + guard).filter(|until| *until > at)

@@ -332,7 +332,7 @@ fn backup_table() {
     let rows = [
         (150, true, 4610),
         (100, true, 4610),
-        (99, true, 3630),
+        (99, true, 4000),
         (99, false, 4610),
         (0, true, 1610),
         (0, false, 1610),
@@ -496,7 +496,9 @@ fn failed_adverts_neither_take_over_nor_renew() {
     assert_eq!(bench.router.lease_end(), Some(at(9600)));
     bench.send_fails = false;
     bench.run_to(9700);
-    assert!(bench.did().contains(&"9610:lease 12600".into()), "alone: forwards again at once");
+    let did = bench.did();
+    assert!(did.contains(&"9610:advert 100".into()), "{did:?}");
+    assert!(did.contains(&"9630:lease 12610".into()), "forwards again after the guard: {did:?}");
 }
 
 #[test]
