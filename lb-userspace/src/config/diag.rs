@@ -17,6 +17,8 @@ use super::{
 
 /// Diagnostics kept; further ones are only counted, and the count is reported.
 pub const DIAGNOSTIC_LIMIT: usize = 100;
+/// Bytes of a line that an excerpt is taken from.
+const LINE_SHOWN: usize = 4096;
 /// Characters of a line that are shown around the caret.
 const EXCERPT_LIMIT: usize = 160;
 
@@ -64,6 +66,8 @@ impl Place {
     pub fn new(source: &Source, span: Span) -> Self {
         let (line, column) = source.position(span.start);
         let (line_start, text) = source.line_at(span.start);
+        // A line may be as long as the file; what is shown comes from its beginning.
+        let text = text.get(..text.floor_char_boundary(LINE_SHOWN)).unwrap_or(text);
         let masked = secrets::mask(text);
         let from = (span.start - line_start) as usize;
         let len = (span.end.saturating_sub(span.start)) as usize;
@@ -253,6 +257,11 @@ impl Sink {
         if self.seen.insert((place.line, place.column, diagnostic.message.clone())) {
             self.kept.push(diagnostic);
         }
+    }
+
+    /// The place for a diagnostic; cheap when it will not be kept.
+    pub(super) fn place(&self, source: &Source, span: Span) -> Place {
+        if self.is_full() { Place::file(source.name()) } else { Place::new(source, span) }
     }
 
     /// Whether further diagnostics are only counted; saves the search for likely words.

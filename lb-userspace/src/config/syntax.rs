@@ -112,7 +112,8 @@ pub(super) fn parse(source: &Source, sink: &mut Sink) -> Tree {
 
 impl Builder<'_> {
     fn report(&mut self, severity: Severity, span: Span, message: &str) {
-        self.sink.push(Diagnostic::new(severity, Place::new(self.source, span), message));
+        let place = self.sink.place(self.source, span);
+        self.sink.push(Diagnostic::new(severity, place, message));
     }
 
     fn lex_error(&mut self, error: LexError) {
@@ -250,7 +251,7 @@ impl Builder<'_> {
             .map(|frame| (frame.open, frame.statement.head()));
         if let Some((open, name)) = unclosed {
             let block = self.source.slice(name).to_owned();
-            let place = Place::new(self.source, head.span);
+            let place = self.sink.place(self.source, head.span);
             self.sink.push(
                 Diagnostic::new(
                     Severity::Error,
@@ -259,7 +260,7 @@ impl Builder<'_> {
                         "a `}}` is missing before `{word}`, which does not belong into `{block}`"
                     ),
                 )
-                .related(Place::new(self.source, open), format!("`{block}` is opened here")),
+                .related(self.sink.place(self.source, open), format!("`{block}` is opened here")),
             );
         }
         for _ in 0..levels {

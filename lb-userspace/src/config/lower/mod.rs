@@ -104,7 +104,7 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
 
 impl<'a> Lower<'a> {
     fn place(&self, span: Span) -> Place {
-        Place::new(self.source, span)
+        self.sink.place(self.source, span)
     }
 
     fn diagnostic(&self, severity: Severity, span: Span, message: impl Into<String>) -> Diagnostic {
