@@ -39,6 +39,9 @@ struct Metric<'a>(MetricEncoder<'a>);
 
 impl Metric<'_> {
     fn gauge(&mut self, labels: &Labels<'_>, value: i64) -> fmt::Result {
+        if labels.is_empty() {
+            return self.0.encode_gauge(&value); // an empty family would leave `{}` behind
+        }
         self.0.encode_family(labels)?.encode_gauge(&value)
     }
 
@@ -48,6 +51,9 @@ impl Metric<'_> {
 
     fn counter(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
         let none: Option<&Exemplar<[(&str, &str); 0], u64>> = None;
+        if labels.is_empty() {
+            return self.0.encode_counter(&value, none);
+        }
         self.0.encode_family(labels)?.encode_counter(&value, none)
     }
 }
@@ -377,3 +383,7 @@ fn histogram(
     let none: Option<&HashMap<usize, Exemplar<[(&str, &str); 0], f64>>> = None;
     metric.encode_family(labels)?.encode_histogram(sum, count, &buckets, none)
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -7,6 +7,8 @@ pub mod metrics;
 pub mod page;
 pub mod protocol;
 pub mod render;
+#[cfg(test)]
+mod sample;
 pub mod server;
 
 /// Name of the control socket in the run directory.

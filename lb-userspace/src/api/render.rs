@@ -346,3 +346,7 @@ pub fn flows(flows: &[FlowStatus]) -> String {
     table.write(&mut out, 0);
     out
 }
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

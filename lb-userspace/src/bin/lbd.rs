@@ -17,7 +17,7 @@ use lb_userspace::process::{
     ipc::{Role, Runtime},
     logging::{self, Logging},
     pidfile::{LockError, PidFile},
-    privileges,
+    privileges, vrrp,
     watchdog::{self, children::Spawner},
 };
 
@@ -47,6 +47,7 @@ fn role(args: RoleArgs) -> ExitCode {
     match args.role {
         Role::Api => child::run(Role::Api, &bootstrap, api::run),
         Role::Checker => child::run(Role::Checker, &bootstrap, checker::run),
+        Role::Vrrp => child::run(Role::Vrrp, &bootstrap, vrrp::run),
         other => {
             eprintln!("lbd: role {} is not built in", other.name());
             ExitCode::FAILURE

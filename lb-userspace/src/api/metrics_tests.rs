@@ -1,0 +1,85 @@
+//! The exposition text is parsed back and compared with the snapshot it came from.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::api::sample;
+
+/// A reader of OpenMetrics text: sample line → value, and type by metric family.
+fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
+    let mut samples = BTreeMap::new();
+    let mut types = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("name and type");
+            assert!(types.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} twice");
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').expect("name and value");
+            let value = value.parse().expect("a number");
+            assert!(samples.insert(name.to_owned(), value).is_none(), "{name} twice");
+        }
+    }
+    assert!(text.ends_with("# EOF\n"), "the format's end");
+    (samples, types)
+}
+
+#[test]
+fn every_number_of_a_snapshot_is_found_again() {
+    let (samples, types) = parse(&render(sample::status()).expect("renders"));
+    let vs = "virtual_server=\"tcp/192.0.2.10:3306\"";
+    let rs = format!("{{{vs},real_server=\"192.0.2.21:3306\"}}");
+    let health = |rs: &str, health: &str| {
+        format!("lbd_health{{{vs},real_server=\"{rs}\",health=\"{health}\"}}")
+    };
+    let probe = format!(
+        "{vs},real_server=\"192.0.2.21:3306\",checker=\"MYSQL_CHECK\",target=\"192.0.2.21:3306\""
+    );
+    for (name, value) in [
+        ("lbd_build{version=\"0.1.0\",instance_name=\"lab\"}".to_owned(), 1.0),
+        ("lbd_config_generation".to_owned(), 3.0),
+        ("lbd_config_last_reload_failed".to_owned(), 1.0),
+        ("lbd_config_reload_failures_total".to_owned(), 2.0),
+        ("lbd_process_restarts_total{role=\"vrrp\"}".to_owned(), 1.0),
+        ("lbd_process_ready{role=\"api\"}".to_owned(), 0.0),
+        ("lbd_script_ends_total{outcome=\"timed_out\"}".to_owned(), 2.0),
+        ("lbd_vrrp_state{vrrp_instance=\"VI_1\",state=\"master\"}".to_owned(), 1.0),
+        ("lbd_vrrp_state{vrrp_instance=\"VI_1\",state=\"backup\"}".to_owned(), 0.0),
+        ("lbd_vrrp_effective_priority{vrrp_instance=\"VI_1\"}".to_owned(), 90.0),
+        ("lbd_vrrp_lease_seconds{vrrp_instance=\"VI_1\"}".to_owned(), 2.71),
+        ("lbd_vrrp_adverts_sent_total{vrrp_instance=\"VI_1\"}".to_owned(), 77.0),
+        (
+            "lbd_vrrp_discards_total{vrrp_instance=\"VI_1\",reason=\"wrong_password\"}".to_owned(),
+            5.0,
+        ),
+        (health("192.0.2.21:3306", "up"), 1.0),
+        (health("192.0.2.22:3306", "up"), 0.0),
+        (health("192.0.2.22:3306", "down"), 1.0),
+        (format!("lbd_probes_total{{{probe}}}"), 6.0),
+        (format!("lbd_probe_duration_seconds_sum{{{probe}}}"), 2.0),
+        (format!("lbd_probe_duration_seconds_count{{{probe}}}"), 6.0),
+        (format!("lbd_probe_duration_seconds_bucket{{le=\"0.001\",{probe}}}"), 2.0),
+        (format!("lbd_probe_duration_seconds_bucket{{le=\"0.0025\",{probe}}}"), 5.0),
+        (format!("lbd_probe_duration_seconds_bucket{{le=\"+Inf\",{probe}}}"), 6.0),
+        (format!("lbd_quorum_up{{{vs}}}"), 0.0),
+        ("lbd_flows".to_owned(), 34.0),
+        ("lbd_flows_limit".to_owned(), 131_072.0),
+        ("lbd_packets_total{outcome=\"forwarded_nat\"}".to_owned(), 99_000.0),
+        ("lbd_packets_total{outcome=\"fenced\"}".to_owned(), 0.0),
+        (format!("lbd_virtual_server_connections_total{{{vs}}}"), 8_000.0),
+        (format!("lbd_real_server_active_connections{rs}"), 17.0),
+        (format!("lbd_real_server_bytes_total{rs}"), 9_000_000.0),
+        (format!("lbd_real_server_up{rs}"), 1.0),
+    ] {
+        assert_eq!(samples.get(&name), Some(&value), "{name} in {samples:#?}");
+    }
+    assert_eq!(types["lbd_probe_duration_seconds"], "histogram");
+    assert_eq!(types["lbd_packets"], "counter");
+    assert_eq!(types["lbd_flows"], "gauge");
+}
+
+#[test]
+fn empty_status_renders_too() {
+    let (samples, _) = parse(&render(Status::default()).expect("renders"));
+    assert!(!samples.keys().any(|name| name.starts_with("lbd_flows")), "no forwarder answered");
+    assert_eq!(samples.get("lbd_config_generation"), Some(&0.0));
+}

@@ -1,0 +1,83 @@
+//! What somebody sees at 3 a.m.
+
+use super::*;
+use crate::api::sample;
+
+#[test]
+fn problems_come_first_and_everything_is_named() {
+    let text = status(&sample::status());
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("lbd lab 0.1.0 · /etc/lbd/lbd.conf · generation 3"), "{text}");
+    assert!(lines[1].starts_with("PROBLEM: metrics_listen"), "{text}");
+    assert!(lines[2].contains("generation 3 is still in force"), "{text}");
+    assert!(lines[3].contains("unknown word `prority`"), "{text}");
+    for part in [
+        "VI_1 (eth0 vrid 51)",
+        "MASTER",
+        "90 of 100",
+        "this host",
+        "2.7 s",
+        "2026-09-21 14:13:20Z",
+        "no peer was heard for 3.6 s",
+        "tcp/192.0.2.10:3306 · wlc · xdp · follows VI_1 · 8000 connections",
+        "QUORUM LOST (weight 1 of 2)",
+        "DRAIN (drained)",
+        "MYSQL_CHECK: ping \"ok\" (1.2 ms)",
+        "flows 34 of 131072",
+        "58 ns per packet",
+        "forwarded_nat 99000",
+        "killed by SIGKILL",
+        "NOT RUNNING",
+        "1h 2m",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in\n{text}");
+    }
+    assert!(!text.contains("fenced 0"), "zero counters are noise:\n{text}");
+}
+
+#[test]
+fn health_is_shown_even_without_a_forwarder() {
+    let text = status(&Status { forwarder: None, ..sample::status() });
+    assert!(text.contains("192.0.2.22:3306"), "{text}");
+    assert!(text.contains("DOWN"), "{text}");
+}
+
+#[test]
+fn columns_are_aligned() {
+    let mut table = Table::new(&["NAME", "COUNT"]);
+    table.row(vec!["a".to_owned(), "7".to_owned()]);
+    table.row(vec!["longer".to_owned(), "1234".to_owned()]);
+    let mut out = String::new();
+    table.write(&mut out, 2);
+    assert_eq!(out, "  NAME    COUNT\n  a           7\n  longer   1234\n");
+}
+
+#[test]
+fn dates_and_spans() {
+    assert_eq!(clock_of(0), "-");
+    assert_eq!(clock_of(951_782_400_000), "2000-02-29 00:00:00Z");
+    assert_eq!(clock_of(1_735_689_599_000), "2024-12-31 23:59:59Z");
+    assert_eq!(
+        [span(9), span(428), span(18_360), span(273_600)],
+        ["9s", "7m 8s", "5h 6m", "3d 4h"]
+    );
+}
+
+#[test]
+fn flows_are_lines_and_none_is_said() {
+    assert_eq!(flows(&[]), "no connections\n");
+    let flow = FlowStatus {
+        client: "198.51.100.7:40000".parse().expect("address"),
+        vip: "192.0.2.10:3306".parse().expect("address"),
+        real_server: None,
+        state: "embryo".to_owned(),
+        idle_ms: 61_000,
+        packets: 1,
+        bytes: 60,
+    };
+    let text = flows(&[flow]);
+    assert!(
+        text.lines().nth(1).is_some_and(|l| l.contains("embryo") && l.contains("1m 1s")),
+        "{text}"
+    );
+}

@@ -1,0 +1,167 @@
+//! The real `lbd` and `lbctl` as processes: what needs no root and no network.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const LBD: &str = env!("CARGO_BIN_EXE_lbd");
+const LBCTL: &str = env!("CARGO_BIN_EXE_lbctl");
+
+fn lbd(args: &[&str]) -> Output {
+    Command::new(LBD).args(args).output().expect("lbd is built")
+}
+
+fn lbctl(args: &[&str]) -> Output {
+    Command::new(LBCTL).args(args).output().expect("lbctl is built")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("not killed")
+}
+
+/// A scratch directory with files.
+struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("tempdir"))
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        path
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("utf-8")
+}
+
+/// Starting with what cannot be a configuration: keepalived's exit codes, the file's name, why.
+#[test]
+fn start_is_refused_with_a_reason_and_keepaliveds_code() {
+    let scratch = Scratch::new();
+    let twice = "vrrp_instance A {\n interface lo\n virtual_router_id 5\n}\n\
+                 vrrp_instance B {\n interface lo\n virtual_router_id 5\n}\n";
+    let cases = [
+        (scratch.path().join("absent.conf"), 6, "does not exist"),
+        (scratch.path().to_owned(), 6, "directory"),
+        (scratch.file("empty.conf", b""), 2, "empty"),
+        (scratch.file("binary.conf", b"\x7fELF\0\0\x01"), 2, "NUL"),
+        (scratch.file("twice.conf", twice.as_bytes()), 2, "virtual_router_id"),
+    ];
+    let run_dir = scratch.path().join("run");
+    for (path, expected, phrase) in cases {
+        let output = lbd(&["-n", "-f", text(&path), "--run-dir", text(&run_dir)]);
+        let said = stderr(&output);
+        assert_eq!(code(&output), expected, "{}: {said}", path.display());
+        assert!(said.contains(phrase), "{}: {said}", path.display());
+        assert!(said.contains(text(&path)), "the file is named: {said}");
+    }
+    assert!(!run_dir.exists(), "a refused start leaves nothing behind");
+}
+
+#[test]
+fn unreadable_file_is_told() {
+    if nix::unistd::geteuid().is_root() {
+        // Root reads everything: ask as nobody, through setpriv.
+        let scratch = Scratch::new();
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let path = scratch.file("secret.conf", b"global_defs {\n}\n");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
+        // The build directory may be closed to nobody: run a copy.
+        let copy = scratch.path().join("lbd");
+        fs::copy(LBD, &copy).expect("copied");
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy)
+            .args(["-n", "-f", text(&path)])
+            .output()
+            .expect("setpriv(1)");
+        assert_eq!(code(&output), 6, "{}", stderr(&output));
+        assert!(stderr(&output).contains("permission denied"), "{}", stderr(&output));
+        // And without privileges a good file is refused with what is missing.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy)
+            .args(["-n", "-f", text(&path)])
+            .output()
+            .expect("setpriv(1)");
+        assert_eq!(code(&output), 4, "{}", stderr(&output));
+        assert!(stderr(&output).contains("CAP_NET_ADMIN"), "{}", stderr(&output));
+    } else {
+        let scratch = Scratch::new();
+        let path = scratch.file("secret.conf", b"global_defs {\n}\n");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("chmod");
+        let output = lbd(&["-n", "-f", text(&path)]);
+        assert_eq!(code(&output), 6, "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn config_test_writes_to_stderr_or_to_its_file() {
+    let scratch = Scratch::new();
+    let good = scratch.file("good.conf", b"global_defs {\n  router_id LB1\n}\n");
+    let output = lbd(&["-t", "-f", text(&good)]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let bad = scratch.file("bad.conf", b"\0");
+    let output = lbd(&["-t", "-f", text(&bad)]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert!(stderr(&output).contains("NUL"), "{}", stderr(&output));
+    let log = scratch.path().join("findings");
+    let output = lbd(&[&format!("-t{}", text(&log)), "-f", text(&bad)]);
+    assert_eq!(code(&output), 4);
+    assert!(stderr(&output).is_empty(), "{}", stderr(&output));
+    assert!(fs::read_to_string(&log).expect("written").contains("NUL"));
+}
+
+#[test]
+fn engine_that_does_not_exist_yet_is_refused_clearly() {
+    let scratch = Scratch::new();
+    let good = scratch.file("good.conf", b"global_defs {\n}\n");
+    let output = lbd(&["-n", "--engine", "ipvs", "-f", text(&good)]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("ipvs: not yet"), "{}", stderr(&output));
+}
+
+#[test]
+fn version_and_unknown_options() {
+    let output = lbd(&["-v"]);
+    assert_eq!(code(&output), 0);
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("lbd "));
+    assert_ne!(code(&lbd(&["--no-such-option"])), 0);
+}
+
+#[test]
+fn roles_are_not_started_by_hand() {
+    let scratch = Scratch::new();
+    let output = lbd(&["role", "api", "--run-dir", text(scratch.path()), "--log-console"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("started by lbd itself"), "{}", stderr(&output));
+}
+
+#[test]
+fn lbctl_says_which_socket_nobody_answers() {
+    let scratch = Scratch::new();
+    let socket = scratch.path().join("lbd.sock");
+    let output = lbctl(&["status", "--socket", text(&socket)]);
+    assert_eq!(code(&output), 3);
+    assert!(stderr(&output).contains(text(&socket)), "{}", stderr(&output));
+    let output = lbctl(&["--json", "status", "--socket", text(&socket)]);
+    assert_eq!(code(&output), 3);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(value["error"].as_str().is_some_and(|why| why.contains(text(&socket))), "{value}");
+}
