@@ -165,3 +165,13 @@ fn lbctl_says_which_socket_nobody_answers() {
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(value["error"].as_str().is_some_and(|why| why.contains(text(&socket))), "{value}");
 }
+
+#[test]
+fn words_of_the_configuration_are_explained_without_a_running_lbd() {
+    let output = lbctl(&["explain", "nopreempt"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("vrrp_instance"));
+    let output = lbctl(&["explain", "nopreemt"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("is no word"), "{}", stderr(&output));
+}

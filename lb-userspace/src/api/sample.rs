@@ -145,5 +145,6 @@ fn forwarder() -> ForwarderStatus {
         embryos: 1,
         reconcile_errors: 0,
         ns_per_packet: Some(58),
+        ..ForwarderStatus::default()
     }
 }

@@ -13,6 +13,7 @@ use lb_userspace::{
         net::VirtualServerKey,
         query::{Query, Reply},
     },
+    config::docs,
     process::cli,
 };
 
@@ -80,6 +81,13 @@ fn main() -> ExitCode {
         .socket
         .clone()
         .unwrap_or_else(|| cli::run_dir(args.instance.as_deref(), None).join(SOCKET_NAME));
+    // Words of the configuration are known without a running lbd.
+    if let Command::Explain { what } = &args.command
+        && let [word] = &what[..]
+        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_uppercase() || b == b'_')
+    {
+        return show(&explain_word(word), args.json);
+    }
     let query = match args.command {
         Command::Status => Query::Status,
         Command::Flows { limit } => Query::Flows { limit },
@@ -101,6 +109,16 @@ fn main() -> ExitCode {
                 _ => EXIT_ERROR,
             })
         }
+    }
+}
+
+fn explain_word(word: &str) -> Reply {
+    match docs::explain(word) {
+        Ok(text) => Reply::Text(text),
+        Err(Some(near)) => Reply::Error(format!(
+            "`{word}` is no word of the configuration; the nearest is `{near}`"
+        )),
+        Err(None) => Reply::Error(format!("`{word}` is no word of the configuration")),
     }
 }
 

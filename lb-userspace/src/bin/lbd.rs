@@ -13,7 +13,7 @@ use clap::Parser as _;
 use lb_userspace::process::{
     api, checker, child,
     cli::{self, Args, Engine, RoleArgs},
-    config_file, daemon,
+    config_file, daemon, forwarder,
     ipc::{Role, Runtime},
     logging::{self, Logging},
     pidfile::{LockError, PidFile},
@@ -45,13 +45,10 @@ fn role(args: RoleArgs) -> ExitCode {
         run_dir: args.run_dir,
     };
     match args.role {
-        Role::Api => child::run(Role::Api, &bootstrap, api::run),
-        Role::Checker => child::run(Role::Checker, &bootstrap, checker::run),
         Role::Vrrp => child::run(Role::Vrrp, &bootstrap, vrrp::run),
-        other => {
-            eprintln!("lbd: role {} is not built in", other.name());
-            ExitCode::FAILURE
-        }
+        Role::Checker => child::run(Role::Checker, &bootstrap, checker::run),
+        Role::Forwarder => child::run(Role::Forwarder, &bootstrap, forwarder::run),
+        Role::Api => child::run(Role::Api, &bootstrap, api::run),
     }
 }
 

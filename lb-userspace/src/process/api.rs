@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use super::{
     Link,
-    ipc::{Down, Query, Reply, Role, Up},
+    ipc::{Down, Reply, Role, Up},
     privileges,
 };
 use crate::api::{self, asker::Asker, http, server};
@@ -73,10 +73,6 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
             Some(asked) = questions.recv() => {
                 // Clients that gave up leave nothing behind.
                 open.retain(|_, answer| !answer.is_closed());
-                if let Some(reply) = explain_word(&asked.query) {
-                    let _ = asked.answer.send(reply);
-                    continue;
-                }
                 next_id += 1;
                 open.insert(next_id, asked.answer);
                 let ask = Up::Ask { id: next_id, query: asked.query };
@@ -86,12 +82,6 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     }
     http.stop();
     Ok(())
-}
-
-/// `lbctl explain WORD` for words of the configuration needs nobody else.
-fn explain_word(query: &Query) -> Option<Reply> {
-    let Query::Explain { .. } = query else { return None };
-    None
 }
 
 /// The HTTP listener, which may come and go with reloads and may find its port taken.

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     base::{
-        query::{Query, Reply},
+        query::Reply,
         status::{ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth},
         time::Instant,
     },
@@ -33,17 +33,17 @@ pub struct Parts {
     pub missing: Vec<Role>,
 }
 
-/// An answered question. `ask` is `None` for the watchdog's own.
+/// An answered question.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resolved {
     Status { ask: u64, parts: Box<Parts> },
-    Single { ask: Option<u64>, query: Query, reply: Reply },
+    Single { ask: u64, reply: Reply },
 }
 
 #[derive(Debug)]
 enum Open {
     Status { ask: u64, pending: BTreeSet<Role>, parts: Box<Parts>, deadline: Instant },
-    Single { ask: Option<u64>, role: Role, query: Query, deadline: Instant },
+    Single { ask: u64, role: Role, deadline: Instant },
 }
 
 impl Open {
@@ -73,14 +73,8 @@ impl Asks {
 
     /// Opens a question for one role; the id goes into its `Down::Query`. `None`: too many are
     /// out.
-    pub fn single(
-        &mut self,
-        ask: Option<u64>,
-        role: Role,
-        query: Query,
-        now: Instant,
-    ) -> Option<u64> {
-        self.admit(Open::Single { ask, role, query, deadline: now + ASK_LIMIT })
+    pub fn single(&mut self, ask: u64, role: Role, now: Instant) -> Option<u64> {
+        self.admit(Open::Single { ask, role, deadline: now + ASK_LIMIT })
     }
 
     /// Opens a status question to `roles`, all with the same id. `None`: too many are out.
@@ -94,10 +88,10 @@ impl Asks {
     pub fn answer(&mut self, role: Role, id: u64, reply: Reply) -> Option<Resolved> {
         match self.open.get_mut(&id)? {
             Open::Single { role: asked, .. } if *asked == role => {
-                let Some(Open::Single { ask, query, .. }) = self.open.remove(&id) else {
+                let Some(Open::Single { ask, .. }) = self.open.remove(&id) else {
                     return None;
                 };
-                Some(Resolved::Single { ask, query, reply })
+                Some(Resolved::Single { ask, reply })
             }
             Open::Status { pending, parts, .. } => {
                 if !pending.remove(&role) {
@@ -131,7 +125,7 @@ impl Asks {
     /// A role is gone: it will not answer. When it is api, nobody wants its answers any more.
     pub fn role_gone(&mut self, role: Role) -> Vec<Resolved> {
         if role == Role::Api {
-            self.open.retain(|_, open| matches!(open, Open::Single { ask: None, .. }));
+            self.open.clear();
             return Vec::new();
         }
         self.give_up(
@@ -171,12 +165,12 @@ impl Asks {
                     resolved.extend(self.finish_status(id));
                 }
                 Some(Open::Single { .. }) => {
-                    if let Some(Open::Single { ask, role, query, .. }) = self.open.remove(&id) {
+                    if let Some(Open::Single { ask, role, .. }) = self.open.remove(&id) {
                         let why = format!(
                             "the {} process did not answer; `lbctl status` shows whether it runs",
                             role.name()
                         );
-                        resolved.push(Resolved::Single { ask, query, reply: Reply::Error(why) });
+                        resolved.push(Resolved::Single { ask, reply: Reply::Error(why) });
                     }
                 }
                 None => {}
@@ -228,17 +222,15 @@ mod tests {
     #[test]
     fn single_question_gets_its_answer_or_an_error_that_names_the_role() {
         let mut asks = Asks::default();
-        let query = Query::Flows { limit: 1 };
-        let one = asks.single(Some(1), Role::Forwarder, query.clone(), T0).expect("room");
-        asks.single(Some(2), Role::Forwarder, query.clone(), T0).expect("room");
+        let one = asks.single(1, Role::Forwarder, T0).expect("room");
+        asks.single(2, Role::Forwarder, T0).expect("room");
         assert_eq!(asks.answer(Role::Vrrp, one, Reply::Flows(Vec::new())), None, "not asked");
         assert_eq!(
             asks.answer(Role::Forwarder, one, Reply::Flows(Vec::new())),
-            Some(Resolved::Single { ask: Some(1), query, reply: Reply::Flows(Vec::new()) })
+            Some(Resolved::Single { ask: 1, reply: Reply::Flows(Vec::new()) })
         );
         let resolved = asks.role_gone(Role::Forwarder);
-        let [Resolved::Single { ask: Some(2), reply: Reply::Error(why), .. }] = &resolved[..]
-        else {
+        let [Resolved::Single { ask: 2, reply: Reply::Error(why) }] = &resolved[..] else {
             panic!("{resolved:?}")
         };
         assert!(why.contains("forwarder"), "{why}");

@@ -14,9 +14,8 @@ pub mod supervise;
 pub mod values;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
-    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -44,7 +43,6 @@ use super::{
 use crate::{
     base::{
         core::Core as _,
-        net::VirtualServerKey,
         status::{ScriptCounters, Status},
         time::Instant,
     },
@@ -86,9 +84,6 @@ pub enum Happening {
     Read(Box<config_file::Loaded>),
 }
 
-/// A drain that the operator asked for: virtual server (`None`: all) and real server.
-type Drained = (Option<VirtualServerKey>, SocketAddr);
-
 struct Watchdog {
     runtime: Runtime,
     config: Arc<Config>,
@@ -102,8 +97,6 @@ struct Watchdog {
     asks: Asks,
     reloads: Reloads,
     scripts: Scripts,
-    /// Replayed to a restarted forwarder; lost with the watchdog.
-    drained: BTreeSet<Drained>,
     happenings: mpsc::Sender<Happening>,
     starter: Option<daemon::Starter>,
     /// Exit code, once every role has ended.
@@ -147,7 +140,6 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         asks: Asks::default(),
         reloads: Reloads::default(),
         scripts,
-        drained: BTreeSet::new(),
         happenings,
         starter: start.starter,
         finished: None,
@@ -342,22 +334,10 @@ impl Watchdog {
                 for (from, event) in replay {
                     self.send(role, Down::Event { from, event }, now);
                 }
-                if role == Role::Forwarder {
-                    self.replay_drains(now);
-                }
             }
             Err(error) => {
                 tracing::error!(role = role.name(), %error, "role not started");
                 self.core.handle(Input::SpawnFailed { role, error: error.to_string() }, now);
-            }
-        }
-    }
-
-    fn replay_drains(&mut self, now: Instant) {
-        for (virtual_server, real_server) in self.drained.clone() {
-            let query = Query::Drain { virtual_server, real_server };
-            if let Some(id) = self.asks.single(None, Role::Forwarder, query.clone(), now) {
-                self.send(Role::Forwarder, Down::Query { id, query }, now);
             }
         }
     }
@@ -451,7 +431,7 @@ impl Watchdog {
                     let why = "the forwarder process is being restarted; try again".to_owned();
                     return self.answer(ask, Reply::Error(why), now);
                 }
-                let id = self.asks.single(Some(ask), Role::Forwarder, query.clone(), now);
+                let id = self.asks.single(ask, Role::Forwarder, now);
                 if let Some(id) = id {
                     self.send(Role::Forwarder, Down::Query { id, query }, now);
                 }
@@ -474,29 +454,7 @@ impl Watchdog {
                 let status = self.status(*parts, now);
                 self.answer(ask, Reply::Status(Box::new(status)), now);
             }
-            Resolved::Single { ask, query, reply } => {
-                if matches!(reply, Reply::Done(_)) {
-                    self.remember_drain(&query);
-                }
-                if let Some(ask) = ask {
-                    self.answer(ask, reply, now);
-                }
-            }
-        }
-    }
-
-    fn remember_drain(&mut self, query: &Query) {
-        match query {
-            Query::Drain { virtual_server, real_server } => {
-                self.drained.insert((*virtual_server, *real_server));
-            }
-            Query::Enable { virtual_server: None, real_server } => {
-                self.drained.retain(|(_, drained)| drained != real_server);
-            }
-            Query::Enable { virtual_server, real_server } => {
-                self.drained.remove(&(*virtual_server, *real_server));
-            }
-            _ => {}
+            Resolved::Single { ask, reply } => self.answer(ask, reply, now),
         }
     }
 
