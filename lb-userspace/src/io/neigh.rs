@@ -67,10 +67,8 @@ pub struct Snapshot {
     pub ways: BTreeMap<IpAddr, Result<Way, String>>,
 }
 
-type Messages = futures_util::stream::BoxStream<
-    'static,
-    (NetlinkMessage<RouteNetlinkMessage>, NetlinkAddr),
->;
+type Messages =
+    futures_util::stream::BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, NetlinkAddr)>;
 
 /// The netlink connection.
 pub struct Neigh {
@@ -177,7 +175,9 @@ impl Neigh {
     }
 }
 
-async fn all<T>(stream: impl TryStream<Ok = T, Error = rtnetlink::Error>) -> anyhow::Result<Vec<T>> {
+async fn all<T>(
+    stream: impl TryStream<Ok = T, Error = rtnetlink::Error>,
+) -> anyhow::Result<Vec<T>> {
     Ok(stream.try_collect().await?)
 }
 

@@ -17,7 +17,9 @@ use crate::dataplane::FailureKind;
 pub enum AttachError {
     #[error("attach to {0}: there is no such interface")]
     Missing(String),
-    #[error("attach to {interface}: {other} is there and is left alone; `ip link set dev {interface} xdp off` removes it")]
+    #[error(
+        "attach to {interface}: {other} is there and is left alone; `ip link set dev {interface} xdp off` removes it"
+    )]
     Busy { interface: String, other: String },
     #[error(
         "attach to {0}: its driver has no native XDP; `lvs_xdp_mode generic` works everywhere, \

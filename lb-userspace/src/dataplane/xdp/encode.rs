@@ -235,9 +235,8 @@ fn succeed(old: Option<&Real>, mut new: Real) -> Real {
         return new;
     }
     let keep = new.flags & FLAG_KEEP != 0;
-    let died = new.state == STATE_DOWN
-        && !keep
-        && (old.state != STATE_DOWN || old.flags & FLAG_KEEP != 0);
+    let died =
+        new.state == STATE_DOWN && !keep && (old.state != STATE_DOWN || old.flags & FLAG_KEEP != 0);
     if died || old.method != new.method {
         new.generation = old.generation.wrapping_add(1);
     }

@@ -1,10 +1,15 @@
 //! The engine: the trait of [`crate::dataplane`] over maps, program and links.
 
-use std::{collections::BTreeMap, net::SocketAddr, os::fd::OwnedFd, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use lb_common::{
-    abi::{FLAG_RESOLVED, METHOD_LOCAL, Real, STATE_DOWN, STATE_DRAIN, STATE_UP, LEASE_STANDBY},
+    abi::{FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Real, STATE_DOWN, STATE_DRAIN, STATE_UP},
     maps as sizes,
     verdict::Outcome,
 };
@@ -126,10 +131,7 @@ impl Xdp {
                         drop(self.problems.insert(interface.clone(), error.to_string()));
                     }
                 }
-                result.map_err(|error| Failure {
-                    text: error.to_string(),
-                    kind: error.kind(),
-                })
+                result.map_err(|error| Failure { text: error.to_string(), kind: error.kind() })
             }
             Operation::Detach { interface } => {
                 self.problems.remove(interface);
@@ -423,8 +425,7 @@ impl DataPlane for Xdp {
         let mut interfaces: BTreeMap<String, InterfaceStatus> = BTreeMap::new();
         for (name, (ifindex, generic)) in attach::attached(&self.pin_dir)? {
             let mode = if generic { "generic" } else { "native" }.to_owned();
-            interfaces
-                .insert(name.clone(), InterfaceStatus { name, ifindex, mode, problem: None });
+            interfaces.insert(name.clone(), InterfaceStatus { name, ifindex, mode, problem: None });
         }
         for (name, problem) in &self.problems {
             let none = InterfaceStatus {

@@ -186,8 +186,7 @@ pub fn derived(
             continue;
         }
         filter.flags[filter_fold(real.addr)] |= FILTER_NAT_SOURCE;
-        let key =
-            SourceKey { addr: real.addr, port: real.port, proto: PROTO_TCP, pad: 0 };
+        let key = SourceKey { addr: real.addr, port: real.port, proto: PROTO_TCP, pad: 0 };
         sources.entry(key).or_default().push(*id);
     }
     (filter, sources)

@@ -187,6 +187,16 @@ impl LeaseWriter {
         Ok(decode(value, self.clock.sample()?, self.clock.tick))
     }
 
+    /// What the program compares jiffies64 with.
+    ///
+    /// # Errors
+    /// As [`LeaseWriter::set`].
+    pub fn raw(&self, slot: LeaseSlot) -> anyhow::Result<u64> {
+        check(slot)?;
+        let value = self.lease.get(&u32::from(slot.0), 0);
+        value.with_context(|| format!("read lease slot {}", slot.0))
+    }
+
     /// Length of a jiffy: the grain of leases.
     pub fn tick(&self) -> Duration {
         self.clock.tick()

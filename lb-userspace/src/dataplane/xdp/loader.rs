@@ -16,7 +16,10 @@
 
 use std::{
     fs, io,
-    os::{fd::{AsFd as _, OwnedFd}, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -146,17 +149,10 @@ fn adopt(dir: &Path) -> anyhow::Result<Option<Loaded>> {
 /// With the path.
 pub fn pinned_program(dir: &Path, name: &str) -> anyhow::Result<OwnedFd> {
     let path = dir.join(name);
-    sys::get(&path)
-        .with_context(|| format!("open the pinned program {}", path.display()))
+    sys::get(&path).with_context(|| format!("open the pinned program {}", path.display()))
 }
 
-fn load(
-    dir: &Path,
-    bytes: &[u8],
-    flows: u32,
-    hash: u64,
-    replaces: bool,
-) -> anyhow::Result<Loaded> {
+fn load(dir: &Path, bytes: &[u8], flows: u32, hash: u64, replaces: bool) -> anyhow::Result<Loaded> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(maps::FLOWS4, flows.max(1024));
     for name in maps::ALL {
@@ -279,10 +275,10 @@ pub fn links(dir: &Path) -> anyhow::Result<Vec<Pinned>> {
     let mut links = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
-        let fd = sys::get(&path)
-            .with_context(|| format!("open the pinned link {}", path.display()))?;
-        let (ifindex, _) = sys::xdp_link(&fd)
-            .with_context(|| format!("ask for the link {}", path.display()))?;
+        let fd =
+            sys::get(&path).with_context(|| format!("open the pinned link {}", path.display()))?;
+        let (ifindex, _) =
+            sys::xdp_link(&fd).with_context(|| format!("ask for the link {}", path.display()))?;
         let generic = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("generic-"));
         links.push(Pinned { path, fd, ifindex, generic });
     }

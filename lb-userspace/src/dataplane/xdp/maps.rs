@@ -126,10 +126,9 @@ impl Maps {
             Write::NoVip(addr) => absent_is_fine(self.vips.remove(addr)),
             Write::Service(key, service) => self.services.insert(key, service, 0),
             Write::NoService(key) => absent_is_fine(self.services.remove(key)),
-            Write::Table(index, pool, ring) => self
-                .rings
-                .set(*index, **ring, 0)
-                .and_then(|()| self.pools.set(*index, **pool, 0)),
+            Write::Table(index, pool, ring) => {
+                self.rings.set(*index, **ring, 0).and_then(|()| self.pools.set(*index, **pool, 0))
+            }
             Write::Real(id, real) => self.reals.set(u32::from(*id), real, 0),
             Write::Source(key, source) => self.sources.insert(key, source, 0),
             Write::NoSource(key) => absent_is_fine(self.sources.remove(key)),

@@ -1,6 +1,9 @@
 //! Which connections are over, and how many each real server has. Pure.
 
-use std::{collections::{BTreeMap, HashMap}, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use lb_common::abi::{
     FLOW_CLOSING, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow4, FlowKey4, PROTO_TCP, STATE_ABSENT,
@@ -156,9 +159,7 @@ pub fn age(last_seen: u64, jiffies: u64, tick: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::{
-        FLOW_FIN, METHOD_NAT, Real, STATE_UP, Service, ServiceKey, be16, be32,
-    };
+    use lb_common::abi::{FLOW_FIN, METHOD_NAT, Real, STATE_UP, Service, ServiceKey, be16, be32};
 
     use super::*;
 

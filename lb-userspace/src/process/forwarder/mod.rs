@@ -54,8 +54,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     let neigh = Neigh::open()?;
     privileges::limit(Role::Forwarder)?;
     let now = clock::now();
-    let state =
-        State::new(engine, config, generation, runtime.vrrp, admin_file.load(), now)?;
+    let state = State::new(engine, config, generation, runtime.vrrp, admin_file.load(), now)?;
     let mut forwarder = Forwarder {
         link,
         state,
@@ -218,10 +217,9 @@ impl Forwarder {
     fn answer(&mut self, query: Query, now: Instant) -> Reply {
         let failed = |error: anyhow::Error| Reply::Error(format!("{error:#}"));
         match query {
-            Query::Status => self
-                .state
-                .status()
-                .map_or_else(failed, |status| Reply::Forwarder(Box::new(status))),
+            Query::Status => {
+                self.state.status().map_or_else(failed, |status| Reply::Forwarder(Box::new(status)))
+            }
             Query::Flows { limit } => {
                 self.state.engine.flows(limit as usize).map_or_else(failed, Reply::Flows)
             }

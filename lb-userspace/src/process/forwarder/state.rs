@@ -178,7 +178,8 @@ impl<P: DataPlane> State<P> {
             return;
         }
         self.changed(now);
-        let took = u64::try_from(clock::now().saturating_since(*at).as_micros()).unwrap_or(u64::MAX);
+        let took =
+            u64::try_from(clock::now().saturating_since(*at).as_micros()).unwrap_or(u64::MAX);
         let bound = BOUNDS.iter().find(|bound| took <= **bound).copied().unwrap_or(u64::MAX);
         *self.verdict_us.entry(bound).or_default() += 1;
         info!(
@@ -300,9 +301,7 @@ impl<P: DataPlane> State<P> {
     }
 }
 
-fn standing<'a>(
-    failures: impl Iterator<Item = &'a crate::dataplane::Failure>,
-) -> Standing {
+fn standing<'a>(failures: impl Iterator<Item = &'a crate::dataplane::Failure>) -> Standing {
     let mut worst = Standing::Converged;
     for failure in failures {
         match (failure.kind, &worst) {

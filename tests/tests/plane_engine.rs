@@ -1,0 +1,261 @@
+//! The XDP engine on a real kernel: a predecessor's program is adopted with its connections, a dead
+//! server's client is reset, a foreign program is left alone, nothing is left behind, and a
+//! lease never lasts longer than asked.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::netns::{Namespace, Switch, ready_or_skip};
+use lb_userspace::{
+    base::{
+        table::{
+            ForwardingTable, Gate, LeaseSlot, LeaseState, Method, OnDown, RealServer,
+            RealServerState, Scheduler, VirtualServer,
+        },
+        time::Instant as Monotonic,
+    },
+    config::model::XdpMode,
+    dataplane::{
+        DataPlane as _, FailureKind, NextHop, Surroundings,
+        xdp::{LeaseWriter, Xdp, loader::How},
+    },
+    io::neigh::Neigh,
+    process::clock,
+    reconcile::plan,
+};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const DB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+const PORT: u16 = 3306;
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A pin directory that is gone when the test is, however it ends.
+struct Pins(PathBuf);
+
+impl Pins {
+    fn new(name: &str) -> Self {
+        Self(PathBuf::from(format!("/sys/fs/bpf/lbd-test-{name}-{}", std::process::id())))
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if self.0.exists() {
+            let _ = lb_userspace::dataplane::xdp::loader::remove(&self.0);
+        }
+    }
+}
+
+fn table(state: RealServerState) -> ForwardingTable {
+    let server = RealServer { method: Method::Dr, weight: 1, state };
+    let vs = VirtualServer {
+        gate: Gate::Always,
+        scheduler: Scheduler::Wlc,
+        idle_timeout: Duration::from_secs(3600),
+        on_down: OnDown::Reset,
+        real_servers: [(SocketAddr::from((DB, PORT)), server)].into(),
+    };
+    ForwardingTable {
+        virtual_servers: [(format!("{VIP}:{PORT}").parse().expect("key"), vs)].into(),
+        vips: [(IpAddr::from([10, 77, 0, 101]), LeaseSlot(3))].into(),
+        interfaces: ["eth0".to_owned()].into(),
+    }
+}
+
+/// What the forwarder does with a netlink snapshot, until the server's way is known.
+fn surroundings() -> Result<Surroundings> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut neigh = Neigh::open()?;
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let snapshot = neigh.snapshot(&[IpAddr::V4(DB)].into()).await?;
+            neigh.provoke(&snapshot);
+            if let Some(Ok(way)) = snapshot.ways.get(&IpAddr::V4(DB))
+                && let Ok(neighbour) = way.neighbour
+            {
+                let out = &snapshot.interfaces[&way.ifindex];
+                let (ifindex, source) = (way.ifindex, out.mac);
+                let hop = NextHop { ifindex, source, neighbour, mtu: out.mtu };
+                return Ok(Surroundings {
+                    next_hops: [(IpAddr::V4(DB), Ok(hop))].into(),
+                    own: snapshot.addresses.iter().map(|(_, prefix)| prefix.addr).collect(),
+                    xdp_programs: [("eth0".to_owned(), out.xdp_program)]
+                        .into_iter()
+                        .filter_map(|(name, id)| Some((name, id?)))
+                        .collect(),
+                });
+            }
+            ensure!(Instant::now() < deadline, "the way to {DB} stays unknown: {snapshot:?}");
+            let _ = tokio::time::timeout(LIMIT, neigh.changed()).await.context("no event")?;
+        }
+    })
+}
+
+fn reach(engine: &mut Xdp, desired: &ForwardingTable) -> Result<()> {
+    let observed = engine.observe()?;
+    let report = engine.apply(&plan(&observed, desired));
+    let failures: Vec<_> = report.failures().collect();
+    ensure!(failures.is_empty(), "{failures:?}");
+    ensure!(engine.observe()? == *desired, "the kernel does not say back what was written");
+    Ok(())
+}
+
+fn echo(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> {
+    stream.write_all(text)?;
+    let mut back = vec![0; text.len()];
+    stream.read_exact(&mut back)?;
+    assert_eq!(back, text);
+    Ok(())
+}
+
+fn has_program(lb: &Namespace) -> Result<bool> {
+    Ok(lb.ip(&["-d", "link", "show", "dev", "eth0"])?.contains("prog/xdp"))
+}
+
+fn open(pins: &Path) -> Result<Xdp> {
+    Xdp::open(pins, 4096, XdpMode::Auto)
+}
+
+#[test]
+fn a_successor_adopts_and_loses_no_connection() -> Result<()> {
+    if !ready_or_skip("plane_engine")? {
+        return Ok(());
+    }
+    let switch = Switch::new("sw")?;
+    let (client, lb, db) = (Namespace::new("c")?, Namespace::new("lb")?, Namespace::new("db")?);
+    let _cables = (
+        switch.plug(&client, "eth0", Some("10.77.0.1/24"))?,
+        switch.plug(&lb, "eth0", Some("10.77.0.2/24"))?,
+        switch.plug(&db, "eth0", Some("10.77.0.3/24"))?,
+    );
+    lb.ip(&["addr", "add", "10.77.0.100/32", "dev", "eth0"])?;
+    for (key, value) in
+        [("net/ipv4/conf/all/arp_ignore", "1"), ("net/ipv4/conf/all/arp_announce", "2")]
+    {
+        db.sysctl(key, value)?;
+    }
+    db.ip(&["addr", "add", "10.77.0.100/32", "dev", "lo"])?;
+    let listener = db.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut from, mut to) = (stream.try_clone().expect("clone"), stream);
+                let _ = std::io::copy(&mut from, &mut to);
+            });
+        }
+    });
+    let pins = Pins::new("adopt");
+    let up = table(RealServerState::Up);
+
+    // First life: program, maps, a connection. Then it is gone without a word, as by kill -9.
+    lb.enter(|| -> Result<()> {
+        let mut engine = open(&pins.0)?;
+        ensure!(engine.how() == How::Fresh);
+        engine.set_surroundings(&surroundings()?)?;
+        reach(&mut engine, &up)
+    })??;
+    let mut stream =
+        client.enter(|| TcpStream::connect_timeout(&SocketAddr::from((VIP, PORT)), LIMIT))??;
+    stream.set_read_timeout(Some(LIMIT))?;
+    echo(&mut stream, b"first life")?;
+    ensure!(has_program(&lb)?);
+    echo(&mut stream, b"nobody there")?;
+
+    // Second life.
+    lb.enter(|| -> Result<()> {
+        let mut engine = open(&pins.0)?;
+        ensure!(engine.how() == How::Adopted, "{:?}", engine.how());
+        ensure!(engine.observe()? == up, "the table was not read back whole");
+        engine.set_surroundings(&surroundings()?)?;
+        reach(&mut engine, &up)?;
+        engine.housekeep(clock::now())?;
+        let flows = engine.flows(10)?;
+        ensure!(flows.len() == 1 && flows[0].state == "established", "{flows:?}");
+        ensure!(flows[0].real_server == Some((DB, PORT).into()), "{flows:?}");
+        let status = engine.status()?;
+        let rs = &status.virtual_servers[0].real_servers[0];
+        ensure!(rs.active_connections == 1 && rs.connections == 1 && rs.packets > 2, "{rs:?}");
+        ensure!(status.outcomes["dr_forwarded"] > 0, "{:?}", status.outcomes);
+        Ok(())
+    })??;
+    echo(&mut stream, b"second life")?;
+
+    // Somebody else's lbd finds the interface taken and leaves it alone.
+    lb.enter(|| -> Result<()> {
+        let other = Pins::new("other");
+        let mut engine = open(&other.0)?;
+        engine.set_surroundings(&surroundings()?)?;
+        let report = engine.apply(&plan(
+            &ForwardingTable::default(),
+            &ForwardingTable {
+                interfaces: ["eth0".to_owned(), "eth9".to_owned()].into(),
+                ..ForwardingTable::default()
+            },
+        ));
+        let failures: Vec<_> = report.failures().collect();
+        ensure!(failures.len() == 2, "{failures:?}");
+        ensure!(failures[0].text.contains("another XDP program (id "), "{failures:?}");
+        ensure!(failures[1].kind == FailureKind::Absent, "{failures:?}");
+        engine.close()
+    })??;
+    echo(&mut stream, b"still ours")?;
+
+    // The server dies: the client's next segment is answered with a RST. Then a clean stop.
+    lb.enter(|| -> Result<()> {
+        let mut engine = open(&pins.0)?;
+        engine.set_surroundings(&surroundings()?)?;
+        reach(&mut engine, &table(RealServerState::Down))?;
+        let error = echo(&mut stream, b"anybody?").expect_err("the server is dead");
+        ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}");
+        ensure!(engine.counters()?["reset_dead"] > 0);
+        engine.close()
+    })??;
+    ensure!(!has_program(&lb)?, "the program is still attached");
+    ensure!(!pins.0.exists(), "pins are left");
+    Ok(())
+}
+
+#[test]
+fn a_lease_never_lasts_longer_than_asked() -> Result<()> {
+    if !ready_or_skip("plane_engine")? {
+        return Ok(());
+    }
+    let pins = Pins::new("lease");
+    let mut engine = open(&pins.0)?;
+    let mut writer = LeaseWriter::open(&pins.0)?;
+    let slot = LeaseSlot(7);
+    ensure!(writer.get(slot)? == LeaseState::Standby);
+    // The kernel's jiffies as the packet program sees them, against the value in the map.
+    let clock_ = lb_userspace::dataplane::xdp::lease::Clock::open(&pins.0)?;
+    let tick = writer.tick();
+    for ask in [30u64, 60, 100] {
+        let end = clock::now() + Duration::from_millis(ask);
+        writer.set(slot, LeaseState::Until(end))?;
+        let value = writer.raw(slot)?;
+        let deadline = Instant::now() + LIMIT;
+        let over = loop {
+            let sample = clock_.sample()?;
+            if sample.jiffies >= value {
+                break sample.now;
+            }
+            // A moment of which the clock program says "running" must lie before the end.
+            ensure!(sample.now <= end, "still forwarding {:?} after the end", sample.now - end);
+            ensure!(Instant::now() < deadline, "the lease does not end");
+        };
+        let early = end.saturating_since(over);
+        ensure!(early <= 3 * tick, "ended {early:?} early, a jiffy is {tick:?}");
+    }
+    writer.set(slot, LeaseState::Until(Monotonic::ZERO))?;
+    ensure!(writer.get(slot)? == LeaseState::Until(Monotonic::ZERO));
+    writer.set(slot, LeaseState::Standby)?;
+    ensure!(writer.get(slot)? == LeaseState::Standby);
+    engine.close()?;
+    ensure!(!pins.0.exists());
+    Ok(())
+}
