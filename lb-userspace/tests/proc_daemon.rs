@@ -49,6 +49,10 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("utf-8")
 }
 
+/// A configuration that runs.
+const GOOD: &[u8] = b"vrrp_instance A {\n  state BACKUP\n  interface lo\n  virtual_router_id 5\n  \
+    priority 100\n  advert_int 1\n  virtual_ipaddress {\n    192.0.2.10/24\n  }\n}\n";
+
 /// Starting with what cannot be a configuration: keepalived's exit codes, the file's name, why.
 #[test]
 fn start_is_refused_with_a_reason_and_keepaliveds_code() {
@@ -79,7 +83,7 @@ fn unreadable_file_is_told() {
         // Root reads everything: ask as nobody, through setpriv.
         let scratch = Scratch::new();
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-        let path = scratch.file("secret.conf", b"global_defs {\n}\n");
+        let path = scratch.file("secret.conf", GOOD);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
         // The build directory may be closed to nobody: run a copy.
         let copy = scratch.path().join("lbd");
@@ -104,7 +108,7 @@ fn unreadable_file_is_told() {
         assert!(stderr(&output).contains("CAP_NET_ADMIN"), "{}", stderr(&output));
     } else {
         let scratch = Scratch::new();
-        let path = scratch.file("secret.conf", b"global_defs {\n}\n");
+        let path = scratch.file("secret.conf", GOOD);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("chmod");
         let output = lbd(&["-n", "-f", text(&path)]);
         assert_eq!(code(&output), 6, "{}", stderr(&output));
@@ -114,7 +118,7 @@ fn unreadable_file_is_told() {
 #[test]
 fn config_test_writes_to_stderr_or_to_its_file() {
     let scratch = Scratch::new();
-    let good = scratch.file("good.conf", b"global_defs {\n  router_id LB1\n}\n");
+    let good = scratch.file("good.conf", GOOD);
     let output = lbd(&["-t", "-f", text(&good)]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let bad = scratch.file("bad.conf", b"\0");
@@ -131,7 +135,7 @@ fn config_test_writes_to_stderr_or_to_its_file() {
 #[test]
 fn engine_that_does_not_exist_yet_is_refused_clearly() {
     let scratch = Scratch::new();
-    let good = scratch.file("good.conf", b"global_defs {\n}\n");
+    let good = scratch.file("good.conf", GOOD);
     let output = lbd(&["-n", "--engine", "ipvs", "-f", text(&good)]);
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).contains("ipvs: not yet"), "{}", stderr(&output));

@@ -33,7 +33,7 @@ mod tests {
             last_reload_error: Some("unknown word <script>".to_owned()),
             ..Status::default()
         };
-        let html = super::render(&status);
+        let html = render(&status);
         assert!(html.contains("&lt;script&gt;"), "{html}");
         assert!(!html.contains("<script>"), "{html}");
         assert_eq!(escape("a&\"b"), "a&amp;&quot;b");

@@ -320,6 +320,7 @@ async fn without_engine(
     vrrp: bool,
     message: String,
 ) -> anyhow::Result<()> {
+    privileges::limit(Role::Forwarder)?;
     let mut announce = true;
     loop {
         if !config.virtual_servers.is_empty() {
