@@ -136,6 +136,16 @@ pub fn check(name: &str, bytes: &[u8]) -> Outcome {
     if source.text().trim().is_empty() {
         return Outcome::unreadable(name, "the file is empty");
     }
+    if let Some(span) = source.web_blank() {
+        sink.push(
+            Diagnostic::new(
+                Severity::Notice,
+                Place::new(&source, span),
+                "no-break blanks, as web pages have them, are read as ordinary blanks",
+            )
+            .help("keepalived takes them for letters: replace them before it reads this file"),
+        );
+    }
     let tree = syntax::parse(&source, &mut sink);
     let (config, references) = lower::lower(&source, &mut sink, &tree);
     let config = (!sink.has_errors()).then_some(config);

@@ -33,6 +33,34 @@ pub struct Source {
     name: String,
     text: String,
     line_starts: Vec<u32>,
+    web_blank: Option<u32>,
+}
+
+/// Replaces the no-break and ideographic blanks that come with text copied from web pages by
+/// ordinary ones, outside double quotes and comments; says where the first one was.
+fn plain_blanks(text: &str) -> (String, Option<u32>) {
+    let mut out = String::with_capacity(text.len());
+    let (mut quoted, mut comment, mut escaped) = (false, false, false);
+    let mut first = None;
+    for c in text.chars() {
+        let was_escaped = std::mem::take(&mut escaped);
+        match c {
+            '\n' => (quoted, comment) = (false, false),
+            '\\' => escaped = !was_escaped,
+            '"' if !was_escaped => quoted = !quoted,
+            '#' | '!' if !was_escaped && !quoted => comment = true,
+            '\u{a0}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}'
+                if !quoted && !comment =>
+            {
+                first.get_or_insert(u32::try_from(out.len()).unwrap_or(u32::MAX - 1));
+                out.push(' ');
+                continue;
+            }
+            _ => {}
+        }
+        out.push(c);
+    }
+    (out, first)
 }
 
 impl Source {
@@ -40,7 +68,7 @@ impl Source {
     /// editors carry GBK comments, which must not stop anybody.
     pub fn new(name: &str, bytes: &[u8]) -> Self {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-        let text = String::from_utf8_lossy(bytes).into_owned();
+        let (text, web_blank) = plain_blanks(&String::from_utf8_lossy(bytes));
         let mut line_starts = vec![0];
         line_starts.extend(
             text.bytes()
@@ -48,7 +76,12 @@ impl Source {
                 .filter(|(_, byte)| *byte == b'\n')
                 .map(|(at, _)| u32::try_from(at + 1).unwrap_or(u32::MAX)),
         );
-        Self { name: name.to_owned(), text, line_starts }
+        Self { name: name.to_owned(), text, line_starts, web_blank }
+    }
+
+    /// Where the first blank of another kind stood that is read as an ordinary one.
+    pub fn web_blank(&self) -> Option<Span> {
+        self.web_blank.map(|start| Span { start, end: start + 1 })
     }
 
     /// Name for messages: the path as the operator gave it.

@@ -15,7 +15,7 @@ macro_rules! files {
 }
 
 /// Kind, name, text, exit code of `-t`.
-const FILES: [(&str, &str, &[u8], u8); 31] = files![
+const FILES: [(&str, &str, &[u8], u8); 32] = files![
     "good" "tutorial-master" 0,
     "good" "tutorial-backup" 0,
     "good" "vip-options" 0,
@@ -30,6 +30,7 @@ const FILES: [(&str, &str, &[u8], u8); 31] = files![
     "good" "weights" 5,
     "good" "later" 5,
     "good" "gbk-comment" 0,
+    "good" "web-copy" 0,
     "bad" "missing-argument" 2,
     "bad" "no-vrid" 5,
     "bad" "ranges" 5,

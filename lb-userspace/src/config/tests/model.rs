@@ -34,6 +34,11 @@ fn tutorial() {
 }
 
 #[test]
+fn blanks_of_web_pages_are_blanks() {
+    assert_eq!(config("web-copy"), config("tutorial-master"));
+}
+
+#[test]
 fn vip_options_and_notify() {
     let config = config("vip-options");
     let instance = &config.vrrp_instances[0];
