@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use lb_common::maps;
 use lb_userspace::base::status::{Status, VrrpState};
 use nix::{sys::signal::Signal, unistd::Pid};
 
@@ -373,6 +374,26 @@ impl Host {
                 Ok((agrees && self.has(vip)? == holds).then_some(()))
             },
             || self.log_tail(40),
+        )
+    }
+
+    /// Waits until lbd has pinned its data plane; returns at once for keepalived, which has none.
+    ///
+    /// # Errors
+    /// After `limit`; the message has the end of its log.
+    pub fn wait_plane(&self, limit: Duration) -> Result<()> {
+        if self.program == Program::Keepalived {
+            return Ok(());
+        }
+        let pins = self.pin_dir();
+        wait_until(
+            &format!("the data plane of {} at {}", self.name(), pins.display()),
+            limit,
+            || {
+                let there = [maps::LEASE, maps::CLOCK_PROGRAM];
+                Ok(there.iter().all(|name| pins.join(name).exists()).then_some(()))
+            },
+            || self.log_tail(30),
         )
     }
 

@@ -69,6 +69,9 @@ impl Pair {
         for host in &mut hosts {
             host.start()?;
         }
+        for host in &hosts {
+            host.wait_plane(FIRST_ELECTION)?;
+        }
         let sampler = Sampler::start(looks::of(&hosts)?)?;
         let pair = Self { hosts, sampler, _switch: switch, _dir: dir };
         pair.wait_master(0, FIRST_ELECTION)?;
