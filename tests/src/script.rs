@@ -326,7 +326,21 @@ impl Runner<'_> {
         )
     }
 
+    /// Sessions that were opened while a server was away stand where the smaller pool put them;
+    /// hashing would not find them again on the other host. Opened anew, all stand alike.
+    fn renew_sessions(&self) -> Result<()> {
+        let first_new = self.traffic.renew();
+        let traffic = self.traffic;
+        wait_until(
+            "every kept session to be opened anew",
+            SETTLE_LIMIT,
+            || Ok(traffic.renewed(first_new).then_some(())),
+            || format!("{:?}", traffic.sessions()),
+        )
+    }
+
     fn host_events(&mut self) -> Result<()> {
+        self.renew_sessions()?;
         // Without flow sync a session survives a failover only where hashing finds its server
         // again.
         let sessions = if self.lab.spec.scheduler == "mh" && self.lab.spec.mode != Mode::Local {

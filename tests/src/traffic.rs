@@ -119,6 +119,8 @@ struct Shared {
     sessions: Mutex<Vec<Session>>,
     not_kept: AtomicU64,
     next_session: AtomicU64,
+    /// Raised to ask for new sessions in place of the old.
+    renewals: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -180,6 +182,20 @@ impl Traffic {
     /// Kept sessions that are open now.
     pub fn sessions(&self) -> Vec<Session> {
         self.shared.sessions().clone()
+    }
+
+    /// Lets every kept session end in order (COM_QUIT) and be opened anew, where the balancer puts
+    /// it now. Returns at once; [`Traffic::renewed`] tells when it is done.
+    pub fn renew(&self) -> u64 {
+        let first_new = self.shared.next_session.load(Ordering::Relaxed);
+        self.shared.renewals.fetch_add(1, Ordering::Relaxed);
+        first_new
+    }
+
+    /// Whether every kept session was opened after the call of [`Traffic::renew`] that returned
+    /// `first_new`.
+    pub fn renewed(&self, first_new: u64) -> bool {
+        self.healthy() && self.sessions().iter().all(|session| session.id >= first_new)
     }
 
     /// Samples that ended at `since` or later.
@@ -274,6 +290,7 @@ async fn keep_session(opts: Opts, shared: Arc<Shared>, number: u32, idle: bool) 
         let tried = Try::Open { session: id };
         shared.push(Sample { tried, started, ended, result: Ok(server), server: Some(server) });
         shared.sessions().push(Session { id, server, idle });
+        let renewals = shared.renewals.load(Ordering::Relaxed);
         let mut round: u64 = 0;
         loop {
             let pause = if idle {
@@ -286,6 +303,11 @@ async fn keep_session(opts: Opts, shared: Arc<Shared>, number: u32, idle: bool) 
             time::sleep(pause).await;
             if shared.stopped() {
                 return;
+            }
+            if shared.renewals.load(Ordering::Relaxed) != renewals {
+                shared.sessions().retain(|session| session.id != id);
+                let _ = time::timeout(CONNECT_LIMIT, conn.disconnect()).await;
+                break;
             }
             let started = Instant::now();
             let result = within(QUERY_LIMIT, ask(&mut conn)).await;
