@@ -252,6 +252,12 @@ impl Host {
     /// # Errors
     /// When one of them does not die.
     pub fn kill_all(&mut self) -> Result<()> {
+        // The roles first and the watchdog last, microseconds apart: a role that saw the watchdog
+        // die would act on it (vrrp says priority 0). What the watchdog may have started in those
+        // microseconds is killed too.
+        for pid in self.pids().into_iter().rev() {
+            send(pid, Signal::SIGKILL)?;
+        }
         for pid in self.pids() {
             send(pid, Signal::SIGKILL)?;
         }
@@ -261,7 +267,7 @@ impl Host {
         self.wait_gone()
     }
 
-    /// Sends a signal to every process of the daemon.
+    /// Sends a signal to every process of the daemon, the main one first.
     ///
     /// # Errors
     /// When a signal is refused.

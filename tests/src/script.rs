@@ -84,7 +84,7 @@ fn server_loss(id: u32) -> Expect {
 }
 
 /// Runs every event of the lab's mode and reports; `say` gets each event's lines as it ends, and
-/// `interrupted` is asked before each.
+/// `interrupted` is asked before each. With `only`, events without that word are left out.
 ///
 /// # Errors
 /// When the lab itself fails (an event cannot be performed, the world does not settle); broken
@@ -94,6 +94,7 @@ pub fn run(
     traffic: &Traffic,
     sampler: &Sampler,
     interrupted: &dyn Fn() -> bool,
+    only: Option<&str>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Report> {
     let report = Report {
@@ -104,7 +105,7 @@ pub fn run(
         passed: false,
     };
     let begin = Instant::now();
-    let mut runner = Runner { lab, traffic, sampler, interrupted, say, report, begin };
+    let mut runner = Runner { lab, traffic, sampler, interrupted, only, say, report, begin };
     runner.event("steady", UNTOUCHED, |_| Ok(()), |_, _| Ok(true))?;
     match runner.lab.spec.mode {
         Mode::Dr | Mode::Nat => runner.server_events()?,
@@ -134,6 +135,7 @@ struct Runner<'a> {
     traffic: &'a Traffic,
     sampler: &'a Sampler,
     interrupted: &'a dyn Fn() -> bool,
+    only: Option<&'a str>,
     say: &'a mut dyn FnMut(&str),
     report: Report,
     begin: Instant,
@@ -148,6 +150,9 @@ impl Runner<'_> {
         action: impl FnOnce(&mut Lab) -> Result<()>,
         mut settled: impl FnMut(&mut Lab, &Seen) -> Result<bool>,
     ) -> Result<()> {
+        if self.only.is_some_and(|word| !name.contains(word)) {
+            return Ok(());
+        }
         if (self.interrupted)() {
             bail!("interrupted before `{name}`");
         }
@@ -155,6 +160,7 @@ impl Runner<'_> {
         let event = Instant::now();
         action(self.lab).with_context(|| format!("cannot perform `{name}`"))?;
         let mut settled_at = None;
+        let mut refused: Option<anyhow::Error> = None;
         let outcome = {
             let (lab, traffic) = (&mut *self.lab, self.traffic);
             wait_until(
@@ -164,13 +170,22 @@ impl Runner<'_> {
                     let now = Instant::now();
                     if settled_at.is_none() {
                         let seen = judge(&traffic.since(event), event, now);
-                        settled_at = settled(lab, &seen)?.then_some(now);
+                        // A daemon that is being restarted does not answer: not settled yet.
+                        match settled(lab, &seen) {
+                            Ok(true) => settled_at = Some(now),
+                            Ok(false) => refused = None,
+                            Err(err) => refused = Some(err),
+                        }
                     }
                     let watched = settled_at.map(|at| now.saturating_duration_since(at));
                     Ok(watched.filter(|watched| *watched >= WATCH).map(drop))
                 },
                 String::new,
             )
+            .map_err(|err| match refused {
+                Some(why) => why.context(format!("{err:#}")),
+                None => err,
+            })
         };
         let settled = outcome.and_then(|()| self.calm(&format!("after `{name}`")));
         let end = Instant::now();

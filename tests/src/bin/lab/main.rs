@@ -36,6 +36,9 @@ struct Arguments {
     /// Run the script of events without a terminal, then exit.
     #[arg(long)]
     once: bool,
+    /// Of the script, only the events whose name has this in it.
+    #[arg(long, value_name = "WORD", requires = "once")]
+    only: Option<String>,
     /// Write what the script found as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -96,6 +99,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
             &traffic,
             &sampler,
             &|| interrupted.load(Ordering::Relaxed),
+            arguments.only.as_deref(),
             &mut |lines| say(lines),
         )?;
         if let Some(path) = &arguments.report {
