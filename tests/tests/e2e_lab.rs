@@ -56,7 +56,7 @@ fn script_holds(spec: Spec) -> Result<()> {
     let traffic = Traffic::start(&running.lab.client, load)?;
     wait_true("the first sessions", Duration::from_secs(10), || traffic.healthy())?;
     let report =
-        script::run(&mut running.lab, &traffic, &running.sampler, &|| false, &mut |lines| {
+        script::run(&mut running.lab, &traffic, &running.sampler, &|| false, None, &mut |lines| {
             println!("{lines}")
         })?;
     drop(traffic);
