@@ -18,55 +18,13 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-#[allow(unsafe_code, reason = "map access")]
-mod tables {
-    use aya_ebpf::{
-        macros::map,
-        maps::{Array, ProgramArray},
-        programs::XdpContext,
-    };
-
-    #[map(name = "jump")]
-    static JUMP: ProgramArray = ProgramArray::with_max_entries(1, 0);
-    #[map(name = "template")]
-    static TEMPLATE: Array<[u64; 8]> = Array::with_max_entries(1, 0);
-    /// Element 0: how many clients to walk through (0: none). Element 1: the next one.
-    #[map(name = "walk")]
-    static WALK: Array<u64> = Array::with_max_entries(2, 0);
-
-    #[inline(always)]
-    pub fn template() -> Option<&'static [u64; 8]> {
-        TEMPLATE.get(0)
-    }
-
-    /// Number of the next client, if clients are to be walked through.
-    #[inline(always)]
-    pub fn next() -> Option<u64> {
-        let walk = *WALK.get(0)?;
-        if walk == 0 {
-            return None;
-        }
-        let next = WALK.get_ptr_mut(1)?;
-        // SAFETY: one bench runs at a time, pinned to one CPU.
-        let number = unsafe {
-            *next += 1;
-            *next
-        };
-        Some(number & (walk - 1))
-    }
-
-    /// Goes on with the program under test; comes back only if there is none.
-    #[inline(always)]
-    pub fn jump(ctx: &XdpContext) {
-        // SAFETY: a valid context and index.
-        unsafe { JUMP.tail_call(ctx, 0) }
-    }
-}
+#[allow(unsafe_code, reason = "map access and the tail call")]
+mod sys;
 
 #[xdp(frags)]
 pub fn bench_wrapper(ctx: XdpContext) -> u32 {
     if restore(&Packet::new(&ctx)).is_some() {
-        tables::jump(&ctx);
+        sys::jump(&ctx);
     }
     XDP_ABORTED
 }
@@ -74,7 +32,7 @@ pub fn bench_wrapper(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn restore(packet: &Packet) -> Option<()> {
     let view = packet.view::<64>()?;
-    let words = tables::template()?;
+    let words = sys::template()?;
     view.set::<u64, 0>(words[0]);
     view.set::<u64, 8>(words[1]);
     view.set::<u64, 16>(words[2]);
@@ -83,7 +41,7 @@ fn restore(packet: &Packet) -> Option<()> {
     view.set::<u64, 40>(words[5]);
     view.set::<u64, 48>(words[6]);
     view.set::<u64, 56>(words[7]);
-    if let Some(client) = tables::next() {
+    if let Some(client) = sys::next() {
         walk(&view, client);
     }
     Some(())

@@ -6,141 +6,18 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use lb_common::{
     abi::{self, Real, Service, be16, be32, macs},
-    hash, maglev, maps,
-    verdict::{Action, Outcome},
+    maps,
+    verdict::Outcome,
 };
 use lb_tests::packet::{
-    self,
     build::{
-        self, ACK, FIN, GATEWAY_MAC, LB_MAC, PSH, RST, SYN, Tcp, arp, mac, ping, udp, vlan,
-        with_ip, with_ip_options,
+        ACK, FIN, GATEWAY_MAC, LB_MAC, PSH, RST, SYN, Tcp, arp, mac, ping, udp, vlan, with_ip,
+        with_ip_options,
     },
-    engine::{DROP, Engine, PASS, REDIRECT, Ran},
+    engine::Engine,
 };
 
-const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 1), 3306);
-const VIP2: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 2), 3306);
-/// A VIP without virtual server.
-const BARE_VIP: Ipv4Addr = Ipv4Addr::new(10, 200, 1, 9);
-const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 10), 40_000);
-const GATE: u16 = 3;
-const SERVICE: u16 = 1;
-const SERVER_PORT: u16 = 13_306;
-
-fn server(id: u16) -> (Ipv4Addr, u16) {
-    (Ipv4Addr::new(172, 16, 0, id as u8), SERVER_PORT)
-}
-
-fn real(id: u16, method: u8) -> Real {
-    let (addr, port) = server(id);
-    Real {
-        generation: 7,
-        gate: GATE,
-        state: abi::STATE_UP,
-        method,
-        ifindex: 1,
-        macs: macs(mac(100 + id as u8), LB_MAC),
-        service: SERVICE,
-        flags: abi::FLAG_RESOLVED,
-        ..Real::default()
-    }
-    .with_nat(be32(VIP.0.octets()), be16(VIP.1), be32(addr.octets()), be16(port))
-}
-
-fn service(scheduler: u8) -> Service {
-    Service { id: SERVICE, gate: GATE, scheduler, ..Service::default() }
-}
-
-/// A load balancer, master of its VIPs, with one virtual server of (id, weight) real servers.
-struct Bed {
-    engine: Engine,
-    scheduler: u8,
-}
-
-impl Bed {
-    /// `None` when packet tests cannot run here.
-    fn new(scheduler: u8, method: u8, members: &[(u16, u32)]) -> Option<Self> {
-        Self::sized(scheduler, method, members, 8192, 8192)
-    }
-
-    fn sized(
-        scheduler: u8,
-        method: u8,
-        members: &[(u16, u32)],
-        flows: u32,
-        embryos: u32,
-    ) -> Option<Self> {
-        if !packet::ready() {
-            return None;
-        }
-        let mut engine = Engine::load(flows, embryos).expect("the shipped object loads");
-        engine.lease(GATE, abi::LEASE_ALWAYS).expect("lease");
-        for &(id, _) in members {
-            engine.real(id, real(id, method)).expect("real server");
-        }
-        engine.service(VIP, service(scheduler), members).expect("virtual server");
-        engine.vip(BARE_VIP, GATE, 0).expect("VIP");
-        Some(Self { engine, scheduler })
-    }
-
-    fn run(&mut self, frame: &[u8]) -> Ran {
-        let ran = self.engine.run(frame).unwrap_or_else(|error| panic!("{error:#}"));
-        let action = match ran.outcome.action() {
-            Action::Pass => PASS,
-            Action::Drop => DROP,
-            Action::Forward | Action::Reset => REDIRECT,
-        };
-        assert_eq!(ran.action, action, "action of {:?}", ran.outcome);
-        if action == PASS {
-            assert_eq!(ran.frame, frame, "a passed packet is untouched ({:?})", ran.outcome);
-        }
-        ran
-    }
-
-    fn expect(&mut self, segment: &Tcp, outcome: Outcome) -> Tcp {
-        let ran = self.run(&segment.frame());
-        assert_eq!(ran.outcome, outcome, "for {segment:?}");
-        Tcp::read(&ran.frame)
-    }
-
-    /// SYN and ACK of a client; the id of the server that got them.
-    fn connect(&mut self, client: (Ipv4Addr, u16)) -> u16 {
-        let syn = self.expect(&Tcp::new(client, VIP, SYN).syn_options(), Outcome::Scheduled);
-        let ack = self.expect(&Tcp::new(client, VIP, ACK), Outcome::Promoted);
-        assert_eq!(syn.to_mac, ack.to_mac, "both segments go to one server");
-        server_of(&syn)
-    }
-
-    fn set(&mut self, id: u16, change: impl FnOnce(&mut Real)) {
-        let mut array = self.engine.array::<Real>(maps::REALS_MAP).expect("reals");
-        let mut entry = array.get(&id.into(), 0).expect("real");
-        change(&mut entry);
-        array.set(id.into(), entry, 0).expect("real");
-    }
-
-    /// Makes only `members` selectable, through the other half as the loader does.
-    fn select(&mut self, members: &[(u16, u32)]) {
-        let service = Service { half: 1, ..service(self.scheduler) };
-        self.engine.service(VIP, service, members).expect("virtual server");
-    }
-}
-
-fn server_of(segment: &Tcp) -> u16 {
-    u16::from(segment.to_mac[5]) - 100
-}
-
-fn client(index: u16) -> (Ipv4Addr, u16) {
-    (CLIENT.0, 20_000 + index)
-}
-
-/// What comes out of DR: only the MAC addresses differ.
-fn assert_dr(sent: &Tcp, got: &Tcp, id: u16) {
-    let expected = Tcp { to_mac: mac(100 + id as u8), from_mac: LB_MAC, ..sent.clone() };
-    assert_eq!(*got, expected);
-}
-
-const DR: u8 = abi::METHOD_DR;
-const NAT: u8 = abi::METHOD_NAT;
+use lb_tests::packet::bed::*;
 
 #[test]
 fn dr_changes_nothing_but_macs() {
@@ -575,99 +452,6 @@ fn unknown_midstream_by_policy() {
 }
 
 #[test]
-fn mh_follows_the_ring_of_lb_common() {
-    let members: Vec<_> = (1..=7).map(|id| (id, u32::from(id))).collect();
-    let Some(mut bed) = Bed::new(abi::SCHED_MH, DR, &members) else { return };
-    let mut ring = maglev::EMPTY;
-    let named: Vec<_> = members
-        .iter()
-        .map(|&(real, weight)| maglev::Member {
-            identity: maglev::identity(&server(real).0.octets(), SERVER_PORT),
-            real,
-            weight,
-        })
-        .collect();
-    maglev::fill(&mut ring, &named).expect("fits");
-    for index in 0..200 {
-        let (addr, port) = client(index);
-        let slot = hash::ring_slot(hash::client(be32(addr.octets()), be16(port)));
-        let got = bed.expect(&Tcp::new((addr, port), VIP, SYN), Outcome::Scheduled);
-        assert_eq!(server_of(&got), ring.slots[slot]);
-    }
-}
-
-fn shares(bed: &mut Bed, connections: u16) -> BTreeMap<u16, u16> {
-    let mut shares = BTreeMap::new();
-    for index in 0..connections {
-        *shares.entry(bed.connect(client(index))).or_default() += 1;
-    }
-    shares
-}
-
-#[test]
-fn rr_ignores_weights() {
-    let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 5), (2, 1), (3, 1)]) else { return };
-    assert_eq!(shares(&mut bed, 30), BTreeMap::from([(1, 10), (2, 10), (3, 10)]));
-}
-
-#[test]
-fn wrr_follows_weights_without_bursts() {
-    let Some(mut bed) = Bed::new(abi::SCHED_WRR, DR, &[(1, 60), (2, 30), (3, 10)]) else { return };
-    let mut row = Vec::new();
-    for index in 0..50 {
-        row.push(bed.connect(client(index)));
-    }
-    for cycle in row.chunks(10) {
-        let count = |id| cycle.iter().filter(|&&got| got == id).count();
-        assert_eq!([count(1), count(2), count(3)], [6, 3, 1], "{cycle:?}");
-    }
-    assert!(!row.windows(5).any(|five| five.iter().all(|&id| id == 1)), "{row:?}");
-}
-
-#[test]
-fn least_connections_are_fair() {
-    let members: Vec<_> = (1..=4).map(|id| (id, 1)).collect();
-    let Some(mut bed) = Bed::new(abi::SCHED_LC, DR, &members) else { return };
-    assert_eq!(shares(&mut bed, 40), BTreeMap::from([(1, 10), (2, 10), (3, 10), (4, 10)]));
-    // Six of server 2's clients leave; the next six go there.
-    let mut closed = 0;
-    for index in 0..40 {
-        let fin = Tcp::new(client(index), VIP, FIN | ACK);
-        let flow = bed.engine.flow(client(index), VIP).expect("read").expect("flow");
-        if flow.real == 2 && closed < 6 {
-            bed.expect(&fin, Outcome::DrForwarded);
-            bed.expect(&fin, Outcome::DrForwarded);
-            closed += 1;
-        }
-    }
-    assert_eq!(bed.engine.conns(2).expect("conns"), 4, "a repeated FIN counts once");
-    for index in 100..106 {
-        assert_eq!(bed.connect(client(index)), 2);
-    }
-    // Equals take turns even before the first connection is established.
-    let mut syns = BTreeMap::<u16, u16>::new();
-    for index in 200..220 {
-        let got = bed.expect(&Tcp::new(client(index), VIP, SYN), Outcome::Scheduled);
-        *syns.entry(server_of(&got)).or_default() += 1;
-    }
-    assert_eq!(syns, BTreeMap::from([(1, 5), (2, 5), (3, 5), (4, 5)]));
-}
-
-#[test]
-fn weighted_least_connections_follow_weights() {
-    let Some(mut bed) = Bed::new(abi::SCHED_WLC, DR, &[(1, 400), (2, 200), (3, 100)]) else {
-        return;
-    };
-    assert_eq!(shares(&mut bed, 70), BTreeMap::from([(1, 40), (2, 20), (3, 10)]));
-    // A full pool of 64 works too.
-    let members: Vec<_> = (1..=64).map(|id| (id, 1)).collect();
-    let Some(mut bed) = Bed::new(abi::SCHED_WLC, DR, &members) else { return };
-    let shares = shares(&mut bed, 128);
-    assert_eq!(shares.len(), 64);
-    assert!(shares.values().all(|&share| share == 2), "{shares:?}");
-}
-
-#[test]
 fn tuple_of_an_ended_connection_is_scheduled_anew() {
     let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &[(1, 1), (2, 1)]) else { return };
     let id = bed.connect(CLIENT);
@@ -778,7 +562,7 @@ fn every_frame_is_counted_once() {
     let before: u64 = bed.engine.outcomes().expect("stats").values().sum();
     for index in 0..100 {
         bed.run(&Tcp::new(client(index), VIP, SYN).frame());
-        bed.run(&build::ping(CLIENT.0, VIP.0));
+        bed.run(&ping(CLIENT.0, VIP.0));
     }
     let after = bed.engine.outcomes().expect("stats");
     assert_eq!(after.values().sum::<u64>() - before, 200);

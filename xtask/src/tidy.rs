@@ -227,12 +227,11 @@ fn import_rule(file: &str, named: &Named) -> Option<String> {
             format!("{folder} may not import {text}: only base and folders above it (DESIGN §5)")
         });
     }
-    if ENGINES.contains(&folder) {
-        if let Some(target) = target
-            && (target == "process" || ENGINES.contains(&target) && target != folder)
-        {
-            return Some(format!("{folder} is L2 and may not import {text} (DESIGN §5)"));
-        }
+    if ENGINES.contains(&folder)
+        && let Some(target) = target
+        && (target == "process" || ENGINES.contains(&target) && target != folder)
+    {
+        return Some(format!("{folder} is L2 and may not import {text} (DESIGN §5)"));
     }
     if (starts("aya") || starts("aya_log")) && !inside.starts_with("dataplane/xdp") {
         return Some(format!("only dataplane/xdp names aya, not {inside} ({text})"));

@@ -380,9 +380,12 @@ fn histogram(
     }
     let count = buckets.iter().map(|(_, count)| count).sum();
     let sum = c.latency_total_us as f64 / 1e6;
-    let none: Option<&HashMap<usize, Exemplar<[(&str, &str); 0], f64>>> = None;
-    metric.encode_family(labels)?.encode_histogram(sum, count, &buckets, none)
+    metric.encode_family(labels)?.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
 }
+
+/// We give no exemplars; the encoder wants to know of which type.
+type Exemplars = HashMap<usize, Exemplar<[(&'static str, &'static str); 0], f64>>;
+const NO_EXEMPLARS: Option<&Exemplars> = None;
 
 #[cfg(test)]
 #[path = "metrics_tests.rs"]

@@ -1,6 +1,11 @@
 //! Addresses and numbers of the field, as types with checked constructors.
 
-use std::{fmt, net::{IpAddr, SocketAddr}, num::NonZeroU8, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU8,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +60,9 @@ impl fmt::Display for Priority {
 }
 
 /// Ethernet address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -159,7 +166,9 @@ impl FromStr for VirtualServerKey {
             None => (Protocol::Tcp, text),
             Some(("tcp", addr)) => (Protocol::Tcp, addr),
             Some(("udp", addr)) => (Protocol::Udp, addr),
-            Some((other, _)) => return Err(format!("unknown protocol `{other}`, expected tcp or udp")),
+            Some((other, _)) => {
+                return Err(format!("unknown protocol `{other}`, expected tcp or udp"));
+            }
         };
         let addr = addr
             .parse()

@@ -14,13 +14,23 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     Status,
-    Flows { limit: u32 },
+    Flows {
+        limit: u32,
+    },
     /// No new connections for a real server, in one or all (`None`) virtual servers.
-    Drain { virtual_server: Option<VirtualServerKey>, real_server: SocketAddr },
+    Drain {
+        virtual_server: Option<VirtualServerKey>,
+        real_server: SocketAddr,
+    },
     /// Undoes drain.
-    Enable { virtual_server: Option<VirtualServerKey>, real_server: SocketAddr },
+    Enable {
+        virtual_server: Option<VirtualServerKey>,
+        real_server: SocketAddr,
+    },
     /// What would happen to a connection, or what a virtual server stands for.
-    Explain { what: String },
+    Explain {
+        what: String,
+    },
     /// Read the configuration again.
     Reload,
 }
@@ -30,7 +40,10 @@ pub enum Query {
 pub enum Reply {
     Status(Box<Status>),
     Vrrp(Vec<InstanceStatus>),
-    Checker { servers: Vec<ServerHealth>, quorum: Vec<QuorumStatus> },
+    Checker {
+        servers: Vec<ServerHealth>,
+        quorum: Vec<QuorumStatus>,
+    },
     Forwarder(Box<ForwarderStatus>),
     Flows(Vec<FlowStatus>),
     /// Lines for a person.

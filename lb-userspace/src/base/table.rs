@@ -3,7 +3,11 @@
 //! A table says *what* is forwarded where; next hops (MAC, interface), generations and counters
 //! belong to the engine. Desired and observed tables are compared with `==`.
 
-use std::{collections::{BTreeMap, BTreeSet}, net::{IpAddr, SocketAddr}, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -247,7 +247,7 @@ impl Builder<'_> {
             .iter()
             .rev()
             .take(levels)
-            .last()
+            .next_back()
             .map(|frame| (frame.open, frame.statement.head()));
         if let Some((open, name)) = unclosed {
             let block = self.source.slice(name).to_owned();

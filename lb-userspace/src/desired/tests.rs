@@ -332,7 +332,8 @@ fn sorry_server_stands_in_when_the_quorum_is_lost() {
 
 #[test]
 fn what_xdp_cannot_do_is_left_out_and_said() {
-    let rows: &[(&str, fn(&mut model::VirtualServer), &str)] = &[
+    type Change = fn(&mut model::VirtualServer);
+    let rows: &[(&str, Change, &str)] = &[
         ("udp", |vs| vs.key.protocol = Protocol::Udp, "TCP only"),
         ("ipv6", |vs| vs.key.addr = addr("[2001:db8::1]:3306"), "IPv4 only"),
         ("port 0", |vs| vs.key.addr.set_port(0), "needs a port"),

@@ -221,7 +221,10 @@ fn address(message: &AddressMessage) -> Option<(u32, IpPrefix)> {
     Some((message.header.index, IpPrefix::new(ip, message.header.prefix_len)?))
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), (NeighbourState, Option<Mac>))> {
+/// (interface, address) → (state, MAC).
+type NeighbourRow = ((u32, IpAddr), (NeighbourState, Option<Mac>));
+
+fn neighbour(message: &NeighbourMessage) -> Option<NeighbourRow> {
     let mut destination = None;
     let mut mac = None;
     for attribute in &message.attributes {

@@ -1,5 +1,6 @@
 //! Packets by the field's own library, and the shipped kernel object under `BPF_PROG_TEST_RUN`.
 
+pub mod bed;
 pub mod bench;
 pub mod build;
 pub mod engine;

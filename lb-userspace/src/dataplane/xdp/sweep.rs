@@ -74,7 +74,7 @@ pub fn join(entries: Vec<(FlowKey4, Flow4)>, image: &Image) -> (Vec<Joined>, Vec
     let (mut reverse, forward): (HashMap<_, _>, Vec<_>) = {
         let (reverse, forward): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|(_, flow)| flow.flags & FLOW_REVERSE != 0);
-        (reverse.into_iter().map(|(key, flow)| (key, flow)).collect(), forward)
+        (reverse.into_iter().collect(), forward)
     };
     let joined = forward
         .into_iter()

@@ -209,7 +209,13 @@ impl Checker {
         }
         self.config = config;
         self.services.configure(services, now);
-        tracing::info!(probes = self.probes.len(), kept = before - removed, added, removed, "checkers in force");
+        tracing::info!(
+            probes = self.probes.len(),
+            kept = before - removed,
+            added,
+            removed,
+            "checkers in force"
+        );
         self.perform().await
     }
 
@@ -223,7 +229,9 @@ impl Checker {
                     }
                 }
             }
-            Event::Quorum { virtual_server, up } => self.services.restore_quorum(virtual_server, up),
+            Event::Quorum { virtual_server, up } => {
+                self.services.restore_quorum(virtual_server, up)
+            }
             Event::Vrrp { .. } | Event::Converged { .. } => {}
         }
     }
@@ -256,8 +264,7 @@ impl Checker {
         self.next_script += 1;
         let id = self.next_script;
         let probe::Script { object, command, timeout } = script;
-        let run =
-            ScriptRun { id, object, command, extra_args: Vec::new(), timeout, queue, reply };
+        let run = ScriptRun { id, object, command, extra_args: Vec::new(), timeout, queue, reply };
         self.send(Up::Script(run)).await?;
         Ok(id)
     }
@@ -299,9 +306,12 @@ impl Checker {
     ) -> anyhow::Result<()> {
         let server = self.config.virtual_servers.iter().find(|service| service.key == key);
         let server = server.and_then(|s| s.real_servers.iter().find(|server| server.addr == addr));
-        let command = server.and_then(|server| {
-            if up { server.notify_up.clone() } else { server.notify_down.clone() }
-        });
+        let command =
+            server.and_then(
+                |server| {
+                    if up { server.notify_up.clone() } else { server.notify_down.clone() }
+                },
+            );
         let Some(command) = command else { return Ok(()) };
         let word = if up { "notify_up" } else { "notify_down" };
         let object = format!("{word} of real_server {addr} in virtual_server {key}");

@@ -84,8 +84,11 @@ struct Forwarder {
     admin_file: AdminFile,
     recorder: Recorder,
     /// What `Converged` said last.
-    announced: Option<(u64, Vec<(String, LeaseSlot)>, bool)>,
+    announced: Option<Announced>,
 }
+
+/// Generation, leases by instance name, whether the host can fence itself.
+type Announced = (u64, Vec<(String, LeaseSlot)>, bool);
 
 /// Whether to go on.
 enum Next {

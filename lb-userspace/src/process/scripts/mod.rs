@@ -154,7 +154,7 @@ impl Scripts {
     }
 
     fn start(&mut self) {
-        while let Some(job) = self.queue.next() {
+        while let Some(job) = self.queue.pop() {
             let cancel = Arc::new(Notify::new());
             self.cancels.insert(job.token, Arc::clone(&cancel));
             let identity = identity::resolve(&job.run.command, self.default_user.as_ref());
@@ -182,7 +182,7 @@ fn reply(
     outcome: ScriptOutcome,
     elapsed: Duration,
 ) -> Option<Answer> {
-    run.reply.then(|| Answer { owner, done: ScriptDone { id: run.id, outcome, elapsed } })
+    run.reply.then_some(Answer { owner, done: ScriptDone { id: run.id, outcome, elapsed } })
 }
 
 fn outcome_name(outcome: &ScriptOutcome) -> &'static str {

@@ -82,7 +82,7 @@ impl Queue {
     }
 
     /// The next job that may start now; it counts as running until [`Queue::ended`].
-    pub fn next(&mut self) -> Option<Job> {
+    pub fn pop(&mut self) -> Option<Job> {
         if self.running.len() >= RUNNING_LIMIT {
             return None;
         }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn ids(queue: &mut Queue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.next()).map(|job| job.run.id).collect()
+        std::iter::from_fn(|| queue.pop()).map(|job| job.run.id).collect()
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
         let mut seen = Vec::new();
         let mut running = 0;
         while queue.ended(running).is_some() {
-            if let Some(job) = queue.next() {
+            if let Some(job) = queue.pop() {
                 seen.push(job.run.id);
                 running = job.token;
             }

@@ -154,7 +154,7 @@ impl Sim {
             if to == from || self.cut.contains(&link) || self.cut.contains(&(to, from)) {
                 continue;
             }
-            let lose = self.lossy && self.random() % 4 == 0;
+            let lose = self.lossy && self.random().is_multiple_of(4);
             // Never two in a row: three would be a partition.
             if lose && self.lost_last.insert(link, true) != Some(true) {
                 continue;

@@ -1,0 +1,138 @@
+//! The test bed of the packet suites: a load balancer that is master of its VIPs.
+
+use std::net::Ipv4Addr;
+
+use lb_common::{
+    abi::{self, Real, Service, be16, be32, macs},
+    maps,
+    verdict::{Action, Outcome},
+};
+
+use super::{
+    build::{ACK, LB_MAC, SYN, Tcp, mac},
+    engine::{DROP, Engine, PASS, REDIRECT, Ran},
+};
+
+pub const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 1), 3306);
+pub const VIP2: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 2), 3306);
+/// A VIP without virtual server.
+pub const BARE_VIP: Ipv4Addr = Ipv4Addr::new(10, 200, 1, 9);
+pub const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 10), 40_000);
+pub const GATE: u16 = 3;
+pub const SERVICE: u16 = 1;
+pub const SERVER_PORT: u16 = 13_306;
+
+pub fn server(id: u16) -> (Ipv4Addr, u16) {
+    (Ipv4Addr::new(172, 16, 0, id as u8), SERVER_PORT)
+}
+
+pub fn real(id: u16, method: u8) -> Real {
+    let (addr, port) = server(id);
+    Real {
+        generation: 7,
+        gate: GATE,
+        state: abi::STATE_UP,
+        method,
+        ifindex: 1,
+        macs: macs(mac(100 + id as u8), LB_MAC),
+        service: SERVICE,
+        flags: abi::FLAG_RESOLVED,
+        ..Real::default()
+    }
+    .with_nat(be32(VIP.0.octets()), be16(VIP.1), be32(addr.octets()), be16(port))
+}
+
+pub fn service(scheduler: u8) -> Service {
+    Service { id: SERVICE, gate: GATE, scheduler, ..Service::default() }
+}
+
+/// A load balancer, master of its VIPs, with one virtual server of (id, weight) real servers.
+pub struct Bed {
+    pub engine: Engine,
+    pub scheduler: u8,
+}
+
+impl Bed {
+    /// `None` when packet tests cannot run here.
+    pub fn new(scheduler: u8, method: u8, members: &[(u16, u32)]) -> Option<Self> {
+        Self::sized(scheduler, method, members, 8192, 8192)
+    }
+
+    pub fn sized(
+        scheduler: u8,
+        method: u8,
+        members: &[(u16, u32)],
+        flows: u32,
+        embryos: u32,
+    ) -> Option<Self> {
+        if !super::ready() {
+            return None;
+        }
+        let mut engine = Engine::load(flows, embryos).expect("the shipped object loads");
+        engine.lease(GATE, abi::LEASE_ALWAYS).expect("lease");
+        for &(id, _) in members {
+            engine.real(id, real(id, method)).expect("real server");
+        }
+        engine.service(VIP, service(scheduler), members).expect("virtual server");
+        engine.vip(BARE_VIP, GATE, 0).expect("VIP");
+        Some(Self { engine, scheduler })
+    }
+
+    pub fn run(&mut self, frame: &[u8]) -> Ran {
+        let ran = self.engine.run(frame).unwrap_or_else(|error| panic!("{error:#}"));
+        let action = match ran.outcome.action() {
+            Action::Pass => PASS,
+            Action::Drop => DROP,
+            Action::Forward | Action::Reset => REDIRECT,
+        };
+        assert_eq!(ran.action, action, "action of {:?}", ran.outcome);
+        if action == PASS {
+            assert_eq!(ran.frame, frame, "a passed packet is untouched ({:?})", ran.outcome);
+        }
+        ran
+    }
+
+    pub fn expect(&mut self, segment: &Tcp, outcome: Outcome) -> Tcp {
+        let ran = self.run(&segment.frame());
+        assert_eq!(ran.outcome, outcome, "for {segment:?}");
+        Tcp::read(&ran.frame)
+    }
+
+    /// SYN and ACK of a client; the id of the server that got them.
+    pub fn connect(&mut self, client: (Ipv4Addr, u16)) -> u16 {
+        let syn = self.expect(&Tcp::new(client, VIP, SYN).syn_options(), Outcome::Scheduled);
+        let ack = self.expect(&Tcp::new(client, VIP, ACK), Outcome::Promoted);
+        assert_eq!(syn.to_mac, ack.to_mac, "both segments go to one server");
+        server_of(&syn)
+    }
+
+    pub fn set(&mut self, id: u16, change: impl FnOnce(&mut Real)) {
+        let mut array = self.engine.array::<Real>(maps::REALS_MAP).expect("reals");
+        let mut entry = array.get(&id.into(), 0).expect("real");
+        change(&mut entry);
+        array.set(id.into(), entry, 0).expect("real");
+    }
+
+    /// Makes only `members` selectable, through the other half as the loader does.
+    pub fn select(&mut self, members: &[(u16, u32)]) {
+        let service = Service { half: 1, ..service(self.scheduler) };
+        self.engine.service(VIP, service, members).expect("virtual server");
+    }
+}
+
+pub fn server_of(segment: &Tcp) -> u16 {
+    u16::from(segment.to_mac[5]) - 100
+}
+
+pub fn client(index: u16) -> (Ipv4Addr, u16) {
+    (CLIENT.0, 20_000 + index)
+}
+
+/// What comes out of DR: only the MAC addresses differ.
+pub fn assert_dr(sent: &Tcp, got: &Tcp, id: u16) {
+    let expected = Tcp { to_mac: mac(100 + id as u8), from_mac: LB_MAC, ..sent.clone() };
+    assert_eq!(*got, expected);
+}
+
+pub const DR: u8 = abi::METHOD_DR;
+pub const NAT: u8 = abi::METHOD_NAT;
