@@ -172,7 +172,7 @@ impl Snapshot {
                 metric.ratio(&vec![("vrrp_instance", &instance.name)], seconds)?;
             }
         }
-        let counters: [(&str, &str, Read<u64>); 8] = [
+        let counters: [(&str, &str, Read<u64>); 9] = [
             ("vrrp_adverts_received", "Adverts accepted.", |i| i.counters.advert_rcvd),
             ("vrrp_adverts_sent", "Adverts sent.", |i| i.counters.advert_sent),
             ("vrrp_became_master", "Transitions to MASTER.", |i| i.counters.become_master),
@@ -182,6 +182,9 @@ impl Snapshot {
             ("vrrp_garps_sent", "Gratuitous ARPs.", |i| i.counters.garp_sent),
             ("vrrp_late_timers", "Timers later than a tenth of their interval.", |i| {
                 i.counters.late_timers
+            }),
+            ("vrrp_vip_claims", "ARP packets of others that claimed a VIP.", |i| {
+                i.counters.vip_claims
             }),
         ];
         for (name, help, read) in counters {

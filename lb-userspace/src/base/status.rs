@@ -68,6 +68,8 @@ pub struct InstanceCounters {
     pub garp_sent: u64,
     /// Timers that fired later than a tenth of their interval.
     pub late_timers: u64,
+    /// ARP packets of other hosts that claimed a VIP while this host was its master.
+    pub vip_claims: u64,
     /// Discarded adverts by reason name.
     pub discarded: BTreeMap<String, u64>,
 }

@@ -20,6 +20,25 @@ pub fn gratuitous(mac: Mac, vip: Ipv4Addr) -> [u8; FRAME_LEN] {
     frame
 }
 
+/// Broadcast probe (RFC 5227 §2.1.1): asks who has `vip` without saying that we do.
+pub fn probe(mac: Mac, vip: Ipv4Addr) -> [u8; FRAME_LEN] {
+    let mut frame = gratuitous(mac, vip);
+    frame[28..32].fill(0);
+    frame[32..38].fill(0);
+    frame
+}
+
+/// Who says that it has which address: sender of a request or a reply, an untagged Ethernet frame.
+/// `None` for everything else, probes included.
+pub fn claim(frame: &[u8]) -> Option<(Mac, Ipv4Addr)> {
+    let (head, operation) = (frame.get(12..20)?, frame.get(20..22)?);
+    let arp = head == [0x08, 0x06, 0x00, 0x01, 0x08, 0x00, 6, 4];
+    let mac = Mac(frame.get(22..28)?.try_into().ok()?);
+    let address: [u8; 4] = frame.get(28..32)?.try_into().ok()?;
+    let said = matches!(operation, [0, 1 | 2]) && address != [0; 4] && mac.0[0] & 1 == 0;
+    (arp && said && frame.len() >= FRAME_LEN).then_some((mac, address.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +48,24 @@ mod tests {
     fn equals_the_golden_frame() {
         let frame = gratuitous(Mac([2, 0, 0, 0x77, 0, 1]), Ipv4Addr::new(10, 77, 0, 100));
         assert_eq!(frame.as_slice(), vectors::frame("garp"));
+    }
+
+    #[test]
+    fn claims_are_read_from_whole_frames_and_probes_claim_nothing() {
+        let (mac, vip) = (Mac([2, 0, 0, 0x77, 0, 1]), Ipv4Addr::new(10, 77, 0, 100));
+        let mut frame = gratuitous(mac, vip);
+        assert_eq!(claim(&frame), Some((mac, vip)));
+        for len in 0..FRAME_LEN {
+            assert_eq!(claim(&frame[..len]), None, "{len} bytes");
+        }
+        assert_eq!(claim(&probe(mac, vip)), None);
+        assert_eq!(probe(mac, vip)[38..42], vip.octets());
+        frame[21] = 2;
+        assert_eq!(claim(&frame), Some((mac, vip)), "a reply");
+        for (at, value) in [(12, 0x86), (14, 1), (18, 8), (21, 3), (22, 1)] {
+            let mut other = frame;
+            other[at] = value;
+            assert_eq!(claim(&other), None, "byte {at}");
+        }
     }
 }

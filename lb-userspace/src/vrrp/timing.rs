@@ -96,6 +96,16 @@ pub fn lease_end(sent: Instant, interval: AdvertInterval) -> Instant {
     sent + (interval.duration() * DOWN_ADVERTS - lease_margin(interval))
 }
 
+/// When the first advert of a takeover is sent again: after half of the smallest difference of
+/// skew, so before a backup of any other priority fires.
+pub fn repeat_gap(version: Version, interval: AdvertInterval) -> Duration {
+    let step = match version {
+        Version::V2 => Duration::from_secs(1),
+        Version::V3 => interval.duration(),
+    };
+    step / 512
+}
+
 /// How long a preempting master waits between its first advert and forwarding, so that the master
 /// it preempts has heard it and stopped: 20 ms, at intervals under 200 ms a tenth of the interval.
 pub fn handover_guard(interval: AdvertInterval) -> Duration {

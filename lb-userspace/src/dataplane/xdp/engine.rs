@@ -50,9 +50,6 @@ pub struct Xdp {
     /// What the kernel holds; `None` after a failed write, until it is read back.
     image: Option<Image>,
     around: Surroundings,
-    /// Whether `around` was ever set: until then the next hops that a predecessor wrote are better
-    /// than none.
-    around_known: bool,
     /// Last error by interface name.
     problems: BTreeMap<String, String>,
     /// Writes that were needed although the table was as desired: someone else had a hand in it.
@@ -78,7 +75,6 @@ impl Xdp {
             generic: mode == XdpMode::Generic,
             image: Some(image),
             around: Surroundings::default(),
-            around_known: false,
             problems: BTreeMap::new(),
             repairs: 0,
             flows: 0,
@@ -302,15 +298,13 @@ impl DataPlane for Xdp {
         self.image = None;
         let mut table = decode(self.image()?);
         // What follows from the table (pools, filter, sources) may have been changed too.
-        if self.around_known {
-            match self.publish(&table) {
-                Ok(0) => {}
-                Ok(count) => {
-                    self.repairs += 1;
-                    warn!(count, "map content did not fit the table and was repaired");
-                }
-                Err(error) => debug!(error = format!("{error:#}"), "observed maps fit no table"),
+        match self.publish(&table) {
+            Ok(0) => {}
+            Ok(count) => {
+                self.repairs += 1;
+                warn!(count, "map content did not fit the table and was repaired");
             }
+            Err(error) => debug!(error = format!("{error:#}"), "observed maps fit no table"),
         }
         for (name, (_, generic)) in attach::attached(&self.pin_dir)? {
             if generic == self.generic {
@@ -328,7 +322,6 @@ impl DataPlane for Xdp {
 
     fn set_surroundings(&mut self, around: &Surroundings) -> anyhow::Result<()> {
         self.around = around.clone();
-        self.around_known = true;
         let table = decode(self.image()?);
         self.publish(&table).context("write next hops")?;
         Ok(())

@@ -4,14 +4,14 @@
 //! others may hold for a long time; adverts must leave meanwhile. One socket carries requests and
 //! notifications, so that what a request caused is reported before its answer.
 
-mod garp;
+mod arp;
 mod monitor;
 
 use std::{io, net::Ipv4Addr};
 
 use tokio::sync::mpsc;
 
-pub use garp::FrameSocket;
+pub use arp::ArpSocket;
 
 use crate::base::net::{IpPrefix, Mac};
 

@@ -67,8 +67,7 @@ pub struct State<P> {
 }
 
 impl<P: DataPlane> State<P> {
-    /// Takes the engine's present table as given: lease slots follow from its VIPs, health from the
-    /// states of its real servers.
+    /// Takes the engine's present table as given: lease slots follow from its VIPs.
     ///
     /// # Errors
     /// When the engine cannot be read.
@@ -83,7 +82,6 @@ impl<P: DataPlane> State<P> {
         let known = engine.observe()?;
         let (slots, without) = LeaseSlots::default().allocate(&config, &known.vips);
         warn_without(&without);
-        let health = HealthBook::adopt(&config, &known, &admin);
         Ok(Self {
             engine,
             config,
@@ -92,7 +90,7 @@ impl<P: DataPlane> State<P> {
             admin,
             rounds: Rounds::new(ROUND, now),
             vrrp,
-            health,
+            health: HealthBook::default(),
             quorum: BTreeMap::new(),
             host: Host::default(),
             known,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use super::{interfaces::Interfaces, lease::LeaseStore, lower};
 use crate::{
     base::{
         core::Core as _,
-        net::{IpPrefix, Priority},
+        net::{IpPrefix, Mac, Priority},
         status::{InstanceStatus, VrrpState},
         table::{LeaseSlot, LeaseState},
         time::Instant,
@@ -243,7 +243,13 @@ impl Instance {
                 Effect::Lease(state) => self.write_lease(state, shell),
                 Effect::AddVips => self.change(Change::Set, shell),
                 Effect::RemoveVips => self.change(Change::Clear, shell),
-                Effect::Garp { repeat } => self.garp(repeat, shell),
+                Effect::Garp { repeat } => {
+                    let sent = self.each_vip(repeat, arp::gratuitous, shell);
+                    self.router.count_garps(sent);
+                }
+                Effect::Probe => {
+                    self.each_vip(1, arp::probe, shell);
+                }
                 Effect::Notify(what) => self.notify(what, shell),
                 Effect::Changed => self.publish(shell),
                 Effect::Log { level, text } => {
@@ -308,28 +314,52 @@ impl Instance {
         }
     }
 
-    fn garp(&mut self, repeat: u32, shell: &mut Shell) {
+    /// Sends an ARP packet for every VIP, so often; how many left.
+    fn each_vip(
+        &mut self,
+        repeat: u32,
+        frame: fn(Mac, Ipv4Addr) -> [u8; arp::FRAME_LEN],
+        shell: &mut Shell,
+    ) -> u64 {
         let mut sent = 0;
         // Round after round, as keepalived, so that every VIP is told early.
         for _ in 0..repeat {
             for vip in &self.vips {
                 let IpAddr::V4(address) = vip.prefix.addr else { continue };
-                let result = shell
-                    .interfaces
-                    .send_frame(&vip.interface, |mac| arp::gratuitous(mac, address));
-                match result {
+                let send = shell.interfaces.send_frame(&vip.interface, |mac| frame(mac, address));
+                match send {
                     Ok(()) => sent += 1,
                     Err(error) => {
                         if self.garp_error.as_ref() != Some(&error) {
                             let (instance, interface) = (&self.model.name, &vip.interface);
-                            tracing::warn!(instance, interface, error, "gratuitous ARP not sent");
+                            tracing::warn!(instance, interface, error, "ARP for a VIP not sent");
                         }
                         self.garp_error = Some(error);
                     }
                 }
             }
         }
-        self.router.count_garps(sent);
+        sent
+    }
+
+    /// Another host says on `interface` that it has `address`.
+    pub fn claimed(
+        &mut self,
+        interface: &str,
+        mac: Mac,
+        address: Ipv4Addr,
+        now: Instant,
+        shell: &mut Shell,
+    ) {
+        let address = IpAddr::V4(address);
+        if self.vips.iter().any(|vip| vip.interface == interface && vip.prefix.addr == address) {
+            self.feed(Input::Claim { address, mac }, now, shell);
+        }
+    }
+
+    /// Its VIPs with their interfaces.
+    pub fn vips(&self) -> &[Vip] {
+        &self.vips
     }
 
     fn notify(&mut self, what: Notify, shell: &mut Shell) {

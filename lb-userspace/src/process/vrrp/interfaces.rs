@@ -1,7 +1,7 @@
 //! Interfaces of this host as the vrrp role needs them: state, source address, sockets.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -12,13 +12,16 @@ use super::sys;
 use crate::{
     base::net::{IpPrefix, Mac},
     io::{
-        link::{AddressInfo, Event, FrameSocket, LinkInfo},
+        link::{AddressInfo, ArpSocket, Event, LinkInfo},
         vrrp::VrrpSocket,
     },
+    vrrp::arp,
 };
 
 /// Datagrams read from one socket before timers get their turn again.
 const READ_BUDGET: usize = 512;
+/// ARP packets read from one socket in one turn; claims of VIPs are told, not counted on.
+const ARP_BUDGET: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Interface {
@@ -26,7 +29,9 @@ pub(super) struct Interface {
     /// In the kernel's order of appearance.
     addresses: Vec<AddressInfo>,
     socket: Option<(u32, AsyncFd<VrrpSocket>)>,
-    frames: Option<(u32, FrameSocket)>,
+    arp: Option<(u32, AsyncFd<ArpSocket>)>,
+    /// Whose ARP packets the ARP socket receives.
+    watched: BTreeSet<Ipv4Addr>,
 }
 
 impl Interface {
@@ -152,12 +157,70 @@ impl Interfaces {
     pub fn send_frame(&mut self, name: &str, make: impl Fn(Mac) -> [u8; 42]) -> Result<(), String> {
         let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
         let (index, mac) = interface.mac().ok_or("the interface has no Ethernet address")?;
-        if interface.frames.as_ref().is_none_or(|(open, _)| *open != index) {
-            let socket = FrameSocket::open(name).map_err(|error| error.to_string())?;
-            interface.frames = Some((index, socket));
+        if interface.arp.as_ref().is_none_or(|(open, _)| *open != index) {
+            return Err("the interface has no ARP socket".into());
         }
-        let (_, socket) = interface.frames.as_ref().ok_or("no socket")?;
-        socket.send(&make(mac)).map_err(|error| error.to_string())
+        let (_, socket) = interface.arp.as_ref().ok_or("no socket")?;
+        socket.get_ref().send(&make(mac)).map_err(|error| error.to_string())
+    }
+
+    /// Opens the ARP socket of an interface, again when the interface was made anew, and receives
+    /// what is said of these addresses.
+    ///
+    /// # Errors
+    /// For the log.
+    pub fn watch(&mut self, name: &str, addresses: BTreeSet<Ipv4Addr>) -> Result<(), String> {
+        let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
+        let index = interface.link.as_ref().ok_or("no such interface")?.index;
+        if interface.arp.as_ref().is_none_or(|(open, _)| *open != index) {
+            let socket = ArpSocket::open(name).map_err(|error| error.to_string())?;
+            let socket = sys::arp_socket(socket).map_err(|error| error.to_string())?;
+            interface.arp = Some((index, socket));
+            interface.watched.clear();
+        }
+        if interface.watched != addresses
+            && let Some((_, socket)) = &interface.arp
+        {
+            let senders: Vec<Ipv4Addr> = addresses.iter().copied().collect();
+            socket.get_ref().watch(&senders).map_err(|error| error.to_string())?;
+            interface.watched = addresses;
+        }
+        Ok(())
+    }
+
+    /// Closes the ARP sockets of interfaces that hold no VIP.
+    pub fn unwatch_unless(&mut self, used: impl Fn(&str) -> bool) {
+        for (name, interface) in &mut self.by_name {
+            if !used(name) {
+                interface.arp = None;
+            }
+        }
+    }
+
+    /// What hosts other than this one said they have: interface, MAC, address.
+    pub fn claims(&self) -> Vec<(String, Mac, Ipv4Addr)> {
+        let own: BTreeSet<Mac> =
+            self.by_name.values().filter_map(|it| it.link.as_ref()?.mac).collect();
+        let mut claims = Vec::new();
+        let mut buffer = [0u8; 64];
+        for (name, interface) in &self.by_name {
+            let Some((_, socket)) = &interface.arp else { continue };
+            for _ in 0..ARP_BUDGET {
+                match socket.get_ref().receive(&mut buffer) {
+                    Ok(Some(len)) => {
+                        let claim = arp::claim(buffer.get(..len).unwrap_or_default());
+                        claims.extend(
+                            claim
+                                .filter(|(mac, _)| !own.contains(mac))
+                                .map(|(mac, address)| (name.clone(), mac, address)),
+                        );
+                    }
+                    Ok(None) => break,
+                    Err(error) => tracing::debug!(interface = name, %error, "receive ARP"),
+                }
+            }
+        }
+        claims
     }
 
     /// Waits until a socket has something; readiness is cleared, so everything must be read then.
@@ -165,6 +228,12 @@ impl Interfaces {
         std::future::poll_fn(|cx| {
             let mut ready = false;
             for (_, socket) in self.by_name.values().filter_map(|it| it.socket.as_ref()) {
+                while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
+                    guard.clear_ready();
+                    ready = true;
+                }
+            }
+            for (_, socket) in self.by_name.values().filter_map(|it| it.arp.as_ref()) {
                 while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
                     guard.clear_ready();
                     ready = true;

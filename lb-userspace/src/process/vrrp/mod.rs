@@ -14,6 +14,7 @@ mod timer;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -205,9 +206,30 @@ impl VrrpRole {
             let input = Input::Script { name, verdict };
             self.feed_all(&input, now);
         }
+        self.watch_vips();
         self.close_unused();
         self.lend(now);
         self.shell.say(Up::Ready { generation });
+    }
+
+    /// Opens the ARP sockets of the interfaces of VIPs, for these VIPs.
+    fn watch_vips(&mut self) {
+        let mut watched: BTreeMap<String, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+        for vip in self.instances.iter().chain(&self.leaving).flat_map(|it| it.vips()) {
+            let addresses = watched.entry(vip.interface.clone()).or_default();
+            if let IpAddr::V4(address) = vip.prefix.addr {
+                addresses.insert(address);
+            }
+        }
+        self.shell.interfaces.unwatch_unless(|name| watched.contains_key(name));
+        for (interface, addresses) in watched {
+            if self.shell.interfaces.get(&interface).is_none() {
+                continue;
+            }
+            if let Err(error) = self.shell.interfaces.watch(&interface, addresses) {
+                tracing::error!(interface, error, "no ARP for VIPs");
+            }
+        }
     }
 
     fn close_unused(&mut self) {
@@ -270,13 +292,7 @@ impl VrrpRole {
             let idle = !more;
             tokio::select! {
                 biased;
-                () = std::future::ready(()), if !idle => {}
-                () = self.shell.interfaces.readable() => {}
-                () = timer.fired() => {}
-                event = self.shell.links.event() => match event {
-                    Some(event) => self.link_event(&event)?,
-                    None => bail!("the rtnetlink thread has ended"),
-                },
+                // First, so that a farewell waits for nothing.
                 message = link.rx.recv(), if !gone => match message {
                     Some(message) => self.message(message),
                     None => {
@@ -284,6 +300,13 @@ impl VrrpRole {
                         gone = true;
                         self.stop();
                     }
+                },
+                () = std::future::ready(()), if !idle => {}
+                () = self.shell.interfaces.readable() => {}
+                () = timer.fired() => {}
+                event = self.shell.links.event() => match event {
+                    Some(event) => self.link_event(&event)?,
+                    None => bail!("the rtnetlink thread has ended"),
                 },
                 permit = link.tx.reserve(), if !gone && !self.shell.outbox.is_empty() => {
                     if let (Ok(permit), Some(message)) = (permit, self.shell.outbox.pop_front()) {
@@ -437,6 +460,9 @@ impl VrrpRole {
             _ => {}
         }
         let Some(name) = self.shell.interfaces.notice(event) else { return Ok(()) };
+        if matches!(event, link::Event::Link(_)) {
+            self.watch_vips();
+        }
         for instance in &mut self.instances {
             let follows = instance.model.interface == name
                 || lower::vips(&instance.model).iter().any(|vip| vip.interface == name)
@@ -465,6 +491,11 @@ impl VrrpRole {
         let now = clock::now();
         for (interface, bytes) in received {
             self.datagram(&interface, bytes, now);
+        }
+        for (interface, mac, address) in self.shell.interfaces.claims() {
+            for instance in &mut self.instances {
+                instance.claimed(&interface, mac, address, now, &mut self.shell);
+            }
         }
         more
     }

@@ -5,12 +5,18 @@ use std::{io, os::fd::OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
-use crate::io::vrrp::VrrpSocket;
+use crate::io::{link::ArpSocket, vrrp::VrrpSocket};
 
 /// An advert socket.
 pub(super) fn advert_socket(socket: VrrpSocket) -> io::Result<AsyncFd<VrrpSocket>> {
     // SAFETY: the socket owns its descriptor, returns the same one always, and closes it only when
     // it is dropped, which the `AsyncFd` that owns it now does after deregistering.
+    unsafe { AsyncFd::register(socket) }.map_err(Into::into)
+}
+
+/// An ARP socket.
+pub(super) fn arp_socket(socket: ArpSocket) -> io::Result<AsyncFd<ArpSocket>> {
+    // SAFETY: as of `advert_socket`.
     unsafe { AsyncFd::register(socket) }.map_err(Into::into)
 }
 

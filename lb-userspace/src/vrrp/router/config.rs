@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{
-        net::{Priority, Vrid},
+        net::{Mac, Priority, Vrid},
         status::VrrpState,
         table::LeaseState,
         time::Instant,
@@ -73,6 +73,11 @@ pub enum Input {
     VipLost {
         address: IpAddr,
     },
+    /// Another host says by ARP that it has a VIP of ours.
+    Claim {
+        address: IpAddr,
+        mac: Mac,
+    },
     /// Address that adverts are sent from; `None`: the interface has none.
     Source(Option<IpAddr>),
     Interface {
@@ -108,6 +113,8 @@ pub enum Effect {
     Garp {
         repeat: u32,
     },
+    /// Ask by ARP who has the VIPs; an answer of another host comes as [`Input::Claim`].
+    Probe,
     /// Run the notify scripts.
     Notify(Notify),
     /// Publish state, priority and reason.

@@ -9,6 +9,24 @@
 //! VIP is held before an advert has really left, nor, when a live master is being preempted or
 //! this host lost its own lease, before that master has had time to hear it. To the outside they
 //! are still BACKUP.
+//!
+//! # Two forwarders
+//! The lease ends before a peer may take over, counted from the last advert that was *sent*. What
+//! is left, and what is done about it:
+//!
+//! - *A master that hangs shortly before it is preempted* cannot hear that it is. In the guard the
+//!   preempting router asks by ARP who holds the VIP (the hung host's kernel answers while its
+//!   lease runs, and not after) and waits on while it is answered, at most until three intervals
+//!   after the last advert that it heard. Left: the answer is lost or slower than half the guard.
+//! - *The first advert of a takeover is lost* to a second backup, which then takes over too: a
+//!   second advert follows before any other priority's timer can fire ([`timing::repeat_gap`]).
+//!   Left: both are lost, or the other has the same priority; then the two overlap until one
+//!   hears the other, one network delay when nothing is lost.
+//! - *A master that dies after its last advert was lost* keeps its lease up to an interval longer
+//!   than its peers wait: at most advert_int less margin and skew (0.38 s at 1 s, priority 100).
+//!   Not closed: a shorter lease would stop every host that dies *without* loss an interval
+//!   earlier, asking by ARP would delay every takeover from a dead keepalived, whose kernel goes
+//!   on answering; and no protocol without acknowledgement can know.
 
 mod config;
 mod receive;
@@ -17,11 +35,11 @@ mod report;
 mod sim;
 #[cfg(test)]
 mod tests;
+mod transitions;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
-    time::Duration,
 };
 
 pub use config::{Config, Effect, Input, Level, Notify};
@@ -33,14 +51,10 @@ use super::{
 };
 use crate::base::{
     core::Core,
-    net::Priority,
+    net::{Mac, Priority},
     status::{InstanceCounters, VrrpState},
-    table::LeaseState,
     time::Instant,
 };
-
-/// A VIP that others keep removing is put back at most this often.
-const REPAIR_GAP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -71,9 +85,35 @@ enum Phase {
     /// No advert has left yet.
     Announcing,
     /// Advert sent; the master that is being preempted gets time to hear it, and a second one.
-    Guard { until: Instant, again: Option<Instant> },
+    Guard(Guard),
     /// Forwards. The lease runs or has run out.
     Active,
+}
+
+/// The wait between the first advert and forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Guard {
+    until: Instant,
+    /// When to send the advert again and to ask who holds the VIP; `None`: done.
+    again: Option<Instant>,
+    /// Another host has answered for a VIP since we asked.
+    claimed: bool,
+    /// A round after the first, because that was answered.
+    extended: bool,
+    /// The round before was not answered; two such rounds end the wait, should one answer be lost.
+    silent: bool,
+    /// Until when the router that is preempted may hold a lease: no wait is longer.
+    limit: Instant,
+    /// The limit moves with what is heard, up to here.
+    deadline: Instant,
+}
+
+/// A VIP of ours that another host answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Elsewhere {
+    address: IpAddr,
+    mac: Mac,
+    at: Instant,
 }
 
 /// The last other router heard on our VRID.
@@ -108,6 +148,9 @@ pub struct Router {
     /// The master's interval as learned (VRRPv3), else ours.
     master_interval: AdvertInterval,
     heard: Option<Heard>,
+    /// The last router that advertised itself as master, of whatever priority, until its farewell:
+    /// the one that may still forward when we take over.
+    forwarder: Option<Heard>,
     preempt_at: Option<Instant>,
     /// End of the lease that was written last; `None` when nothing of ours runs.
     lease_end: Option<Instant>,
@@ -116,6 +159,10 @@ pub struct Router {
     last_answer: Option<Instant>,
     send_error: Option<String>,
     garp_at: Option<Instant>,
+    /// When the first advert of a takeover is sent again.
+    repeat_at: Option<Instant>,
+    elsewhere: Option<Elsewhere>,
+    claim_logged: Option<Instant>,
     repair_at: Option<Instant>,
     last_repair: Option<Instant>,
     /// What notify scripts were told last, by us or by the process whose lease we resume.
@@ -145,12 +192,16 @@ impl Router {
             cleared: false,
             master_interval: config.interval,
             heard: None,
+            forwarder: None,
             preempt_at: None,
             lease_end: None,
             last_sent: None,
             last_answer: None,
             send_error: None,
             garp_at: None,
+            repeat_at: None,
+            elsewhere: None,
+            claim_logged: None,
             repair_at: None,
             last_repair: None,
             told: None,
@@ -232,320 +283,6 @@ impl Router {
                 Wait::Skew => timing::skew(version, priority, self.master_interval),
             }
     }
-
-    // ---- transitions --------------------------------------------------------------------------
-
-    fn log(&mut self, level: Level, text: impl Into<String>) {
-        self.effects.push_back(Effect::Log { level, text: text.into() });
-    }
-
-    fn notify(&mut self, state: VrrpState) {
-        if self.told.replace(state) != Some(state) {
-            self.effects.push_back(Effect::Notify(Notify::State(state)));
-        }
-        self.effects.push_back(Effect::Changed);
-    }
-
-    /// Fences first, so that this host's own TCP never answers a client of the VIP with a reset
-    /// between the removal of the address and STANDBY.
-    fn fence_and_clear(&mut self) {
-        self.effects.push_back(Effect::Lease(LeaseState::Until(Instant::ZERO)));
-        self.effects.push_back(Effect::RemoveVips);
-        self.clearing += 1;
-    }
-
-    fn send_advert(&mut self, priority: Priority) {
-        if priority == Priority::RELEASE {
-            self.counters.pri_zero_sent += 1;
-        }
-        self.effects.push_back(Effect::SendAdvert { priority });
-    }
-
-    /// Leaves INIT or FAULT when everything that held it there is gone, enters FAULT when not.
-    fn settle(&mut self, now: Instant) {
-        let faulty = !self.faults().is_empty();
-        let ready = self.converged && self.cleared && self.source_known;
-        match self.state {
-            State::Fault if faulty => {}
-            State::Init if faulty && ready => self.enter_fault(),
-            State::Init | State::Fault if ready && self.trackers.waiting_for().is_none() => {
-                self.start(now);
-            }
-            State::Backup { .. } | State::Master { .. } if faulty => self.enter_fault(),
-            _ => {}
-        }
-    }
-
-    fn start(&mut self, now: Instant) {
-        self.master_interval = self.config.interval;
-        if self.effective_priority() == Priority::OWNER {
-            self.announce(now);
-        } else {
-            self.enter_backup(now);
-        }
-    }
-
-    fn enter_backup(&mut self, now: Instant) {
-        self.state = State::Backup { since: now, wait: Wait::MasterDown };
-        self.preempt_at = None;
-        self.log(Level::Info, "Entering BACKUP STATE");
-        self.notify(VrrpState::Backup);
-    }
-
-    fn enter_fault(&mut self) {
-        let why = self.faults().join(", ");
-        self.release(true);
-        self.state = State::Fault;
-        self.log(Level::Warn, format!("Entering FAULT STATE: {why}"));
-        self.notify(VrrpState::Fault);
-    }
-
-    /// First step towards MASTER: an advert, and nothing else until it has left.
-    fn announce(&mut self, now: Instant) {
-        self.state = State::Master {
-            next_advert: now + self.config.interval.duration(),
-            phase: Phase::Announcing,
-        };
-        self.preempt_at = None;
-        self.send_advert(self.effective_priority());
-    }
-
-    /// Gives up what a master holds.
-    fn release(&mut self, farewell: bool) {
-        let State::Master { phase, .. } = self.state else { return };
-        let holds = self.lease_end.is_some();
-        if farewell && (holds || phase != Phase::Announcing) {
-            self.send_advert(Priority::RELEASE);
-        }
-        if holds {
-            self.fence_and_clear();
-            self.counters.release_master += 1;
-        }
-        self.lease_end = None;
-        self.garp_at = None;
-        self.repair_at = None;
-        self.send_error = None;
-        self.announce_vips = false;
-    }
-
-    fn yield_to(&mut self, now: Instant, why: &str) {
-        self.log(Level::Info, why);
-        self.release(false);
-        self.enter_backup(now);
-    }
-
-    fn advert_sent(&mut self, at: Instant) {
-        self.counters.advert_sent += 1;
-        self.last_sent = Some(at);
-        let State::Master { next_advert, phase } = self.state else { return };
-        self.send_error = None;
-        let runs = self.lease_end.is_some_and(|end| at < end);
-        match (phase, self.guard_until(at)) {
-            (Phase::Active, _) if runs => self.renew(at),
-            // A lease of a process before us, still running.
-            (Phase::Announcing, _) if runs => self.activate(at),
-            (Phase::Guard { .. }, _) => {}
-            (Phase::Active, _) => {
-                // Another router may have taken over meanwhile, or be doing so now.
-                let until = at + timing::handover_guard(self.config.interval);
-                self.log(Level::Warn, "lease had run out: no advert was sent for too long");
-                self.guard(at, until, next_advert);
-            }
-            (Phase::Announcing, Some(until)) => self.guard(at, until, next_advert),
-            (Phase::Announcing, None) => self.activate(at),
-        }
-    }
-
-    fn guard(&mut self, at: Instant, until: Instant, next_advert: Instant) {
-        let again = Some(at + until.saturating_since(at) / 2);
-        self.state = State::Master { next_advert, phase: Phase::Guard { until, again } };
-        self.effects.push_back(Effect::Changed);
-    }
-
-    /// Until when a takeover waits after its first advert: a live master has to hear it, one that
-    /// has just said farewell may still be busy fencing itself.
-    fn guard_until(&self, at: Instant) -> Option<Instant> {
-        let heard = self.heard?;
-        let guard = timing::handover_guard(self.config.interval);
-        let interval = heard.interval.duration();
-        if heard.is_live(at) && at.saturating_since(heard.at) > interval + interval / 10 {
-            // Overdue: it may hang, and would not hear us. Its lease ends with its three adverts.
-            Some(heard.at + interval * timing::DOWN_ADVERTS)
-        } else if heard.is_live(at) {
-            Some(at + guard)
-        } else if heard.priority == Priority::RELEASE {
-            Some(heard.at + guard).filter(|until| *until > at)
-        } else {
-            None
-        }
-    }
-
-    fn renew(&mut self, sent: Instant) {
-        let end = timing::lease_end(sent, self.config.interval);
-        self.lease_end = Some(end);
-        self.effects.push_back(Effect::Lease(LeaseState::Until(end)));
-    }
-
-    fn activate(&mut self, now: Instant) {
-        let State::Master { next_advert, phase } = self.state else { return };
-        let resumed = phase == Phase::Announcing && self.lease_end.is_some_and(|end| now < end);
-        self.state = State::Master { next_advert, phase: Phase::Active };
-        self.renew(self.last_sent.unwrap_or(now));
-        self.effects.push_back(Effect::AddVips);
-        self.announce_vips = !resumed;
-        if resumed {
-            self.log(Level::Info, "resumes as MASTER: its lease has not run out");
-        } else {
-            self.log(Level::Info, "Entering MASTER STATE");
-        }
-        if self.told != Some(VrrpState::Master) {
-            self.counters.become_master += 1;
-        }
-        self.notify(VrrpState::Master);
-    }
-
-    fn garp(&mut self, now: Instant) {
-        self.effects.push_back(Effect::Garp { repeat: self.config.garp_repeat });
-        self.garp_at = (!self.config.garp_delay.is_zero()).then_some(now + self.config.garp_delay);
-    }
-
-    fn is_active(&self) -> bool {
-        matches!(self.state, State::Master { phase: Phase::Active, .. })
-    }
-
-    /// Active, and the lease has not run out: only then may the VIPs be announced.
-    fn forwards(&self, now: Instant) -> bool {
-        self.is_active() && self.lease_end.is_some_and(|end| now < end)
-    }
-
-    fn vips_cleared(&mut self, now: Instant) {
-        self.clearing = self.clearing.saturating_sub(1);
-        // A later takeover has put its own lease in force.
-        if self.clearing == 0 && !self.is_active() {
-            self.effects.push_back(Effect::Lease(LeaseState::Standby));
-        }
-        self.cleared = true;
-        if self.state == State::Stopping && self.clearing == 0 {
-            self.state = State::Stopped;
-            self.effects.push_back(Effect::Stopped);
-        }
-        self.settle(now);
-    }
-
-    fn converged(&mut self, resume: Option<Instant>, now: Instant) {
-        if std::mem::replace(&mut self.converged, true) {
-            return;
-        }
-        match resume.filter(|end| *end > now) {
-            Some(end) if self.source.is_some() => {
-                self.cleared = true;
-                self.told = Some(VrrpState::Master);
-                self.lease_end = Some(end);
-                self.announce(now);
-            }
-            _ => self.fence_and_clear(),
-        }
-        self.settle(now);
-    }
-
-    fn vip_lost(&mut self, address: IpAddr, now: Instant) {
-        if !self.is_active() {
-            return;
-        }
-        self.log(Level::Warn, format!("VIP {address} was removed by someone else: put back"));
-        let earliest = self.last_repair.map_or(now, |last| (last + REPAIR_GAP).max(now));
-        self.repair_at = Some(earliest);
-        self.repair(now);
-    }
-
-    fn repair(&mut self, now: Instant) {
-        if self.repair_at.is_some_and(|at| at <= now) {
-            self.repair_at = None;
-            self.last_repair = Some(now);
-            self.effects.push_back(Effect::AddVips);
-        }
-    }
-
-    fn configure(&mut self, config: Config, now: Instant) {
-        let before = self.effective_priority();
-        let new_addresses = config.addresses != self.config.addresses;
-        if config.interval != self.config.interval && !matches!(self.state, State::Backup { .. }) {
-            self.master_interval = config.interval;
-        }
-        self.trackers.configure(config.scripts.clone(), config.interfaces.clone());
-        self.config = config;
-        self.old_sum_peers.retain(|peer| self.config.unicast_peers.contains(peer));
-        if self.config.version == super::wire::Version::V2 {
-            self.master_interval = self.config.interval;
-        }
-        if self.is_active() {
-            // Also when only prefix, label or interface of a VIP changed: the shell compares.
-            self.effects.push_back(Effect::AddVips);
-        }
-        let after = self.effective_priority();
-        if before != after || new_addresses {
-            self.log(Level::Info, format!("configuration changed, priority {after}"));
-        }
-        self.effects.push_back(Effect::Changed);
-        self.settle(now);
-    }
-
-    fn stop(&mut self) {
-        if matches!(self.state, State::Stopping | State::Stopped) {
-            return;
-        }
-        self.release(true);
-        self.effects.push_back(Effect::Notify(Notify::Stop));
-        self.state = if self.clearing > 0 { State::Stopping } else { State::Stopped };
-        if self.state == State::Stopped {
-            self.effects.push_back(Effect::Stopped);
-        }
-    }
-
-    /// Reacts to a tracker: FAULT, recovery, or another effective priority.
-    fn tracked(&mut self, before: Priority, now: Instant) {
-        let after = self.effective_priority();
-        if before != after {
-            self.log(Level::Info, format!("effective priority {before} -> {after}"));
-            self.effects.push_back(Effect::Changed);
-        }
-        self.settle(now);
-    }
-
-    fn master_timeout(&mut self, now: Instant) {
-        let State::Master { next_advert, phase } = self.state else { return };
-        if let Phase::Guard { until, again } = phase {
-            if now >= until {
-                self.activate(now);
-            } else if again.is_some_and(|at| now >= at) {
-                let phase = Phase::Guard { until, again: None };
-                self.state = State::Master { next_advert, phase };
-                self.send_advert(self.effective_priority());
-            }
-        }
-        let State::Master { next_advert, phase } = self.state else { return };
-        if now >= next_advert {
-            let interval = self.config.interval.duration();
-            let late = now.saturating_since(next_advert);
-            self.count_late(late);
-            // From the schedule, so that nothing drifts; after a stall from now, so that missed
-            // adverts do not come in a burst.
-            let next = if late < interval { next_advert + interval } else { now + interval };
-            self.state = State::Master { next_advert: next, phase };
-            self.send_advert(self.effective_priority());
-        }
-    }
-
-    fn count_late(&mut self, late: Duration) {
-        let interval = self.config.interval.duration();
-        if late > interval / 10 {
-            self.counters.late_timers += 1;
-        }
-        if late > interval {
-            let late = late.as_millis();
-            self.log(Level::Warn, format!("stalled: a timer fired {late} ms late"));
-        }
-    }
 }
 
 impl Core for Router {
@@ -572,6 +309,7 @@ impl Core for Router {
             }
             Input::VipsCleared => self.vips_cleared(now),
             Input::VipLost { address } => self.vip_lost(address, now),
+            Input::Claim { address, mac } => self.claimed(address, mac, now),
             Input::Source(source) => {
                 self.source = source;
                 self.source_known = true;
@@ -603,6 +341,12 @@ impl Core for Router {
             State::Master { .. } => self.master_timeout(now),
             _ => {}
         }
+        if self.repeat_at.is_some_and(|at| at <= now) {
+            self.repeat_at = None;
+            if self.is_active() {
+                self.send_advert(self.effective_priority());
+            }
+        }
         if self.garp_at.is_some_and(|at| at <= now) {
             self.garp_at = None;
             if self.forwards(now) {
@@ -615,13 +359,13 @@ impl Core for Router {
     fn poll_timeout(&self) -> Option<Instant> {
         let state = match self.state {
             State::Backup { since, wait } => Some(self.down_at(since, wait)),
-            State::Master { next_advert, phase: Phase::Guard { until, again } } => {
+            State::Master { next_advert, phase: Phase::Guard(Guard { until, again, .. }) } => {
                 Some(next_advert.min(until).min(again.unwrap_or(until)))
             }
             State::Master { next_advert, .. } => Some(next_advert),
             _ => None,
         };
-        [state, self.garp_at, self.repair_at].into_iter().flatten().min()
+        [state, self.garp_at, self.repeat_at, self.repair_at].into_iter().flatten().min()
     }
 
     fn poll_effect(&mut self) -> Option<Effect> {

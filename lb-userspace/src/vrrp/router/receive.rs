@@ -98,6 +98,7 @@ impl Router {
             self.counters.pri_zero_rcvd += 1;
         }
         let source = advert.source;
+        self.notice_forwarder(advert, now);
         if !advert.same_addresses {
             let text = format!("{source} advertises other addresses than ours");
             self.note(advert, Note::Addresses, Level::Warn, text);
@@ -147,6 +148,15 @@ impl Router {
         self.heard = Some(Heard { source, priority, at: now, interval });
         if before != Some((source, priority)) {
             self.effects.push_back(Effect::Changed);
+        }
+    }
+
+    fn notice_forwarder(&mut self, advert: &Received, now: Instant) {
+        let Received { source, priority, interval, .. } = *advert;
+        if priority != Priority::RELEASE {
+            self.forwarder = Some(Heard { source, priority, at: now, interval });
+        } else if self.forwarder.is_some_and(|it| it.source == source) {
+            self.forwarder = None;
         }
     }
 
@@ -207,6 +217,9 @@ impl Router {
             self.learn(advert.interval);
             self.yield_to(now, &why);
             return;
+        }
+        if advert.priority != Priority::RELEASE {
+            self.guard_hears(advert.interval, now);
         }
         let gap = self.config.interval.duration() / ANSWERS_PER_INTERVAL;
         if self.last_answer.is_some_and(|last| now.saturating_since(last) < gap) {

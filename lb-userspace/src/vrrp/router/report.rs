@@ -1,6 +1,6 @@
 //! What a virtual router says of itself to people.
 
-use super::{Heard, Phase, Router, State};
+use super::{Elsewhere, Guard, Heard, Phase, Router, State};
 use crate::base::{net::Priority, status::VrrpState};
 
 impl Router {
@@ -35,13 +35,21 @@ impl Router {
             State::Stopping | State::Stopped => "stopped".into(),
             State::Master { phase: Phase::Active, .. } => match &self.send_error {
                 Some(error) => format!("master, but its last advert was not sent: {error}"),
-                None => format!("master with priority {own}"),
+                None => match self.elsewhere {
+                    Some(Elsewhere { address, mac, .. }) => format!(
+                        "master with priority {own}, but VIP {address} is also at {mac} on the LAN"
+                    ),
+                    None => format!("master with priority {own}"),
+                },
             },
             State::Master { phase: Phase::Announcing, .. } => match &self.send_error {
                 Some(error) => format!("takes over as soon as an advert can be sent: {error}"),
                 None => "takes over".into(),
             },
-            State::Master { phase: Phase::Guard { .. }, .. } => {
+            State::Master { phase: Phase::Guard(Guard { extended: true, .. }), .. } => {
+                "takes over as soon as the other master, which may hang, is silent".into()
+            }
+            State::Master { phase: Phase::Guard(_), .. } => {
                 "takes over; waits for the other master to stop".into()
             }
             State::Backup { .. } => self.backup_reason(own),

@@ -1,0 +1,129 @@
+//! Written scenarios.
+
+use super::*;
+
+/// Seconds to wait, then what happens.
+type Scenario = &'static [(u64, Op)];
+
+#[test]
+fn one_forwarder_through_pauses_crashes_and_partitions() {
+    let scenarios: &[Scenario] = &[
+        &[(10, Op::Stop(0)), (5, Op::Restart(0))],
+        &[(10, Op::Crash(0)), (2, Op::Restart(0)), (9, Op::Crash(0)), (8, Op::Restart(0))],
+        &[(10, Op::Pause(0)), (2, Op::Resume(0)), (9, Op::Pause(0)), (9, Op::Resume(0))],
+        &[(10, Op::Pause(1)), (9, Op::Resume(1)), (1, Op::Crash(0)), (5, Op::Crash(1))],
+        &[(10, Op::Cut(0, 1)), (9, Op::Heal), (9, Op::Crash(0)), (5, Op::Restart(0))],
+        &[(10, Op::Priority(1, 200)), (9, Op::Pause(1)), (5, Op::Resume(1))],
+    ];
+    for (index, scenario) in scenarios.iter().enumerate() {
+        for seed in 1..20 {
+            for priorities in [&[150, 100][..], &[150, 120, 90]] {
+                let mut sim = Sim::new(priorities, seed * 7919, false);
+                for (wait, op) in *scenario {
+                    sim.run(wait * 1000 * MS);
+                    sim.apply(*op);
+                }
+                let overlap = sim.worst_overlap;
+                assert!(overlap <= OVERLAP, "scenario {index}, seed {seed}: {overlap} ns");
+                sim.settle(&(index, seed));
+            }
+        }
+    }
+}
+
+/// After convergence, on a network that loses every fourth advert but never two in a row.
+#[test]
+fn one_forwarder_on_a_lossy_network() {
+    for seed in 1..100 {
+        let mut sim = Sim::new(&[150, 100], seed * 104_729, false);
+        sim.run(10_000 * MS);
+        sim.lossy = true;
+        for priority in [200, 50, 200] {
+            sim.apply(Op::Priority(1, priority));
+            sim.run(15_000 * MS);
+        }
+        assert!(sim.worst_overlap <= OVERLAP, "seed {seed}: {} ns", sim.worst_overlap);
+        sim.settle(&seed);
+    }
+}
+
+/// SIGKILL or SIGSTOP of everything on the master: it is silent before the peer forwards.
+#[test]
+fn a_dead_or_stopped_master_is_fenced_before_the_peer_takes_over() {
+    for op in [Op::Crash(0), Op::Pause(0)] {
+        let mut sim = Sim::new(&[150, 100], 7, false);
+        sim.run(10_000 * MS);
+        assert!(sim.forwards(0) && !sim.forwards(1));
+        sim.apply(op);
+        let mut silent = 0;
+        for _ in 0..4000 {
+            sim.run(MS);
+            assert!(!(sim.forwards(0) && sim.forwards(1)), "{op:?}");
+            silent += u64::from(!sim.forwards(0) && !sim.forwards(1));
+        }
+        assert!(sim.forwards(1), "{op:?}");
+        assert!((600..700).contains(&silent), "fenced for margin and skew, {silent} ms");
+    }
+}
+
+/// A crash of the vrrp process alone, restarted at once, costs nothing.
+#[test]
+fn a_restart_within_the_lease_resumes() {
+    let mut sim = Sim::new(&[150, 100], 3, false);
+    sim.run(10_000 * MS);
+    sim.apply(Op::Crash(0));
+    sim.run(1500 * MS);
+    sim.apply(Op::Restart(0));
+    for _ in 0..8000 {
+        sim.run(MS);
+        assert!(sim.forwards(0) && !sim.forwards(1));
+    }
+}
+
+/// A master that hangs at any moment of the interval before it is preempted cannot hear that.
+#[test]
+fn a_master_that_hangs_just_before_it_is_preempted_forwards_alone_until_its_lease_ends() {
+    let mut waited = 0;
+    for seed in 1..60 {
+        let mut sim = Sim::new(&[150, 100], seed * 7919, false);
+        sim.run((10_000 + seed * 17) * MS);
+        sim.apply(Op::Priority(1, 200));
+        // Its timer runs on through adverts of a lower master. Some time of an interval before:
+        let fires = sim.timer(1).expect("a backup has a timer");
+        let hang = fires.saturating_sub(seed * 16 * MS).max(sim.now);
+        sim.run(hang - sim.now);
+        assert!(sim.forwards(0));
+        sim.apply(Op::Pause(0));
+        let from = sim.now;
+        while !sim.forwards(1) {
+            sim.run(MS);
+            assert!(sim.now < from + 5000 * MS, "seed {seed}: no takeover");
+        }
+        waited += u64::from(sim.now > from + 1500 * MS);
+        sim.run(4000 * MS);
+        assert!(sim.worst_overlap <= OVERLAP, "seed {seed}: {} ns", sim.worst_overlap);
+        sim.settle(&seed);
+    }
+    assert!(waited > 25, "the hung master's lease was waited for in {waited} of 59 runs");
+}
+
+/// Of two backups that take over together, the worse one misses the better one's first advert.
+#[test]
+fn a_lost_first_advert_of_a_takeover_is_repeated_in_time() {
+    for lower in [149, 148, 100, 1] {
+        let mut sim = Sim::new(&[200, 150, lower], 11, false);
+        sim.run(10_000 * MS);
+        sim.apply(Op::Crash(0));
+        // The takeover is at 3 s and 106/256 s after its last advert.
+        while sim.nodes[1].router.as_ref().is_some_and(|it| it.counters().advert_sent == 0) {
+            sim.lose_next.extend([(1, 2), (1, 0)]);
+            sim.run(MS / 2);
+        }
+        sim.lose_next.clear();
+        sim.run(2000 * MS);
+        assert_eq!(sim.worst_overlap, 0, "priority {lower}");
+        assert!(sim.forwards(1) && !sim.forwards(2));
+        let sent = sim.nodes[2].router.as_ref().map_or(1, |it| it.counters().advert_sent);
+        assert_eq!(sent, 0, "priority {lower} never took over");
+    }
+}

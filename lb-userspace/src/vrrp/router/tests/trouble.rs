@@ -1,0 +1,203 @@
+//! Bad packets, failing sends, stalls, tracked objects, reloads, foreign claims.
+
+use super::*;
+
+/// Datagrams of our VRID that each fail another check.
+fn bad_datagrams() -> Vec<Vec<u8>> {
+    let good = |config: &Config, source, priority| match advert_from(config, source, priority) {
+        Input::Datagram(bytes) => bytes,
+        _ => unreachable!("advert_from makes datagrams"),
+    };
+    let base = good(&config(100), HIGH, 200);
+    let mut bad = vec![
+        good(&Config { version: Version::V3, ..config(100) }, HIGH, 200),
+        good(&Config { auth: Auth::Pass(*b"wrong\0\0\0"), ..config(100) }, HIGH, 200),
+        good(
+            &Config { interval: AdvertInterval::from_seconds(2).expect("two"), ..config(1) },
+            HIGH,
+            0,
+        ),
+        good(&Config { addresses: vec![], ..config(100) }, HIGH, 200),
+        good(&config(100), OWN, 200),
+        good(&config(100), OWN, 0),
+        base[..30].to_vec(),
+        vec![],
+    ];
+    for at in [8, 26, 0] {
+        let mut bytes = base.clone();
+        bytes[at] ^= 1;
+        bad.push(bytes);
+    }
+    bad
+}
+
+#[test]
+fn a_storm_of_bad_packets_changes_nothing() {
+    let storm = |mut bench: Bench, end: u64, with: bool| {
+        let bad = bad_datagrams();
+        let start = bench.now;
+        for now in (start..end).step_by(7) {
+            bench.run_to(now);
+            for bytes in bad.iter().filter(|_| with) {
+                bench.input(Input::Datagram(bytes.clone()));
+            }
+        }
+        let state = (bench.router.state(), bench.router.poll_timeout(), bench.router.peer());
+        (bench.did(), state)
+    };
+    for make in [Bench::backup, Bench::master] {
+        let quiet = storm(make(config(100)), 12_000, false);
+        let loud = storm(make(config(100)), 12_000, true);
+        assert_eq!(quiet, loud);
+    }
+    let mut bench = Bench::backup(config(100));
+    let mut logs = 0;
+    for _ in 0..1000 {
+        bench.router.handle(Input::Datagram(vec![0x45; 10]), at(0));
+        while let Some(effect) = bench.router.poll_effect() {
+            logs += usize::from(matches!(effect, Effect::Log { .. }));
+        }
+    }
+    assert_eq!(bench.router.counters().discarded.get("ip_truncated"), Some(&1000));
+    assert_eq!(logs, 1, "a thousand bad packets, one line");
+}
+
+#[test]
+fn failed_adverts_neither_take_over_nor_renew() {
+    let mut bench = Bench::backup(config(100));
+    bench.send_fails = true;
+    bench.run_to(6000);
+    assert_eq!(bench.did(), ["3610:advert 100", "4610:advert 100", "5610:advert 100"]);
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    assert!(bench.router.reason().contains("no route"));
+    bench.send_fails = false;
+    bench.run_to(6610);
+    assert_eq!(bench.did()[..3], ["6610:advert 100", "6610:lease 9600", "6610:probe"]);
+    bench.send_fails = true;
+    bench.run_to(9600);
+    assert!(bench.did().iter().all(|word| !word.contains("lease")));
+    assert_eq!(bench.router.lease_end(), Some(at(9600)));
+    bench.send_fails = false;
+    bench.run_to(9700);
+    let did = bench.did();
+    assert!(did.contains(&"9610:advert 100".into()), "{did:?}");
+    assert!(did.contains(&"9630:lease 12610".into()), "forwards again after the guard: {did:?}");
+}
+
+#[test]
+fn a_stalled_master_hands_over_again_before_it_forwards() {
+    let mut bench = Bench::master(config(100));
+    // Stopped for ten seconds; the peer has taken over, its adverts are read first.
+    bench.now = 15_000;
+    bench.hears(HIGH, 50);
+    bench.run_to(15_100);
+    let did = bench.did();
+    assert_eq!(did[0], "15000:advert 100", "answered at once");
+    let forwards = |word: &&String| word.contains("lease") || word.contains("garp");
+    assert_eq!(did.iter().find(forwards).map(String::as_str), Some("15020:lease 18000"), "{did:?}");
+    assert!(!did.iter().any(|word| word.contains("notify")), "scripts know MASTER: {did:?}");
+    let adverts = bench.adverts();
+    assert!(adverts <= 2, "no burst of missed adverts");
+}
+
+#[test]
+fn weights_change_priority_and_timer() {
+    let weighted = Config {
+        scripts: vec![Tracked { name: "chk".into(), weight: -60, reverse: false }],
+        ..config(100)
+    };
+    let bad = Input::Script { name: "chk".into(), verdict: Verdict::Bad };
+    let good = Input::Script { name: "chk".into(), verdict: Verdict::Good };
+    let mut bench = Bench::backup(weighted);
+    bench.run_to(1000);
+    bench.input(bad);
+    assert_eq!(bench.router.effective_priority(), Priority(40));
+    bench.run_to(3843);
+    assert_eq!(bench.adverts(), 0, "3 s + 216/256 s from the start of the timer");
+    bench.run_to(3844);
+    assert_eq!(bench.did()[0], "3844:advert 40");
+    bench.input(good);
+    bench.run_to(4844);
+    assert!(bench.did().contains(&"4844:advert 100".into()));
+}
+
+#[test]
+fn unweighted_script_holds_init_and_means_fault() {
+    let tracked = Config {
+        scripts: vec![Tracked { name: "chk".into(), weight: 0, reverse: false }],
+        ..config(100)
+    };
+    let verdict = |verdict| Input::Script { name: "chk".into(), verdict };
+    let mut bench = Bench::backup(tracked);
+    bench.run_to(30_000);
+    assert_eq!(bench.router.state(), VrrpState::Init);
+    assert!(bench.router.reason().contains("script chk"), "{}", bench.router.reason());
+    bench.input(verdict(Verdict::Bad));
+    assert_eq!(bench.router.state(), VrrpState::Fault);
+    bench.input(verdict(Verdict::Good));
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    bench.run_to(34_000);
+    bench.did();
+    bench.input(verdict(Verdict::Bad));
+    assert_eq!(bench.did()[0], "34000:advert 0");
+}
+
+#[test]
+fn reload_keeps_state_and_follows_the_new_priority() {
+    let mut bench = Bench::master(config(100));
+    bench.input(Input::Configure(Box::new(config(90))));
+    assert_eq!(bench.router.state(), VrrpState::Master);
+    assert!(bench.did().iter().all(|word| !word.contains("remove") && !word.contains("notify")));
+    bench.run_to(6000);
+    assert!(bench.did().contains(&"5610:advert 90".into()));
+    let more = Config { addresses: vec![VIP.into(), LOW.into()], ..config(90) };
+    bench.input(Input::Configure(Box::new(more)));
+    assert!(bench.did().contains(&"6000:add".into()), "an added VIP without a flap");
+}
+
+#[test]
+fn a_stolen_vip_is_put_back_at_a_bounded_rate() {
+    let mut bench = Bench::master(config(100));
+    for _ in 0..100 {
+        bench.input(Input::VipLost { address: VIP.into() });
+    }
+    bench.run_to(6500);
+    assert_eq!(bench.did().iter().filter(|word| word.ends_with(":add")).count(), 2);
+}
+
+#[test]
+fn a_storm_of_losing_adverts_is_answered_at_a_bounded_rate() {
+    let mut bench = Bench::master(config(100));
+    for _ in 0..10_000 {
+        bench.hears(HIGH, 50);
+    }
+    assert_eq!(bench.adverts(), 1);
+    bench.now += 10;
+    bench.hears(HIGH, 50);
+    assert_eq!(bench.adverts(), 2);
+}
+
+#[test]
+fn a_foreign_farewell_does_not_hurry_while_the_master_lives() {
+    let mut bench = Bench::backup(config(100));
+    bench.hears(HIGH, 150);
+    bench.run_to(500);
+    bench.hears(LOW, 0);
+    bench.run_to(3000);
+    assert_eq!(bench.adverts(), 0);
+    bench.hears(HIGH, 0);
+    bench.run_to(3610);
+    assert_eq!(bench.adverts(), 1, "the master's own farewell does");
+}
+
+#[test]
+fn old_unicast_checksum_is_answered_in_kind() {
+    let unicast = Config { version: Version::V3, unicast_peers: vec![HIGH.into()], ..config(100) };
+    let mut bench = Bench::backup(unicast.clone());
+    assert_eq!(bench.router.checksum_form(HIGH.into()), ChecksumForm::PseudoHeader);
+    let advert = Router::new(unicast, at(0)).advert(Priority(150));
+    let bytes = advert.datagram_v4(HIGH, OWN, ChecksumForm::GroupPseudoHeader, 1);
+    bench.input(Input::Datagram(bytes));
+    assert_eq!(bench.router.checksum_form(HIGH.into()), ChecksumForm::GroupPseudoHeader);
+    assert_eq!(bench.router.checksum_form(LOW.into()), ChecksumForm::PseudoHeader);
+}

@@ -1,0 +1,421 @@
+//! Transitions of a virtual router: what changes its state, and in which order it acts then.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{Config, Effect, Elsewhere, Guard, Level, Notify, Phase, Router, State, Wait};
+use crate::{
+    base::{
+        net::{Mac, Priority},
+        status::VrrpState,
+        table::LeaseState,
+        time::{Instant, nanos},
+    },
+    vrrp::{
+        timing::{self, AdvertInterval},
+        wire,
+    },
+};
+
+/// A VIP that others keep removing is put back at most this often.
+const REPAIR_GAP: Duration = Duration::from_secs(1);
+/// A VIP that another host claims is logged at most this often.
+const CLAIM_LOG_GAP: Duration = Duration::from_secs(10);
+/// How long after the last claim the status still speaks of it.
+const CLAIM_MEMORY: Duration = Duration::from_secs(60);
+
+impl Router {
+    pub(super) fn log(&mut self, level: Level, text: impl Into<String>) {
+        self.effects.push_back(Effect::Log { level, text: text.into() });
+    }
+
+    pub(super) fn notify(&mut self, state: VrrpState) {
+        if self.told.replace(state) != Some(state) {
+            self.effects.push_back(Effect::Notify(Notify::State(state)));
+        }
+        self.effects.push_back(Effect::Changed);
+    }
+
+    /// Fences first, so that this host's own TCP never answers a client of the VIP with a reset
+    /// between the removal of the address and STANDBY.
+    pub(super) fn fence_and_clear(&mut self) {
+        self.effects.push_back(Effect::Lease(LeaseState::Until(Instant::ZERO)));
+        self.effects.push_back(Effect::RemoveVips);
+        self.clearing += 1;
+    }
+
+    pub(super) fn send_advert(&mut self, priority: Priority) {
+        if priority == Priority::RELEASE {
+            self.counters.pri_zero_sent += 1;
+        }
+        self.effects.push_back(Effect::SendAdvert { priority });
+    }
+
+    /// Leaves INIT or FAULT when everything that held it there is gone, enters FAULT when not.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let faulty = !self.faults().is_empty();
+        let ready = self.converged && self.cleared && self.source_known;
+        match self.state {
+            State::Fault if faulty => {}
+            State::Init if faulty && ready => self.enter_fault(),
+            State::Init | State::Fault if ready && self.trackers.waiting_for().is_none() => {
+                self.start(now);
+            }
+            State::Backup { .. } | State::Master { .. } if faulty => self.enter_fault(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn start(&mut self, now: Instant) {
+        self.master_interval = self.config.interval;
+        if self.effective_priority() == Priority::OWNER {
+            self.announce(now);
+        } else {
+            self.enter_backup(now);
+        }
+    }
+
+    pub(super) fn enter_backup(&mut self, now: Instant) {
+        self.state = State::Backup { since: now, wait: Wait::MasterDown };
+        self.preempt_at = None;
+        self.log(Level::Info, "Entering BACKUP STATE");
+        self.notify(VrrpState::Backup);
+    }
+
+    pub(super) fn enter_fault(&mut self) {
+        let why = self.faults().join(", ");
+        self.release(true);
+        self.state = State::Fault;
+        self.log(Level::Warn, format!("Entering FAULT STATE: {why}"));
+        self.notify(VrrpState::Fault);
+    }
+
+    /// First step towards MASTER: an advert, and nothing else until it has left.
+    pub(super) fn announce(&mut self, now: Instant) {
+        self.state = State::Master {
+            next_advert: now + self.config.interval.duration(),
+            phase: Phase::Announcing,
+        };
+        self.preempt_at = None;
+        self.send_advert(self.effective_priority());
+    }
+
+    /// Gives up what a master holds.
+    pub(super) fn release(&mut self, farewell: bool) {
+        let State::Master { phase, .. } = self.state else { return };
+        let holds = self.lease_end.is_some();
+        if farewell && (holds || phase != Phase::Announcing) {
+            self.send_advert(Priority::RELEASE);
+        }
+        if holds {
+            self.fence_and_clear();
+            self.counters.release_master += 1;
+        }
+        self.lease_end = None;
+        self.garp_at = None;
+        self.repeat_at = None;
+        self.elsewhere = None;
+        self.repair_at = None;
+        self.send_error = None;
+        self.announce_vips = false;
+    }
+
+    pub(super) fn yield_to(&mut self, now: Instant, why: &str) {
+        self.log(Level::Info, why);
+        self.release(false);
+        self.enter_backup(now);
+    }
+
+    pub(super) fn advert_sent(&mut self, at: Instant) {
+        self.counters.advert_sent += 1;
+        self.last_sent = Some(at);
+        let State::Master { next_advert, phase } = self.state else { return };
+        self.send_error = None;
+        let runs = self.lease_end.is_some_and(|end| at < end);
+        match (phase, self.guard_until(at)) {
+            (Phase::Active, _) if runs => self.renew(at),
+            // A lease of a process before us, still running.
+            (Phase::Announcing, _) if runs => self.activate(at),
+            (Phase::Guard(_), _) => {}
+            (Phase::Active, _) => {
+                // Another router may have taken over meanwhile, or be doing so now.
+                let until = at + timing::handover_guard(self.config.interval);
+                let span = self.guard_until(at).unwrap_or((until, until));
+                self.log(Level::Warn, "lease had run out: no advert was sent for too long");
+                self.guard(at, (span.0.max(until), span.1.max(until)), next_advert);
+            }
+            (Phase::Announcing, Some(span)) => self.guard(at, span, next_advert),
+            (Phase::Announcing, None) => {
+                self.activate(at);
+                // Before the next best backup's timer fires, should it have missed the first.
+                let gap = timing::repeat_gap(self.config.version, self.config.interval);
+                self.repeat_at = Some(at + gap);
+            }
+        }
+    }
+
+    pub(super) fn guard(
+        &mut self,
+        at: Instant,
+        (until, limit): (Instant, Instant),
+        next_advert: Instant,
+    ) {
+        let guard = Guard {
+            until,
+            again: Some(at + until.saturating_since(at) / 2),
+            claimed: false,
+            extended: false,
+            silent: false,
+            limit,
+            deadline: limit + self.config.interval.duration() * timing::DOWN_ADVERTS,
+        };
+        self.state = State::Master { next_advert, phase: Phase::Guard(guard) };
+        self.effects.push_back(Effect::Changed);
+    }
+
+    /// Until when a takeover waits after its first advert, and at most, should the VIPs still be
+    /// answered for by another host: a live master has to hear it, one that has just said
+    /// farewell may still be busy fencing itself.
+    pub(super) fn guard_until(&self, at: Instant) -> Option<(Instant, Instant)> {
+        let guard = timing::handover_guard(self.config.interval);
+        if let Some(heard) = self.forwarder.filter(|heard| heard.is_live(at)) {
+            let interval = heard.interval.duration();
+            let end = heard.at + interval * timing::DOWN_ADVERTS;
+            if at.saturating_since(heard.at) > interval + interval / 10 {
+                // Overdue: it may hang, and would not hear us. Its lease ends with its three adverts.
+                return Some((end, end));
+            }
+            // It may have hung since: see the module's text.
+            return Some((at + guard, end));
+        }
+        let farewell = self.heard.filter(|heard| heard.priority == Priority::RELEASE)?;
+        let until = farewell.at + guard;
+        (until > at).then_some((until, until))
+    }
+
+    pub(super) fn renew(&mut self, sent: Instant) {
+        let end = timing::lease_end(sent, self.config.interval);
+        self.lease_end = Some(end);
+        self.effects.push_back(Effect::Lease(LeaseState::Until(end)));
+    }
+
+    pub(super) fn activate(&mut self, now: Instant) {
+        let State::Master { next_advert, phase } = self.state else { return };
+        let resumed = phase == Phase::Announcing && self.lease_end.is_some_and(|end| now < end);
+        self.state = State::Master { next_advert, phase: Phase::Active };
+        self.renew(self.last_sent.unwrap_or(now));
+        if !resumed {
+            // Asks before the VIPs are ours, and waits for nothing: an answer is only told.
+            self.effects.push_back(Effect::Probe);
+        }
+        self.effects.push_back(Effect::AddVips);
+        self.announce_vips = !resumed;
+        if resumed {
+            self.log(Level::Info, "resumes as MASTER: its lease has not run out");
+        } else {
+            self.log(Level::Info, "Entering MASTER STATE");
+        }
+        if self.told != Some(VrrpState::Master) {
+            self.counters.become_master += 1;
+        }
+        self.notify(VrrpState::Master);
+    }
+
+    pub(super) fn garp(&mut self, now: Instant) {
+        self.effects.push_back(Effect::Garp { repeat: self.config.garp_repeat });
+        self.garp_at = (!self.config.garp_delay.is_zero()).then_some(now + self.config.garp_delay);
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.state, State::Master { phase: Phase::Active, .. })
+    }
+
+    /// Active, and the lease has not run out: only then may the VIPs be announced.
+    pub(super) fn forwards(&self, now: Instant) -> bool {
+        self.is_active() && self.lease_end.is_some_and(|end| now < end)
+    }
+
+    pub(super) fn vips_cleared(&mut self, now: Instant) {
+        self.clearing = self.clearing.saturating_sub(1);
+        // A later takeover has put its own lease in force.
+        if self.clearing == 0 && !self.is_active() {
+            self.effects.push_back(Effect::Lease(LeaseState::Standby));
+        }
+        self.cleared = true;
+        if self.state == State::Stopping && self.clearing == 0 {
+            self.state = State::Stopped;
+            self.effects.push_back(Effect::Stopped);
+        }
+        self.settle(now);
+    }
+
+    pub(super) fn converged(&mut self, resume: Option<Instant>, now: Instant) {
+        if std::mem::replace(&mut self.converged, true) {
+            return;
+        }
+        match resume.filter(|end| *end > now) {
+            Some(end) if self.source.is_some() => {
+                self.cleared = true;
+                self.told = Some(VrrpState::Master);
+                self.lease_end = Some(end);
+                self.announce(now);
+            }
+            _ => self.fence_and_clear(),
+        }
+        self.settle(now);
+    }
+
+    pub(super) fn vip_lost(&mut self, address: IpAddr, now: Instant) {
+        if !self.is_active() {
+            return;
+        }
+        self.log(Level::Warn, format!("VIP {address} was removed by someone else: put back"));
+        let earliest = self.last_repair.map_or(now, |last| (last + REPAIR_GAP).max(now));
+        self.repair_at = Some(earliest);
+        self.repair(now);
+    }
+
+    pub(super) fn repair(&mut self, now: Instant) {
+        if self.repair_at.is_some_and(|at| at <= now) {
+            self.repair_at = None;
+            self.last_repair = Some(now);
+            self.effects.push_back(Effect::AddVips);
+        }
+    }
+
+    pub(super) fn configure(&mut self, config: Config, now: Instant) {
+        let before = self.effective_priority();
+        let new_addresses = config.addresses != self.config.addresses;
+        if config.interval != self.config.interval && !matches!(self.state, State::Backup { .. }) {
+            self.master_interval = config.interval;
+        }
+        self.trackers.configure(config.scripts.clone(), config.interfaces.clone());
+        self.config = config;
+        self.old_sum_peers.retain(|peer| self.config.unicast_peers.contains(peer));
+        if self.config.version == wire::Version::V2 {
+            self.master_interval = self.config.interval;
+        }
+        if self.is_active() {
+            // Also when only prefix, label or interface of a VIP changed: the shell compares.
+            self.effects.push_back(Effect::AddVips);
+        }
+        let after = self.effective_priority();
+        if before != after || new_addresses {
+            self.log(Level::Info, format!("configuration changed, priority {after}"));
+        }
+        self.effects.push_back(Effect::Changed);
+        self.settle(now);
+    }
+
+    pub(super) fn stop(&mut self) {
+        if matches!(self.state, State::Stopping | State::Stopped) {
+            return;
+        }
+        self.release(true);
+        self.effects.push_back(Effect::Notify(Notify::Stop));
+        self.state = if self.clearing > 0 { State::Stopping } else { State::Stopped };
+        if self.state == State::Stopped {
+            self.effects.push_back(Effect::Stopped);
+        }
+    }
+
+    /// Reacts to a tracker: FAULT, recovery, or another effective priority.
+    pub(super) fn tracked(&mut self, before: Priority, now: Instant) {
+        let after = self.effective_priority();
+        if before != after {
+            self.log(Level::Info, format!("effective priority {before} -> {after}"));
+            self.effects.push_back(Effect::Changed);
+        }
+        self.settle(now);
+    }
+
+    pub(super) fn master_timeout(&mut self, now: Instant) {
+        let State::Master { next_advert, phase } = self.state else { return };
+        if let Phase::Guard(guard) = phase {
+            self.guard_timeout(guard, next_advert, now);
+        }
+        let State::Master { next_advert, phase } = self.state else { return };
+        if now >= next_advert {
+            let interval = self.config.interval.duration();
+            let late = now.saturating_since(next_advert);
+            self.count_late(late);
+            // From the schedule, so that nothing drifts; after a stall from now, so that missed
+            // adverts do not come in a burst.
+            let next = if late < interval { next_advert + interval } else { now + interval };
+            self.state = State::Master { next_advert: next, phase };
+            if self.elsewhere.is_some_and(|it| now.saturating_since(it.at) > CLAIM_MEMORY) {
+                self.elsewhere = None;
+            }
+            self.send_advert(self.effective_priority());
+        }
+    }
+
+    fn guard_timeout(&mut self, guard: Guard, next_advert: Instant, now: Instant) {
+        let next = if now < guard.until {
+            if guard.again.is_none_or(|at| now < at) {
+                return;
+            }
+            self.send_advert(self.effective_priority());
+            self.effects.push_back(Effect::Probe);
+            Guard { again: None, ..guard }
+        } else if (guard.claimed || guard.extended && !guard.silent) && now < guard.limit {
+            if !guard.extended {
+                self.log(Level::Warn, "the master still answers for the VIP: it may hang");
+            }
+            let round = timing::handover_guard(self.config.interval);
+            let until = (now + round).min(guard.limit);
+            let again = Some(now + until.saturating_since(now) / 2);
+            Guard { until, again, claimed: false, extended: true, silent: !guard.claimed, ..guard }
+        } else {
+            self.activate(now);
+            return;
+        };
+        self.state = State::Master { next_advert, phase: Phase::Guard(next) };
+    }
+
+    /// In the guard a master speaks that should yield to us: it may hang after that, so it is
+    /// asked (again) before the guard ends, and the wait may last as long as its new lease.
+    pub(super) fn guard_hears(&mut self, interval: AdvertInterval, now: Instant) {
+        let State::Master { next_advert, phase: Phase::Guard(guard) } = self.state else { return };
+        let half = timing::handover_guard(self.config.interval) / 2;
+        let last = Instant::from_nanos(guard.until.as_nanos().saturating_sub(nanos(half)));
+        let end = now + interval.duration() * timing::DOWN_ADVERTS;
+        let phase = Phase::Guard(Guard {
+            again: Some(guard.again.unwrap_or(now).max(last)),
+            limit: guard.limit.max(end.min(guard.deadline)),
+            ..guard
+        });
+        self.state = State::Master { next_advert, phase };
+    }
+
+    /// Another host says that it has a VIP: it answered [`Effect::Probe`], or speaks unasked.
+    pub(super) fn claimed(&mut self, address: IpAddr, mac: Mac, now: Instant) {
+        if let State::Master { next_advert, phase: Phase::Guard(guard) } = self.state {
+            // Before we asked it may have been said by a master that has stopped since.
+            let phase =
+                Phase::Guard(Guard { claimed: guard.claimed || guard.again.is_none(), ..guard });
+            self.state = State::Master { next_advert, phase };
+        }
+        if !self.forwards(now) {
+            return;
+        }
+        self.counters.vip_claims += 1;
+        self.elsewhere = Some(Elsewhere { address, mac, at: now });
+        if self.claim_logged.is_none_or(|last| now.saturating_since(last) >= CLAIM_LOG_GAP) {
+            self.claim_logged = Some(now);
+            let count = self.counters.vip_claims;
+            let text = format!("VIP {address} is also at {mac} on the LAN ({count} claims so far)");
+            self.log(Level::Warn, text);
+        }
+    }
+
+    pub(super) fn count_late(&mut self, late: Duration) {
+        let interval = self.config.interval.duration();
+        if late > interval / 10 {
+            self.counters.late_timers += 1;
+        }
+        if late > interval {
+            let late = late.as_millis();
+            self.log(Level::Warn, format!("stalled: a timer fired {late} ms late"));
+        }
+    }
+}
