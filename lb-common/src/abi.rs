@@ -34,7 +34,7 @@
 use crate::csum;
 
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// IPv4 address as it lies in the packet.
 pub type Be32 = u32;
@@ -409,6 +409,22 @@ pub struct RealStats {
     pub reply_bytes: u64,
 }
 
+/// Record of `orphans`: a reply of a NAT real server without a flow, to a client that the program has
+/// no way to. The forwarder sends the client a probe from the VIP, as TCP does to see whether a
+/// silent peer is still there; the client's answer comes to the program, which then knows the
+/// way and decides: adopt or reset.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orphan {
+    /// Tuple of the reply, real server → client.
+    pub reply: FlowKey4,
+    /// Its sequence number (host order): what the client expects next, if the reply is the oldest
+    /// that was not acknowledged.
+    pub seq: u32,
+    /// Its acknowledgement number (host order).
+    pub ack: u32,
+}
+
 /// What the `clock` program writes to the start of its packet (run it with
 /// `BPF_PROG_TEST_RUN` on at least 64 zero bytes and read the packet that comes back).
 #[repr(C)]
@@ -446,4 +462,5 @@ layout!(
     ServiceStats = 32,
     RealStats = 40,
     ClockSample = 16,
+    Orphan = 24,
 );

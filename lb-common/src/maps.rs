@@ -46,8 +46,11 @@ pub const SERVICE_STATS: &str = "service_stats";
 /// PERCPU_ARRAY of [`crate::abi::RealStats`] by real id.
 pub const REAL_STATS: &str = "real_stats";
 
+/// RINGBUF of [`crate::abi::Orphan`], [`ORPHANS_BYTES`] long.
+pub const ORPHANS: &str = "orphans";
+
 /// Every map, in the order of the object.
-pub const ALL: [&str; 18] = [
+pub const ALL: [&str; 19] = [
     CONTROL,
     FILTER,
     VIPS,
@@ -66,6 +69,7 @@ pub const ALL: [&str; 18] = [
     STATS,
     SERVICE_STATS,
     REAL_STATS,
+    ORPHANS,
 ];
 
 /// VIPs, with or without virtual server. The loader refuses more.
@@ -83,5 +87,8 @@ pub const LOCAL_LIMIT: u32 = 1024;
 /// Default of `flows4` (a NAT connection takes two). When full, new connections are hashed
 /// without an entry and counted as `table_full`.
 pub const FLOWS4_DEFAULT: u32 = 131_072;
+/// Size of `orphans`: 2048 reports. When full, orphans are dropped as `orphan_dropped`; their
+/// senders repeat them.
+pub const ORPHANS_BYTES: u32 = 65_536;
 /// Default of `embryo4`. When full, the kernel evicts the oldest embryo.
 pub const EMBRYO4_DEFAULT: u32 = 65_536;

@@ -85,8 +85,12 @@ outcomes! {
     NextHopUnresolved = "next_hop_unresolved" => Drop,
     /// RST of a connection that nobody knows.
     RstUnmatched = "rst_unmatched" => Drop,
-    /// Reply of a NAT real server without a flow, and no way known to the client.
+    /// Reply of a NAT real server without a flow that needs no answer (SYN-ACK), or that could not
+    /// be reported because too many were.
     OrphanDropped = "orphan_dropped" => Drop,
+    /// Reply of a NAT real server without a flow, and no way known to the client: the forwarder asks
+    /// the client, whose answer is then an unknown mid-stream packet.
+    OrphanReported = "orphan_reported" => Drop,
     /// The frame could not be trimmed or read again while it was made into a RST.
     ResetFailed = "reset_failed" => Drop,
 

@@ -10,12 +10,12 @@ use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::{
     abi::{
-        Be32, Control, Filter, Flow4, FlowKey4, Pool, Real, RealStats, Ring, Service, ServiceKey,
-        ServiceStats, Source, SourceKey, Vip,
+        Be32, Control, Filter, Flow4, FlowKey4, Orphan, Pool, Real, RealStats, Ring, Service,
+        ServiceKey, ServiceStats, Source, SourceKey, Vip,
     },
     maps as size,
     verdict::Outcome,
@@ -60,6 +60,14 @@ static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT, 0
 static SERVICE_STATS: PerCpuArray<ServiceStats> = PerCpuArray::with_max_entries(size::SERVICES, 0);
 #[map(name = "real_stats")]
 static REAL_STATS: PerCpuArray<RealStats> = PerCpuArray::with_max_entries(size::REALS, 0);
+#[map(name = "orphans")]
+static ORPHANS: RingBuf = RingBuf::with_byte_size(size::ORPHANS_BYTES, 0);
+
+/// Tells the forwarder of an orphan; false when too many wait already.
+#[inline(always)]
+pub fn report(orphan: &Orphan) -> bool {
+    ORPHANS.output::<Orphan>(orphan, 0).is_ok()
+}
 
 /// Flags of an address in the filter.
 #[inline(always)]

@@ -2,8 +2,8 @@
 
 use lb_common::{
     abi::{
-        FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, FlowKey4, METHOD_NAT, PROTO_TCP, Real,
-        SCHED_MH, SOURCE_LEN, ServiceKey, Source,
+        FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, FlowKey4, METHOD_NAT, Orphan, PROTO_TCP,
+        Real, SCHED_MH, SOURCE_LEN, ServiceKey, Source,
     },
     verdict::Outcome,
 };
@@ -14,7 +14,7 @@ use crate::{
     flow::{self, is_alive},
     gate::{self, Gate},
     maps,
-    parse::{self, RST, Segment},
+    parse::{self, ACK, RST, SYN, Segment},
     schedule,
 };
 
@@ -107,11 +107,23 @@ fn orphan(packet: &Packet, segment: &Segment, source: &Source, now: u64) -> Plan
     let key = &segment.key;
     let len = (segment.len - parse::ETH_LEN) as u16;
     let Some(way) = packet.route(key.src, key.dst, len) else {
-        return Plan::Done(Outcome::OrphanDropped);
+        return Plan::Done(report(segment));
     };
     match adopter {
         Some((id, real)) => adopt(segment, id, real, way, now),
         None => reset(segment, first, way, Outcome::OrphanReset),
+    }
+}
+
+/// Leaves it to the forwarder to find the client.
+#[inline(always)]
+fn report(segment: &Segment) -> Outcome {
+    let orphan = Orphan { reply: segment.key, seq: segment.seq, ack: segment.ack };
+    // A client whose SYN-ACK is lost repeats its SYN.
+    if segment.flags & (SYN | ACK) == ACK && maps::report(&orphan) {
+        Outcome::OrphanReported
+    } else {
+        Outcome::OrphanDropped
     }
 }
 

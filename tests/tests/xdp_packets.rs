@@ -14,7 +14,7 @@ use lb_tests::packet::{
         ACK, FIN, GATEWAY_MAC, LB_MAC, PSH, RST, SYN, Tcp, arp, mac, ping, udp, vlan, with_ip,
         with_ip_options,
     },
-    engine::Engine,
+    engine::{Engine, flow_key},
 };
 
 use lb_tests::packet::bed::*;
@@ -541,18 +541,46 @@ fn two_virtual_servers_share_a_nat_server() {
 
 #[test]
 fn orphan_reply_never_leaves_as_it_came() {
-    // This host has no route to the documentation network: nowhere to send even a RST.
+    // This host has no route to the documentation network: nowhere to send even a RST, so the
+    // forwarder is told.
     for scheduler in [abi::SCHED_WLC, abi::SCHED_MH] {
         let Some(mut bed) = Bed::new(scheduler, NAT, &[(1, 1), (2, 1)]) else { return };
         let reply = Tcp::new(server(1), CLIENT, ACK | PSH).payload(b"rows").frame();
-        let outcome = bed.run(&reply).outcome;
-        assert!(
-            matches!(
-                outcome,
-                Outcome::OrphanDropped | Outcome::OrphanReset | Outcome::OrphanAdopted
-            ),
-            "{outcome:?}"
-        );
+        let reply = bed.run(&reply);
+        assert_eq!(reply.outcome, Outcome::OrphanReported);
+        let reports = bed.engine.orphans().expect("reports");
+        let [report] = reports.as_slice() else { panic!("{reports:?}") };
+        let key = flow_key(server(1), CLIENT);
+        let sent = Tcp::new(server(1), CLIENT, ACK | PSH);
+        assert_eq!((report.reply, report.seq, report.ack), (key, sent.seq, sent.ack));
+        // A client that lacks its SYN-ACK repeats its SYN.
+        bed.expect(&Tcp::new(server(1), CLIENT, SYN | ACK), Outcome::OrphanDropped);
+        assert!(bed.engine.orphans().expect("reports").is_empty());
+    }
+}
+
+#[test]
+fn too_many_orphans_are_counted_and_dropped() {
+    let Some(mut bed) = Bed::new(abi::SCHED_WLC, NAT, &[(1, 1), (2, 1)]) else { return };
+    for _ in 0..3000 {
+        bed.run(&Tcp::new(server(1), CLIENT, ACK).frame());
+    }
+    let outcomes = bed.engine.outcomes().expect("stats");
+    assert_eq!(outcomes[&Outcome::OrphanReported], bed.engine.orphans().expect("all").len() as u64);
+    assert!(outcomes[&Outcome::OrphanReported] >= 1500, "{outcomes:?}");
+    assert!(outcomes[&Outcome::OrphanDropped] >= 500, "{outcomes:?}");
+    bed.expect(&Tcp::new(server(1), CLIENT, ACK), Outcome::OrphanReported);
+}
+
+#[test]
+fn orphans_of_standby_hosts_are_not_ours() {
+    for (lease, outcome) in
+        [(abi::LEASE_STANDBY, Outcome::Standby), (abi::LEASE_FENCED, Outcome::Fenced)]
+    {
+        let Some(mut bed) = Bed::new(abi::SCHED_WLC, NAT, &[(1, 1), (2, 1)]) else { return };
+        bed.engine.lease(GATE, lease).expect("lease");
+        bed.expect(&Tcp::new(server(1), CLIENT, ACK), outcome);
+        assert!(bed.engine.orphans().expect("reports").is_empty());
     }
 }
 

@@ -2,5 +2,6 @@
 
 pub mod link;
 pub mod neigh;
+pub mod nudge;
 pub mod probes;
 pub mod vrrp;

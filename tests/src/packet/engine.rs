@@ -16,7 +16,7 @@ use lb_common::{
     hash, maglev, maps, pool,
     verdict::Outcome,
 };
-use lb_userspace::dataplane::xdp::object::OBJECT;
+use lb_userspace::dataplane::xdp::{object::OBJECT, orphans};
 
 /// What the program did with one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,6 +267,20 @@ impl Engine {
         };
         self.hash(maps::SERVICES_MAP)?.insert(key, service, 0)?;
         self.vip(vip.0, service.gate, abi::VIP_TCP_SERVICE)
+    }
+
+    /// Takes the reports of orphaned replies.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn orphans(&mut self) -> Result<Vec<abi::Orphan>> {
+        let map = self.ebpf.map_mut(maps::ORPHANS).context("no map orphans")?;
+        let mut ring = aya::maps::RingBuf::try_from(map)?;
+        let mut reports = Vec::new();
+        while let Some(item) = ring.next() {
+            reports.push(orphans::read(&item).context("a short record")?);
+        }
+        Ok(reports)
     }
 
     /// Active connections of a real server.

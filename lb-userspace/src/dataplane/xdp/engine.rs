@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 use lb_common::{
-    abi::{FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Real, STATE_DOWN, STATE_DRAIN, STATE_UP},
+    abi::{
+        FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, PROTO_TCP, Real, STATE_DOWN,
+        STATE_DRAIN, STATE_UP, SourceKey,
+    },
     maps as sizes,
     verdict::Outcome,
 };
@@ -22,6 +25,7 @@ use super::{
     lease::Clock,
     loader::{self, How},
     maps::Maps,
+    orphans::{self, Ask},
     sweep::{self, Joined},
     sys,
 };
@@ -90,6 +94,38 @@ impl Xdp {
     /// The mode for interfaces attached from now on; those in another mode count as not attached.
     pub fn set_mode(&mut self, mode: XdpMode) {
         self.generic = mode == XdpMode::Generic;
+    }
+
+    /// What is to be sent to the client of an orphaned reply: one segment for each virtual server
+    /// that the reply may belong to and that this host is master of now.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    pub fn asks(&mut self, orphan: &Orphan) -> anyhow::Result<Vec<Ask>> {
+        let key = SourceKey {
+            addr: orphan.reply.src,
+            port: orphan.reply.sport,
+            proto: PROTO_TCP,
+            pad: 0,
+        };
+        let jiffies = self.clock.sample()?.jiffies;
+        let image = self.image()?;
+        let Some(source) = image.sources.get(&key) else { return Ok(Vec::new()) };
+        let reals: Vec<Real> =
+            source.reals.iter().filter_map(|id| image.reals.get(id)).copied().collect();
+        let mut asks = Vec::new();
+        for real in reals {
+            let lease = self.maps.lease.get(&u32::from(real.gate), 0);
+            if jiffies < lease.context("read the map lease")? {
+                asks.push(Ask {
+                    from: socket(real.vip, real.vip_port),
+                    to: orphans::client(orphan),
+                    seq: orphan.seq,
+                    ack: orphan.ack,
+                });
+            }
+        }
+        Ok(asks)
     }
 
     fn image(&mut self) -> anyhow::Result<&Image> {

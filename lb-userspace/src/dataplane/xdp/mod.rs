@@ -8,6 +8,7 @@ pub mod lease;
 pub mod loader;
 pub mod maps;
 pub mod object;
+pub mod orphans;
 pub mod sweep;
 mod sys;
 

@@ -70,7 +70,10 @@ pub struct Joined {
 }
 
 /// Joins the entries of a table. Reverse entries without a forward one are returned apart.
-pub fn join(entries: Vec<(FlowKey4, Flow4)>, image: &Image) -> (Vec<Joined>, Vec<FlowKey4>) {
+pub fn join(
+    entries: Vec<(FlowKey4, Flow4)>,
+    image: &Image,
+) -> (Vec<Joined>, Vec<(FlowKey4, Flow4)>) {
     let (mut reverse, forward): (HashMap<_, _>, Vec<_>) = {
         let (reverse, forward): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|(_, flow)| flow.flags & FLOW_REVERSE != 0);
@@ -111,7 +114,7 @@ pub fn join(entries: Vec<(FlowKey4, Flow4)>, image: &Image) -> (Vec<Joined>, Vec
             }
         })
         .collect();
-    (joined, reverse.into_keys().collect())
+    (joined, reverse.into_iter().collect())
 }
 
 /// Sorts the table out. `jiffies` is now, `tick` the length of one.
@@ -147,7 +150,9 @@ pub fn sweep(
             *out.active.entry(flow.flow.real).or_default() += 1;
         }
     }
-    out.remove.extend(orphans);
+    // A young one may be that of a connection which was entered while the table was being read.
+    let over = orphans.into_iter().filter(|(_, flow)| age(flow.last_seen, jiffies, tick) > RESET);
+    out.remove.extend(over.map(|(key, _)| key));
     out
 }
 
@@ -246,8 +251,11 @@ mod tests {
         let entries = vec![(client(1), flow(1, 0)), (back(1), flow(1, reverse | FLOW_FIN))];
         assert_eq!(sweep(entries, &image(), NOW, TICK).active.get(&7), None);
         // A reverse entry alone is nobody's.
-        let entries = vec![(back(2), flow(1, reverse))];
+        let entries = vec![(back(2), flow(11, reverse))];
         assert_eq!(sweep(entries, &image(), NOW, TICK).remove, [back(2)]);
+        // Unless its other half came after the table's other end had been read.
+        let entries = vec![(back(2), flow(1, reverse))];
+        assert!(sweep(entries, &image(), NOW, TICK).remove.is_empty());
     }
 
     #[test]

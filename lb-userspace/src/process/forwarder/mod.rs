@@ -7,7 +7,9 @@
 //! start to adopt.
 
 mod disk;
+mod orphans;
 mod state;
+mod sys;
 
 use std::{collections::BTreeMap, future::pending, net::IpAddr, sync::Arc, time::Duration};
 
@@ -28,6 +30,7 @@ use crate::{
     io::neigh::{Neigh, Snapshot},
 };
 use disk::AdminFile;
+use orphans::Orphanage;
 use state::{Standing, State};
 
 /// How often stale neighbours are asked again, connections swept and counters corrected.
@@ -52,6 +55,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
         }
     };
     let neigh = Neigh::open()?;
+    let orphanage = Orphanage::open(&runtime.pin_dir);
     privileges::limit(Role::Forwarder)?;
     let now = clock::now();
     let state = State::new(engine, config, generation, runtime.vrrp, admin_file.load(), now)?;
@@ -59,6 +63,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
         link,
         state,
         neigh,
+        orphanage,
         snapshot: Snapshot::default(),
         admin_file,
         recorder,
@@ -80,6 +85,7 @@ struct Forwarder {
     link: Link,
     state: State<Xdp>,
     neigh: Neigh,
+    orphanage: Orphanage,
     snapshot: Snapshot,
     admin_file: AdminFile,
     recorder: Recorder,
@@ -119,6 +125,9 @@ impl Forwarder {
                 changed = self.neigh.changed() => {
                     changed?;
                     self.look_around().await?;
+                }
+                orphans = self.orphanage.next() => {
+                    self.orphanage.ask(&mut self.state.engine, &orphans?);
                 }
                 () = sleep_until(round) => {
                     let now = clock::now();
