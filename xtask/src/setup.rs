@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{command, output, run as run_command, say};
 
 /// Programs that the lab and the root suites call, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("cc", "build-essential"),
     ("mariadbd", "mariadb-server"),
     ("mariadb", "mariadb-client"),
@@ -29,6 +29,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("killall", "psmisc"),
     ("nsenter", "util-linux"),
     ("mount", "mount"),
+    ("openssl", "openssl"),
 ];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -79,7 +80,8 @@ fn linker() -> Result<()> {
         return Ok(());
     }
     step("bpf-linker 0.10", if found.is_empty() { "installing" } else { "replacing" });
-    let words = ["run", "nightly", "cargo", "install", "bpf-linker", "--version", "^0.10"];
+    let words =
+        ["run", "nightly", "cargo", "install", "--locked", "bpf-linker", "--version", "^0.10"];
     run_command(command("rustup", &words)).context("cannot install bpf-linker 0.10")
 }
 

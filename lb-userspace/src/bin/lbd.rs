@@ -130,7 +130,7 @@ fn start(
     child::set_process_name(process_name.as_deref().unwrap_or(child::DEFAULT_NAME));
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     let runtime = Runtime {
-        pin_dir: cli::pin_dir(args.instance.as_deref()),
+        pin_dir: cli::pin_dir(args.instance.as_deref(), &run_dir),
         instance: args.instance,
         run_dir: run_dir.clone(),
         config_file: path,

@@ -1,6 +1,9 @@
 //! lbd's command line: keepalived's options where it has them, ours beside them.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{ArgAction, Parser, ValueEnum};
 
@@ -190,12 +193,26 @@ pub fn run_dir(instance: Option<&str>, given: Option<PathBuf>) -> PathBuf {
     })
 }
 
-/// bpffs directory of the instance. Independent of `--run-dir`: pins belong to the kernel.
-pub fn pin_dir(instance: Option<&str>) -> PathBuf {
-    match instance {
-        None => PathBuf::from("/sys/fs/bpf/lbd"),
-        Some(name) => PathBuf::from(format!("/sys/fs/bpf/lbd-{name}")),
+/// bpffs directory of the instance. Without a name the run directory tells instances apart, so
+/// that two lbd with a `--run-dir` each never share pins. bpffs takes no dots in names.
+pub fn pin_dir(instance: Option<&str>, run_dir: &Path) -> PathBuf {
+    if let Some(name) = instance {
+        return PathBuf::from(format!("/sys/fs/bpf/lbd-{name}"));
     }
+    if run_dir == self::run_dir(None, None) {
+        return PathBuf::from("/sys/fs/bpf/lbd");
+    }
+    let full = std::path::absolute(run_dir).unwrap_or_else(|_| run_dir.to_owned());
+    let mut name = String::from("/sys/fs/bpf/lbd-at");
+    for byte in full.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' => name.push('-'),
+            byte if byte.is_ascii_alphanumeric() => name.push(char::from(*byte)),
+            // Reversible, so that two directories never get one name.
+            byte => name.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    PathBuf::from(name)
 }
 
 /// getopt's `-tFILE` is clap's `--config-test=FILE`.
@@ -212,8 +229,6 @@ pub fn normalise(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use clap::CommandFactory as _;
 
     use super::*;
@@ -280,8 +295,10 @@ mod tests {
         assert_eq!(run_dir(None, None), Path::new("/run/lbd"));
         assert_eq!(run_dir(Some("a"), None), Path::new("/run/lbd-a"));
         assert_eq!(run_dir(Some("a"), Some("/x".into())), Path::new("/x"));
-        assert_eq!(pin_dir(None), Path::new("/sys/fs/bpf/lbd"));
-        assert_eq!(pin_dir(Some("a")), Path::new("/sys/fs/bpf/lbd-a"));
+        let (default, other) = (Path::new("/run/lbd"), Path::new("/tmp/a.b/x-y"));
+        assert_eq!(pin_dir(None, default), Path::new("/sys/fs/bpf/lbd"));
+        assert_eq!(pin_dir(Some("a"), other), Path::new("/sys/fs/bpf/lbd-a"));
+        assert_eq!(pin_dir(None, other), Path::new("/sys/fs/bpf/lbd-at-tmp-a_2eb-x_2dy"));
     }
 
     #[test]

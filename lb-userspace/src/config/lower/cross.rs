@@ -1,9 +1,17 @@
 //! What only several objects together show: duplicates, names that lead nowhere, weights that
 //! change nothing.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
-use crate::base::net::Priority;
+use lb_common::{
+    abi::{POOL_LEN, SOURCE_LEN},
+    maps,
+};
+
+use crate::base::{net::Priority, table::Method};
 
 use super::{
     super::{
@@ -38,6 +46,7 @@ impl Lower<'_> {
         self.tracked_names(&marks);
         self.useless_weights(&marks);
         self.duplicate_virtual_servers(&marks);
+        self.engine_limits(&marks);
         let nothing = marks.instances.is_empty()
             && marks.virtual_servers.is_empty()
             && !self.sink.has_errors();
@@ -203,6 +212,60 @@ impl Lower<'_> {
             } else {
                 seen.insert(key, *span);
             }
+        }
+    }
+
+    /// What the maps of the data plane can hold: better told here, at its place, than by an engine
+    /// that cannot be filled.
+    fn engine_limits(&mut self, marks: &Marks) {
+        let mut findings = Vec::new();
+        let mut total = 0;
+        let mut sources: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        let servers = self.config.virtual_servers.iter().zip(&marks.virtual_servers);
+        for (index, (server, span)) in servers.enumerate() {
+            let key = server.key;
+            let members = server.real_servers.len() + usize::from(server.sorry_server.is_some());
+            if members > POOL_LEN {
+                findings.push((
+                    *span,
+                    format!("virtual_server {key} has {members} real servers, {POOL_LEN} at most"),
+                ));
+            }
+            if index + 1 == maps::SERVICES as usize {
+                let most = maps::SERVICES - 1;
+                findings
+                    .push((*span, format!("this is one virtual_server too many: {most} at most")));
+            }
+            let before = total;
+            total += members;
+            let most = maps::REALS as usize - 1;
+            if before <= most && total > most {
+                findings.push((
+                    *span,
+                    format!(
+                        "with virtual_server {key} there are {total} real servers, {most} at most"
+                    ),
+                ));
+            }
+            if server.method == Method::Nat {
+                for real in &server.real_servers {
+                    let uses = sources.entry(real.addr).or_default();
+                    *uses += 1;
+                    if *uses == SOURCE_LEN + 1 {
+                        findings.push((
+                            *span,
+                            format!(
+                                "{} is a NAT real server of more than {SOURCE_LEN} virtual servers",
+                                real.addr
+                            ),
+                        ));
+                    }
+                }
+            }
+        }
+        for (span, message) in findings {
+            let diagnostic = self.diagnostic(Severity::Error, span, message);
+            self.sink.push(diagnostic.class(super::Class::CannotRun));
         }
     }
 }

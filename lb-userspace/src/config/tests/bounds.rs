@@ -160,3 +160,31 @@ fn every_keyword_is_handled_where_it_may_stand() {
         }
     }
 }
+
+/// What the data plane's maps cannot hold is told at its place, not by an engine at run time.
+#[test]
+fn limits_of_the_data_plane_are_errors() {
+    let pool = |vip: usize, kind: &str, servers: usize| {
+        let mut text = format!(
+            "virtual_server 192.0.2.{vip} 3306 {{\n lb_algo rr\n lb_kind {kind}\n protocol TCP\n"
+        );
+        for index in 0..servers {
+            text.push_str(&format!(
+                " real_server 10.0.0.{} 3306 {{ TCP_CHECK {{ }} }}\n",
+                index + 1
+            ));
+        }
+        text + "}\n"
+    };
+    let said = |text: String| {
+        let outcome = check("t", text.as_bytes());
+        (outcome.config.is_none(), outcome.exit_code(), outcome.render())
+    };
+    let (refused, code, words) = said(pool(1, "DR", 65));
+    assert!(refused && code == 4 && words.contains("65 real servers, 64 at most"), "{words}");
+    let (refused, _, words) = said(pool(1, "DR", 64));
+    assert!(!refused, "{words}");
+    let shared: String = (1..=9).map(|vip| pool(vip, "NAT", 1)).collect();
+    let (refused, code, words) = said(shared);
+    assert!(refused && code == 4 && words.contains("more than 8 virtual servers"), "{words}");
+}

@@ -4,12 +4,7 @@
 //! pinned `lbd_clock` program reads both together, and every [`LeaseWriter::set`] asks it anew
 //! (about 2 µs): were jiffies late at that moment, the lease would end earlier, never later.
 
-use std::{
-    os::fd::OwnedFd,
-    path::Path,
-    thread,
-    time::{Duration, Instant as Deadline},
-};
+use std::{os::fd::OwnedFd, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, MapData};
@@ -39,14 +34,22 @@ pub struct Clock {
     tick: u64,
 }
 
-/// CONFIG_HZ values of the architectures Linux runs on.
-const HZ: [u64; 14] = [24, 32, 48, 64, 100, 128, 200, 250, 256, 300, 500, 512, 1000, 1024];
+/// CONFIG_HZ values that the architecture's kernels are built with.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const HZ: &[u64] = &[100, 250, 300, 1000];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const HZ: &[u64] = &[24, 32, 48, 64, 100, 128, 200, 250, 256, 300, 500, 512, 1000, 1024];
 
-/// Waits for ticks no longer than this: even at HZ=24 two come within it.
-const CALIBRATION: Duration = Duration::from_millis(500);
+/// Between two samples of the measurement.
+const CALIBRATION_STEP: Duration = Duration::from_millis(20);
+/// A measurement ends when one CONFIG_HZ is left (after 80 to 250 ms), or after this long.
+const CALIBRATION: Duration = Duration::from_millis(600);
+/// Jiffies by which a sample may be behind the clock: the CPU that counts them may be late.
+const LAG: u64 = 2;
 
 impl Clock {
-    /// Opens the pinned clock program and measures the length of a jiffy (about 30 ms).
+    /// Opens the pinned clock program and measures the length of a jiffy (80 to 250 ms, asleep
+    /// nearly all of it).
     ///
     /// # Errors
     /// When it is not pinned, cannot run, or jiffies stand still.
@@ -56,11 +59,24 @@ impl Clock {
 
     pub(super) fn new(program: OwnedFd) -> anyhow::Result<Self> {
         let mut clock = Self { program, tick: 1 };
-        let first = clock.edge()?;
-        thread::sleep(Duration::from_millis(20));
-        let second = clock.edge()?;
-        let nanos = second.now.as_nanos().saturating_sub(first.now.as_nanos());
-        clock.tick = tick(nanos, second.jiffies - first.jiffies);
+        let limit = crate::base::time::nanos(CALIBRATION);
+        let begin = clock.sample()?;
+        clock.tick = loop {
+            thread::sleep(CALIBRATION_STEP);
+            let sample = clock.sample()?;
+            let nanos = sample.now.as_nanos().saturating_sub(begin.now.as_nanos());
+            let jiffies = sample.jiffies.saturating_sub(begin.jiffies);
+            match ticks(nanos, jiffies) {
+                (tick, 1) => break tick,
+                (tick, _) if nanos > limit => {
+                    if jiffies <= LAG {
+                        bail!("the kernel's jiffies stood still for {CALIBRATION:?}");
+                    }
+                    break tick;
+                }
+                _ => {}
+            }
+        };
         Ok(clock)
     }
 
@@ -83,31 +99,24 @@ impl Clock {
     pub fn tick(&self) -> Duration {
         Duration::from_nanos(self.tick)
     }
-
-    /// The first sample after jiffies moved.
-    fn edge(&self) -> anyhow::Result<Sample> {
-        let deadline = Deadline::now() + CALIBRATION;
-        let first = self.sample()?.jiffies;
-        loop {
-            let sample = self.sample()?;
-            if sample.jiffies != first {
-                return Ok(sample);
-            }
-            if Deadline::now() > deadline {
-                bail!("the kernel's jiffies stood still for {CALIBRATION:?}");
-            }
-        }
-    }
 }
 
-/// Length of a jiffy from a measurement: that of the nearest CONFIG_HZ, or else the measured one
-/// and a bit, because too long a jiffy makes leases shorter, too short a one longer.
-fn tick(nanos: u64, jiffies: u64) -> u64 {
-    let measured = nanos / jiffies.max(1);
-    HZ.iter()
-        .map(|hz| 1_000_000_000_u64.div_ceil(*hz))
-        .find(|tick| tick.abs_diff(measured) <= tick / 50)
-        .unwrap_or(measured + measured / 20 + 1)
+/// Lengths of a jiffy that fit a measurement: the longest of them, and how many fit.
+///
+/// Wherever in their jiffies the two samples lie, however late the process was to take them, and
+/// with [`LAG`] jiffies not counted yet at either, the true length lies between
+/// `nanos / (jiffies + 1 + LAG)` and `nanos / (jiffies - 1 - LAG)`. The longest is the safe one:
+/// too long a jiffy makes leases shorter, too short a one would make them outlive their end. Where no
+/// CONFIG_HZ fits, it is the upper bound itself (and counts as none).
+fn ticks(nanos: u64, jiffies: u64) -> (u64, usize) {
+    let least = nanos / (jiffies + 1 + LAG);
+    let most = match jiffies.saturating_sub(1 + LAG) {
+        0 => u64::MAX, // too short to say
+        surely => nanos.div_ceil(surely),
+    };
+    let fits = |tick: &u64| (least..=most).contains(tick);
+    let fitting = || HZ.iter().map(|hz| 1_000_000_000_u64.div_ceil(*hz)).filter(fits);
+    (fitting().max().unwrap_or(most), fitting().count())
 }
 
 /// What to write for a lease state. `sample` was taken just before.
@@ -147,7 +156,7 @@ pub struct LeaseWriter {
 }
 
 impl LeaseWriter {
-    /// Opens map and clock program where the forwarder pinned them. Takes about 30 ms; needs no
+    /// Opens map and clock program where the forwarder pinned them. Takes 80 to 250 ms; needs no
     /// capability on kernels since 5.19, CAP_BPF before.
     ///
     /// # Errors
@@ -217,21 +226,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_snap_to_config_hz() {
+    fn a_long_measurement_leaves_one_config_hz() {
         for (nanos, jiffies, want) in [
-            (20_010_000, 5, 4_000_000),
-            (19_960_000, 5, 4_000_000),
-            (21_000_000, 21, 1_000_000),
-            (30_100_000, 3, 10_000_000),
-            (20_000_100, 6, 3_333_334),
+            (100_010_000, 25, 4_000_000),
+            (260_000_000, 26, 10_000_000),
+            (30_900_000, 30, 1_000_000),
+            (100_000_100, 30, 3_333_334),
         ] {
-            assert_eq!(tick(nanos, jiffies), want);
+            assert_eq!(ticks(nanos, jiffies), (want, 1));
         }
-        let odd = tick(70_000_000, 10);
-        assert!(odd > 7_000_000, "an unknown tick is taken a little too long: {odd}");
+        // Too short to tell 250 from 300: the longer one.
+        assert_eq!(ticks(40_000_000, 10).0, 4_000_000);
+        let (odd, fitting) = ticks(700_000_000, 100);
+        assert!(odd > 7_000_000 && fitting == 0, "an unknown tick is taken too long: {odd}");
     }
 
     proptest! {
+        /// Samples anywhere in their jiffies, taken late, with jiffies lagging: never too short.
+        #[test]
+        fn the_measured_tick_is_never_too_short(
+            hz in prop::sample::select(HZ), from in 0u64..10_000_000, nanos in 0u64..700_000_000,
+            lag_first in 0..=LAG, lag_last in 0..=LAG,
+        ) {
+            let tick = 1_000_000_000u64.div_ceil(hz);
+            let first = (from / tick + 10).saturating_sub(lag_first);
+            let last = ((from + nanos) / tick + 10).saturating_sub(lag_last);
+            if let (measured, 1) = ticks(nanos, last.saturating_sub(first)) {
+                prop_assert_eq!(measured, tick);
+            }
+            prop_assert!(ticks(nanos, last.saturating_sub(first)).0 >= tick);
+        }
+
         /// jiffies64 becomes `value` when that jiffy begins: no later than asked.
         #[test]
         fn no_lease_outlives_its_end(
