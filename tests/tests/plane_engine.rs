@@ -10,6 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, HashMap, Map, MapData};
+use lb_common::{
+    abi::{Flow4, FlowKey4},
+    maps,
+};
 use lb_tests::netns::{Namespace, Switch, ready_or_skip};
 use lb_userspace::{
     base::{
@@ -219,6 +224,35 @@ fn a_successor_adopts_and_loses_no_connection() -> Result<()> {
     ensure!(!has_program(&lb)?, "the program is still attached");
     ensure!(!pins.0.exists(), "pins are left");
     Ok(())
+}
+
+#[test]
+fn pressure_ends_when_there_is_room_again() -> Result<()> {
+    if !ready_or_skip("plane_engine")? {
+        return Ok(());
+    }
+    let pins = Pins::new("pressure");
+    let mut engine = open(&pins.0)?;
+    let map = |name| MapData::from_pin(pins.0.join(name)).and_then(Map::from_map_data);
+    let mut pressure = Array::<_, u64>::try_from(map(maps::PRESSURE)?)?;
+    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map(maps::FLOWS4)?)?;
+    let jiffies = lb_userspace::dataplane::xdp::lease::Clock::open(&pins.0)?.sample()?.jiffies;
+    let key = |n: u32| FlowKey4 { src: n, proto: 6, ..FlowKey4::default() };
+    // What the program leaves behind when the table of 4096 has no room.
+    for n in 0..4096 {
+        flows.insert(key(n), Flow4 { last_seen: jiffies, real: 9, ..Flow4::default() }, 0)?;
+    }
+    pressure.set(0, jiffies, 0)?;
+    engine.housekeep(clock::now())?;
+    ensure!(pressure.get(&0, 0)? == jiffies, "there is no room yet");
+    ensure!((engine.status()?.flows, engine.status()?.flows_max) == (4096, 4096));
+    for n in 0..1000 {
+        flows.remove(&key(n))?;
+    }
+    engine.housekeep(clock::now())?;
+    ensure!(pressure.get(&0, 0)? == 0, "three quarters are room enough");
+    ensure!(engine.counters()?.contains_key("table_full"));
+    engine.close()
 }
 
 #[test]

@@ -182,6 +182,22 @@ fn an_unresolved_server_is_in_the_table_but_not_chosen() {
 }
 
 #[test]
+fn the_address_of_a_virtual_server_that_no_instance_has_is_a_vip() {
+    let vip = lb_common::abi::be32([192, 0, 2, 1]);
+    let mut table = one_server(RealServerState::Up, Method::Dr);
+    let image = encode(&Image::default(), &table, &reachable(&table)).expect("fits");
+    assert_eq!(image.vips[&vip], Vip { gate: 0, flags: VIP_TCP_SERVICE });
+    assert!(decode(&image).vips.is_empty(), "nobody guards it");
+    // An instance takes it up.
+    table.vips.insert([192, 0, 2, 1].into(), LeaseSlot(7));
+    let image = encode(&image, &table, &reachable(&table)).expect("fits");
+    assert_eq!(image.vips[&vip], Vip { gate: 7, flags: VIP_TCP_SERVICE });
+    let bare = ForwardingTable { vips: table.vips.clone(), ..Default::default() };
+    let image = encode(&image, &bare, &reachable(&table)).expect("fits");
+    assert_eq!(image.vips[&vip], Vip { gate: 7, flags: 0 });
+}
+
+#[test]
 fn death_moves_the_generation_once_and_return_does_not() {
     let up = one_server(RealServerState::Up, Method::Nat);
     let down = one_server(RealServerState::Down, Method::Nat);
