@@ -17,4 +17,5 @@ mod sys;
 pub mod traffic;
 pub mod tutorial;
 pub mod verdict;
+pub mod vrrp;
 pub mod wait;

@@ -1,33 +1,18 @@
 //! The vrrp role on a real cable: what leaves equals keepalived's golden frames, byte for byte,
 //! VIPs come and go in order, and a pair of roles hands over.
 
-use std::{
-    io::Read as _,
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use lb_tests::{
     netns::{Namespace, ready_or_skip},
+    vrrp::{RoleThread, Sniffer, VIP, cable, instance, is_garp, is_vrrp},
     wait::wait_true,
 };
 use lb_userspace::{
-    base::net::{IpPrefix, Priority, Vrid},
-    config::model::{Authentication, Config, InitialState, VipAddress, VrrpInstance, VrrpVersion},
-    process::{
-        Link,
-        ipc::{Down, EngineChoice, Event, Role, Runtime, Up},
-        vrrp,
-    },
+    config::model::{Authentication, VrrpInstance, VrrpVersion},
+    process::ipc::{Down, Up},
 };
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::mpsc;
-
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 
 macro_rules! golden {
     ($name:literal) => {
@@ -41,165 +26,6 @@ fn hex(text: &str) -> Vec<u8> {
         .step_by(2)
         .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex"))
         .collect()
-}
-
-fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
-    let vip = |last: &u8| VipAddress {
-        prefix: IpPrefix::host(Ipv4Addr::new(10, 77, 0, *last).into()),
-        dev: None,
-        label: Some("eth0:vip".into()),
-        broadcast: None,
-        scope: 0,
-    };
-    VrrpInstance {
-        name: "VI_1".into(),
-        state: InitialState::Backup,
-        interface: "eth0".into(),
-        vrid: Vrid::new(51).expect("nonzero"),
-        priority: Priority(priority),
-        version: VrrpVersion::V2,
-        advert_int: Duration::from_secs(1),
-        authentication: Authentication::None,
-        nopreempt: false,
-        preempt_delay: Duration::ZERO,
-        source: None,
-        unicast_peers: vec![],
-        virtual_ipaddress: vips.iter().map(vip).collect(),
-        track_scripts: vec![],
-        track_interfaces: vec![],
-        dont_track_primary: false,
-        garp_master_delay: Duration::from_secs(5),
-        garp_master_repeat: 5,
-        notify_master: None,
-        notify_backup: None,
-        notify_fault: None,
-        notify_stop: None,
-        notify: None,
-    }
-}
-
-/// A vrrp role in a thread inside a namespace; the test is its watchdog and its data plane.
-struct RoleThread {
-    down: Option<mpsc::Sender<Down>>,
-    up: mpsc::Receiver<Up>,
-    thread: JoinHandle<Result<()>>,
-}
-
-impl RoleThread {
-    fn start(netns: &Namespace, instance: VrrpInstance) -> Result<Self> {
-        let (down, rx) = mpsc::channel(64);
-        let (tx, up) = mpsc::channel(1024);
-        let netns = netns.clone();
-        let thread = std::thread::spawn(move || {
-            netns.enter_thread()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(vrrp::run(Link { rx, tx }))
-        });
-        let runtime = Runtime {
-            instance: None,
-            run_dir: PathBuf::from("/nonexistent"),
-            pin_dir: PathBuf::from("/nonexistent"),
-            config_file: PathBuf::from("test"),
-            engine: EngineChoice::Auto,
-            record: None,
-            vrrp: true,
-            checker: false,
-        };
-        let config = Arc::new(Config { vrrp_instances: vec![instance], ..Config::default() });
-        down.blocking_send(Down::Start { runtime, generation: 1, config })?;
-        Ok(Self { down: Some(down), up, thread })
-    }
-
-    fn say(&self, message: Down) -> Result<()> {
-        self.down.as_ref().context("watchdog is gone")?.blocking_send(message)?;
-        Ok(())
-    }
-
-    fn converge(&self) -> Result<()> {
-        let event = Event::Converged { generation: 1, leases: vec![], fenced: false };
-        self.say(Down::Event { from: Role::Forwarder, event })
-    }
-
-    /// Everything it said until its end.
-    fn finish(mut self) -> Result<Vec<Up>> {
-        self.down = None;
-        let mut said = vec![];
-        while let Some(message) = self.up.blocking_recv() {
-            said.push(message);
-        }
-        self.thread.join().map_err(|_| anyhow::anyhow!("the role panicked"))??;
-        Ok(said)
-    }
-}
-
-/// Two namespaces and a cable: lb with 10.77.0.1, and the other end.
-fn cable() -> Result<(Namespace, Namespace)> {
-    let lb = Namespace::new("lb")?;
-    let peer = Namespace::new("peer")?;
-    lb.ip(&[
-        "link",
-        "add",
-        "eth0",
-        "address",
-        "02:00:00:77:00:01",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "eth0",
-        "address",
-        "02:00:00:77:00:02",
-        "netns",
-        peer.name(),
-    ])?;
-    for (netns, address) in [(&lb, "10.77.0.1/24"), (&peer, "10.77.0.2/24")] {
-        // Keeps IPv6 chatter off the wire.
-        netns.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
-        netns.ip(&["address", "add", address, "dev", "eth0"])?;
-        netns.ip(&["link", "set", "eth0", "up"])?;
-    }
-    // The kernel tells changes of carrier at most once a second; until then they are FAULT.
-    for netns in [&lb, &peer] {
-        wait_true("the cable", Duration::from_secs(5), || {
-            netns.ip(&["link", "show", "eth0"]).is_ok_and(|text| text.contains("state UP"))
-        })?;
-    }
-    Ok((lb, peer))
-}
-
-/// Reads every frame that arrives in a namespace.
-struct Sniffer(Socket);
-
-impl Sniffer {
-    fn new(netns: &Namespace) -> Result<Self> {
-        let all = i32::from(0x0003u16.to_be());
-        let socket =
-            netns.enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all))))??;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        Ok(Self(socket))
-    }
-
-    /// The next frame that `wanted` accepts.
-    fn next(&self, limit: Duration, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
-        let deadline = Instant::now() + limit;
-        let mut buffer = [0; 2048];
-        while Instant::now() < deadline {
-            if let Ok(len) = (&self.0).read(&mut buffer)
-                && wanted(&buffer[..len])
-            {
-                return Ok(buffer[..len].to_vec());
-            }
-        }
-        anyhow::bail!("no such frame within {limit:?}")
-    }
-}
-
-fn is_vrrp(frame: &[u8]) -> bool {
-    frame.len() > 34 && frame[12..14] == [8, 0] && frame[23] == 112
-}
-
-fn is_garp(frame: &[u8]) -> bool {
-    frame.len() >= 42 && frame[12..14] == [8, 6] && frame[28..32] == frame[38..42]
 }
 
 fn first_advert_and_farewell(
@@ -227,7 +53,9 @@ fn first_advert_and_farewell(
     let stopping = Instant::now();
     role.say(Down::Stop)?;
     let last = sniffer.next(Duration::from_secs(2), |frame| is_vrrp(frame) && frame[36] == 0)?;
-    println!("farewell seen {:?} after Stop", stopping.elapsed());
+    let took = stopping.elapsed();
+    println!("farewell seen {took:?} after Stop");
+    ensure!(took < Duration::from_millis(500), "the farewell waited {took:?}");
     if let Some(farewell) = farewell {
         // keepalived sends the first advert once, we twice: the identification is one more, and
         // the header checksum one less.

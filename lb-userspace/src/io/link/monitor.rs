@@ -85,10 +85,13 @@ pub(super) async fn run(
             request = requests.recv() => {
                 let Some(request) = request else { break };
                 let id = request.id;
-                let (added, errors) = perform(&handle, &cache, request).await;
+                let (added, errors, changes) = perform(&handle, &mut cache, request).await;
                 // What the request caused is told before its end.
                 while let Ok((message, _)) = messages.try_recv() {
                     notice(message.payload, &handle, &mut cache, events).await?;
+                }
+                for change in changes {
+                    send(events, change).await?;
                 }
                 send(events, Event::Done { id, added, errors }).await?;
             }
@@ -196,8 +199,15 @@ fn address_info(message: &AddressMessage) -> Option<AddressInfo> {
     Some(AddressInfo { index: message.header.index, prefix, secondary })
 }
 
-async fn perform(handle: &Handle, cache: &Cache, request: Request) -> (u32, Vec<String>) {
-    let (mut added, mut errors) = (0, Vec::new());
+/// Addresses that were added, errors, and what changed: the kernel's notification of a change
+/// carries the request's sequence number, so the library takes it for an answer to the request
+/// and tells nobody.
+async fn perform(
+    handle: &Handle,
+    cache: &mut Cache,
+    request: Request,
+) -> (u32, Vec<String>, Vec<Event>) {
+    let (mut added, mut errors, mut changes) = (0, Vec::new(), Vec::new());
     for (vip, on) in request
         .clear
         .iter()
@@ -216,8 +226,16 @@ async fn perform(handle: &Handle, cache: &Cache, request: Request) -> (u32, Vec<
         };
         let what = if on { "add" } else { "remove" };
         match tokio::time::timeout(REQUEST_TIMEOUT, change).await {
-            Ok(Ok(true)) if on => added += 1,
-            Ok(Ok(_)) => {}
+            Ok(Ok(changed)) if on => {
+                added += u32::from(changed);
+                let prefix = vip.prefix;
+                let known = cache.addresses.contains_key(&(index, prefix));
+                if changed || !known {
+                    // Whether it is secondary the next resync tells.
+                    changes.extend(cache.address(AddressInfo { index, prefix, secondary: false }));
+                }
+            }
+            Ok(Ok(_)) => changes.extend(cache.address_gone(index, vip.prefix)),
             Ok(Err(error)) => {
                 errors.push(format!("{what} {} on {}: {error}", vip.prefix, vip.interface));
             }
@@ -227,7 +245,7 @@ async fn perform(handle: &Handle, cache: &Cache, request: Request) -> (u32, Vec<
             )),
         }
     }
-    (added, errors)
+    (added, errors, changes)
 }
 
 /// Whether the address was not there before.

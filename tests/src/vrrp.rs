@@ -1,0 +1,277 @@
+//! The vrrp role in a thread inside a namespace, and a cable to watch it on.
+
+use std::{
+    io::Read as _,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use lb_userspace::{
+    base::{
+        net::{IpPrefix, Priority, Vrid},
+        status::InstanceStatus,
+    },
+    config::model::{Authentication, Config, InitialState, VipAddress, VrrpInstance, VrrpVersion},
+    process::{
+        Link,
+        ipc::{Down, EngineChoice, Event, Query, Reply, Role, Runtime, Up},
+        vrrp,
+    },
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+
+use crate::{netns::Namespace, wait::wait_true};
+
+/// The first VIP of [`instance`].
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+
+/// A VRRPv2 instance VI_1, VRID 51, with VIPs 10.77.0.x of label `eth0:vip`.
+///
+/// # Panics
+/// Never: the VRID is not zero.
+pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
+    let vip = |last: &u8| VipAddress {
+        prefix: IpPrefix::host(Ipv4Addr::new(10, 77, 0, *last).into()),
+        dev: None,
+        label: Some("eth0:vip".into()),
+        broadcast: None,
+        scope: 0,
+    };
+    VrrpInstance {
+        name: "VI_1".into(),
+        state: InitialState::Backup,
+        interface: "eth0".into(),
+        vrid: Vrid::new(51).expect("nonzero"),
+        priority: Priority(priority),
+        version: VrrpVersion::V2,
+        advert_int: Duration::from_secs(1),
+        authentication: Authentication::None,
+        nopreempt: false,
+        preempt_delay: Duration::ZERO,
+        source: None,
+        unicast_peers: vec![],
+        virtual_ipaddress: vips.iter().map(vip).collect(),
+        track_scripts: vec![],
+        track_interfaces: vec![],
+        dont_track_primary: false,
+        garp_master_delay: Duration::from_secs(5),
+        garp_master_repeat: 5,
+        notify_master: None,
+        notify_backup: None,
+        notify_fault: None,
+        notify_stop: None,
+        notify: None,
+    }
+}
+
+/// A vrrp role in a thread inside a namespace; the test is its watchdog and its data plane.
+#[derive(Debug)]
+pub struct RoleThread {
+    down: Option<mpsc::Sender<Down>>,
+    /// What it says.
+    pub up: mpsc::Receiver<Up>,
+    /// Its thread.
+    pub thread: JoinHandle<Result<()>>,
+}
+
+impl RoleThread {
+    /// Starts it with one instance.
+    ///
+    /// # Errors
+    /// When the thread cannot be told.
+    pub fn start(netns: &Namespace, instance: VrrpInstance) -> Result<Self> {
+        Self::start_with(netns, Config { vrrp_instances: vec![instance], ..Config::default() })
+    }
+
+    /// Starts it with a configuration.
+    ///
+    /// # Errors
+    /// When the thread cannot be told.
+    pub fn start_with(netns: &Namespace, config: Config) -> Result<Self> {
+        let (down, rx) = mpsc::channel(64);
+        let (tx, up) = mpsc::channel(1024);
+        let netns = netns.clone();
+        let thread = std::thread::spawn(move || {
+            netns.enter_thread()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(vrrp::run(Link { rx, tx }))
+        });
+        let runtime = Runtime {
+            instance: None,
+            run_dir: PathBuf::from("/nonexistent"),
+            pin_dir: PathBuf::from("/nonexistent"),
+            config_file: PathBuf::from("test"),
+            engine: EngineChoice::Auto,
+            record: None,
+            vrrp: true,
+            checker: false,
+        };
+        let config = Arc::new(config);
+        down.blocking_send(Down::Start { runtime, generation: 1, config })?;
+        Ok(Self { down: Some(down), up, thread })
+    }
+
+    /// Tells it something.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn say(&self, message: Down) -> Result<()> {
+        self.down.as_ref().context("watchdog is gone")?.blocking_send(message)?;
+        Ok(())
+    }
+
+    /// The data plane is ready; the host cannot fence itself.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn converge(&self) -> Result<()> {
+        let event = Event::Converged { generation: 1, leases: vec![], fenced: false };
+        self.say(Down::Event { from: Role::Forwarder, event })
+    }
+
+    /// Puts another configuration in force.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn reload(&self, config: Config) -> Result<()> {
+        self.say(Down::Reload { generation: 2, config: Arc::new(config) })
+    }
+
+    /// The next message that `wanted` makes something of; the others are dropped.
+    ///
+    /// # Errors
+    /// None comes within ten seconds.
+    pub fn until<T>(&mut self, mut wanted: impl FnMut(Up) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            match self.up.try_recv() {
+                Ok(message) => {
+                    if let Some(found) = wanted(message) {
+                        return Ok(found);
+                    }
+                }
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(mpsc::error::TryRecvError::Disconnected) => bail!("the role has ended"),
+            }
+        }
+        bail!("the role did not say it")
+    }
+
+    /// Asks for the status of its only instance. What else it said until then is dropped.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn status(&mut self) -> Result<InstanceStatus> {
+        self.say(Down::Query { id: 7, query: Query::Status })?;
+        self.until(|message| match message {
+            Up::Reply { id: 7, reply: Reply::Vrrp(mut all) } if !all.is_empty() => {
+                Some(all.remove(0))
+            }
+            _ => None,
+        })
+    }
+
+    /// Lets go of it; everything it said until its end.
+    ///
+    /// # Errors
+    /// When it failed or panicked.
+    pub fn finish(mut self) -> Result<Vec<Up>> {
+        self.down = None;
+        let mut said = vec![];
+        while let Some(message) = self.up.blocking_recv() {
+            said.push(message);
+        }
+        self.thread.join().map_err(|_| anyhow::anyhow!("the role panicked"))??;
+        Ok(said)
+    }
+}
+
+/// Two namespaces and a cable: lb with 10.77.0.1, and the other end.
+///
+/// # Errors
+/// When they cannot be made.
+pub fn cable() -> Result<(Namespace, Namespace)> {
+    let lb = Namespace::new("lb")?;
+    let peer = Namespace::new("peer")?;
+    lb.ip(&[
+        "link",
+        "add",
+        "eth0",
+        "address",
+        "02:00:00:77:00:01",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "address",
+        "02:00:00:77:00:02",
+        "netns",
+        peer.name(),
+    ])?;
+    for (netns, address) in [(&lb, "10.77.0.1/24"), (&peer, "10.77.0.2/24")] {
+        // Keeps IPv6 chatter off the wire.
+        netns.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+        netns.ip(&["address", "add", address, "dev", "eth0"])?;
+        netns.ip(&["link", "set", "eth0", "up"])?;
+    }
+    // The kernel tells changes of carrier at most once a second; until then they are FAULT.
+    for netns in [&lb, &peer] {
+        wait_true("the cable", Duration::from_secs(5), || {
+            netns.ip(&["link", "show", "eth0"]).is_ok_and(|text| text.contains("state UP"))
+        })?;
+    }
+    Ok((lb, peer))
+}
+
+/// Reads every frame that arrives in a namespace.
+#[derive(Debug)]
+pub struct Sniffer(Socket);
+
+impl Sniffer {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn new(netns: &Namespace) -> Result<Self> {
+        let all = i32::from(0x0003u16.to_be());
+        let socket =
+            netns.enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all))))??;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        Ok(Self(socket))
+    }
+
+    /// The next frame that `wanted` accepts.
+    ///
+    /// # Errors
+    /// None comes within `limit`.
+    pub fn next(&self, limit: Duration, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; 2048];
+        while Instant::now() < deadline {
+            if let Ok(len) = (&self.0).read(&mut buffer)
+                && wanted(&buffer[..len])
+            {
+                return Ok(buffer[..len].to_vec());
+            }
+        }
+        bail!("no such frame within {limit:?}")
+    }
+}
+
+/// An advert over IPv4.
+pub fn is_vrrp(frame: &[u8]) -> bool {
+    frame.len() > 34 && frame[12..14] == [8, 0] && frame[23] == 112
+}
+
+/// A gratuitous ARP.
+pub fn is_garp(frame: &[u8]) -> bool {
+    frame.len() >= 42 && frame[12..14] == [8, 6] && frame[28..32] == frame[38..42]
+}

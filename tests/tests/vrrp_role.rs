@@ -1,0 +1,361 @@
+//! The vrrp role as its watchdog, its scripts and the other hosts of the LAN see it.
+
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    netns::{Namespace, ready_or_skip},
+    vrrp::{RoleThread, Sniffer, VIP, cable, instance, is_garp, is_vrrp},
+    wait::wait_true,
+};
+use lb_userspace::{
+    base::{
+        net::{Priority, Vrid},
+        status::VrrpState,
+    },
+    config::model::{
+        Authentication, Command, Config, TrackScript, VrrpInstance, VrrpScript, VrrpVersion,
+    },
+    io::link::ArpSocket,
+    process::ipc::{Down, Event, ScriptDone, ScriptOutcome, ScriptRun, Up},
+    vrrp::{
+        auth::Auth,
+        timing::AdvertInterval,
+        wire::{Advert, ChecksumForm, GROUP, Version},
+    },
+};
+
+/// Fast adverts, so that the tests are short.
+fn fast(priority: u8, vips: &[u8]) -> VrrpInstance {
+    VrrpInstance {
+        version: VrrpVersion::V3,
+        advert_int: Duration::from_millis(200),
+        garp_master_delay: Duration::ZERO,
+        ..instance(priority, vips)
+    }
+}
+
+fn one(instance: VrrpInstance) -> Config {
+    Config { vrrp_instances: vec![instance], ..Config::default() }
+}
+
+fn command(word: &str) -> Command {
+    Command { argv: vec![format!("/nonexistent/{word}")], user: None }
+}
+
+fn has(netns: &Namespace, last: u8) -> bool {
+    netns.has_address([10, 77, 0, last].into()).unwrap_or(false)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_vip_that_is_elsewhere_on_the_lan_is_told_and_delays_nothing() -> Result<()> {
+    if !ready_or_skip("vrrp_role")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    peer.ip(&["address", "add", "10.77.0.100/32", "dev", "eth0"])?;
+    let mut role = RoleThread::start(&lb, fast(150, &[100]))?;
+    role.until(|said| matches!(said, Up::Ready { .. }).then_some(()))?;
+    let since = Instant::now();
+    role.converge()?;
+    wait_true("the takeover", Duration::from_secs(5), || has(&lb, 100))?;
+    let took = since.elapsed();
+    // Three intervals and a skew of 83 ms.
+    ensure!(took < Duration::from_millis(1200), "the takeover took {took:?}");
+    wait_true("the claim to be told", Duration::from_secs(5), || {
+        role.status().is_ok_and(|status| status.counters.vip_claims > 0 && status.vips_set)
+    })?;
+    let status = role.status()?;
+    let want = "master with priority 150, but VIP 10.77.0.100 is also at 02:00:00:77:00:02 on the \
+                LAN";
+    ensure!(status.reason == want, "{}", status.reason);
+    ensure!(status.state == VrrpState::Master, "{status:?}");
+    ensure!(status.lease_ms.is_none(), "this host cannot fence itself: {status:?}");
+    role.finish()?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_reload_touches_only_what_it_names() -> Result<()> {
+    if !ready_or_skip("vrrp_role")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    let with = |priority, vips: &[u8]| {
+        one(VrrpInstance { notify: Some(command("notify")), ..fast(priority, vips) })
+    };
+    let role = RoleThread::start_with(&lb, with(150, &[100]))?;
+    role.converge()?;
+    wait_true("the VIP", Duration::from_secs(5), || has(&lb, 100))?;
+    let sniffer = Sniffer::new(&peer)?;
+    // The batch of the takeover has passed when an advert comes after it.
+    for _ in 0..2 {
+        sniffer.next(Duration::from_secs(2), is_vrrp)?;
+    }
+    role.reload(with(150, &[100]))?;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(1) {
+        let frame =
+            sniffer.next(Duration::from_secs(1), |frame| is_vrrp(frame) || is_garp(frame))?;
+        ensure!(is_vrrp(&frame) && frame[36] == 150, "after an unchanged reload: {frame:02x?}");
+        ensure!(has(&lb, 100));
+    }
+    role.reload(with(120, &[100]))?;
+    let changed = |frame: &[u8]| is_vrrp(frame) && frame[36] != 150;
+    let frame = sniffer.next(Duration::from_secs(2), changed)?;
+    ensure!(frame[36] == 120, "the new priority, no farewell: {frame:02x?}");
+    ensure!(has(&lb, 100));
+
+    role.reload(with(120, &[100, 101]))?;
+    let garp = sniffer.next(Duration::from_secs(2), is_garp)?;
+    ensure!(garp[12..14] == [8, 6] && has(&lb, 100) && has(&lb, 101));
+    role.reload(with(120, &[101]))?;
+    wait_true("the removed VIP to go", Duration::from_secs(2), || !has(&lb, 100))?;
+    ensure!(has(&lb, 101), "the other one stays");
+    let frame = sniffer.next(Duration::from_secs(2), is_vrrp)?;
+    ensure!(frame[36] == 120);
+
+    role.reload(Config::default())?;
+    sniffer.next(Duration::from_secs(2), |frame| is_vrrp(frame) && frame[36] == 0)?;
+    wait_true("the removed instance's VIP to go", Duration::from_secs(2), || !has(&lb, 101))?;
+    let words: Vec<Vec<String>> = role
+        .finish()?
+        .into_iter()
+        .filter_map(|said| match said {
+            Up::Script(ScriptRun { extra_args, .. }) => Some(extra_args),
+            _ => None,
+        })
+        .collect();
+    let want = [["BACKUP", "150"], ["MASTER", "150"], ["STOP", "0"]]
+        .map(|[state, priority]| ["INSTANCE", "VI_1", state, priority].map(str::to_owned).to_vec());
+    ensure!(words == want, "notify was told {words:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn scripts_hold_weigh_and_fail_an_instance() -> Result<()> {
+    if !ready_or_skip("vrrp_role")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    let config = |weight| {
+        let script = VrrpScript {
+            name: "chk".into(),
+            command: command("chk"),
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_secs(1),
+            weight,
+            reverse: false,
+            fall: 1,
+            rise: 1,
+            init_fail: false,
+        };
+        let track = TrackScript { name: "chk".into(), weight: None, reverse: None };
+        let tracked = VrrpInstance {
+            track_scripts: vec![track],
+            notify_master: Some(command("master")),
+            notify_fault: Some(command("fault")),
+            ..fast(150, &[100])
+        };
+        Config { vrrp_scripts: BTreeMap::from([("chk".into(), script)]), ..one(tracked) }
+    };
+    let sniffer = Sniffer::new(&peer)?;
+    let mut role = RoleThread::start_with(&lb, config(0))?;
+    role.converge()?;
+    let asked = |said: Up| match said {
+        Up::Script(run) if run.reply => Some(run.id),
+        _ => None,
+    };
+    let first = role.until(asked)?;
+    let early = sniffer.next(Duration::from_millis(1200), is_vrrp);
+    ensure!(early.is_err(), "an advert before the script has answered");
+    let status = role.status()?;
+    ensure!(status.state == VrrpState::Init && status.reason.contains("chk"), "{status:?}");
+
+    let answer = |role: &RoleThread, id, code| {
+        let outcome = ScriptOutcome::Exit(code);
+        role.say(Down::ScriptDone(ScriptDone { id, outcome, elapsed: Duration::ZERO }))
+    };
+    // Answers every run with `code` until something wanted is said.
+    let until = |role: &mut RoleThread, code, wanted: &dyn Fn(&Up) -> bool| -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            let said = role.until(Some)?;
+            if wanted(&said) {
+                return Ok(());
+            }
+            if let Some(id) = asked(said) {
+                answer(role, id, code)?;
+            }
+        }
+        anyhow::bail!("it was not said")
+    };
+    let notified = |word: &'static str| move |said: &Up| matches!(said, Up::Script(run) if run.object.ends_with(word));
+    answer(&role, first, 0)?;
+    until(&mut role, 0, &notified("notify_master"))?;
+    wait_true("the VIP", Duration::from_secs(2), || has(&lb, 100))?;
+    until(&mut role, 1, &notified("notify_fault"))?;
+    sniffer.next(Duration::from_secs(2), |frame| is_vrrp(frame) && frame[36] == 0)?;
+    wait_true("FAULT to take the VIP off", Duration::from_secs(2), || !has(&lb, 100))?;
+    role.reload(config(-60))?;
+    let weighed = |said: &Up| {
+        matches!(said, Up::Event(Event::Vrrp { state: VrrpState::Master, priority: 90, .. }))
+    };
+    until(&mut role, 1, &weighed).context("a weighted script lowers the priority")?;
+    role.finish()?;
+    Ok(())
+}
+
+const GOOD: Auth = Auth::Pass(*b"s3cret\0\0");
+
+/// A frame with an advert of the peer, changed before its IP checksum is made right again.
+fn frame(priority: u8, auth: Auth, change: impl Fn(&mut [u8])) -> Vec<u8> {
+    let advert = Advert {
+        version: Version::V2,
+        vrid: Vrid::new(51).expect("nonzero"),
+        priority: Priority(priority),
+        interval: AdvertInterval::DEFAULT,
+        auth,
+        addresses: vec![VIP.into()],
+    };
+    let mut datagram =
+        advert.datagram_v4([10, 77, 0, 2].into(), GROUP, ChecksumForm::PseudoHeader, 1);
+    change(&mut datagram);
+    datagram[10..12].fill(0);
+    let sum: u32 =
+        datagram[..20].chunks(2).map(|it| u32::from(u16::from_be_bytes([it[0], it[1]]))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded");
+    datagram[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = vec![1, 0, 0x5e, 0, 0, 0x12, 2, 0, 0, 0x77, 0, 2, 8, 0];
+    frame.extend(datagram);
+    frame
+}
+
+/// Bad packets every few milliseconds, against a backup and then a master.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_storm_of_bad_packets_changes_no_rhythm() -> Result<()> {
+    if !ready_or_skip("vrrp_role")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    let slow = VrrpInstance {
+        authentication: Authentication::Pass(*b"s3cret\0\0"),
+        ..instance(150, &[100])
+    };
+    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    let bad = [
+        frame(200, GOOD, |it| it[8] = 1),
+        frame(200, GOOD, |it| it[26] ^= 1),
+        frame(200, Auth::Pass(*b"wrong\0\0\0"), |_| {}),
+        frame(200, GOOD, |it| it[23] = 9),
+    ];
+    let good = frame(200, GOOD, |_| {});
+    let sniffer = Sniffer::new(&peer)?;
+    let mut role = RoleThread::start(&lb, slow)?;
+    role.converge()?;
+    let mut storms = 0;
+    let mut storm = |with_master: bool, times: u32| -> Result<()> {
+        for step in 0..times {
+            if with_master && step % 100 == 0 {
+                out.send(&good)?;
+            }
+            for frame in &bad {
+                out.send(frame)?;
+            }
+            storms += 1;
+            // Pacing of the storm, not a wait for anything.
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    };
+    storm(true, 900)?;
+    let status = role.status()?;
+    ensure!(status.state == VrrpState::Backup, "a backup with a living master: {status:?}");
+    let own = |frame: &[u8]| is_vrrp(frame) && frame[11] == 1;
+    ensure!(sniffer.next(Duration::from_millis(1), own).is_err(), "a backup spoke");
+    storm(false, 200)?;
+    wait_true("the takeover", Duration::from_secs(5), || has(&lb, 100))?;
+    let sniffer = Sniffer::new(&peer)?;
+    let (gaps, stormed) = thread::scope(|scope| {
+        let watch = scope.spawn(|| -> Result<Vec<Duration>> {
+            let own = |frame: &[u8]| is_vrrp(frame) && frame[11] == 1;
+            sniffer.next(Duration::from_secs(2), own)?;
+            let mut last = Instant::now();
+            let mut gaps = vec![];
+            for _ in 0..4 {
+                sniffer.next(Duration::from_secs(2), own)?;
+                gaps.push(last.elapsed());
+                last = Instant::now();
+            }
+            Ok(gaps)
+        });
+        let stormed = storm(false, 1000);
+        (watch.join(), stormed)
+    });
+    stormed?;
+    let gaps = gaps.map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
+    println!("gaps between adverts in the storm: {gaps:?}");
+    let near = Duration::from_millis(900)..Duration::from_millis(1100);
+    ensure!(gaps.iter().all(|gap| near.contains(gap)), "{gaps:?}");
+    let status = role.status()?;
+    ensure!(status.state == VrrpState::Master, "{status:?}");
+    let discarded = &status.counters.discarded;
+    println!("{storms} storms: {discarded:?}");
+    ensure!(discarded.len() == bad.len(), "one counter for each reason: {discarded:?}");
+    ensure!(discarded.values().all(|count| *count > storms * 9 / 10), "{discarded:?}");
+    role.finish()?;
+    Ok(())
+}
+
+/// Adverts every 10 ms: how regular they are, and that an idle pair does not change master.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn ten_millisecond_adverts_keep_their_master() -> Result<()> {
+    if !ready_or_skip("vrrp_role")? {
+        return Ok(());
+    }
+    let (first, second) = cable()?;
+    let quick =
+        |priority| VrrpInstance { advert_int: Duration::from_millis(10), ..fast(priority, &[100]) };
+    let mut one = RoleThread::start(&first, quick(150))?;
+    let mut two = RoleThread::start(&second, quick(100))?;
+    one.converge()?;
+    two.converge()?;
+    wait_true("the better one", Duration::from_secs(5), || has(&first, 100) && !has(&second, 100))?;
+    let before = two.status()?.counters.become_master;
+    let sniffer = Sniffer::new(&second)?;
+    let since = Instant::now();
+    let mut gaps = vec![];
+    let mut last = None;
+    while since.elapsed() < Duration::from_secs(10) {
+        sniffer.next(Duration::from_secs(1), |frame| is_vrrp(frame) && frame[11] == 1)?;
+        let now = Instant::now();
+        gaps.extend(last.replace(now).map(|last| now - last));
+    }
+    gaps.sort_unstable();
+    let at = |share: usize| gaps.get((gaps.len() - 1) * share / 1000);
+    println!(
+        "{} gaps of 10 ms adverts: median {:?}, 99 % {:?}, 99.9 % {:?}, longest {:?}",
+        gaps.len(),
+        at(500),
+        at(990),
+        at(999),
+        at(1000),
+    );
+    let after = two.status()?;
+    ensure!(after.counters.become_master == before, "a takeover while idle: {after:?}");
+    ensure!(has(&first, 100) && !has(&second, 100));
+    println!("late timers: {}", one.status()?.counters.late_timers);
+    two.finish()?;
+    one.finish()?;
+    Ok(())
+}
