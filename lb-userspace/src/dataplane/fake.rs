@@ -23,6 +23,8 @@ pub struct Fake {
     pub blind: Option<String>,
     /// Every operation that was performed.
     pub performed: Vec<Operation>,
+    /// Calls of `apply`.
+    pub applied: u64,
     /// Surroundings as last told.
     pub around: Surroundings,
 }
@@ -40,6 +42,7 @@ impl DataPlane for Fake {
     }
 
     fn apply(&mut self, plan: &Plan) -> ApplyReport {
+        self.applied += 1;
         let mut report = ApplyReport::default();
         for operation in &plan.operations {
             let outcome = match self.failures.pop_front().flatten() {

@@ -68,7 +68,12 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
                     let reply = Reply::Error("the api role has no answers of its own".to_owned());
                     link.tx.send(Up::Reply { id, reply }).await.context("watchdog is gone")?;
                 }
-                Some(Down::Start { .. } | Down::Event { .. } | Down::ScriptDone(_)) => {}
+                Some(
+                    Down::Start { .. }
+                    | Down::Event { .. }
+                    | Down::Replay { .. }
+                    | Down::ScriptDone(_),
+                ) => {}
             },
             Some(asked) = questions.recv() => {
                 // Clients that gave up leave nothing behind.

@@ -21,6 +21,8 @@ use crate::{
 /// Longest frame in bytes; a longer one ends the connection (and so the child).
 pub const FRAME_LIMIT: usize = 16 << 20;
 /// Messages that may wait in one direction of one child; a full queue blocks the sender.
+/// The watchdog never waits: events that do not fit follow later by [`Down::Replay`], any other
+/// message that does not fit gets the child killed.
 pub const QUEUE_LIMIT: usize = 1024;
 
 /// The roles a child can have.
@@ -84,6 +86,10 @@ pub enum Down {
     Stop,
     /// What another child said.
     Event { from: Role, event: Event },
+    /// The last event of each of many keys, as one message: what was said before this child
+    /// started, or while its queue was full. However many they are, they take one place in a
+    /// queue; a sender splits them below [`FRAME_LIMIT`].
+    Replay { events: Vec<(Role, Event)> },
     /// A script that this child asked for has ended.
     ScriptDone(ScriptDone),
     /// A question from `lbctl` or /metrics; answer [`Up::Reply`] with the same id.

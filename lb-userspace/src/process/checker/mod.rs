@@ -141,6 +141,11 @@ impl Checker {
                 return Ok(std::ops::ControlFlow::Break(()));
             }
             Down::Event { from: Role::Checker, event } => self.restore(event),
+            Down::Replay { events } => {
+                for (_, event) in events.into_iter().filter(|(from, _)| *from == Role::Checker) {
+                    self.restore(event);
+                }
+            }
             Down::ScriptDone(done) => {
                 if let Some(waiting) = self.scripts.remove(&done.id) {
                     let _ = waiting.send(done); // a probe that was removed meanwhile

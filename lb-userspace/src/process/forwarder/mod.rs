@@ -2,7 +2,7 @@
 //! want it.
 //!
 //! Start → engine → ways to real servers → first round → `Converged` and `Ready`. Then events,
-//! each applied at once, and a round each second that reads the kernel back. An orderly stop
+//! applied at once with all that wait behind them, and a round each second that reads the kernel back. An orderly stop
 //! detaches and removes everything; the watchdog's death leaves everything in place for the next
 //! start to adopt.
 
@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Link, clock,
-    ipc::{Down, EngineChoice, Event, Query, Reply, Role, Runtime, Up},
+    ipc::{Down, EngineChoice, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
     privileges,
     record::Recorder,
 };
@@ -118,7 +118,7 @@ impl Forwarder {
                         warn!("the watchdog is gone: the data plane stays for the next start");
                         return Ok(());
                     };
-                    if let Next::End = self.message(message).await? {
+                    if let Next::End = self.messages(message).await? {
                         return Ok(());
                     }
                 }
@@ -194,14 +194,43 @@ impl Forwarder {
         Ok(Next::Go)
     }
 
+    /// Takes this message and all that wait behind it. However many events these are, the table
+    /// is compiled and written once.
+    async fn messages(&mut self, first: Down) -> anyhow::Result<Next> {
+        if let Next::End = self.message(first).await? {
+            return Ok(Next::End);
+        }
+        for _ in 1..QUEUE_LIMIT {
+            let Ok(message) = self.link.rx.try_recv() else { break };
+            if let Next::End = self.message(message).await? {
+                return Ok(Next::End);
+            }
+        }
+        self.state.settle(clock::now());
+        Ok(Next::Go)
+    }
+
     async fn message(&mut self, message: Down) -> anyhow::Result<Next> {
         let now = clock::now();
         match message {
-            Down::Ping { seq } => self.send(Up::Pong { seq }).await?,
+            Down::Ping { seq } => return self.send(Up::Pong { seq }).await.map(|()| Next::Go),
             Down::Event { event, .. } => {
                 self.recorder.record(&event, now);
-                self.state.event(&event, now);
+                self.state.hear(&event, now);
+                return Ok(Next::Go);
             }
+            Down::Replay { events } => {
+                for (_, event) in &events {
+                    self.recorder.record(event, now);
+                    self.state.recall(event);
+                }
+                return Ok(Next::Go);
+            }
+            _ => {}
+        }
+        // The others see, and may follow from, what was said before them.
+        self.state.settle(now);
+        match message {
             Down::Reload { generation, config } => {
                 self.recorder.record(&("reload", generation, &*config), now);
                 self.state.engine.set_mode(config.global.xdp_mode);
@@ -221,7 +250,12 @@ impl Forwarder {
                 self.send(Up::Stopped).await?;
                 return Ok(Next::End);
             }
-            Down::Start { .. } | Down::ScriptDone(_) | Down::Answer { .. } => {}
+            Down::Start { .. }
+            | Down::Ping { .. }
+            | Down::Event { .. }
+            | Down::Replay { .. }
+            | Down::ScriptDone(_)
+            | Down::Answer { .. } => {}
         }
         Ok(Next::Go)
     }

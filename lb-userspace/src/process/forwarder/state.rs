@@ -14,7 +14,7 @@ use crate::{
     base::{
         core::Core as _,
         net::VirtualServerKey,
-        status::ForwarderStatus,
+        status::{ForwarderStatus, Health},
         table::{ForwardingTable, Gate},
         time::Instant,
     },
@@ -64,6 +64,10 @@ pub struct State<P> {
     standing: Standing,
     errors: u64,
     verdict_us: BTreeMap<u64, u64>,
+    /// Something was heard that is not in the engine yet.
+    unsettled: bool,
+    /// Verdicts among it, for their latency; at most as many as are taken in one turn.
+    verdicts: Vec<HealthChange>,
 }
 
 impl<P: DataPlane> State<P> {
@@ -97,6 +101,8 @@ impl<P: DataPlane> State<P> {
             standing: Standing::Trying("not reconciled yet".into()),
             errors: 0,
             verdict_us: BTreeMap::new(),
+            unsettled: false,
+            verdicts: Vec::new(),
         })
     }
 
@@ -158,34 +164,59 @@ impl<P: DataPlane> State<P> {
         self.changed(now);
     }
 
-    /// Another role said something. A verdict is in the maps when this returns.
-    pub fn event(&mut self, event: &Event, now: Instant) {
-        match event {
-            Event::Health(change) => self.verdict(change, now),
-            Event::Quorum { virtual_server, up } => {
-                if self.quorum.insert(*virtual_server, *up) != Some(*up) {
-                    self.changed(now);
-                }
+    /// Another role said something; it is in the maps after [`State::settle`].
+    pub fn hear(&mut self, event: &Event, now: Instant) {
+        if let Event::Health(change) = event {
+            // A death ends the server's connections; its return must not hide it.
+            let died = |before: &HealthChange| {
+                before.health == Health::Down
+                    && before.virtual_server == change.virtual_server
+                    && before.real_server == change.real_server
+            };
+            if self.verdicts.iter().any(died) {
+                self.settle(now);
             }
-            // The lease map gates, not the table: an election changes nothing here.
-            Event::Vrrp { .. } | Event::Converged { .. } => {}
+            if self.recall(event) {
+                self.verdicts.push(change.clone());
+            }
+        } else {
+            self.recall(event);
         }
     }
 
-    fn verdict(&mut self, change: &HealthChange, now: Instant) {
-        let HealthChange { virtual_server, real_server, health, weight, at, .. } = change;
-        if !self.health.set(*virtual_server, *real_server, *health, *weight) {
-            return;
+    /// As [`State::hear`], for what was said a while ago: its age is no latency of ours. Whether
+    /// it is news.
+    pub fn recall(&mut self, event: &Event) -> bool {
+        let news = match event {
+            Event::Health(HealthChange { virtual_server, real_server, health, weight, .. }) => {
+                self.health.set(*virtual_server, *real_server, *health, *weight)
+            }
+            Event::Quorum { virtual_server, up } => {
+                self.quorum.insert(*virtual_server, *up) != Some(*up)
+            }
+            // The lease map gates, not the table: an election changes nothing here.
+            Event::Vrrp { .. } | Event::Converged { .. } => false,
+        };
+        self.unsettled |= news;
+        news
+    }
+
+    /// Writes what was heard; all of it is in the maps when this returns.
+    pub fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.unsettled) {
+            self.changed(now);
         }
-        self.changed(now);
-        let took =
-            u64::try_from(clock::now().saturating_since(*at).as_micros()).unwrap_or(u64::MAX);
-        let bound = BOUNDS.iter().find(|bound| took <= **bound).copied().unwrap_or(u64::MAX);
-        *self.verdict_us.entry(bound).or_default() += 1;
-        info!(
-            virtual_server = %virtual_server, real_server = %real_server, ?health, weight, took_us = took,
-            "verdict in the data plane"
-        );
+        let done = clock::now();
+        for change in std::mem::take(&mut self.verdicts) {
+            let HealthChange { virtual_server, real_server, health, weight, at, .. } = change;
+            let took = u64::try_from(done.saturating_since(at).as_micros()).unwrap_or(u64::MAX);
+            let bound = BOUNDS.iter().find(|bound| took <= **bound).copied().unwrap_or(u64::MAX);
+            *self.verdict_us.entry(bound).or_default() += 1;
+            info!(
+                %virtual_server, %real_server, ?health, weight, took_us = took,
+                "verdict in the data plane"
+            );
+        }
     }
 
     /// The operator drains or enables. The caller keeps [`State::admin`] on disk.

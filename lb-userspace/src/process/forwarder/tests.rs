@@ -80,18 +80,43 @@ fn server(state: &State<Fake>, n: u8) -> Option<RealServerState> {
 }
 
 #[test]
-fn a_verdict_is_in_the_engine_when_the_event_returns() {
+fn a_verdict_is_in_the_engine_when_it_has_settled() {
     let mut state = started(Fake::default());
     assert_eq!(server(&state, 1), Some(RealServerState::Up));
-    state.event(&verdict(1, Health::Down), at(10));
+    state.hear(&verdict(1, Health::Down), at(10));
+    state.settle(at(10));
     assert_eq!(server(&state, 1), Some(RealServerState::Down));
     assert_eq!(server(&state, 2), Some(RealServerState::Up));
     let status = state.status().expect("status");
     assert_eq!(status.verdict_us.values().sum::<u64>(), 1);
     // The same again is no news.
     let before = state.engine.performed.len();
-    state.event(&verdict(1, Health::Down), at(20));
+    state.hear(&verdict(1, Health::Down), at(20));
+    state.settle(at(20));
     assert_eq!(state.engine.performed.len(), before);
+}
+
+#[test]
+fn a_burst_costs_one_pass_and_what_is_recalled_has_no_latency() {
+    let mut state = started(Fake::default());
+    let before = state.engine.applied;
+    state.hear(&verdict(1, Health::Suspect), at(10));
+    state.recall(&verdict(2, Health::Down));
+    state.hear(&verdict(2, Health::Up), at(10));
+    state.hear(&verdict(1, Health::Down), at(10));
+    state.settle(at(10));
+    assert_eq!(state.engine.applied, before + 1);
+    assert_eq!(server(&state, 1), Some(RealServerState::Down));
+    assert_eq!(server(&state, 2), Some(RealServerState::Up));
+    let status = state.status().expect("status");
+    assert_eq!(status.verdict_us.values().sum::<u64>(), 3, "the recalled one is not counted");
+    state.settle(at(11));
+    assert_eq!(state.engine.applied, before + 1, "nothing new");
+    // Back before the death was written: it is written all the same.
+    state.hear(&verdict(2, Health::Down), at(12));
+    state.hear(&verdict(2, Health::Up), at(12));
+    state.settle(at(12));
+    assert_eq!(state.engine.applied, before + 3);
 }
 
 #[test]
@@ -137,7 +162,8 @@ fn drained_servers_stay_drained_over_reload() {
 #[test]
 fn untouched_means_untouched() {
     let mut state = started(Fake::default());
-    state.event(&verdict(1, Health::Suspect), at(1));
+    state.hear(&verdict(1, Health::Suspect), at(1));
+    state.settle(at(1));
     let before = state.engine.performed.len();
     state.reload(2, config(&[1, 2]), at(2));
     state.round(at(3));

@@ -427,6 +427,11 @@ impl VrrpRole {
                     self.lend(now);
                 }
             }
+            Down::Replay { events } => {
+                for (from, event) in events {
+                    self.message(Down::Event { from, event });
+                }
+            }
             Down::ScriptDone(done) => {
                 if let Some((name, verdict)) = self.scripts.done(&done) {
                     self.feed_all(&Input::Script { name, verdict }, now);

@@ -2,9 +2,9 @@
 //! configuration, runs scripts, ends everything in order.
 //!
 //! This file is the loop; what it decides is in pure modules beside it ([`supervise`], [`asks`],
-//! [`reload`], [`values`], and [`super::scripts::queue`]). The loop never waits for one child: a
-//! message that does not fit into a child's queue gets that child killed and restarted, and the
-//! restart brings it up to date from last values.
+//! [`reload`], [`values`], and [`super::scripts::queue`]). The loop never waits for one child: an
+//! event that does not fit into a child's queue follows later from last values ([`values::Owed`]);
+//! any other message that does not fit gets that child killed and restarted.
 
 pub mod asks;
 pub mod children;
@@ -26,11 +26,11 @@ use self::{
     children::{Attended, Spawner},
     reload::Reloads,
     supervise::{Effect, Input, Supervisor},
-    values::LastValues,
+    values::{LastValues, Owed},
 };
 use super::{
     clock, config_file, daemon,
-    ipc::{Down, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
+    ipc::{Down, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
     pidfile::{self, PidFile},
     scripts::{self, Scripts, queue::Owner},
 };
@@ -46,6 +46,11 @@ use crate::{
 /// Time that notify scripts have to end after every role has ended (keepalived's
 /// `child_wait_time`); then they get SIGTERM, and SIGKILL two seconds later.
 pub const SCRIPTS_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Places in a child's queue that events leave to pings, reloads and the rest.
+const QUEUE_RESERVE: usize = QUEUE_LIMIT / 8;
+/// How often a full queue is looked at again for events that it had no room for.
+const PAY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Signals that keepalived writes files at (data, statistics, JSON, clear). They would end a
 /// process that does not know them.
@@ -88,6 +93,7 @@ struct Watchdog {
     spawner: Spawner,
     children: BTreeMap<Role, Attended>,
     values: LastValues,
+    owed: Owed,
     asks: Asks,
     reloads: Reloads,
     scripts: Scripts,
@@ -131,6 +137,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         spawner: start.spawner,
         children: BTreeMap::new(),
         values: LastValues::default(),
+        owed: Owed::default(),
         asks: Asks::default(),
         reloads: Reloads::default(),
         scripts,
@@ -208,6 +215,7 @@ impl Watchdog {
             self.reloads.next_deadline(),
             self.scripts_deadline.map(after_abandon),
             self.service_watchdog.map(|(_, due)| due),
+            (!self.owed.roles().is_empty()).then(|| clock::now() + PAY_INTERVAL),
         ]
         .into_iter()
         .flatten()
@@ -228,6 +236,7 @@ impl Watchdog {
             *due = now + *every;
             notify::alive();
         }
+        self.pay(now);
         self.perform(now);
         self.settle_reloads(now);
     }
@@ -324,9 +333,9 @@ impl Watchdog {
                     config: Arc::clone(&self.config),
                 };
                 self.send(role, start, now);
-                let replay: Vec<_> = self.values.replay().collect();
-                for (from, event) in replay {
-                    self.send(role, Down::Event { from, event }, now);
+                self.owed.forget(role);
+                for message in self.values.everything() {
+                    self.send(role, message, now);
                 }
             }
             Err(error) => {
@@ -350,6 +359,35 @@ impl Watchdog {
         }
     }
 
+    /// Passes an event on. What does not fit into a queue follows when there is room.
+    fn publish(&mut self, from: Role, event: &Event) {
+        for (role, child) in self.children.iter().filter(|(role, _)| **role != from) {
+            if self.owed.waits(*role, event) {
+                continue;
+            }
+            if child.tx.capacity() <= QUEUE_RESERVE {
+                tracing::warn!(role = role.name(), "full queue: further events follow together");
+                self.owed.note(*role, event);
+                continue;
+            }
+            // Closed: its end is on the way to us.
+            let _ = child.tx.try_send(Down::Event { from, event: event.clone() });
+        }
+    }
+
+    /// Sends what did not fit, to those who have taken half of what waits for them.
+    fn pay(&mut self, now: Instant) {
+        for role in self.owed.roles() {
+            let room =
+                self.children.get(&role).is_some_and(|it| it.tx.capacity() * 2 > QUEUE_LIMIT);
+            if room {
+                for message in self.owed.pay(role, &self.values) {
+                    self.send(role, message, now);
+                }
+            }
+        }
+    }
+
     fn broadcast(&mut self, except: Option<Role>, message: &Down, now: Instant) {
         let roles: Vec<Role> = self.children.keys().copied().collect();
         for role in roles.into_iter().filter(|role| Some(*role) != except) {
@@ -367,7 +405,7 @@ impl Watchdog {
             Up::Stopped => tracing::debug!(role = role.name(), "role has stopped in order"),
             Up::Event(event) => {
                 self.values.store(role, event.clone());
-                self.broadcast(Some(role), &Down::Event { from: role, event }, now);
+                self.publish(role, &event);
             }
             Up::Script(run) => {
                 if let Some(answer) = self.scripts.submit(Owner { role, pid }, run) {

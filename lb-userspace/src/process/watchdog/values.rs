@@ -10,7 +10,7 @@ use std::{
 use crate::{
     base::net::VirtualServerKey,
     config::model::Config,
-    process::ipc::{Event, Role},
+    process::ipc::{Down, Event, FRAME_LIMIT, Role},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,63 @@ fn key(event: &Event) -> Key {
     }
 }
 
+/// Length of the events of one [`Down::Replay`] in bytes; several messages carry what is longer.
+const REPLAY_LIMIT: usize = FRAME_LIMIT / 4;
+
+/// As few messages as the frame limit allows: a queue that is full of them kills the child.
+fn messages(values: impl Iterator<Item = (Role, Event)>) -> Vec<Down> {
+    let mut all = Vec::new();
+    let (mut events, mut length) = (Vec::new(), 0_usize);
+    for value in values {
+        // What cannot be encoded is told by the writer, which ends the connection.
+        length += postcard::to_stdvec(&value).map_or(0, |bytes| bytes.len());
+        if length > REPLAY_LIMIT && !events.is_empty() {
+            all.push(Down::Replay { events: std::mem::take(&mut events) });
+            length = 0;
+        }
+        events.push(value);
+    }
+    if !events.is_empty() {
+        all.push(Down::Replay { events });
+    }
+    all
+}
+
+/// Events that did not fit into a child's queue. Nothing is lost by that, as only the last value of a
+/// key counts: it is sent when there is room. A child that never makes room fails its heartbeat.
+#[derive(Debug, Default)]
+pub struct Owed(BTreeMap<Role, BTreeSet<Key>>);
+
+impl Owed {
+    /// Whether the event has to wait, because others do; it is noted then.
+    pub fn waits(&mut self, role: Role, event: &Event) -> bool {
+        let Some(keys) = self.0.get_mut(&role) else { return false };
+        keys.insert(key(event));
+        true
+    }
+
+    /// The event did not fit.
+    pub fn note(&mut self, role: Role, event: &Event) {
+        self.0.entry(role).or_default().insert(key(event));
+    }
+
+    /// The child has ended: its successor gets everything anyway.
+    pub fn forget(&mut self, role: Role) {
+        self.0.remove(&role);
+    }
+
+    /// Roles that something is owed to.
+    pub fn roles(&self) -> Vec<Role> {
+        self.0.keys().copied().collect()
+    }
+
+    /// What is owed to a role; it is owed no more.
+    pub fn pay(&mut self, role: Role, values: &LastValues) -> Vec<Down> {
+        let keys = self.0.remove(&role).unwrap_or_default();
+        messages(keys.iter().filter_map(|key| values.0.get(key).cloned()))
+    }
+}
+
 /// Last values, with who said them.
 #[derive(Debug, Default)]
 pub struct LastValues(BTreeMap<Key, (Role, Event)>);
@@ -41,8 +98,13 @@ impl LastValues {
     }
 
     /// Every value, in a fixed order: convergence first, then elections, then health.
-    pub fn replay(&self) -> impl Iterator<Item = (Role, Event)> + '_ {
+    fn replay(&self) -> impl Iterator<Item = (Role, Event)> + '_ {
         self.0.values().cloned()
+    }
+
+    /// All of it for a role that starts.
+    pub fn everything(&self) -> Vec<Down> {
+        messages(self.replay())
     }
 
     /// Forgets what the configuration no longer has.
@@ -103,6 +165,73 @@ mod tests {
                 (Role::Checker, health("10.0.0.1:1", "10.0.0.3:1", Health::Up)),
             ]
         );
+    }
+
+    /// Far more values than a queue has places.
+    fn many(reason: &str) -> LastValues {
+        let mut values = LastValues::default();
+        for n in 0..3000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let mut event = health("10.0.0.1:1", &format!("10.1.{high}.{low}:1"), Health::Down);
+            if let Event::Health(change) = &mut event {
+                reason.clone_into(&mut change.reason);
+            }
+            values.store(Role::Checker, event);
+        }
+        values
+    }
+
+    #[tokio::test]
+    async fn a_restarted_child_gets_thousands_of_values_through_its_bounded_queue() {
+        use crate::process::{codec, ipc::Up};
+        // Short reasons, and such as need more than one frame.
+        for (reason, frames) in [("connection refused", 1), (&*"x".repeat(6000), 5)] {
+            let values = many(reason);
+            let all = values.everything();
+            assert_eq!(all.len(), frames);
+            let (a, b) = tokio::net::UnixStream::pair().expect("socketpair");
+            let watchdog = codec::connect::<Up, Down>(a);
+            let mut child = codec::connect::<Down, Up>(b);
+            // As in `spawn`: without a pause in which the writer could make room.
+            for message in all {
+                watchdog.tx.try_send(message).expect("room");
+            }
+            watchdog.tx.try_send(Down::Ping { seq: 7 }).expect("room");
+            let mut got = Vec::new();
+            loop {
+                match child.rx.recv().await.expect("the connection holds") {
+                    Down::Replay { events } => got.extend(events),
+                    Down::Ping { seq: 7 } => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(got.iter().eq(values.replay().collect::<Vec<_>>().iter()));
+        }
+    }
+
+    #[test]
+    fn what_did_not_fit_follows_with_its_last_value() {
+        let mut values = LastValues::default();
+        let mut owed = Owed::default();
+        let down = health("10.0.0.1:1", "10.0.0.2:1", Health::Down);
+        let up = health("10.0.0.1:1", "10.0.0.2:1", Health::Up);
+        let other = health("10.0.0.1:1", "10.0.0.3:1", Health::Up);
+        assert!(!owed.waits(Role::Forwarder, &down), "nothing is owed yet");
+        owed.note(Role::Forwarder, &down);
+        for event in [&down, &other, &up] {
+            values.store(Role::Checker, event.clone());
+            assert!(owed.waits(Role::Forwarder, event), "it must not overtake");
+            assert!(!owed.waits(Role::Api, event), "others have room");
+        }
+        assert_eq!(owed.roles(), [Role::Forwarder]);
+        let paid = owed.pay(Role::Forwarder, &values);
+        let [Down::Replay { events }] = &paid[..] else { panic!("{paid:?}") };
+        assert_eq!(events[..], [(Role::Checker, up), (Role::Checker, other)]);
+        assert!(owed.roles().is_empty());
+        assert!(owed.pay(Role::Forwarder, &values).is_empty());
+        owed.note(Role::Api, &down);
+        owed.forget(Role::Api);
+        assert!(owed.roles().is_empty());
     }
 
     #[test]
