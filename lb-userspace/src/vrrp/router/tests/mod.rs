@@ -2,6 +2,7 @@
 
 mod election;
 mod random;
+mod table;
 mod trouble;
 
 use std::{net::Ipv4Addr, time::Duration};

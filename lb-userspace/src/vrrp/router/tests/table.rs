@@ -1,0 +1,393 @@
+//! Every state with every input: what comes next, and what is done, in order. A new state or input
+//! does not compile without its rows.
+
+use self::{Given as I, Kind as S};
+use super::*;
+
+/// A state, a master's phases told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Init,
+    Backup,
+    Announcing,
+    Guarding,
+    Active,
+    Fault,
+    Stopping,
+    Stopped,
+}
+
+impl Kind {
+    /// The first with its successors reaches every one: a new one does not compile without.
+    fn next(self) -> Option<Self> {
+        match self {
+            Self::Init => Some(Self::Backup),
+            Self::Backup => Some(Self::Announcing),
+            Self::Announcing => Some(Self::Guarding),
+            Self::Guarding => Some(Self::Active),
+            Self::Active => Some(Self::Fault),
+            Self::Fault => Some(Self::Stopping),
+            Self::Stopping => Some(Self::Stopped),
+            Self::Stopped => None,
+        }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(Self::Init), |it| it.next())
+    }
+}
+
+/// An input, by what matters of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    Higher,
+    Lower,
+    Farewell,
+    Garbage,
+    Converged,
+    AdvertSent,
+    AdvertFailed,
+    VipsSet,
+    VipsCleared,
+    VipLost,
+    Claim,
+    SourceLost,
+    SourceFound,
+    InterfaceDown,
+    InterfaceUp,
+    ScriptBad,
+    ScriptGood,
+    Configure,
+    Stop,
+}
+
+impl Given {
+    /// The first with its successors reaches every one: a new one does not compile without.
+    fn next(self) -> Option<Self> {
+        match self {
+            Self::Higher => Some(Self::Lower),
+            Self::Lower => Some(Self::Farewell),
+            Self::Farewell => Some(Self::Garbage),
+            Self::Garbage => Some(Self::Converged),
+            Self::Converged => Some(Self::AdvertSent),
+            Self::AdvertSent => Some(Self::AdvertFailed),
+            Self::AdvertFailed => Some(Self::VipsSet),
+            Self::VipsSet => Some(Self::VipsCleared),
+            Self::VipsCleared => Some(Self::VipLost),
+            Self::VipLost => Some(Self::Claim),
+            Self::Claim => Some(Self::SourceLost),
+            Self::SourceLost => Some(Self::SourceFound),
+            Self::SourceFound => Some(Self::InterfaceDown),
+            Self::InterfaceDown => Some(Self::InterfaceUp),
+            Self::InterfaceUp => Some(Self::ScriptBad),
+            Self::ScriptBad => Some(Self::ScriptGood),
+            Self::ScriptGood => Some(Self::Configure),
+            Self::Configure => Some(Self::Stop),
+            Self::Stop => None,
+        }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(Self::Higher), |it| it.next())
+    }
+}
+
+impl Kind {
+    fn of(state: &State) -> Self {
+        match state {
+            State::Init => Self::Init,
+            State::Backup { .. } => Self::Backup,
+            State::Master { phase: Phase::Announcing, .. } => Self::Announcing,
+            State::Master { phase: Phase::Guard(_), .. } => Self::Guarding,
+            State::Master { phase: Phase::Active, .. } => Self::Active,
+            State::Fault => Self::Fault,
+            State::Stopping => Self::Stopping,
+            State::Stopped => Self::Stopped,
+        }
+    }
+
+    /// A router that has come to this state by itself; its effects are done, but not the removal
+    /// of the VIPs in `Stopping`.
+    fn bench(self) -> Bench {
+        let scripts = vec![Tracked { name: "chk".into(), weight: 0, reverse: false }];
+        let tracked = Config { scripts, ..config(100) };
+        let mut bench = Bench::new(tracked);
+        bench.input(Input::Source(Some(OWN.into())));
+        bench.input(Input::Interface { name: "eth0".into(), up: true });
+        bench.input(Input::Script { name: "chk".into(), verdict: Verdict::Good });
+        if self != Self::Init {
+            bench.input(Input::Converged { resume: None });
+        }
+        match self {
+            Self::Init | Self::Backup => {}
+            Self::Announcing => {
+                bench.send_fails = true;
+                bench.run_to(3700);
+            }
+            Self::Guarding => {
+                bench.run_to(3000);
+                bench.hears(HIGH, 50);
+                bench.run_to(3612);
+            }
+            Self::Active => bench.run_to(4000),
+            Self::Fault => bench.input(Input::Interface { name: "eth0".into(), up: false }),
+            Self::Stopping => {
+                bench.run_to(4000);
+                bench.router.handle(Input::Stop, at(4000));
+                while bench.router.poll_effect().is_some() {}
+            }
+            Self::Stopped => bench.input(Input::Stop),
+        }
+        assert_eq!(Self::of(&bench.router.state), self);
+        bench
+    }
+}
+
+impl Given {
+    fn input(self) -> Input {
+        match self {
+            Self::Higher => advert_from(&config(100), HIGH, 200),
+            Self::Lower => advert_from(&config(100), HIGH, 50),
+            Self::Farewell => advert_from(&config(100), HIGH, 0),
+            Self::Garbage => Input::Datagram(vec![0x45; 10]),
+            Self::Converged => Input::Converged { resume: None },
+            Self::AdvertSent => Input::AdvertSent { at: at(4000) },
+            Self::AdvertFailed => Input::AdvertFailed { error: "no route".into() },
+            Self::VipsSet => Input::VipsSet { added: 1 },
+            Self::VipsCleared => Input::VipsCleared,
+            Self::VipLost => Input::VipLost { address: VIP.into() },
+            Self::Claim => Input::Claim { address: VIP.into(), mac: Mac([2, 0, 0, 0, 0, 9]) },
+            Self::SourceLost => Input::Source(None),
+            Self::SourceFound => Input::Source(Some(OWN.into())),
+            Self::InterfaceDown => Input::Interface { name: "eth0".into(), up: false },
+            Self::InterfaceUp => Input::Interface { name: "eth0".into(), up: true },
+            Self::ScriptBad => Input::Script { name: "chk".into(), verdict: Verdict::Bad },
+            Self::ScriptGood => Input::Script { name: "chk".into(), verdict: Verdict::Good },
+            Self::Configure => {
+                let scripts = vec![Tracked { name: "chk".into(), weight: 0, reverse: false }];
+                Input::Configure(Box::new(Config { scripts, ..config(90) }))
+            }
+            Self::Stop => Input::Stop,
+        }
+    }
+
+    /// Which rows an input has: a new input does not compile without one.
+    fn of(input: &Input) -> &'static [Self] {
+        match input {
+            Input::Datagram(_) => &[Self::Higher, Self::Lower, Self::Farewell, Self::Garbage],
+            Input::Converged { .. } => &[Self::Converged],
+            Input::AdvertSent { .. } => &[Self::AdvertSent],
+            Input::AdvertFailed { .. } => &[Self::AdvertFailed],
+            Input::VipsSet { .. } => &[Self::VipsSet],
+            Input::VipsCleared => &[Self::VipsCleared],
+            Input::VipLost { .. } => &[Self::VipLost],
+            Input::Claim { .. } => &[Self::Claim],
+            Input::Source(_) => &[Self::SourceLost, Self::SourceFound],
+            Input::Interface { .. } => &[Self::InterfaceDown, Self::InterfaceUp],
+            Input::Script { .. } => &[Self::ScriptBad, Self::ScriptGood],
+            Input::Configure(_) => &[Self::Configure],
+            Input::Stop => &[Self::Stop],
+        }
+    }
+}
+
+/// Next state, and effects until something outside has to answer.
+fn row(state: Kind, input: Given) -> (Kind, &'static str) {
+    match state {
+        S::Init => match input {
+            I::Higher
+            | I::Lower
+            | I::Farewell
+            | I::Garbage
+            | I::AdvertSent
+            | I::AdvertFailed
+            | I::VipsSet
+            | I::VipLost
+            | I::Claim
+            | I::SourceLost
+            | I::SourceFound
+            | I::InterfaceDown
+            | I::InterfaceUp
+            | I::ScriptBad
+            | I::ScriptGood
+            | I::Configure => (S::Init, ""),
+            I::Converged => (S::Init, "fence, remove"),
+            I::VipsCleared => (S::Init, "standby"),
+            I::Stop => (S::Stopped, "notify STOP, stopped"),
+        },
+        S::Backup => match input {
+            I::Higher
+            | I::Lower
+            | I::Farewell
+            | I::Garbage
+            | I::Converged
+            | I::AdvertSent
+            | I::AdvertFailed
+            | I::VipsSet
+            | I::VipLost
+            | I::Claim
+            | I::SourceFound
+            | I::InterfaceUp
+            | I::ScriptGood
+            | I::Configure => (S::Backup, ""),
+            I::VipsCleared => (S::Backup, "standby"),
+            I::SourceLost | I::InterfaceDown | I::ScriptBad => (S::Fault, "notify FAULT"),
+            I::Stop => (S::Stopped, "notify STOP, stopped"),
+        },
+        S::Announcing => match input {
+            I::Higher => (S::Backup, ""),
+            I::Lower | I::Farewell => (S::Announcing, "advert 100"),
+            I::Garbage
+            | I::Converged
+            | I::AdvertFailed
+            | I::VipsSet
+            | I::VipLost
+            | I::Claim
+            | I::SourceFound
+            | I::InterfaceUp
+            | I::ScriptGood
+            | I::Configure => (S::Announcing, ""),
+            I::AdvertSent => (S::Active, "lease, probe, add, notify MASTER"),
+            I::VipsCleared => (S::Announcing, "standby"),
+            I::SourceLost | I::InterfaceDown | I::ScriptBad => (S::Fault, "notify FAULT"),
+            I::Stop => (S::Stopped, "notify STOP, stopped"),
+        },
+        S::Guarding => match input {
+            I::Higher => (S::Backup, ""),
+            I::Lower | I::Farewell => (S::Guarding, "advert 100"),
+            I::Garbage
+            | I::Converged
+            | I::AdvertSent
+            | I::AdvertFailed
+            | I::VipsSet
+            | I::VipLost
+            | I::Claim
+            | I::SourceFound
+            | I::InterfaceUp
+            | I::ScriptGood
+            | I::Configure => (S::Guarding, ""),
+            I::VipsCleared => (S::Guarding, "standby"),
+            I::SourceLost | I::InterfaceDown | I::ScriptBad => (S::Fault, "advert 0, notify FAULT"),
+            I::Stop => (S::Stopped, "advert 0, notify STOP, stopped"),
+        },
+        S::Active => match input {
+            I::Higher => (S::Backup, "fence, remove, notify BACKUP"),
+            I::Lower => (S::Active, "advert 100, garp"),
+            I::Farewell => (S::Active, "advert 100"),
+            I::Garbage
+            | I::Converged
+            | I::AdvertFailed
+            | I::VipsCleared
+            | I::Claim
+            | I::SourceFound
+            | I::InterfaceUp
+            | I::ScriptGood => (S::Active, ""),
+            I::AdvertSent => (S::Active, "lease"),
+            I::VipsSet => (S::Active, "garp"),
+            I::VipLost | I::Configure => (S::Active, "add"),
+            I::SourceLost | I::InterfaceDown | I::ScriptBad => {
+                (S::Fault, "advert 0, fence, remove, notify FAULT")
+            }
+            I::Stop => (S::Stopping, "advert 0, fence, remove, notify STOP"),
+        },
+        S::Fault => match input {
+            I::Higher
+            | I::Lower
+            | I::Farewell
+            | I::Garbage
+            | I::Converged
+            | I::AdvertSent
+            | I::AdvertFailed
+            | I::VipsSet
+            | I::VipLost
+            | I::Claim
+            | I::SourceLost
+            | I::SourceFound
+            | I::InterfaceDown
+            | I::ScriptBad
+            | I::ScriptGood
+            | I::Configure => (S::Fault, ""),
+            I::VipsCleared => (S::Fault, "standby"),
+            I::InterfaceUp => (S::Backup, "notify BACKUP"),
+            I::Stop => (S::Stopped, "notify STOP, stopped"),
+        },
+        S::Stopping => match input {
+            I::Higher
+            | I::Lower
+            | I::Farewell
+            | I::Garbage
+            | I::Converged
+            | I::AdvertSent
+            | I::AdvertFailed
+            | I::VipsSet
+            | I::VipLost
+            | I::Claim
+            | I::SourceLost
+            | I::SourceFound
+            | I::InterfaceDown
+            | I::InterfaceUp
+            | I::ScriptBad
+            | I::ScriptGood
+            | I::Configure
+            | I::Stop => (S::Stopping, ""),
+            I::VipsCleared => (S::Stopped, "standby, stopped"),
+        },
+        S::Stopped => match input {
+            I::Higher
+            | I::Lower
+            | I::Farewell
+            | I::Garbage
+            | I::Converged
+            | I::AdvertSent
+            | I::AdvertFailed
+            | I::VipsSet
+            | I::VipLost
+            | I::Claim
+            | I::SourceLost
+            | I::SourceFound
+            | I::InterfaceDown
+            | I::InterfaceUp
+            | I::ScriptBad
+            | I::ScriptGood
+            | I::Configure
+            | I::Stop => (S::Stopped, ""),
+            I::VipsCleared => (S::Stopped, "standby"),
+        },
+    }
+}
+
+fn word(effect: &Effect) -> Option<String> {
+    Some(match effect {
+        Effect::SendAdvert { priority } => format!("advert {priority}"),
+        Effect::Lease(LeaseState::Standby) => "standby".into(),
+        Effect::Lease(LeaseState::Until(Instant::ZERO)) => "fence".into(),
+        Effect::Lease(LeaseState::Until(_)) => "lease".into(),
+        Effect::AddVips => "add".into(),
+        Effect::RemoveVips => "remove".into(),
+        Effect::Garp { .. } => "garp".into(),
+        Effect::Probe => "probe".into(),
+        Effect::Notify(Notify::State(state)) => format!("notify {}", state.name()),
+        Effect::Notify(Notify::Stop) => "notify STOP".into(),
+        Effect::Stopped => "stopped".into(),
+        Effect::Changed | Effect::Log { .. } => return None,
+    })
+}
+
+#[test]
+fn every_state_with_every_input() {
+    for state in Kind::all() {
+        for given in Given::all() {
+            let mut bench = state.bench();
+            let input = given.input();
+            assert!(Given::of(&input).contains(&given));
+            bench.router.handle(input, at(bench.now));
+            let mut words = vec![];
+            while let Some(effect) = bench.router.poll_effect() {
+                words.extend(word(&effect));
+            }
+            let got = (Kind::of(&bench.router.state), words.join(", "));
+            let (next, want) = row(state, given);
+            assert_eq!(got, (next, want.to_owned()), "{state:?} with {given:?}");
+        }
+    }
+}
