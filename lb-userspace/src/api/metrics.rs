@@ -218,9 +218,10 @@ impl Snapshot {
             }
         }
         type Read = fn(&CheckerStatus) -> u64;
-        let counters: [(&str, &str, Read); 2] = [
+        let counters: [(&str, &str, Read); 3] = [
             ("probes", "Probes made.", |c| c.probes),
             ("probe_failures", "Probes that failed.", |c| c.failures),
+            ("probe_restarts", "Probes that ended by themselves.", |c| c.restarts),
         ];
         for (name, help, read) in counters {
             let mut metric = counter(e, name, help)?;

@@ -110,6 +110,9 @@ pub struct CheckerStatus {
     pub latency_us: BTreeMap<u64, u64>,
     /// Sum of all probe durations in the histogram, microseconds.
     pub latency_total_us: u64,
+    /// How often its task ended by itself, which is a fault of ours, and was started again.
+    #[serde(default)]
+    pub restarts: u64,
 }
 
 /// A real server in the checker's eyes.

@@ -5,7 +5,7 @@
 //! the facts on. The checker publishes facts, the forwarder decides what they mean for traffic.
 //!
 //! A dead checker takes nothing down: its last events stand in the watchdog, which replays them
-//! to the next one ([`Down::Event`] from our own role), and that starts from them.
+//! to the next one ([`Down::Replay`], events from our own role), and that starts from them.
 
 mod mysql;
 mod probe;
@@ -17,10 +17,14 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 
 use self::{
     probe::{Command, Handle, Report, What},
@@ -35,7 +39,7 @@ use super::{
 use crate::{
     base::{
         net::VirtualServerKey,
-        status::{QuorumStatus, ServerHealth},
+        status::{Health, QuorumStatus, ServerHealth},
     },
     check::services::{Effect, ProbeId, Services},
     config::model::{self, Config},
@@ -43,6 +47,9 @@ use crate::{
 
 /// Reports of probes that may wait for the main loop; a full queue blocks the probes.
 const REPORT_LIMIT: usize = 1024;
+
+/// How often probes are looked at for ones that ended by themselves.
+const PATROL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the role until it is stopped or the watchdog is gone.
 ///
@@ -71,6 +78,8 @@ pub async fn serve(
     let mut checker = Checker::new(link.tx, reports);
     checker.configure(config).await?;
     checker.send(Up::Ready { generation }).await?;
+    let mut patrol = tokio::time::interval(PATROL_INTERVAL);
+    patrol.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // Stop and Ping go before a flood of reports.
@@ -85,12 +94,14 @@ pub async fn serve(
                 }
             }
             Some(report) = inbox.recv() => checker.report(report).await?,
+            _ = patrol.tick() => checker.patrol(),
         }
     }
     Ok(())
 }
 
 struct Probe {
+    checker: model::Checker,
     handle: Handle,
     stats: Stats,
 }
@@ -140,11 +151,8 @@ impl Checker {
                 self.send(Up::Stopped).await?;
                 return Ok(std::ops::ControlFlow::Break(()));
             }
-            Down::Event { from: Role::Checker, event } => self.restore(event),
             Down::Replay { events } => {
-                for (_, event) in events.into_iter().filter(|(from, _)| *from == Role::Checker) {
-                    self.restore(event);
-                }
+                self.restore(events);
             }
             Down::ScriptDone(done) => {
                 if let Some(waiting) = self.scripts.remove(&done.id) {
@@ -210,7 +218,8 @@ impl Checker {
             if let Some(health) = known {
                 handle.command(Command::Known(health));
             }
-            self.probes.insert(id, Probe { handle, stats: Stats::new(&checker) });
+            let stats = Stats::new(&checker);
+            self.probes.insert(id, Probe { checker, handle, stats });
         }
         self.config = config;
         self.services.configure(services, now);
@@ -225,19 +234,51 @@ impl Checker {
     }
 
     /// What an earlier checker process published stands until it is learned again.
-    fn restore(&mut self, event: Event) {
-        match event {
-            Event::Health(HealthChange { virtual_server, real_server, health, weight, .. }) => {
-                for id in self.services.restore(virtual_server, real_server, health, weight) {
-                    if let Some(probe) = self.probes.get(&id) {
-                        probe.handle.command(Command::Known(health));
+    fn restore(&mut self, events: Vec<(Role, Event)>) {
+        let mut known = BTreeMap::<ProbeId, Health>::new();
+        for (_, event) in events.into_iter().filter(|(from, _)| *from == Role::Checker) {
+            match event {
+                Event::Health(HealthChange {
+                    virtual_server, real_server, health, weight, ..
+                }) => {
+                    for id in self.services.restore(virtual_server, real_server, health, weight) {
+                        // Where virtual servers that share the probe differ, another checker of
+                        // the worse one is the cause: the best is what this one found.
+                        let best = known.entry(id).or_insert(health);
+                        *best = health.min(*best);
                     }
                 }
+                Event::Quorum { virtual_server, up } => {
+                    self.services.restore_quorum(virtual_server, up);
+                }
+                Event::Vrrp { .. } | Event::Converged { .. } => {}
             }
-            Event::Quorum { virtual_server, up } => {
-                self.services.restore_quorum(virtual_server, up)
+        }
+        for (id, health) in known {
+            if let Some(probe) = self.probes.get(&id) {
+                probe.handle.command(Command::Known(health));
             }
-            Event::Vrrp { .. } | Event::Converged { .. } => {}
+        }
+    }
+
+    /// Starts probes again that have ended without being told to.
+    fn patrol(&mut self) {
+        for (id, probe) in self.probes.iter_mut().filter(|(_, probe)| probe.handle.is_over()) {
+            tracing::error!(
+                checker = spec::keyword(&probe.checker),
+                target = spec::target(&probe.checker),
+                "probe ended by itself, it is started again"
+            );
+            probe.handle = probe::start(*id, &probe.checker, self.reports.clone(), clock::now());
+            probe.stats.restarted();
+            let rows = self.services.servers();
+            let known = rows
+                .filter(|row| row.checkers.iter().any(|checker| checker.probe == *id))
+                .map(|row| row.health)
+                .min();
+            if let Some(health) = known.filter(|health| *health != Health::Unknown) {
+                probe.handle.command(Command::Known(health));
+            }
         }
     }
 

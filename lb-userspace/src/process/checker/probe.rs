@@ -8,7 +8,10 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     task::JoinHandle,
     time,
 };
@@ -86,10 +89,23 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) fn command(&self, command: Command) {
-        if self.commands.try_send(command).is_err() {
-            // It has ended, or does not take orders: the latter must not outlive a reload.
-            self.task.abort();
+        match self.commands.try_send(command) {
+            // What was known is a help, not an order: without it the probe finds out itself.
+            Ok(()) | Err(TrySendError::Full(Command::Known(_)) | TrySendError::Closed(_)) => {}
+            // It does not take orders, and must not outlive a reload.
+            Err(TrySendError::Full(Command::Stop)) => self.task.abort(),
         }
+    }
+
+    /// Whether the task is no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Ends the task as a fault would, for tests.
+    #[cfg(test)]
+    pub(super) fn abort(&self) {
+        self.task.abort();
     }
 
     /// Waits for the end after [`Command::Stop`].

@@ -31,6 +31,7 @@ impl Stats {
                 failures: 0,
                 latency_us: BOUNDS.iter().map(|bound| (*bound, 0)).collect::<BTreeMap<_, _>>(),
                 latency_total_us: 0,
+                restarts: 0,
             },
         }
     }
@@ -49,6 +50,11 @@ impl Stats {
         if let Some(bound) = BOUNDS.iter().find(|bound| micros <= **bound) {
             *status.latency_us.entry(*bound).or_default() += 1;
         }
+    }
+
+    /// The probe had ended by itself and was started again.
+    pub(super) fn restarted(&mut self) {
+        self.status.restarts += 1;
     }
 
     pub(super) fn verdict(&mut self, verdict: &Verdict) {

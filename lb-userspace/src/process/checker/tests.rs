@@ -88,9 +88,8 @@ impl Watchdog {
             checker: true,
         };
         down.send(Down::Start { runtime, generation: 3, config }).await.expect("queued");
-        for event in known {
-            down.send(Down::Event { from: Role::Checker, event }).await.expect("queued");
-        }
+        let events = known.into_iter().map(|event| (Role::Checker, event)).collect();
+        down.send(Down::Replay { events }).await.expect("queued");
         tokio::spawn(serve(Link { rx, tx }, || Ok(())));
         Self { down, up }
     }
@@ -199,4 +198,104 @@ async fn misc_check_through_the_watchdog() {
         let seen = watchdog.until("health").await;
         assert_eq!(seen.last().map(String::as_str), Some(expected), "exit {exit}");
     }
+}
+
+/// The configuration with the same pool behind six VIPs.
+fn six(addr: std::net::SocketAddr) -> Config {
+    let one = config(addr, CheckerConfig::Tcp(common(addr)));
+    let services = (200..206_u8).map(|last| VirtualServer {
+        key: VirtualServerKey { protocol: Protocol::Tcp, addr: ([192, 0, 2, last], 3306).into() },
+        ..one.virtual_servers[0].clone()
+    });
+    Config { virtual_servers: services.collect(), ..Config::default() }
+}
+
+#[tokio::test]
+async fn a_probe_of_six_virtual_servers_survives_their_restored_health() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+    let addr = listener.local_addr().expect("name");
+    let config = six(addr);
+    let known = config
+        .virtual_servers
+        .iter()
+        .map(|service| {
+            Event::Health(HealthChange {
+                virtual_server: service.key,
+                real_server: addr,
+                health: Health::Up,
+                weight: 10,
+                reason: "before".into(),
+                at: crate::base::time::Instant::ZERO,
+            })
+        })
+        .collect();
+    let mut watchdog = Watchdog::start(Arc::new(config), known).await;
+    watchdog.until("ready").await;
+    drop(listener);
+    for _ in 0..6 {
+        watchdog.until("health Down").await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_with_full_hands_lives_on() {
+    let addr = (Ipv4Addr::LOCALHOST, 9).into();
+    let (reports, _inbox) = mpsc::channel(1);
+    let checker = CheckerConfig::Tcp(common(addr));
+    let handle = probe::start(1, &checker, reports, clock::now());
+    for _ in 0..100 {
+        handle.command(Command::Known(Health::Up)); // no yield: it cannot take any meanwhile
+    }
+    tokio::task::yield_now().await;
+    assert!(!handle.is_over());
+    handle.command(Command::Stop);
+    handle.ended().await;
+}
+
+#[tokio::test]
+async fn a_probe_that_ends_by_itself_is_started_again_and_counted() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+    let addr = listener.local_addr().expect("name");
+    let (tx, mut up) = mpsc::channel(QUEUE_LIMIT);
+    let (reports, mut inbox) = mpsc::channel(REPORT_LIMIT);
+    let mut checker = Checker::new(tx, reports);
+    let config = config(addr, CheckerConfig::Tcp(common(addr)));
+    checker.configure(config).await.expect("in force");
+    let verdict = async |checker: &mut Checker, inbox: &mut mpsc::Receiver<Report>| {
+        loop {
+            let report = timeout(LIMIT, inbox.recv()).await.expect("in time").expect("open");
+            let is_verdict = matches!(report.what, What::Verdict(_));
+            checker.report(report).await.expect("taken");
+            if is_verdict {
+                return;
+            }
+        }
+    };
+    verdict(&mut checker, &mut inbox).await;
+    let handle = &checker.probes.values().next().expect("a probe").handle;
+    handle.abort();
+    timeout(LIMIT, async {
+        while !handle.is_over() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("aborted");
+    while let Ok(report) = inbox.try_recv() {
+        checker.report(report).await.expect("taken"); // what it had said before
+    }
+    checker.patrol();
+    checker.patrol();
+    // The server dies: the probe that took over finds out.
+    drop(listener);
+    verdict(&mut checker, &mut inbox).await;
+    let Reply::Checker { servers, .. } = checker.status() else { panic!("a checker's status") };
+    assert_eq!((servers[0].health, servers[0].checkers[0].restarts), (Health::Down, 1));
+    let mut said = Vec::new();
+    while let Ok(message) = up.try_recv() {
+        if let Up::Event(Event::Health(change)) = message {
+            said.push(change.health);
+        }
+    }
+    assert_eq!(said, [Health::Up, Health::Down]);
 }
