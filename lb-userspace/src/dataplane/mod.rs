@@ -84,9 +84,10 @@ pub struct NextHop {
 /// What the engine is told of the host around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Way to each real server's address; `Err` says why there is none, for `lbctl status`.
+    /// Way to each real server's address; `Err` says why there is none, for `lbctl status`. For
+    /// an address that is missing nothing is known yet: a way that was known before stays.
     pub next_hops: BTreeMap<IpAddr, Result<NextHop, String>>,
-    /// This host's own addresses (VIPs included while they are set).
+    /// This host's own addresses (VIPs included while they are set); empty: not known yet.
     pub own: BTreeSet<IpAddr>,
     /// Id of the XDP program on each interface (name) that has one, ours or not.
     pub xdp_programs: BTreeMap<String, u32>,

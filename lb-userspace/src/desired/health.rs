@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use super::Admin;
 use crate::{
-    base::{net::VirtualServerKey, status::Health},
+    base::{
+        net::VirtualServerKey,
+        status::Health,
+        table::{ForwardingTable, RealServerState},
+    },
     config::model::Config,
 };
 
@@ -29,6 +34,30 @@ impl HealthBook {
     /// Health, and the weight that came with it. Unknown when nothing was heard.
     pub fn get(&self, key: VirtualServerKey, addr: SocketAddr) -> (Health, Option<u32>) {
         self.verdicts.get(&(key, addr)).copied().unwrap_or((Health::Unknown, None))
+    }
+
+    /// Verdicts as a predecessor's table shows them, until the checker's last words are heard again:
+    /// a dead server must not be taken for an unknown one meanwhile. Servers without a checker
+    /// are left out, because nothing would ever correct them.
+    pub fn adopt(config: &Config, table: &ForwardingTable, admin: &Admin) -> Self {
+        let mut book = Self::default();
+        for vs in &config.virtual_servers {
+            let Some(observed) = table.virtual_servers.get(&vs.key) else { continue };
+            for rs in vs.real_servers.iter().filter(|rs| !rs.checkers.is_empty()) {
+                let Some(server) = observed.real_servers.get(&rs.addr) else { continue };
+                let health = match server.state {
+                    RealServerState::Up => Health::Up,
+                    RealServerState::Down => Health::Down,
+                    RealServerState::Drain if rs.inhibit_on_failure && server.weight == 0 => {
+                        Health::Down
+                    }
+                    RealServerState::Drain if admin.get(vs.key, rs.addr).is_some() => continue,
+                    RealServerState::Drain => Health::Drain,
+                };
+                book.verdicts.insert((vs.key, rs.addr), (health, None));
+            }
+        }
+        book
     }
 
     /// A configuration takes over: verdicts on servers that left are forgotten, and a live

@@ -54,6 +54,9 @@ pub struct Way {
     pub neighbour: Result<Mac, String>,
     /// The kernel should be made to ask (again): unresolved, or not confirmed lately.
     pub stale: bool,
+    /// The neighbour has not been asked yet, or has not had the time to answer: nothing is known
+    /// that speaks against an address it had before.
+    pub asked: bool,
 }
 
 /// Everything at one moment.
@@ -75,6 +78,8 @@ pub struct Neigh {
     handle: Handle,
     messages: Messages,
     datagrams: Option<UdpSocket>,
+    /// Something changed and was not reported yet: when it will have settled.
+    settled: Option<tokio::time::Instant>,
 }
 
 impl Neigh {
@@ -96,21 +101,29 @@ impl Neigh {
         let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
             .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
             .ok();
-        Ok(Self { handle, messages: messages.boxed(), datagrams })
+        Ok(Self { handle, messages: messages.boxed(), datagrams, settled: None })
     }
 
-    /// Waits until something changed, and until changes have settled for a moment.
+    /// Waits until something changed, and until changes have settled for a moment. Dropped before
+    /// its end (in a `select!`), it forgets nothing: the next call reports the change.
     ///
     /// # Errors
     /// When the connection ended.
     pub async fn changed(&mut self) -> anyhow::Result<()> {
         let lost = "the netlink connection for routes and neighbours ended";
-        self.messages.next().await.context(lost)?;
-        let settled = tokio::time::sleep(SETTLE);
-        let mut settled = pin!(settled);
         loop {
+            let Some(settled) = self.settled else {
+                self.messages.next().await.context(lost)?;
+                self.settled = Some(tokio::time::Instant::now() + SETTLE);
+                continue;
+            };
             tokio::select! {
-                () = &mut settled => return Ok(()),
+                // In this order, so that a stream of messages does not put the report off.
+                biased;
+                () = tokio::time::sleep_until(settled) => {
+                    self.settled = None;
+                    return Ok(());
+                }
                 message = self.messages.next() => {
                     message.context(lost)?;
                 }
@@ -292,7 +305,8 @@ fn way(
             _
         ))
     );
-    Way { ifindex, via, neighbour, stale: running && !confirmed }
+    let asked = running && matches!(entry, None | Some((NeighbourState::Incomplete, _)));
+    Way { ifindex, via, neighbour, stale: running && !confirmed, asked }
 }
 
 #[cfg(test)]
@@ -314,29 +328,30 @@ mod tests {
     fn neighbour_states_become_ways() {
         let ip: IpAddr = [198, 51, 100, 1].into();
         let mac = Some(Mac([4; 6]));
-        // state, resolved, to be provoked
+        // state, resolved, to be provoked, still open
         let rows = [
-            (Some((NeighbourState::Reachable, mac)), true, false),
-            (Some((NeighbourState::Stale, mac)), true, true),
-            (Some((NeighbourState::Delay, mac)), true, false),
-            (Some((NeighbourState::Probe, mac)), true, false),
-            (Some((NeighbourState::Permanent, mac)), true, false),
-            (Some((NeighbourState::Incomplete, None)), false, true),
-            (Some((NeighbourState::Failed, None)), false, true),
-            (Some((NeighbourState::Failed, mac)), false, true),
-            (None, false, true),
+            (Some((NeighbourState::Reachable, mac)), true, false, false),
+            (Some((NeighbourState::Stale, mac)), true, true, false),
+            (Some((NeighbourState::Delay, mac)), true, false, false),
+            (Some((NeighbourState::Probe, mac)), true, false, false),
+            (Some((NeighbourState::Permanent, mac)), true, false, false),
+            (Some((NeighbourState::Incomplete, None)), false, true, true),
+            (Some((NeighbourState::Failed, None)), false, true, false),
+            (Some((NeighbourState::Failed, mac)), false, true, false),
+            (None, false, true, true),
         ];
-        for (entry, resolved, stale) in rows {
+        for (entry, resolved, stale, asked) in rows {
             let neighbours = entry.map(|entry| ((3, ip), entry)).into_iter().collect();
             let way = way(3, ip, &scene(), &neighbours);
-            assert_eq!((way.neighbour.is_ok(), way.stale), (resolved, stale), "{entry:?}");
+            let got = (way.neighbour.is_ok(), way.stale, way.asked);
+            assert_eq!(got, (resolved, stale, asked), "{entry:?}");
         }
         let mut down = scene();
         down.interfaces.get_mut(&3).expect("eth1").running = false;
         let neighbours = [((3, ip), (NeighbourState::Reachable, mac))].into();
         let way = way(3, ip, &down, &neighbours);
         assert_eq!(way.neighbour, Err("interface eth1 is down".into()));
-        assert!(!way.stale);
+        assert!(!way.stale && !way.asked);
     }
 
     #[test]

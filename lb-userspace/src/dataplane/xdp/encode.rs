@@ -99,6 +99,9 @@ pub fn encode(
     around: &Surroundings,
 ) -> Result<Image, EncodeError> {
     let mut next = Image { reals: before.reals.clone(), ..Image::default() };
+    if around.own.is_empty() {
+        next.locals.clone_from(&before.locals);
+    }
     for ip in &around.own {
         if let (IpAddr::V4(ip), true) = (ip, next.locals.len() < maps::LOCAL_LIMIT as usize) {
             next.locals.insert(be32(ip.octets()));
@@ -120,7 +123,8 @@ pub fn encode(
         for (addr, server) in &vs.real_servers {
             let real = real(map_key, service, *addr, server, around)?;
             let id = ids.real(&real)?;
-            let real = succeed(before.reals.get(&id), real);
+            let known = around.next_hops.contains_key(&addr.ip());
+            let real = succeed(before.reals.get(&id), real, known);
             let reachable =
                 real.method == METHOD_LOCAL || real.flags & FLAG_RESOLVED == FLAG_RESOLVED;
             if real.state == STATE_UP && reachable {
@@ -227,12 +231,18 @@ fn real(
 }
 
 /// Continues the life of `old` in `new`: its connections die (generation) when it goes down, and
-/// when they could not go on because the method changed.
-fn succeed(old: Option<&Real>, mut new: Real) -> Real {
+/// when they could not go on because the method changed. While nothing is `known` of its next hop
+/// (a forwarder that has just started, a neighbour that the kernel asks again) the old one stays.
+fn succeed(old: Option<&Real>, mut new: Real, known: bool) -> Real {
     let Some(old) = old else { return new };
     new.generation = old.generation;
     if old.state == STATE_ABSENT {
         return new;
+    }
+    if !known && new.method != METHOD_LOCAL && old.flags & FLAG_RESOLVED != 0 {
+        new.ifindex = old.ifindex;
+        new.macs = old.macs;
+        new.flags |= FLAG_RESOLVED;
     }
     let keep = new.flags & FLAG_KEEP != 0;
     let died =

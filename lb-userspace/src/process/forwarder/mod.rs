@@ -140,6 +140,8 @@ impl Forwarder {
                     if let Err(error) = self.state.engine.housekeep(clock::now()) {
                         error!(error = format!("{error:#}"), "housekeeping failed, next in a second");
                     }
+                    // A message that the kernel had no room for is made good here.
+                    self.look_around().await?;
                     self.neigh.provoke(&self.snapshot);
                 }
             }
@@ -319,6 +321,9 @@ fn surroundings(snapshot: &Snapshot) -> (Host, Surroundings) {
         let hop = match way {
             Ok(way) => {
                 egress.extend(name(way.ifindex).map(|name| (*destination, name)));
+                if way.asked {
+                    continue; // Not known yet: what was known before stays.
+                }
                 let out = snapshot.interfaces.get(&way.ifindex);
                 way.neighbour.clone().map(|neighbour| NextHop {
                     ifindex: way.ifindex,

@@ -71,7 +71,8 @@ pub struct State<P> {
 }
 
 impl<P: DataPlane> State<P> {
-    /// Takes the engine's present table as given: lease slots follow from its VIPs.
+    /// Takes the engine's present table as given: lease slots follow from its VIPs, health from the
+    /// states of its real servers.
     ///
     /// # Errors
     /// When the engine cannot be read.
@@ -86,6 +87,7 @@ impl<P: DataPlane> State<P> {
         let known = engine.observe()?;
         let (slots, without) = LeaseSlots::default().allocate(&config, &known.vips);
         warn_without(&without);
+        let health = HealthBook::adopt(&config, &known, &admin);
         Ok(Self {
             engine,
             config,
@@ -94,7 +96,7 @@ impl<P: DataPlane> State<P> {
             admin,
             rounds: Rounds::new(ROUND, now),
             vrrp,
-            health: HealthBook::default(),
+            health,
             quorum: BTreeMap::new(),
             host: Host::default(),
             known,

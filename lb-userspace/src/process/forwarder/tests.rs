@@ -7,7 +7,7 @@ use crate::{
         status::Health,
         table::{Method, OnDown, RealServerState, Scheduler},
     },
-    config::model::{RealServer, VirtualServer},
+    config::model::{Checker, CheckerCommon, RealServer, VirtualServer},
     dataplane::fake::Fake,
     desired::Admin,
     process::ipc::HealthChange,
@@ -120,6 +120,44 @@ fn a_burst_costs_one_pass_and_what_is_recalled_has_no_latency() {
 }
 
 #[test]
+fn a_successor_takes_over_what_its_predecessor_knew() {
+    let mut config = (*config(&[1, 2, 3])).clone();
+    let checker = Checker::Tcp(CheckerCommon {
+        target: db(1),
+        bindto: None,
+        connect_timeout: Duration::from_secs(1),
+        retry: 1,
+        delay_before_retry: Duration::from_secs(1),
+        delay_loop: Duration::from_secs(1),
+        warmup: Duration::ZERO,
+        alpha: true,
+    });
+    for rs in &mut config.virtual_servers[0].real_servers[..2] {
+        rs.checkers.push(checker.clone());
+    }
+    let config = Arc::new(config);
+    let start = |fake| {
+        let state = State::new(fake, Arc::clone(&config), 1, true, Admin::default(), at(0));
+        let mut state = state.expect("readable");
+        state.round(at(0));
+        state
+    };
+    let mut state = start(Fake::default());
+    state.hear(&verdict(1, Health::Down), at(10));
+    state.hear(&verdict(2, Health::Suspect), at(10));
+    state.hear(&verdict(3, Health::Down), at(10));
+    state.settle(at(10));
+    let mut state = start(Fake { table: state.engine.table.clone(), ..Fake::default() });
+    assert_eq!(server(&state, 1), Some(RealServerState::Down));
+    assert_eq!(server(&state, 2), Some(RealServerState::Drain));
+    assert_eq!(server(&state, 3), Some(RealServerState::Up), "nobody would ever correct it");
+    // The checker's words count as soon as they come.
+    state.hear(&verdict(1, Health::Up), at(20));
+    state.settle(at(20));
+    assert_eq!(server(&state, 1), Some(RealServerState::Up));
+}
+
+#[test]
 fn drift_is_repaired_by_the_next_round() {
     let mut state = started(Fake::default());
     let want = state.engine.table.clone();
@@ -182,7 +220,8 @@ fn a_snapshot_becomes_next_hops() {
         xdp_program: Some(77),
     };
     let via = IpAddr::from([198, 51, 100, 254]);
-    let way = |neighbour| Way { ifindex: 3, via, neighbour, stale: false };
+    let way = |neighbour| Way { ifindex: 3, via, neighbour, stale: false, asked: false };
+    let asked = Way { asked: true, ..way(Err("is being asked".into())) };
     let snapshot = Snapshot {
         interfaces: [(3, interface)].into(),
         addresses: [(3, "198.51.100.9/24".parse().expect("prefix"))].into(),
@@ -190,6 +229,7 @@ fn a_snapshot_becomes_next_hops() {
             (db(1).ip(), Ok(way(Ok(Mac([4; 6]))))),
             (db(2).ip(), Ok(way(Err("silent".into())))),
             (db(3).ip(), Err("no route".into())),
+            (db(4).ip(), Ok(asked)),
         ]
         .into(),
     };
@@ -199,6 +239,7 @@ fn a_snapshot_becomes_next_hops() {
     assert_eq!(around.next_hops[&db(2).ip()], Err("silent".into()));
     assert_eq!(around.next_hops[&db(3).ip()], Err("no route".into()));
     assert_eq!(around.xdp_programs["eth1"], 77);
-    assert_eq!(host.egress.len(), 2, "the way is known before the neighbour is");
+    assert!(!around.next_hops.contains_key(&db(4).ip()), "says nothing yet");
+    assert_eq!(host.egress.len(), 3, "the way is known before the neighbour is");
     assert!(around.own.contains(&IpAddr::from([198, 51, 100, 9])));
 }

@@ -172,8 +172,17 @@ fn an_unresolved_server_is_in_the_table_but_not_chosen() {
     assert_eq!(pool_len(&image), 0);
     let resolved = encode(&image, &table, &reachable(&table)).expect("fits");
     assert_eq!(pool_len(&resolved), 1);
-    let lost = encode(&resolved, &table, &Surroundings::default()).expect("fits");
+    // A forwarder that has just started knows nothing, which is no reason to change anything.
+    let restarted = encode(&resolved, &table, &Surroundings::default()).expect("fits");
+    assert!(restarted == resolved && !restarted.locals.is_empty());
+    let silent = Surroundings {
+        next_hops: [(IpAddr::from([198, 51, 100, 1]), Err("does not answer ARP".into()))].into(),
+        ..reachable(&table)
+    };
+    let lost = encode(&resolved, &table, &silent).expect("fits");
     assert_eq!(pool_len(&lost), 0);
+    let asked = encode(&lost, &table, &Surroundings::default()).expect("fits");
+    assert_eq!(pool_len(&asked), 0, "what is lost comes back by an answer only");
     assert_eq!(lost.reals[&1].generation, resolved.reals[&1].generation, "flows may come back");
     // This host needs no way to itself.
     let local = one_server(RealServerState::Up, Method::Local);
@@ -183,7 +192,7 @@ fn an_unresolved_server_is_in_the_table_but_not_chosen() {
 
 #[test]
 fn the_address_of_a_virtual_server_that_no_instance_has_is_a_vip() {
-    let vip = lb_common::abi::be32([192, 0, 2, 1]);
+    let vip = be32([192, 0, 2, 1]);
     let mut table = one_server(RealServerState::Up, Method::Dr);
     let image = encode(&Image::default(), &table, &reachable(&table)).expect("fits");
     assert_eq!(image.vips[&vip], Vip { gate: 0, flags: VIP_TCP_SERVICE });
