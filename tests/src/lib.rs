@@ -13,6 +13,7 @@ pub mod process;
 pub mod report;
 pub mod sampler;
 pub mod script;
+pub mod single;
 mod sys;
 pub mod traffic;
 pub mod tutorial;

@@ -3,7 +3,10 @@
 //! Nothing is counted here: every number is somebody's own counter, so a restart of the api role
 //! loses none.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -243,7 +246,7 @@ impl Snapshot {
             let addr = server.real_server.to_string();
             for checker in &server.checkers {
                 let labels = checker_labels(&server.virtual_server, &addr, checker);
-                histogram(&mut metric, &labels, checker)?;
+                histogram(&mut metric, &labels, &checker.latency_us, checker.latency_total_us)?;
             }
         }
         let quorum = &self.0.quorum;
@@ -269,6 +272,13 @@ impl Snapshot {
             .gauge(&vec![], signed(forwarder.embryos))?;
         counter(e, "reconcile_errors", "Operations on the data plane that failed.")?
             .counter(&vec![], forwarder.reconcile_errors)?;
+        let mut metric = e.encode_descriptor(
+            "health_to_map_seconds",
+            "From a checker's verdict to the data plane's maps.",
+            None,
+            MetricType::Histogram,
+        )?;
+        histogram(&mut metric, &vec![], &forwarder.verdict_us, forwarder.verdict_total_us)?;
         if let Some(ns) = forwarder.ns_per_packet {
             gauge(e, "packet_nanoseconds", "Average cost of a packet in the kernel program.")?
                 .gauge(&vec![], signed(ns))?;
@@ -366,13 +376,14 @@ fn checker_labels<'a>(
     ]
 }
 
+/// Buckets by upper bound in microseconds, not cumulative; `u64::MAX` is the unbounded one.
 fn histogram(
     metric: &mut MetricEncoder<'_>,
     labels: &Labels<'_>,
-    c: &CheckerStatus,
+    buckets_us: &BTreeMap<u64, u64>,
+    total_us: u64,
 ) -> fmt::Result {
-    let mut buckets: Vec<(f64, u64)> = c
-        .latency_us
+    let mut buckets: Vec<(f64, u64)> = buckets_us
         .iter()
         .map(|(bound, count)| match *bound {
             u64::MAX => (f64::INFINITY, *count),
@@ -383,7 +394,10 @@ fn histogram(
         buckets.push((f64::INFINITY, 0)); // the format wants one
     }
     let count = buckets.iter().map(|(_, count)| count).sum();
-    let sum = c.latency_total_us as f64 / 1e6;
+    let sum = total_us as f64 / 1e6;
+    if labels.is_empty() {
+        return metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS);
+    }
     metric.encode_family(labels)?.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
 }
 

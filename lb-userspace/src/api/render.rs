@@ -6,38 +6,65 @@ use crate::base::status::{
     FlowStatus, ForwarderStatus, Health, InstanceStatus, ServerHealth, Status, VrrpState,
 };
 
+/// Width of the screen that every line but a server's own words fits on.
+const WIDTH: usize = 80;
+
+enum Row {
+    Cells(Vec<String>),
+    /// Below the row it is about, not in columns, broken into lines of [`WIDTH`].
+    Note(String),
+}
+
 /// Rows of a table with aligned columns.
 struct Table {
-    rows: Vec<Vec<String>>,
+    rows: Vec<Row>,
 }
 
 impl Table {
     fn new(head: &[&str]) -> Self {
-        Self { rows: vec![head.iter().map(|&cell| cell.to_owned()).collect()] }
+        Self { rows: vec![Row::Cells(head.iter().map(|&cell| cell.to_owned()).collect())] }
     }
 
     fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(Row::Cells(cells));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.rows.push(Row::Note(text.to_owned()));
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &Vec<String>> {
+        self.rows.iter().filter_map(|row| match row {
+            Row::Cells(cells) => Some(cells),
+            Row::Note(_) => None,
+        })
     }
 
     /// Lines, indented; numbers to the right, the rest to the left, the last column unpadded.
     fn write(&self, out: &mut String, indent: usize) {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let columns = self.cells().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
+            self.cells().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
         };
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         let numeric = |column: usize| {
-            self.rows.len() > 1
-                && self.rows.iter().skip(1).filter_map(|row| row.get(column)).all(|cell| {
-                    cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
-                        && cell.len() < 16
-                        && !cell.contains([':', '/'])
-                })
+            self.cells().skip(1).filter_map(|row| row.get(column)).all(|cell| {
+                cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+                    && cell.len() < 16
+                    && !cell.contains([':', '/'])
+            })
         };
+        let margin = " ".repeat(indent);
         for row in &self.rows {
-            let mut line = " ".repeat(indent);
-            for (column, cell) in row.iter().enumerate() {
+            let cells = match row {
+                Row::Cells(cells) => cells,
+                Row::Note(text) => {
+                    wrap(out, &format!("{margin}  "), text);
+                    continue;
+                }
+            };
+            let mut line = margin.clone();
+            for (column, cell) in cells.iter().enumerate() {
                 let width = widths.get(column).copied().unwrap_or(0);
                 if numeric(column) {
                     let _ = write!(line, "{cell:>width$}  ");
@@ -49,6 +76,23 @@ impl Table {
             out.push('\n');
         }
     }
+}
+
+/// Words in lines of at most [`WIDTH`], each after `margin`; a longer word stands alone.
+fn wrap(out: &mut String, margin: &str, text: &str) {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let taken = margin.chars().count() + line.chars().count() + word.chars().count();
+        if !line.is_empty() && taken + 1 > WIDTH {
+            let _ = writeln!(out, "{margin}{line}");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{margin}{line}");
 }
 
 /// The whole status.
@@ -75,7 +119,7 @@ fn head(out: &mut String, status: &Status) {
     );
     // What is wrong comes first: that is what somebody looks for.
     for problem in &status.problems {
-        let _ = writeln!(out, "PROBLEM: {problem}");
+        wrap(out, "", &format!("PROBLEM: {problem}"));
     }
     if let Some(error) = &status.last_reload_error {
         let _ = writeln!(
@@ -91,8 +135,7 @@ fn head(out: &mut String, status: &Status) {
 
 fn vrrp(out: &mut String, instances: &[InstanceStatus]) {
     out.push('\n');
-    let mut table =
-        Table::new(&["VRRP", "STATE", "PRIORITY", "MASTER", "LEASE", "SINCE", "VIPS", "WHY"]);
+    let mut table = Table::new(&["VRRP", "STATE", "PRIORITY", "LEASE", "MASTER"]);
     for instance in instances {
         let priority = if instance.base_priority == instance.effective_priority {
             instance.effective_priority.to_string()
@@ -112,21 +155,20 @@ fn vrrp(out: &mut String, instances: &[InstanceStatus]) {
             Some(ms) if ms < 0 => "FENCED".to_owned(),
             Some(ms) => format!("{}.{:01} s", ms / 1000, ms % 1000 / 100),
         };
-        let vips = format!(
-            "{}{}",
-            instance.vips.join(" "),
-            if instance.vips_set { "" } else { " (not here)" }
-        );
         table.row(vec![
             format!("{} ({} vrid {})", instance.name, instance.interface, instance.vrid),
             instance.state.name().to_owned(),
             priority,
-            master,
             lease,
-            clock_of(instance.last_transition_ms),
-            vips,
-            instance.reason.clone(),
+            master,
         ]);
+        table.note(&format!(
+            "{}, since {}",
+            instance.reason,
+            clock_of(instance.last_transition_ms)
+        ));
+        let place = if instance.vips_set { "on this host" } else { "not on this host" };
+        table.note(&format!("VIP {}: {place}", instance.vips.join(", ")));
     }
     table.write(out, 0);
 }
@@ -163,14 +205,14 @@ fn servers(out: &mut String, status: &Status) {
         out.push_str("\nno virtual_server\n");
         // Health is known even when the forwarder does not answer.
         if !status.servers.is_empty() {
-            let mut table = Table::new(&["VIRTUAL SERVER", "REAL SERVER", "HEALTH", "LAST PROBE"]);
+            let mut table = Table::new(&["VIRTUAL SERVER", "REAL SERVER", "HEALTH"]);
             for server in &status.servers {
                 table.row(vec![
                     server.virtual_server.clone(),
                     server.real_server.to_string(),
                     health_name(server.health).to_owned(),
-                    last_probe(server),
                 ]);
+                last_probes(&mut table, server);
             }
             table.write(out, 2);
         }
@@ -180,49 +222,47 @@ fn servers(out: &mut String, status: &Status) {
             Some(instance) => format!("follows {instance}"),
             None => "always active".to_owned(),
         };
-        let quorum = status.quorum.iter().find(|q| q.virtual_server == vs.key);
-        let quorum = match quorum {
-            Some(q) if q.sorry_in_use => " · SORRY SERVER IN USE".to_owned(),
-            Some(q) if !q.quorum_up => {
-                format!(" · QUORUM LOST (weight {} of {})", q.up_weight, q.quorum)
-            }
-            _ => String::new(),
-        };
         let _ = writeln!(
             out,
-            "\n{} · {} · {} · {gate} · {} connections{quorum}",
+            "\n{} · {} · {} · {gate} · {} connections",
             vs.key, vs.scheduler, vs.engine, vs.connections
         );
-        let mut table = Table::new(&[
-            "REAL SERVER",
-            "METHOD",
-            "STATE",
-            "HEALTH",
-            "WEIGHT",
-            "ACTIVE",
-            "TOTAL",
-            "LAST PROBE",
-        ]);
+        match status.quorum.iter().find(|q| q.virtual_server == vs.key) {
+            Some(q) if q.sorry_in_use => out.push_str("  SORRY SERVER IN USE\n"),
+            Some(q) if !q.quorum_up => {
+                let _ =
+                    writeln!(out, "  QUORUM LOST: weight {} of {} is up", q.up_weight, q.quorum);
+            }
+            _ => {}
+        }
+        let mut table =
+            Table::new(&["REAL SERVER", "METHOD", "STATE", "HEALTH", "WEIGHT", "ACTIVE", "TOTAL"]);
         for rs in &vs.real_servers {
             let health = status
                 .servers
                 .iter()
                 .find(|s| s.virtual_server == vs.key && s.real_server == rs.addr);
-            let state = match (&rs.admin, &rs.problem) {
-                (Some(admin), _) => format!("{} ({admin})", rs.state),
-                (None, Some(problem)) => format!("{} ({problem})", rs.state),
-                (None, None) => rs.state.clone(),
-            };
             table.row(vec![
                 rs.addr.to_string(),
                 rs.method.clone(),
-                state,
+                rs.state.clone(),
                 health.map_or("-", |h| health_name(h.health)).to_owned(),
                 rs.weight.to_string(),
                 rs.active_connections.to_string(),
                 rs.connections.to_string(),
-                health.map(last_probe).unwrap_or_default(),
             ]);
+            if rs.admin.is_some() {
+                table.note(&format!(
+                    "drained by the operator; `lbctl enable {}` undoes it",
+                    rs.addr
+                ));
+            }
+            if let Some(problem) = &rs.problem {
+                table.note(&format!("PROBLEM: {problem}"));
+            }
+            if let Some(health) = health {
+                last_probes(&mut table, health);
+            }
         }
         table.write(out, 2);
     }
@@ -250,21 +290,12 @@ fn health_name(health: Health) -> &'static str {
     }
 }
 
-fn last_probe(server: &ServerHealth) -> String {
-    server
-        .checkers
-        .iter()
-        .map(|checker| {
-            format!(
-                "{}: {} ({}.{:01} ms)",
-                checker.kind,
-                checker.detail,
-                checker.last_us / 1000,
-                checker.last_us % 1000 / 100
-            )
-        })
-        .collect::<Vec<_>>()
-        .join("; ")
+/// What each checker found last.
+fn last_probes(table: &mut Table, server: &ServerHealth) {
+    for checker in &server.checkers {
+        let (ms, tenths) = (checker.last_us / 1000, checker.last_us % 1000 / 100);
+        table.note(&format!("{}: {} ({ms}.{tenths} ms)", checker.kind, checker.detail));
+    }
 }
 
 fn interfaces(out: &mut String, forwarder: Option<&ForwarderStatus>) {
@@ -273,23 +304,22 @@ fn interfaces(out: &mut String, forwarder: Option<&ForwarderStatus>) {
         return;
     }
     out.push('\n');
-    let mut table = Table::new(&["INTERFACE", "MODE", "REMARK"]);
+    let mut table = Table::new(&["INTERFACE", "PROGRAM"]);
     for interface in &forwarder.interfaces {
-        table.row(vec![
-            interface.name.clone(),
-            format!("{} {}", forwarder.engine, interface.mode),
-            interface.problem.clone().unwrap_or_default(),
-        ]);
+        table.row(vec![interface.name.clone(), format!("{} {}", forwarder.engine, interface.mode)]);
+        if let Some(problem) = &interface.problem {
+            table.note(&format!("PROBLEM: {problem}"));
+        }
     }
     table.write(out, 0);
-    let drops: Vec<String> = forwarder
+    let counted: Vec<String> = forwarder
         .outcomes
         .iter()
         .filter(|(_, count)| **count > 0)
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
-    if !drops.is_empty() {
-        let _ = writeln!(out, "packets: {}", drops.join(" · "));
+    if !counted.is_empty() {
+        wrap(out, "", &format!("packets: {}", counted.join(" · ")));
     }
 }
 

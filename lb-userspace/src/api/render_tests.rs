@@ -20,8 +20,9 @@ fn problems_come_first_and_everything_is_named() {
         "2026-09-21 14:13:20Z",
         "no peer was heard for 3.6 s",
         "tcp/192.0.2.10:3306 · wlc · xdp · follows VI_1 · 8000 connections",
-        "QUORUM LOST (weight 1 of 2)",
-        "DRAIN (drained)",
+        "QUORUM LOST: weight 1 of 2 is up",
+        "drained by the operator; `lbctl enable 192.0.2.22:3306` undoes it",
+        "VIP 192.0.2.10/24: on this host",
         "MYSQL_CHECK: ping \"ok\" (1.2 ms)",
         "flows 34 of 131072",
         "58 ns per packet",
@@ -32,7 +33,23 @@ fn problems_come_first_and_everything_is_named() {
     ] {
         assert!(text.contains(part), "`{part}` is missing in\n{text}");
     }
+    for line in lines.iter().filter(|line| !line.starts_with("    lbd.conf")) {
+        assert!(line.chars().count() <= WIDTH, "too wide: {line}");
+    }
     assert!(!text.contains("fenced 0"), "zero counters are noise:\n{text}");
+}
+
+#[test]
+fn long_words_of_servers_are_broken_at_blanks() {
+    let mut out = String::new();
+    wrap(&mut out, "    ", &"word ".repeat(30));
+    assert_eq!(out.lines().count(), 2, "{out}");
+    for line in out.lines() {
+        assert!(line.starts_with("    word") && line.len() <= WIDTH, "{line}");
+    }
+    out.clear();
+    wrap(&mut out, "", &"x".repeat(100));
+    assert_eq!(out.lines().count(), 1);
 }
 
 #[test]

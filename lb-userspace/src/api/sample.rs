@@ -146,6 +146,7 @@ fn forwarder() -> ForwarderStatus {
         embryos: 1,
         reconcile_errors: 0,
         ns_per_packet: Some(58),
-        ..ForwarderStatus::default()
+        verdict_us: BTreeMap::from([(500, 2), (1000, 1)]),
+        verdict_total_us: 1200,
     }
 }

@@ -199,6 +199,9 @@ pub struct ForwarderStatus {
     pub reconcile_errors: u64,
     /// From a checker's verdict to the maps: upper bound in microseconds → verdicts.
     pub verdict_us: BTreeMap<u64, u64>,
+    /// Sum of the times in that histogram, microseconds.
+    #[serde(default)]
+    pub verdict_total_us: u64,
     /// Average cost of a packet in the kernel program, when the kernel counts it.
     pub ns_per_packet: Option<u64>,
 }

@@ -88,6 +88,22 @@ impl Outcome {
         out
     }
 
+    /// As [`Outcome::render`], but the errors alone, for somebody who was refused: what is only
+    /// worth knowing is counted.
+    pub fn render_errors(&self) -> String {
+        let (errors, others): (Vec<_>, Vec<_>) =
+            self.diagnostics.iter().partition(|d| d.severity == Severity::Error);
+        let mut out = String::new();
+        for error in errors {
+            out.push_str(&error.render());
+            out.push_str("\n\n");
+        }
+        if !others.is_empty() {
+            out.push_str(&format!("({} warnings and notices: lbd -t -f FILE)\n", others.len()));
+        }
+        out
+    }
+
     /// Adds what the host says about a reference, in its place in the order; an error takes the
     /// configuration away.
     pub fn report(

@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lb_common::hash;
+
 use super::{Inputs, compile, gate, instance_of};
 use crate::{
     base::{
         net::{Protocol, VirtualServerKey},
         status::Health,
-        table::{Gate, Method, RealServer, RealServerState},
+        table::{Gate, Method, RealServer, RealServerState, Scheduler},
     },
     config::model::VirtualServer,
+    sched::{self, Candidate},
 };
 
 /// Whether the XDP engine can forward a virtual server.
@@ -73,6 +76,85 @@ pub fn explain(inputs: &Inputs<'_>, what: &str) -> Result<String, String> {
         return Err(format!("no virtual server or real server is called {what}"));
     }
     Ok(lines.join("\n"))
+}
+
+/// Where a connection from `client` to `vip` goes. `known` is its real server when the flow table
+/// has it.
+///
+/// # Errors
+/// A sentence when `vip` is no virtual server.
+pub fn explain_connection(
+    inputs: &Inputs<'_>,
+    client: SocketAddr,
+    vip: SocketAddr,
+    known: Option<SocketAddr>,
+) -> Result<String, String> {
+    let key = VirtualServerKey { protocol: Protocol::Tcp, addr: vip };
+    let Some(model) = inputs.config.virtual_servers.iter().find(|vs| vs.key == key) else {
+        return Err(format!("{vip} is no virtual server: packets to it pass up to this host"));
+    };
+    let mut lines = vec![format!("connection {client} -> {vip}")];
+    let table = compile(inputs);
+    let Some(compiled) = table.virtual_servers.get(&key) else {
+        let why = xdp(model).err().unwrap_or_else(|| "not in the data plane".to_owned());
+        lines.push(format!("  not forwarded: {why}"));
+        return Ok(lines.join("\n"));
+    };
+    let choice: Vec<Candidate> = compiled
+        .real_servers
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, rs))| rs.state == RealServerState::Up)
+        .map(|(at, (addr, rs))| Candidate { real: at as u16 + 1, addr: *addr, weight: rs.weight })
+        .filter(|candidate| candidate.weight > 0)
+        .collect();
+    match known {
+        Some(addr) => {
+            lines.push(format!("  is in the flow table: it goes to {addr}"));
+            if let Some(server) = compiled.real_servers.get(&addr) {
+                lines.push(format!("  {addr}: {}", reason(inputs, model, addr, server)));
+            }
+        }
+        None => {
+            lines.push(format!("  is not in the flow table: {}", next(compiled, client, &choice)?))
+        }
+    }
+    lines.extend(explain_virtual_server(inputs, key).lines().skip(2).take(1).map(str::to_owned));
+    Ok(lines.join("\n"))
+}
+
+/// Who would get a new connection of this client.
+fn next(
+    vs: &crate::base::table::VirtualServer,
+    client: SocketAddr,
+    choice: &[Candidate],
+) -> Result<String, String> {
+    let among: Vec<String> = choice.iter().map(|candidate| candidate.addr.to_string()).collect();
+    let among = among.join(", ");
+    Ok(match (choice, vs.scheduler) {
+        ([], _) => "no real server takes new connections".to_owned(),
+        ([only], _) => format!("a new one would go to {}, the only one in the choice", only.addr),
+        (_, Scheduler::Mh) => {
+            let IpAddr::V4(ip) = client.ip() else {
+                return Err(format!("{client} is not IPv4"));
+            };
+            let (_, ring) = sched::tables(vs.scheduler, choice).map_err(|e| e.to_string())?;
+            let hash = hash::client(u32::from(ip).to_be(), client.port().to_be());
+            let real = ring.slots.get(hash::ring_slot(hash)).copied();
+            let found = choice.iter().find(|candidate| Some(candidate.real) == real);
+            match found {
+                Some(found) => format!("a new one would go to {}, by its hash (mh)", found.addr),
+                None => "its hash (mh) finds no real server".to_owned(),
+            }
+        }
+        (_, Scheduler::Rr | Scheduler::Wrr) => format!("a new one goes to the next of {among}"),
+        (_, Scheduler::Lc) => {
+            format!("a new one goes to the one with the fewest connections of {among}")
+        }
+        (_, Scheduler::Wlc) => {
+            format!("a new one goes to the one with the fewest connections per weight of {among}")
+        }
+    })
 }
 
 fn explain_address(inputs: &Inputs<'_>, ip: IpAddr) -> Result<String, String> {

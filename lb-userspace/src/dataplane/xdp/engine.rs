@@ -483,6 +483,7 @@ impl DataPlane for Xdp {
             embryos: self.embryos()?,
             reconcile_errors: 0,
             verdict_us: BTreeMap::new(),
+            verdict_total_us: 0,
             ns_per_packet: self.ns_per_packet(),
         })
     }

@@ -37,8 +37,18 @@ impl AdminFile {
         })
     }
 
-    /// Replaces the file in one step. Failure is logged: the decision holds until a restart.
+    /// Replaces the file in one step; without decisions there is no file, so that an orderly stop
+    /// leaves an empty run directory. Failure is logged: the decision holds until a restart.
     pub fn save(&self, admin: &Admin) {
+        if *admin == Admin::default() {
+            match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    error!(path = %self.path.display(), %error, "old decisions will return at a restart");
+                }
+                _ => {}
+            }
+            return;
+        }
         let temporary = self.path.with_extension("json.new");
         let result = serde_json::to_vec_pretty(admin)
             .map_err(io::Error::other)
@@ -63,6 +73,8 @@ mod tests {
         admin.drain(None, "198.51.100.1:3306".parse().expect("addr"));
         file.save(&admin);
         assert_eq!(AdminFile::new(dir.path()).load(), admin);
+        file.save(&Admin::default());
+        assert!(!dir.path().join("admin.json").exists(), "nothing decided, nothing left");
         fs::write(dir.path().join("admin.json"), "{").expect("write");
         assert_eq!(file.load(), Admin::default());
     }

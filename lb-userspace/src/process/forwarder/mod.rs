@@ -7,11 +7,12 @@
 //! start to adopt.
 
 mod disk;
+mod lock;
 mod orphans;
 mod state;
 mod sys;
 
-use std::{collections::BTreeMap, future::pending, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, io, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tracing::{error, info, warn};
@@ -47,12 +48,21 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     let mut recorder = Recorder::open(runtime.record.as_deref(), Role::Forwarder)?;
     recorder.record(&("start", generation, &*config), clock::now());
     let admin_file = AdminFile::new(&runtime.run_dir);
+    if let Err(message) = sole_user(&runtime) {
+        return fatal(&mut link, message).await;
+    }
     let engine = match open_engine(&runtime, &config) {
         Ok(engine) => engine,
         Err(error) => {
             let message = format!("no engine: xdp failed because {error:#}; ipvs: not yet");
             return without_engine(link, config, generation, runtime.vrrp, message).await;
         }
+    };
+    let _lock = match lock::take(&runtime.pin_dir) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return fatal(&mut link, in_use(&runtime)).await;
+        }
+        other => other.context("lock of the pin directory")?,
     };
     let neigh = Neigh::open()?;
     let orphanage = Orphanage::open(&runtime.pin_dir);
@@ -72,6 +82,24 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     forwarder.look_around().await?;
     forwarder.state.round(clock::now());
     forwarder.run().await
+}
+
+/// Before anything there is touched: nobody else uses the maps.
+fn sole_user(runtime: &Runtime) -> Result<(), String> {
+    match lock::take(&runtime.pin_dir) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(runtime)),
+        // What else is wrong with the directory, the engine says better.
+        _ => Ok(()),
+    }
+}
+
+fn in_use(runtime: &Runtime) -> String {
+    let name = runtime.instance.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+    format!(
+        "instance{name} is running already with another run directory: its maps at {} are in use; \
+         another lbd on this host needs --instance NAME",
+        runtime.pin_dir.display()
+    )
 }
 
 fn open_engine(runtime: &Runtime, config: &Config) -> anyhow::Result<Xdp> {
@@ -279,10 +307,27 @@ impl Forwarder {
                 let done = self.state.administer(virtual_server, real_server, false, now);
                 self.administered(done)
             }
-            Query::Explain { what } => placement::explain(&self.state.inputs(), &what)
-                .map_or_else(Reply::Error, Reply::Text),
+            Query::Explain { what } => self.explain(&what).map_or_else(Reply::Error, Reply::Text),
             Query::Reload => Reply::Error("the forwarder does not read configurations".into()),
         }
+    }
+
+    /// `CLIENT:PORT VIP:PORT`, or what [`placement::explain`] knows.
+    fn explain(&mut self, what: &str) -> Result<String, String> {
+        let Some((client, vip)) = what.trim().split_once(' ') else {
+            return placement::explain(&self.state.inputs(), what);
+        };
+        let parse = |text: &str| {
+            let text = text.trim();
+            text.strip_prefix("tcp/").unwrap_or(text).parse::<std::net::SocketAddr>().map_err(
+                |_| format!("`{text}` is not ADDRESS:PORT; a connection is CLIENT:PORT VIP:PORT"),
+            )
+        };
+        let (client, vip) = (parse(client)?, parse(vip)?);
+        let flows = self.state.engine.flows(usize::MAX).map_err(|error| format!("{error:#}"))?;
+        let flow = flows.iter().find(|flow| flow.client == client && flow.vip == vip);
+        let known = flow.and_then(|flow| flow.real_server);
+        placement::explain_connection(&self.state.inputs(), client, vip, known)
     }
 
     fn administered(&self, done: Result<String, String>) -> Reply {

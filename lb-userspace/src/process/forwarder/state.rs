@@ -64,6 +64,7 @@ pub struct State<P> {
     standing: Standing,
     errors: u64,
     verdict_us: BTreeMap<u64, u64>,
+    verdict_total_us: u64,
     /// Something was heard that is not in the engine yet.
     unsettled: bool,
     /// Verdicts among it, for their latency; at most as many as are taken in one turn.
@@ -102,7 +103,9 @@ impl<P: DataPlane> State<P> {
             known,
             standing: Standing::Trying("not reconciled yet".into()),
             errors: 0,
-            verdict_us: BTreeMap::new(),
+            // Every bucket from the start: a histogram whose buckets come and go misleads.
+            verdict_us: BOUNDS.map(|bound| (bound, 0)).into(),
+            verdict_total_us: 0,
             unsettled: false,
             verdicts: Vec::new(),
         })
@@ -214,6 +217,7 @@ impl<P: DataPlane> State<P> {
             let took = u64::try_from(done.saturating_since(at).as_micros()).unwrap_or(u64::MAX);
             let bound = BOUNDS.iter().find(|bound| took <= **bound).copied().unwrap_or(u64::MAX);
             *self.verdict_us.entry(bound).or_default() += 1;
+            self.verdict_total_us = self.verdict_total_us.saturating_add(took);
             info!(
                 %virtual_server, %real_server, ?health, weight, took_us = took,
                 "verdict in the data plane"
@@ -313,6 +317,7 @@ impl<P: DataPlane> State<P> {
         status.generation = self.generation;
         status.reconcile_errors = self.errors;
         status.verdict_us = self.verdict_us.clone();
+        status.verdict_total_us = self.verdict_total_us;
         for vs in &mut status.virtual_servers {
             let Ok(key) = vs.key.parse::<VirtualServerKey>() else { continue };
             let Some(model) = self.config.virtual_servers.iter().find(|vs| vs.key == key) else {

@@ -542,7 +542,10 @@ impl Watchdog {
     /// A reading ended: take the new generation or keep the old one.
     fn loaded(&mut self, loaded: config_file::Loaded, now: Instant) {
         let (asked, again) = self.reloads.read();
-        let findings = loaded.outcome.render();
+        let findings = match loaded.outcome.config {
+            None => loaded.outcome.render_errors(),
+            Some(_) => loaded.outcome.render(),
+        };
         match loaded.outcome.config {
             None => {
                 self.reload_failures += 1;

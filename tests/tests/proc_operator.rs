@@ -1,0 +1,204 @@
+//! What an operator asks a running lbd, and what monitoring reads: metrics, status, flows, drain,
+//! explain.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Output,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lb_tests::{
+    netns::Namespace,
+    single::{self, LIMIT, OTHER, Single, VIP, config, virtual_server},
+    wait::wait_for,
+};
+
+const METRICS: &str = "127.0.0.1:9650";
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Reads OpenMetrics text back: family → type, and samples.
+fn parse(text: &str) -> Result<(BTreeMap<String, String>, BTreeMap<String, f64>)> {
+    let (mut types, mut samples) = (BTreeMap::new(), BTreeMap::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').with_context(|| line.to_owned())?;
+            ensure!(types.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} twice");
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').with_context(|| line.to_owned())?;
+            let value = value.parse().with_context(|| line.to_owned())?;
+            ensure!(samples.insert(name.to_owned(), value).is_none(), "{name} twice");
+        }
+    }
+    ensure!(text.ends_with("# EOF\n"), "the text is not whole");
+    Ok((types, samples))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_taken_metrics_port_is_told_and_bound_when_free() -> Result<()> {
+    if !single::ready("proc_operator")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let _server = single.listen_on_other(3306)?;
+    let servers = virtual_server(3306, "rr", &[OTHER]);
+    let global = format!("metrics_listen {METRICS}");
+    single.host.write_config(&config("0.2", &global, "", &servers))?;
+    let occupant = single.host.netns().enter(|| TcpListener::bind(METRICS))??;
+    single.host.start()?;
+    single.wait_master()?;
+    let status = single.wait_status("the problem", |status| !status.problems.is_empty())?;
+    ensure!(status.problems.iter().any(|p| p.contains(METRICS)), "{:?}", status.problems);
+    single.wait_log(&format!("metrics_listen {METRICS}"))?;
+    let text = stdout(&single.lbctl(&["status"])?);
+    ensure!(text.contains(&format!("PROBLEM: metrics_listen {METRICS}")), "{text}");
+    drop(occupant);
+    single.wait_status("the port bound", |status| status.problems.is_empty())?;
+    single.wait_status("a verdict", |status| {
+        status.servers.first().is_some_and(|server| format!("{:?}", server.health) == "Up")
+    })?;
+    let (types, samples) = parse(&single.http(METRICS, "/metrics")?)?;
+    for (family, kind) in [
+        ("lbd_vrrp_state", "gauge"),
+        ("lbd_vrrp_became_master", "counter"),
+        ("lbd_vrrp_lease_seconds", "gauge"),
+        ("lbd_virtual_server_connections", "counter"),
+        ("lbd_real_server_up", "gauge"),
+        ("lbd_real_server_connections", "counter"),
+        ("lbd_flows", "gauge"),
+        ("lbd_packets", "counter"),
+        ("lbd_health", "gauge"),
+        ("lbd_probe_duration_seconds", "histogram"),
+        ("lbd_health_to_map_seconds", "histogram"),
+        ("lbd_process_restarts", "counter"),
+    ] {
+        ensure!(types.get(family).is_some_and(|found| found == kind), "{family}: {types:#?}");
+    }
+    let sample = |name: &str| samples.get(name).copied();
+    ensure!(sample("lbd_vrrp_state{vrrp_instance=\"VI_1\",state=\"master\"}") == Some(1.0));
+    ensure!(sample("lbd_vrrp_became_master_total{vrrp_instance=\"VI_1\"}") == Some(1.0));
+    ensure!(sample("lbd_process_restarts_total{role=\"vrrp\"}") == Some(0.0));
+    let verdicts = sample("lbd_health_to_map_seconds_count").context("verdicts")?;
+    ensure!(verdicts >= 1.0, "no verdict was measured");
+    ensure!(sample("lbd_health_to_map_seconds_bucket{le=\"+Inf\"}") == Some(verdicts));
+    ensure!(sample("lbd_packets_total{outcome=\"arp\"}").is_some(), "{samples:#?}");
+    single.host.stop()
+}
+
+/// Two servers on one other host by their addresses; both hold the VIP and stay silent about it.
+fn serve(other: &Namespace, second: std::net::Ipv4Addr) -> Result<TcpListener> {
+    other.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+    other.sysctl("net/ipv4/conf/all/arp_announce", "2")?;
+    other.ip(&["addr", "add", &format!("{second}/24"), "dev", "eth0"])?;
+    other.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "lo"])?;
+    other.enter(|| TcpListener::bind(("0.0.0.0", 3306)))?.context("cannot listen")
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn lbctl_shows_and_steers() -> Result<()> {
+    if !single::ready("proc_operator")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let second = std::net::Ipv4Addr::new(10, 79, 0, 3);
+    let _server = serve(&single.other, second)?;
+    let client = single.plug("client", "10.79.0.50/24")?;
+    let good = config("0.2", "", "", &virtual_server(3306, "mh", &[OTHER, second]));
+    single.host.write_config(&good)?;
+    single.host.start()?;
+    single.wait_master()?;
+    single.wait_status("two healthy servers", |status| {
+        status.forwarder.as_ref().is_some_and(|forwarder| {
+            forwarder.virtual_servers.iter().any(|vs| {
+                vs.real_servers.len() == 2
+                    && vs.real_servers.iter().all(|rs| rs.state == "UP" && rs.problem.is_none())
+            })
+        })
+    })?;
+    let vip = SocketAddr::from((VIP, 3306));
+    let connect = || -> Result<(TcpStream, SocketAddr)> {
+        let stream = client.enter(|| TcpStream::connect_timeout(&vip, LIMIT))??;
+        let local = stream.local_addr()?;
+        Ok((stream, local))
+    };
+    let (_stream, from) = connect()?;
+    let flows = stdout(&single.lbctl(&["flows"])?);
+    ensure!(flows.contains(&from.to_string()) && flows.contains("established"), "{flows}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&single.lbctl(&["flows", "--json"])?.stdout)?;
+    let flow = json.as_array().and_then(|all| all.first()).context("one flow")?;
+    ensure!(flow["client"] == from.to_string(), "{json}");
+    let chosen = flow["real_server"].as_str().context("its server")?.to_owned();
+    // What explain says about that connection, and foretells about others, is what happens.
+    let words = ["explain", &from.to_string(), &vip.to_string()];
+    let text = stdout(&single.lbctl(&words)?);
+    ensure!(text.contains(&format!("it goes to {chosen}")), "{text}");
+    let text = stdout(&single.lbctl(&["explain", "10.79.0.50:40123", &vip.to_string()])?);
+    let socket = client.enter(|| -> Result<TcpStream> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from(([10, 79, 0, 50], 40123)).into())?;
+        socket.connect_timeout(&vip.into(), LIMIT)?;
+        Ok(socket.into())
+    })??;
+    let json: serde_json::Value =
+        serde_json::from_slice(&single.lbctl(&["flows", "--json"])?.stdout)?;
+    let flow = json.as_array().context("flows")?.iter().find(|f| f["client"] == "10.79.0.50:40123");
+    let went = flow.context("the flow")?["real_server"].as_str().context("its server")?;
+    ensure!(text.contains(&format!("would go to {went}, by its hash")), "{went}: {text}");
+    drop(socket);
+    let text = stdout(&single.lbctl(&["explain", "tcp/10.79.0.100:3306"])?);
+    ensure!(text.contains("vrrp_instance VI_1") && text.contains("10.79.0.2:3306: DR"), "{text}");
+    ensure!(stdout(&single.lbctl(&["explain", "nopreempt"])?).contains("vrrp_instance"));
+    // Drain: no new connections there, the old one stays; it survives a reload; enable undoes it.
+    ensure!(single.lbctl(&["drain", &chosen])?.status.success());
+    for _ in 0..8 {
+        connect()?;
+    }
+    let total = |single: &Single| -> Result<BTreeMap<String, u64>> {
+        let forwarder = single.host.status()?.forwarder.context("a forwarder")?;
+        let vs = forwarder.virtual_servers.first().context("a virtual server")?;
+        Ok(vs.real_servers.iter().map(|rs| (rs.addr.to_string(), rs.connections)).collect())
+    };
+    let before = total(&single)?;
+    for _ in 0..8 {
+        connect()?;
+    }
+    let after = total(&single)?;
+    ensure!(before.get(&chosen) == after.get(&chosen), "{before:?} {after:?}");
+    ensure!(before != after, "nobody took the new connections");
+    let text = stdout(&single.lbctl(&["status"])?);
+    ensure!(text.contains(&format!("lbctl enable {chosen}")), "{text}");
+    for line in text.lines().filter(|line| !line.starts_with("lbd ")) {
+        ensure!(line.chars().count() <= 80, "wider than a terminal: {line}\n{text}");
+    }
+    single.host.write_config(&good.replace("priority 101", "priority 103"))?;
+    let output = single.lbctl(&["reload"])?;
+    ensure!(output.status.success() && stdout(&output).contains("generation 2"), "{output:?}");
+    ensure!(stdout(&single.lbctl(&["status"])?).contains("drained by the operator"));
+    ensure!(single.lbctl(&["enable", &chosen])?.status.success());
+    let enabled = wait_for("connections on the enabled server", LIMIT, || {
+        for _ in 0..4 {
+            connect()?;
+        }
+        Ok((total(&single)?.get(&chosen) > after.get(&chosen)).then_some(()))
+    });
+    if enabled.is_err() {
+        bail!("{:?} after {after:?}", total(&single)?);
+    }
+    // What is wrong is said on stderr with exit code 1, as JSON on request.
+    for bad in [&["drain", "10.79.0.99:3306"][..], &["explain", "10.79.0.9:1", "10.79.0.8:2"]] {
+        let output = single.lbctl(bad)?;
+        ensure!(output.status.code() == Some(1) && !output.stderr.is_empty(), "{output:?}");
+        let output = single.lbctl(&[bad, &["--json"]].concat())?;
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(output.status.code() == Some(1) && value["error"].is_string(), "{value}");
+    }
+    single.host.stop()?;
+    ensure!(single.lbctl(&["status"])?.status.code() == Some(3));
+    Ok(())
+}

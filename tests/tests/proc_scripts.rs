@@ -1,0 +1,176 @@
+//! Scripts of a running daemon: broken ones hurt nobody, one may stop the daemon that runs it,
+//! notifications are complete and in order.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    process::alive,
+    single::{self, LIMIT, Single, VIP, config, instance},
+    wait::wait_true,
+};
+
+/// Missing, not executable, hanging, forking: none keeps the daemon from answering, the instance
+/// from being master or another check from being made; each is told.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn broken_check_scripts_are_told_and_hurt_nobody() -> Result<()> {
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let dir = single.dir().to_owned();
+    let plain = single.script("plain.sh", "#!/bin/sh\nexit 0\n")?;
+    fs::set_permissions(&plain, fs::Permissions::from_mode(0o644))?;
+    let children = dir.join("children");
+    let hanging = single.script(
+        "hanging.sh",
+        &format!("#!/bin/sh\ntrap '' TERM\necho $$ >> {}\nsleep 1000\n", children.display()),
+    )?;
+    let forking = single.script(
+        "forking.sh",
+        &format!(
+            "#!/bin/sh\nfor i in 1 2 3; do sleep 1000 & echo $! >> {}; done\nwait\n",
+            children.display()
+        ),
+    )?;
+    let good = dir.join("good-ran");
+    let fine = single.script("fine.sh", &format!("#!/bin/sh\necho x >> {}\n", good.display()))?;
+    let check = |name: &str, path: &std::path::Path| {
+        format!(
+            "vrrp_script {name} {{\n    script \"{}\"\n    interval 1\n    timeout 1\n    \
+             weight -5\n    fall 1\n    rise 1\n    user root\n}}\n",
+            path.display()
+        )
+    };
+    let scripts = [
+        check("missing", &dir.join("missing.sh")),
+        check("plain", &plain),
+        check("hanging", &hanging),
+        check("forking", &forking),
+        check("fine", &fine),
+    ]
+    .concat();
+    let track = "track_script {\n missing\n plain\n hanging\n forking\n fine\n }";
+    single.host.write_config(&config("0.2", "", track, &scripts))?;
+    single.host.start()?;
+    single.wait_master()?;
+    let status = single.wait_status("time-outs", |status| {
+        status.scripts.outcomes.get("timed_out").is_some_and(|count| *count >= 2)
+            && instance(status).is_ok_and(|vrrp| vrrp.effective_priority < vrrp.base_priority)
+    })?;
+    ensure!(instance(&status)?.state.name() == "MASTER", "{status:#?}");
+    ensure!(status.processes.iter().all(|p| p.ready && p.restarts == 0), "{status:#?}");
+    let log = single.log();
+    for phrase in ["missing.sh", "plain.sh", "hanging", "forking"] {
+        ensure!(log.contains(phrase), "{phrase} is not in the log:\n{log}");
+    }
+    wait_true("the good check, made again and again", LIMIT, || {
+        fs::read_to_string(&good).is_ok_and(|text| text.lines().count() >= 3)
+    })?;
+    single.host.stop()?;
+    ensure!(!single.host.has(VIP)?);
+    // Groups, not processes: what the scripts forked is gone too.
+    let text = fs::read_to_string(&children)?;
+    let pids: Vec<i32> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    ensure!(pids.len() >= 4, "{text}");
+    wait_true("the end of every forked child", LIMIT, || {
+        pids.iter().all(|pid| !alive(nix::unistd::Pid::from_raw(*pid)))
+    })
+}
+
+/// The tutorial's way: a check that finds the database dead stops the balancer that runs it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_check_script_may_stop_its_own_daemon() -> Result<()> {
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let (dead, seen) = (single.dir().join("dead"), single.dir().join("seen"));
+    let script = single.script(
+        "check.sh",
+        &format!(
+            "#!/bin/sh\n[ -e {dead} ] || exit 0\necho $$ >> {seen}\n\
+             kill -TERM $(cat {pid})\nsleep 1000 &\necho $! >> {seen}\nwait\n",
+            dead = dead.display(),
+            seen = seen.display(),
+            pid = single.host.dir().join("run/lbd.pid").display(),
+        ),
+    )?;
+    let check = format!(
+        "vrrp_script chk {{\n    script \"{}\"\n    interval 1\n    user root\n}}\n",
+        script.display()
+    );
+    single.host.write_config(&config("0.2", "", "track_script {\n chk\n }", &check))?;
+    single.host.start()?;
+    single.wait_master()?;
+    fs::write(&dead, "")?;
+    wait_true("the daemon's own end", Duration::from_secs(15), || !single.host.running())?;
+    let log = single.log();
+    ensure!(log.contains("why=\"SIGTERM\"") && log.contains("lbd ends code=0"), "{log}");
+    ensure!(!single.host.has(VIP)?, "the VIP was not released");
+    ensure!(!single.host.pin_dir().exists());
+    let text = fs::read_to_string(&seen)?;
+    wait_true("the end of the script's group", LIMIT, || {
+        text.lines()
+            .filter_map(|line| line.trim().parse().ok())
+            .all(|pid| !alive(nix::unistd::Pid::from_raw(pid)))
+    })
+}
+
+/// Every notification of a quick flap arrives, with keepalived's arguments, in order, although the
+/// scripts are slow.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn notifications_are_complete_and_in_order() -> Result<()> {
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let (notes, bad) = (single.dir().join("notes"), single.dir().join("bad"));
+    let script = single.script(
+        "notify.sh",
+        &format!("#!/bin/sh\nsleep 0.2\necho \"$@\" >> {}\n", notes.display()),
+    )?;
+    let script = script.display();
+    let check = format!(
+        "vrrp_script chk {{\n    script \"/usr/bin/test ! -e {}\"\n    interval 1\n    fall 1\n    \
+         rise 1\n    user root\n}}\n",
+        bad.display()
+    );
+    let words = ["master", "backup", "fault", "stop"];
+    let mut lines: String =
+        words.iter().map(|word| format!("notify_{word} \"{script} {word}\"\n")).collect();
+    lines.push_str(&format!("notify \"{script} all\"\ntrack_script {{\n chk\n }}\n"));
+    let global = "script_user root";
+    single.host.write_config(&config("0.1", global, &lines, &check))?;
+    single.host.start()?;
+    single.wait_master()?;
+    for _ in 0..2 {
+        fs::write(&bad, "")?;
+        single.wait_status("FAULT", |status| {
+            instance(status).is_ok_and(|vrrp| vrrp.state.name() == "FAULT")
+        })?;
+        fs::remove_file(&bad)?;
+        single.wait_master()?;
+    }
+    single.host.stop()?;
+    let text = fs::read_to_string(&notes).context("no notes")?;
+    // The special word's own script and the general one, each in order.
+    let own: Vec<&str> = text.lines().filter(|line| !line.starts_with("all")).collect();
+    let all: Vec<&str> = text.lines().filter(|line| line.starts_with("all")).collect();
+    let states: Vec<&str> = own.iter().filter_map(|line| line.split(' ').next()).collect();
+    let flap = ["fault", "backup", "master"];
+    ensure!(states.ends_with(&[&["master"][..], &flap, &flap, &["stop"]].concat()), "{text}");
+    let told: Vec<String> =
+        all.iter().map(|line| line.split(' ').nth(3).unwrap_or_default().to_lowercase()).collect();
+    ensure!(told == states, "the general script was told otherwise:\n{text}");
+    for line in &all {
+        let words: Vec<&str> = line.split(' ').collect();
+        let shape = matches!(words[..], ["all", "INSTANCE", "VI_1", "STOP", "0"])
+            || matches!(words[..], ["all", "INSTANCE", "VI_1", _, "101"]);
+        ensure!(shape, "keepalived's arguments are TYPE NAME STATE PRIORITY: {line}");
+    }
+    Ok(())
+}
