@@ -23,12 +23,12 @@ use lb_tests::{
 };
 use lb_userspace::{
     base::status::Health,
-    config::model::{MysqlLevel, MysqlRole, OnCondition, Password, TlsMode},
+    config::model::{Config, MysqlLevel, MysqlRole, OnCondition},
     io::probes::{
         mysql::{self, Answer, Credentials, Failure, Question, Tls},
         tcp,
     },
-    process::clock,
+    process::{clock, config_file},
 };
 use nix::sys::signal::Signal;
 
@@ -515,23 +515,43 @@ fn session_id(db: &MariaDb) -> Result<u64> {
     rows.trim().parse().with_context(|| format!("one session of the checker expected: {rows:?}"))
 }
 
+/// A file that names the password's file, read as the watchdog reads it at start and reload.
+fn load(path: &std::path::Path) -> Result<Config> {
+    let outcome = config_file::load(path).outcome;
+    let findings = outcome.render();
+    outcome.config.with_context(|| findings)
+}
+
 #[test]
-fn password_file_is_read_at_each_login() -> Result<()> {
+fn password_file_is_read_at_each_reload() -> Result<()> {
     let Some(netns) = namespace()? else { return Ok(()) };
     let db = MariaDb::start(&netns, 1)?;
     let dir = mariadb::workspace("secret")?;
-    let file = dir.path().join("password");
-    std::fs::write(&file, format!("{CHECK_PASSWORD}\n"))?;
-    let mut check = mysql_check(db_addr(), LB, MysqlLevel::Login);
-    check.1.password = Some(Password::File(file.clone()));
-    check.1.on_auth_error = OnCondition::Down;
-    check.1.login_interval = Duration::from_millis(200);
-    check.1.tls = TlsMode::Prefer;
-    let mut bench = Bench::start(&netns, config(db_addr(), vec![check]))?;
+    let secret = dir.path().join("password");
+    std::fs::write(&secret, format!("{CHECK_PASSWORD}\n"))?;
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let file = dir.path().join("lbd.conf");
+    std::fs::write(
+        &file,
+        format!(
+            "virtual_server 192.0.2.200 3306 {{\n delay_loop 1\n lb_kind DR\n protocol TCP\n \
+             real_server {} 3306 {{\n  MYSQL_CHECK {{\n   user {CHECK_USER}\n   \
+             password_file {}\n   level login\n   login_interval 0.2\n   \
+             on_auth_error down\n   bindto {LB}\n  }}\n }}\n}}\n",
+            db_addr().ip(),
+            secret.display()
+        ),
+    )?;
+    let mut bench = Bench::start(&netns, load(&file)?)?;
     bench.wait_health(Health::Up, LIMIT)?;
     db.sql(&format!("ALTER USER '{CHECK_USER}'@'%' IDENTIFIED BY 'second'"))?;
     bench.wait_health(Health::Down, LIMIT)?;
-    std::fs::write(&file, "second\n")?;
+    std::fs::write(&secret, "second\n")?;
+    ensure!(
+        bench.health_within(Duration::from_secs(1))?.is_none(),
+        "the checker reads no password_file itself"
+    );
+    bench.reload(load(&file)?)?;
     bench.wait_health(Health::Up, LIMIT)?;
     bench.stop()
 }

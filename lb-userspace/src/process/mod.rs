@@ -15,6 +15,7 @@ pub mod pidfile;
 pub mod privileges;
 pub mod record;
 pub mod scripts;
+pub mod secrets;
 pub mod vrrp;
 pub mod watchdog;
 

@@ -1,7 +1,8 @@
 //! `lbd --record FILE`: each role appends what its core was fed to `FILE.ROLE`, one JSON object a
 //! line: `{"t":NANOSECONDS,"role":"vrrp","input":…}`.
 //!
-//! The file is created with mode 0600, because inputs may carry a configuration with secrets.
+//! Callers leave out secrets (`secrets::recordable`); the file is created with mode 0600 all the
+//! same, because a configuration and queries tell much about a site.
 //! Every line is one write, so that a process that dies leaves all it was fed.
 
 use std::{

@@ -40,7 +40,7 @@ keywords! {
     MysqlCheck: "level", Choice(&["greeting", "login", "ping", "query", "role"]), "ping with user, else greeting", A, Ours, "how deep it looks; each level includes the ones before it";
     MysqlCheck: "role", Choice(&["writer", "read_only", "any"]), "any", A, Ours, "role that the server must have to be up; writer: read_only off; implies level role";
     MysqlCheck: "password", Secret, "", A, Ours, "of user; password_file keeps it out of this file";
-    MysqlCheck: "password_file", Word("FILE"), "", A, Ours, "its first line is the password";
+    MysqlCheck: "password_file", Word("FILE"), "", A, Ours, "it holds the password; read at start and reload";
     MysqlCheck: "tls", Choice(&["off", "prefer", "require"]), "prefer", A, Ours, "prefer: when the server offers it";
     MysqlCheck: "tls_ca", Word("FILE"), "", B, Ours, "certificate authority that must have signed the server's certificate";
     MysqlCheck: "query", Word("SQL"), "", B, Ours, "must succeed; implies level query";

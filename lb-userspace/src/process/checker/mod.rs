@@ -35,6 +35,7 @@ use super::{
     ipc::{Down, Event, HealthChange, Query, Reply, Role, ScriptDone, ScriptRun, Up},
     privileges,
     record::Recorder,
+    secrets,
 };
 use crate::{
     base::{
@@ -87,7 +88,7 @@ pub async fn serve(
             message = link.rx.recv() => {
                 let Some(message) = message else { break }; // the watchdog died
                 if recorder.is_on() {
-                    recorder.record(&message, clock::now());
+                    recorder.record(&*secrets::recordable(&message), clock::now());
                 }
                 if checker.handle(message).await?.is_break() {
                     break;

@@ -1,6 +1,6 @@
 //! The task of one MYSQL_CHECK: drives [`MysqlCheck`], holds the kept session.
 
-use std::{fs, future::Future, os::unix::fs::PermissionsExt as _, path::Path, pin::Pin};
+use std::{future::Future, pin::Pin};
 
 use super::{
     probe::{Command, Desk, What, sleep_until},
@@ -142,7 +142,7 @@ impl Check {
                 Credentials::nobody()
             } else {
                 let user = config.user.clone().unwrap_or_default();
-                Credentials { user, password: password(config.password.as_ref()).await? }
+                Credentials { user, password: password(config.password.as_ref())? }
             };
             match mysql::login(&target, &credentials).await {
                 Ok((session, answer)) if keep => Ok((Some(session), answer)),
@@ -241,38 +241,17 @@ impl Check {
     }
 }
 
-/// The password, from its file if it is in one.
-async fn password(password: Option<&Password>) -> Result<String, Trouble> {
+/// The password. The watchdog has put the content of a `password_file` in its place; where it could
+/// not, the path is still there.
+fn password(password: Option<&Password>) -> Result<String, Trouble> {
     match password {
         None => Ok(String::new()),
         Some(Password::Literal(text)) => Ok(text.clone()),
-        Some(Password::File(path)) => {
-            let path = path.clone();
-            match tokio::task::spawn_blocking(move || read_password(&path)).await {
-                Ok(result) => result.map_err(Trouble::Auth),
-                Err(error) => Err(Trouble::Auth(format!("password_file: {error}"))),
-            }
-        }
-    }
-}
-
-/// Bytes of a password file.
-const PASSWORD_FILE_LIMIT: u64 = 4096;
-
-fn read_password(path: &Path) -> Result<String, String> {
-    let fail = |error: std::io::Error| format!("password_file {}: {error}", path.display());
-    let meta = fs::metadata(path).map_err(fail)?;
-    if !meta.is_file() || meta.len() > PASSWORD_FILE_LIMIT {
-        return Err(format!(
-            "password_file {}: not a file of at most {PASSWORD_FILE_LIMIT} bytes",
+        Some(Password::File(path)) => Err(Trouble::Auth(format!(
+            "password_file {} could not be read at the last reload (its log says why)",
             path.display()
-        ));
+        ))),
     }
-    if meta.permissions().mode() & 0o004 != 0 {
-        tracing::warn!(file = %path.display(), "password_file is readable by everyone");
-    }
-    let text = fs::read_to_string(path).map_err(fail)?;
-    Ok(text.strip_suffix('\n').map_or(text.as_str(), |t| t.trim_end_matches('\r')).to_owned())
 }
 
 fn core_answer(answer: Answer) -> verdict::Answer {

@@ -22,6 +22,7 @@ use crate::{
         clock,
         ipc::{Event, ScriptRun, Up},
         record::Recorder,
+        secrets,
     },
     vrrp::{
         arp,
@@ -143,7 +144,8 @@ impl Instance {
 
     fn handle(&mut self, input: Input, now: Instant, shell: &mut Shell) {
         if shell.recorder.is_on() {
-            shell.recorder.record(&(&self.model.name, &input), now);
+            let input = secrets::recordable_input(&input);
+            shell.recorder.record(&(&self.model.name, &*input), now);
         }
         self.router.handle(input, now);
     }

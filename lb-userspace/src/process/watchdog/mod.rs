@@ -33,6 +33,7 @@ use super::{
     ipc::{Down, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
     pidfile::{self, PidFile},
     scripts::{self, Scripts, queue::Owner},
+    secrets,
 };
 use crate::{
     base::{
@@ -330,7 +331,7 @@ impl Watchdog {
                 let start = Down::Start {
                     runtime: self.runtime.clone(),
                     generation: self.generation,
-                    config: Arc::clone(&self.config),
+                    config: secrets::for_role(&self.config, role),
                 };
                 self.send(role, start, now);
                 self.owed.forget(role);
@@ -577,11 +578,12 @@ impl Watchdog {
                     self.values.retain(&self.config);
                     self.scripts.configure(&self.config.global);
                     tracing::info!(generation = self.generation, "configuration reloaded");
-                    let message = Down::Reload {
-                        generation: self.generation,
-                        config: Arc::clone(&self.config),
-                    };
-                    self.broadcast(None, &message, now);
+                    let roles: Vec<Role> = self.children.keys().copied().collect();
+                    for role in roles {
+                        let config = secrets::for_role(&self.config, role);
+                        let generation = self.generation;
+                        self.send(role, Down::Reload { generation, config }, now);
+                    }
                 }
                 self.reloads.confirm(asked, self.generation, now);
             }
