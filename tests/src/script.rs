@@ -397,6 +397,7 @@ impl Runner<'_> {
 
     fn process_events(&mut self) -> Result<()> {
         for role in ROLES {
+            let before = lost_packets(&self.lab.hosts[0].status()?);
             if role == "checker" && self.lab.hosts[0].role_pid(role).is_none() {
                 continue; // No virtual_server, no checker.
             }
@@ -406,6 +407,14 @@ impl Runner<'_> {
                 |lab| lab.hosts[0].kill_role(role),
                 |lab, _| Ok(all_ready(&lab.hosts[0].status()?)),
             )?;
+            let after = lost_packets(&self.lab.hosts[0].status()?);
+            if after != before
+                && let Some(entry) = self.report.events.last_mut()
+            {
+                let problem = format!("packets were lost: {before:?} before, {after:?} after");
+                (self.say)(&format!("           NOT AS EXPECTED: {problem}"));
+                entry.problems.push(problem);
+            }
         }
         let failover =
             Expect { sessions: Sessions::MayBeReset, connects_ms: HOST_STOP_MS, no_flap: false };
@@ -482,6 +491,15 @@ fn seen_health(lab: &mut Lab, server: u32, wanted: &[Health]) -> Result<bool> {
         .servers
         .iter()
         .any(|entry| entry.real_server.ip() == addr && wanted.contains(&entry.health)))
+}
+
+/// Packets that the data plane could not forward for want of a next hop or of room.
+fn lost_packets(status: &Status) -> Vec<(&'static str, u64)> {
+    let outcomes = status.forwarder.as_ref().map(|forwarder| &forwarder.outcomes);
+    ["next_hop_unresolved", "no_real_server", "table_full", "reset_failed"]
+        .into_iter()
+        .map(|name| (name, outcomes.and_then(|all| all.get(name)).copied().unwrap_or(0)))
+        .collect()
 }
 
 fn all_ready(status: &Status) -> bool {

@@ -126,6 +126,16 @@ impl Scripts {
         self.start();
     }
 
+    /// A child has ended because the daemon stops: its checks that run are left to themselves,
+    /// for one of them may be what stops us, and may mean to start us again
+    /// (`/etc/init.d/keepalived restart`). Notifications go on.
+    pub fn owner_stopped(&mut self, owner: Owner) {
+        for token in self.queue.owner_gone(owner) {
+            self.cancels.remove(&token);
+            self.queue.ended(token);
+        }
+    }
+
     /// Nothing runs, nothing waits.
     pub fn is_idle(&self) -> bool {
         self.queue.is_idle()
@@ -254,6 +264,21 @@ mod tests {
         }
         assert_eq!(outcomes[&1], ScriptOutcome::TimedOut);
         assert_eq!(outcomes[&2], ScriptOutcome::Exit(0));
+    }
+
+    #[tokio::test]
+    async fn checks_of_a_child_that_stopped_in_order_are_left_to_themselves() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let done = dir.path().join("done");
+        let (mut scripts, _ends) = Scripts::new();
+        scripts.submit(OWNER, request(1, &format!("sleep 0.3; touch {}", done.display()), None));
+        scripts.owner_stopped(OWNER);
+        assert!(scripts.is_idle(), "the stop waits for the script");
+        let begin = std::time::Instant::now();
+        while !done.exists() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "the script was ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test]

@@ -274,7 +274,11 @@ impl Watchdog {
                     tracing::warn!(role = role.name(), pid, how, "role ended, it is restarted");
                 }
                 self.children.remove(&role);
-                self.scripts.owner_gone(Owner { role, pid });
+                if self.core.stopping() {
+                    self.scripts.owner_stopped(Owner { role, pid });
+                } else {
+                    self.scripts.owner_gone(Owner { role, pid });
+                }
                 for resolved in self.asks.role_gone(role) {
                     self.resolved(resolved, now);
                 }
