@@ -16,6 +16,7 @@ use crate::{
         time::Instant,
     },
     config::model::{Command, Config},
+    vrrp::track::Verdict,
 };
 
 /// Longest frame in bytes; a longer one ends the connection (and so the child).
@@ -137,6 +138,8 @@ pub enum Up {
 pub enum Event {
     /// vrrp → all.
     Vrrp { instance: String, state: VrrpState, priority: u8 },
+    /// vrrp → its own successor. What a `vrrp_script` said last.
+    Script { name: String, verdict: Verdict },
     /// checker → forwarder, api. Key: (virtual server, real server).
     Health(HealthChange),
     /// checker → forwarder. Whether the sorry server stands in.

@@ -131,6 +131,8 @@ pub struct Script {
     verdict: Verdict,
     next: Instant,
     running: bool,
+    /// Has had a result.
+    learned: bool,
     /// Runs that were due while the one before had not ended; they are skipped.
     pub skipped: u64,
 }
@@ -142,7 +144,17 @@ impl Script {
         let verdict = if init_fail { Verdict::Bad } else { Verdict::Pending };
         // One success is enough without `init_fail`, and one failure.
         let result = if init_fail { 0 } else { rise - 1 };
-        Self { interval, rise, fall, result, verdict, next: now, running: false, skipped: 0 }
+        Self {
+            interval,
+            rise,
+            fall,
+            result,
+            verdict,
+            next: now,
+            running: false,
+            learned: false,
+            skipped: 0,
+        }
     }
 
     /// Takes new numbers on reload; the verdict stays.
@@ -150,11 +162,25 @@ impl Script {
         (self.rise, self.fall) = (rise.max(1), fall.max(1));
         self.interval = interval;
         self.next = self.next.min(now + interval);
-        self.result = match self.verdict {
+        self.result = self.result_of(self.verdict);
+    }
+
+    fn result_of(&self, verdict: Verdict) -> u32 {
+        match verdict {
             Verdict::Good => self.rise + self.fall - 1,
             Verdict::Bad => 0,
             Verdict::Pending | Verdict::Ignored => self.rise - 1,
-        };
+        }
+    }
+
+    /// Starts from what a process before this one knew: its verdict stands, rise and fall count
+    /// from there. Returns it when it changed; once there is a result it is too late.
+    pub fn restore(&mut self, verdict: Verdict) -> Option<Verdict> {
+        if self.learned || verdict == Verdict::Pending {
+            return None;
+        }
+        self.result = self.result_of(verdict);
+        self.set(verdict)
     }
 
     /// What it says now.
@@ -185,7 +211,7 @@ impl Script {
 
     /// A run ended well or badly. Returns the verdict when it changed.
     pub fn done(&mut self, good: bool) -> Option<Verdict> {
-        self.running = false;
+        (self.running, self.learned) = (false, true);
         let full = self.rise + self.fall - 1;
         if good {
             self.result = if self.result + 1 < self.rise { self.result + 1 } else { full };
@@ -197,7 +223,7 @@ impl Script {
 
     /// The script could not be started. Returns the verdict when it changed.
     pub fn not_started(&mut self) -> Option<Verdict> {
-        self.running = false;
+        (self.running, self.learned) = (false, true);
         self.result = self.rise - 1;
         self.set(Verdict::Ignored)
     }
@@ -243,6 +269,25 @@ mod tests {
         assert_eq!(it.verdict(), Verdict::Bad);
         assert_eq!(it.done(true), None);
         assert_eq!(it.done(true), Some(Verdict::Good));
+    }
+
+    #[test]
+    fn a_successor_starts_from_the_verdict_before_it() {
+        let mut it = script(2, 3, false);
+        assert_eq!(it.restore(Verdict::Pending), None, "nothing was known");
+        assert_eq!(it.restore(Verdict::Bad), Some(Verdict::Bad));
+        let mut trackers = Trackers::default();
+        trackers.configure(vec![tracked("x", -20, false)], vec![]);
+        trackers.script("x", it.verdict());
+        assert_eq!(trackers.weight(), -20, "at once, not after the first run");
+        assert_eq!(it.done(true), None, "`rise` counts, one success is not enough");
+        assert_eq!(it.restore(Verdict::Bad), None, "too late");
+        assert_eq!(it.done(true), Some(Verdict::Good));
+
+        let mut it = script(2, 3, true);
+        assert_eq!(it.restore(Verdict::Good), Some(Verdict::Good), "init_fail is for the start");
+        assert_eq!([it.done(false), it.done(false)], [None, None]);
+        assert_eq!(it.done(false), Some(Verdict::Bad));
     }
 
     #[test]

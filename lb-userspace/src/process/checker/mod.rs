@@ -252,7 +252,7 @@ impl Checker {
                 Event::Quorum { virtual_server, up } => {
                     self.services.restore_quorum(virtual_server, up);
                 }
-                Event::Vrrp { .. } | Event::Converged { .. } => {}
+                Event::Vrrp { .. } | Event::Converged { .. } | Event::Script { .. } => {}
             }
         }
         for (id, health) in known {

@@ -200,7 +200,7 @@ impl<P: DataPlane> State<P> {
                 self.quorum.insert(*virtual_server, *up) != Some(*up)
             }
             // The lease map gates, not the table: an election changes nothing here.
-            Event::Vrrp { .. } | Event::Converged { .. } => false,
+            Event::Vrrp { .. } | Event::Converged { .. } | Event::Script { .. } => false,
         };
         self.unsettled |= news;
         news

@@ -414,6 +414,10 @@ impl VrrpRole {
                     tracing::error!("{message}: the instance waits in FAULT");
                 }
                 self.apply(generation, &config);
+                // A script whose command changed has no verdict any more.
+                for (name, verdict) in self.scripts.verdicts() {
+                    self.shell.say(Up::Event(Event::Script { name, verdict }));
+                }
             }
             Down::Event { event: Event::Converged { leases, fenced, .. }, .. } => {
                 if !fenced && self.converged.is_none() {
@@ -432,8 +436,15 @@ impl VrrpRole {
                     self.message(Down::Event { from, event });
                 }
             }
+            Down::Event { event: Event::Script { name, verdict }, .. } => {
+                if let Some(verdict) = self.scripts.restore(&name, verdict) {
+                    self.feed_all(&Input::Script { name, verdict }, now);
+                }
+            }
             Down::ScriptDone(done) => {
                 if let Some((name, verdict)) = self.scripts.done(&done) {
+                    let event = Event::Script { name: name.clone(), verdict };
+                    self.shell.say(Up::Event(event));
                     self.feed_all(&Input::Script { name, verdict }, now);
                 }
             }

@@ -54,6 +54,12 @@ impl Scripts {
         self.by_name.iter().map(|(name, it)| (name.clone(), it.core.verdict())).collect()
     }
 
+    /// Takes what the process before this one knew, until this one has a result of its own.
+    /// Returns the verdict when that changed.
+    pub fn restore(&mut self, name: &str, verdict: Verdict) -> Option<Verdict> {
+        self.by_name.get_mut(name)?.core.restore(verdict)
+    }
+
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.by_name.values().map(|it| it.core.poll_timeout()).min()
     }

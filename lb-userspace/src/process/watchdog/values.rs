@@ -15,6 +15,8 @@ use crate::{
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
+    // Before convergence, so that the first advert has the right priority.
+    Script(String),
     Converged,
     Vrrp(String),
     Health(VirtualServerKey, SocketAddr),
@@ -24,6 +26,7 @@ enum Key {
 fn key(event: &Event) -> Key {
     match event {
         Event::Vrrp { instance, .. } => Key::Vrrp(instance.clone()),
+        Event::Script { name, .. } => Key::Script(name.clone()),
         Event::Health(change) => Key::Health(change.virtual_server, change.real_server),
         Event::Quorum { virtual_server, .. } => Key::Quorum(*virtual_server),
         Event::Converged { .. } => Key::Converged,
@@ -97,7 +100,7 @@ impl LastValues {
         self.0.insert(key(&event), (from, event));
     }
 
-    /// Every value, in a fixed order: convergence first, then elections, then health.
+    /// Every value, in a fixed order: scripts, convergence, elections, health.
     fn replay(&self) -> impl Iterator<Item = (Role, Event)> + '_ {
         self.0.values().cloned()
     }
@@ -118,6 +121,7 @@ impl LastValues {
             .collect();
         self.0.retain(|key, _| match key {
             Key::Converged => true,
+            Key::Script(name) => config.vrrp_scripts.contains_key(name),
             Key::Vrrp(name) => instances.contains(name.as_str()),
             Key::Quorum(vs) => servers.contains_key(vs),
             Key::Health(vs, rs) => servers.get(vs).is_some_and(|pool| pool.contains(rs)),
@@ -232,6 +236,23 @@ mod tests {
         owed.note(Role::Api, &down);
         owed.forget(Role::Api);
         assert!(owed.roles().is_empty());
+    }
+
+    #[test]
+    fn verdicts_of_scripts_come_before_convergence() {
+        use crate::vrrp::track::Verdict;
+        let mut values = LastValues::default();
+        let converged = Event::Converged { generation: 1, leases: Vec::new(), fenced: true };
+        let script = |verdict| Event::Script { name: "chk".to_owned(), verdict };
+        values.store(Role::Forwarder, converged.clone());
+        values.store(Role::Vrrp, script(Verdict::Good));
+        values.store(Role::Vrrp, script(Verdict::Bad));
+        assert_eq!(
+            values.replay().collect::<Vec<_>>(),
+            [(Role::Vrrp, script(Verdict::Bad)), (Role::Forwarder, converged)]
+        );
+        values.retain(&Config::default());
+        assert_eq!(values.replay().count(), 1, "the script is gone with its configuration");
     }
 
     #[test]
