@@ -1,6 +1,6 @@
 //! The keyword table: every word that keepalived's parser knows (361 literal strings at its master
 //! of 2026-08, and `HTTP_GET`, `SSL_GET`, `include*`), and our own. It drives the parser
-//! ([`super::lower`]), docs/config.md ([`super::docs`]) and `lbctl explain`.
+//! (`config::lower`), docs/config.md ([`super::docs`]) and `lbctl explain`.
 
 /// One row a line: `BLOCK…: "name", argument, "default", TIER, status, "meaning"`, then `opens BLOCK`
 /// if it opens one, then `+ many` if it may stand several times in a block.
@@ -209,9 +209,9 @@ pub enum Argument {
     Socket,
     /// `IP [PORT]`.
     Server,
-    /// A script with its words, quoted as one; then USER [GROUP] in notify words.
+    /// A script with its words, quoted as one; then USER `[GROUP]` in notify words.
     Command { user: bool },
-    /// USER [GROUP].
+    /// USER `[GROUP]`.
     User,
     /// At least one word, in a form of its own.
     Words(&'static str),

@@ -58,7 +58,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Takes a request; then call [`Queue::next`] until `None`.
+    /// Takes a request; then call [`Queue::pop`] until `None`.
     pub fn submit(&mut self, owner: Owner, run: ScriptRun) -> Submitted {
         let mut result = Submitted::Accepted;
         if run.queue.is_some() {

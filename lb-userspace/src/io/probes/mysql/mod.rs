@@ -3,7 +3,7 @@
 //! The MySQL protocol itself (authentication plugins, TLS, commands) is `mysql_async`'s. That
 //! library connects by itself, cannot bind a source address, does not tell when an idle session
 //! ends, takes packets of any announced size before the login is over, and ends the process over
-//! some malformed login packets. So it is connected through a [`tap`]: our own connection to the
+//! some malformed login packets. So it is connected through a `tap`: our own connection to the
 //! server, whose greeting we have read and judged, joined to the library's by a task that watches
 //! every byte from the server ([`wire::Guard`]).
 
