@@ -15,12 +15,16 @@ use lb_userspace::{
         net::{IpPrefix, Priority, Vrid},
         status::InstanceStatus,
     },
-    config::model::{Authentication, Config, InitialState, VipAddress, VrrpInstance, VrrpVersion},
+    config::model::{
+        AddressOptions, Authentication, Config, InitialState, OnHost, VipAddress, VrrpInstance,
+        VrrpVersion,
+    },
     process::{
         Link,
         ipc::{Down, EngineChoice, Event, Query, Reply, Role, Runtime, Up},
         vrrp,
     },
+    vrrp::garp::Garp,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
@@ -41,6 +45,7 @@ pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
         label: Some("eth0:vip".into()),
         broadcast: None,
         scope: 0,
+        options: AddressOptions::default(),
     };
     VrrpInstance {
         name: "VI_1".into(),
@@ -59,8 +64,8 @@ pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
         track_scripts: vec![],
         track_interfaces: vec![],
         dont_track_primary: false,
-        garp_master_delay: Duration::from_secs(5),
-        garp_master_repeat: 5,
+        garp: Garp::default(),
+        on_host: OnHost::default(),
         notify_master: None,
         notify_backup: None,
         notify_fault: None,

@@ -24,6 +24,7 @@ use lb_userspace::{
     process::ipc::{Down, Event, ScriptDone, ScriptOutcome, ScriptRun, Up},
     vrrp::{
         auth::Auth,
+        garp::Garp,
         timing::AdvertInterval,
         wire::{Advert, ChecksumForm, GROUP, Version},
     },
@@ -34,7 +35,7 @@ fn fast(priority: u8, vips: &[u8]) -> VrrpInstance {
     VrrpInstance {
         version: VrrpVersion::V3,
         advert_int: Duration::from_millis(200),
-        garp_master_delay: Duration::ZERO,
+        garp: Garp { delay: Duration::ZERO, ..Garp::default() },
         ..instance(priority, vips)
     }
 }

@@ -11,9 +11,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{
-    net::{IpPrefix, Priority, VirtualServerKey, Vrid},
-    table::{Method, OnDown, Scheduler},
+mod host;
+
+pub use host::*;
+
+use crate::{
+    base::{
+        net::{IpPrefix, Priority, VirtualServerKey, Vrid},
+        table::{Method, OnDown, Scheduler},
+    },
+    vrrp::garp::Garp,
 };
 
 /// One configuration file with everything it includes.
@@ -25,6 +32,9 @@ pub struct Config {
     pub vrrp_instances: Vec<VrrpInstance>,
     /// In file order.
     pub virtual_servers: Vec<VirtualServer>,
+    pub statics: Statics,
+    pub garp_groups: Vec<GarpGroup>,
+    pub link_delays: Vec<LinkDelay>,
 }
 
 /// `global_defs`, as far as we act on it, and our own words.
@@ -41,9 +51,24 @@ pub struct Global {
     pub vrrp_version: VrrpVersion,
     /// Name that the daemon gives its main process (`process_name`).
     pub process_name: Option<String>,
-    /// GARP batches: at once, and again after the delay.
-    pub garp_master_delay: Duration,
-    pub garp_master_repeat: u32,
+    /// Defaults of instances.
+    pub garp: Garp,
+    /// Between two gratuitous ARPs of one interface; zero: none.
+    pub garp_interval: Duration,
+    /// Between two unsolicited neighbour advertisements of one interface; zero: none.
+    pub gna_interval: Duration,
+    pub garp_extra: Option<GarpExtra>,
+    /// Interfaces may be absent.
+    pub dynamic_interfaces: bool,
+    /// Of static addresses without `dev`.
+    pub default_interface: Option<String>,
+    /// Names of virtual MAC interfaces: PREFIX.VRID.
+    pub vmac_prefix: String,
+    /// The same for VIPs of other interfaces: PREFIX.VRID.NUMBER.
+    pub vmac_addr_prefix: String,
+    /// Priority of the chains that `no_accept` makes.
+    pub nftables_priority: i32,
+    pub nftables_counters: bool,
     /// Ours: address of /metrics and the page; `None`: off. Word `metrics_listen ADDR:PORT`.
     pub metrics_listen: Option<SocketAddr>,
     /// Ours: rows in the table of established connections. Word `lvs_flow_table N`.
@@ -75,8 +100,16 @@ impl Default for Global {
             enable_script_security: false,
             vrrp_version: VrrpVersion::V2,
             process_name: None,
-            garp_master_delay: Duration::from_secs(5),
-            garp_master_repeat: 5,
+            garp: Garp::default(),
+            garp_interval: Duration::ZERO,
+            gna_interval: Duration::ZERO,
+            garp_extra: None,
+            dynamic_interfaces: false,
+            default_interface: None,
+            vmac_prefix: "vrrp".into(),
+            vmac_addr_prefix: "vrrp".into(),
+            nftables_priority: -1,
+            nftables_counters: false,
             metrics_listen: None,
             flow_table_size: 131_072,
             xdp_mode: XdpMode::Auto,
@@ -157,6 +190,7 @@ pub struct VipAddress {
     pub broadcast: Option<Ipv4Addr>,
     /// `scope` as rtnetlink's number (0 global, 253 link, 254 host).
     pub scope: u8,
+    pub options: AddressOptions,
 }
 
 /// `track_script` entry.
@@ -199,8 +233,9 @@ pub struct VrrpInstance {
     pub track_scripts: Vec<TrackScript>,
     pub track_interfaces: Vec<TrackInterface>,
     pub dont_track_primary: bool,
-    pub garp_master_delay: Duration,
-    pub garp_master_repeat: u32,
+    pub garp: Garp,
+    /// What it does to this host beside its VIPs.
+    pub on_host: OnHost,
     pub notify_master: Option<Command>,
     pub notify_backup: Option<Command>,
     pub notify_fault: Option<Command>,

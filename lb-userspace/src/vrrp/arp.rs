@@ -44,10 +44,16 @@ mod tests {
     use super::*;
     use crate::vrrp::wire::vectors;
 
+    // NBR-04
     #[test]
     fn equals_the_golden_frame() {
         let frame = gratuitous(Mac([2, 0, 0, 0x77, 0, 1]), Ipv4Addr::new(10, 77, 0, 100));
         assert_eq!(frame.as_slice(), vectors::frame("garp"));
+        // NBR-01: the same from the virtual router's own MAC.
+        let frame = gratuitous(Mac([0, 0, 0x5e, 0, 1, 0x33]), Ipv4Addr::new(10, 77, 0, 100));
+        let golden = include_str!("vectors/garp-vmac.hex").trim();
+        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden);
     }
 
     #[test]

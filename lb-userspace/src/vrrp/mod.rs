@@ -7,12 +7,15 @@
 //! | [`timing`] | advert interval, skew, master-down, lease end |
 //! | [`track`] | scripts and interfaces that change priority or mean FAULT |
 //! | [`router`] | the state machine of one vrrp_instance |
-//! | [`arp`] | gratuitous ARP in bytes |
+//! | [`arp`], [`nd`] | gratuitous ARP and unsolicited neighbour advertisement in bytes |
+//! | [`garp`] | when they are sent |
 //!
 //! Behaviour is keepalived's where deployed practice and RFC 9568 differ; each such place says so.
 
 pub mod arp;
 pub mod auth;
+pub mod garp;
+pub mod nd;
 pub mod router;
 pub mod timing;
 pub mod track;

@@ -28,9 +28,9 @@ keywords! {
     Root: "static_ipaddress", Nothing, "", B, Later(T::Static), "addresses held from start to exit", opens StaticObjects + many;
     Root: "static_routes", Nothing, "", B, Later(T::Static), "routes held from start to exit", opens StaticObjects + many;
     Root: "static_rules", Nothing, "", C, Later(T::Static), "policy rules held from start to exit", opens StaticObjects + many;
-    Root: "garp_group", Nothing, "", C, Later(T::Garp), "pace of gratuitous ARP over several interfaces", opens GarpGroup + many;
+    Root: "garp_group", Nothing, "", C, Acts, "pace of gratuitous ARP over several interfaces", opens GarpGroup + many;
     Root: "linkbeat_interfaces", Nothing, "", C, Never(T::LinkPolling), "interfaces whose link is polled by MII or ethtool", opens InterfaceList + many;
-    Root: "interface_up_down_delays", Nothing, "0", C, Later(T::Tracking), "damps links that flap", opens InterfaceList + many;
+    Root: "interface_up_down_delays", Nothing, "0", C, Acts, "damps links that flap", opens InterfaceList + many;
     Root: "SSL", Nothing, "", C, Later(T::CheckerDetail), "client certificate for SSL_GET", opens Ssl + many;
     // ---- top level: words
     Root: "net_namespace", Word("NAME"), "", C, Later(T::Namespace), "network namespace of the daemon";
@@ -52,9 +52,9 @@ keywords! {
     Ssl: "certificate", Word("FILE"), "", C, Later(T::CheckerDetail), "client certificate";
     Ssl: "key", Word("FILE"), "", C, Later(T::CheckerDetail), "client key";
     TrackGroup SyncGroup: "group", Optional("NAME…"), "", A, Later(T::SyncGroup), "instances of the group", opens NameList + many;
-    GarpGroup: "garp_interval", Seconds { min: 1, max: LONG }, "0", C, Later(T::Garp), "gap between gratuitous ARP messages";
-    GarpGroup: "gna_interval", Seconds { min: 1, max: LONG }, "0", C, Later(T::Garp), "gap between unsolicited neighbour advertisements";
-    GarpGroup: "interfaces", Nothing, "", C, Later(T::Garp), "interfaces that share the pace", opens InterfaceList + many;
+    GarpGroup: "garp_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between gratuitous ARP messages";
+    GarpGroup: "gna_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between unsolicited neighbour advertisements";
+    GarpGroup: "interfaces", Nothing, "", C, Acts, "interfaces that share the pace", opens InterfaceList + many;
     // ---- global_defs: mail
     GlobalDefs: "notification_email", Nothing, "", A, Later(T::Mail), "recipients of mails, one a line", opens NotificationEmail + many;
     GlobalDefs: "notification_email_from", Word("ADDRESS"), "user@host", A, Later(T::Mail), "sender of mails";
@@ -104,22 +104,22 @@ keywords! {
     GlobalDefs: "checker_rlimit_rtime", Int { min: 1, max: U32 }, "", C, Never(T::Processes), "old name of checker_rlimit_rttime";
     GlobalDefs: "bfd_rlimit_rtime", Int { min: 1, max: U32 }, "", C, Never(T::Processes), "old name of bfd_rlimit_rttime";
     // ---- global_defs: VRRP
-    GlobalDefs: "dynamic_interfaces", Optional("[allow_if_changes]"), "off", B, Later(T::VrrpDetail), "interfaces may be absent at start";
-    GlobalDefs: "default_interface", Word("IF"), "eth0", C, Later(T::Static), "interface of static addresses";
+    GlobalDefs: "dynamic_interfaces", Optional("[allow_if_changes]"), "off", B, Acts, "interfaces may be absent at start";
+    GlobalDefs: "default_interface", Word("IF"), "eth0", C, Acts, "interface of static addresses";
     GlobalDefs: "vrrp_version", Int { min: 2, max: 3 }, "2", B, Acts, "version of instances that do not say";
     GlobalDefs: "vrrp_mcast_group4", Address, "224.0.0.18", C, Later(T::VrrpDetail), "multicast group";
     GlobalDefs: "vrrp_mcast_group6", Address, "ff02::12", C, Later(T::VrrpDetail), "multicast group";
     GlobalDefs: "vrrp_garp_master_delay", Int { min: 0, max: 4294 }, "5", A, Acts, "seconds until gratuitous ARP goes out again; 0: only once";
     GlobalDefs: "vrrp_garp_master_repeat", Int { min: 0, max: U32 }, "5", A, Acts, "gratuitous ARP messages in a batch";
-    GlobalDefs: "vrrp_garp_master_refresh", Int { min: 0, max: U32 }, "0", A, Later(T::Garp), "seconds between batches while master; 0: none";
-    GlobalDefs: "vrrp_garp_master_refresh_repeat", Int { min: 0, max: U32 }, "1", A, Later(T::Garp), "messages in such a batch";
-    GlobalDefs: "vrrp_garp_lower_prio_delay", Int { min: 0, max: 4294 }, "as vrrp_garp_master_delay", B, Later(T::Garp), "seconds until the second batch after hearing a lower priority";
-    GlobalDefs: "vrrp_garp_lower_prio_repeat", Int { min: 0, max: U32 }, "as vrrp_garp_master_repeat", B, Later(T::Garp), "messages in such a batch";
-    GlobalDefs: "vrrp_garp_interval", Seconds { min: 0, max: LONG }, "0", B, Later(T::Garp), "gap between gratuitous ARP messages";
-    GlobalDefs: "vrrp_gna_interval", Seconds { min: 0, max: LONG }, "0", B, Later(T::Garp), "gap between unsolicited neighbour advertisements";
-    GlobalDefs: "vrrp_min_garp", Bool, "off", C, Later(T::Garp), "a single message only";
-    GlobalDefs: "vrrp_garp_extra_if", Words("[all] SECONDS"), "off", C, Later(T::Garp), "refresh on other interfaces";
-    GlobalDefs: "vrrp_vmac_garp_intvl", Words("[all] SECONDS"), "off", C, Later(T::Garp), "old name of vrrp_garp_extra_if";
+    GlobalDefs: "vrrp_garp_master_refresh", Int { min: 0, max: U32 }, "0", A, Acts, "seconds between batches while master; 0: none";
+    GlobalDefs: "vrrp_garp_master_refresh_repeat", Int { min: 0, max: U32 }, "1", A, Acts, "messages in such a batch";
+    GlobalDefs: "vrrp_garp_lower_prio_delay", Int { min: 0, max: 4294 }, "as vrrp_garp_master_delay", B, Acts, "seconds until the second batch after hearing a lower priority";
+    GlobalDefs: "vrrp_garp_lower_prio_repeat", Int { min: 0, max: U32 }, "as vrrp_garp_master_repeat", B, Acts, "messages in such a batch";
+    GlobalDefs: "vrrp_garp_interval", Seconds { min: 0, max: LONG }, "0", B, Acts, "gap between gratuitous ARP messages";
+    GlobalDefs: "vrrp_gna_interval", Seconds { min: 0, max: LONG }, "0", B, Acts, "gap between unsolicited neighbour advertisements";
+    GlobalDefs: "vrrp_min_garp", Bool, "off", C, Acts, "a single message only";
+    GlobalDefs: "vrrp_garp_extra_if", Words("[all] SECONDS"), "off", C, Acts, "refresh on other interfaces";
+    GlobalDefs: "vrrp_vmac_garp_intvl", Words("[all] SECONDS"), "off", C, Acts, "old name of vrrp_garp_extra_if";
     GlobalDefs: "vrrp_down_timer_adverts", Int { min: 1, max: 100 }, "3", B, Later(T::VrrpDetail), "missed adverts until a backup takes over";
     GlobalDefs: "vrrp_lower_prio_no_advert", Bool, "off", C, Later(T::VrrpDetail), "a master does not answer lower priorities";
     GlobalDefs: "vrrp_higher_prio_send_advert", Bool, "off", C, Later(T::VrrpDetail), "a last advert before giving way";

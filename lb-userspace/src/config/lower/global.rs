@@ -8,6 +8,7 @@ use super::{
         model::{VrrpVersion, XdpMode},
     },
     Entry, Lower,
+    host::GarpWords,
 };
 
 impl Lower<'_> {
@@ -16,6 +17,7 @@ impl Lower<'_> {
         // Words that only a later lbd will use are kept in the model already: they are facts of the
         // file (`router_id` names this host in /metrics), whatever is done with them.
         self.mail(block);
+        let mut garp = GarpWords::default();
         for entry in self.entries(Block::GlobalDefs, block.block()) {
             match entry.name() {
                 "script_user" => self.config.global.script_user = self.user(&entry),
@@ -26,17 +28,6 @@ impl Lower<'_> {
                 "vrrp_version" => {
                     if let Some(version) = self.version(&entry) {
                         self.config.global.vrrp_version = version;
-                    }
-                }
-                "vrrp_garp_master_delay" => {
-                    if let Some(seconds) = self.u32(&entry) {
-                        self.config.global.garp_master_delay =
-                            Duration::from_secs(u64::from(seconds));
-                    }
-                }
-                "vrrp_garp_master_repeat" => {
-                    if let Some(repeat) = self.u32(&entry) {
-                        self.config.global.garp_master_repeat = repeat;
                     }
                 }
                 "metrics_listen" => {
@@ -54,9 +45,14 @@ impl Lower<'_> {
                         _ => XdpMode::Auto,
                     };
                 }
-                other => self.unhandled(&entry, other),
+                other => {
+                    if !self.global_host_word(&entry, &mut garp) {
+                        self.unhandled(&entry, other);
+                    }
+                }
             }
         }
+        garp.apply(&mut self.config.global);
     }
 
     fn mail(&mut self, block: &Entry<'_>) {

@@ -4,6 +4,7 @@
 mod checkers;
 mod cross;
 mod global;
+mod host;
 mod lvs;
 mod vip;
 mod vrrp;
@@ -94,6 +95,8 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
         match entry.name() {
             "vrrp_instance" => lower.vrrp_instance(entry),
             "virtual_server" => lower.virtual_server(entry),
+            "garp_group" => lower.garp_group(entry),
+            "interface_up_down_delays" => lower.link_delays(entry),
             _ => {}
         }
     }

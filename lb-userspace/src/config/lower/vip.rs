@@ -8,9 +8,9 @@ use super::{
     super::{
         ReferenceKind,
         diag::Severity,
-        keywords::{self, Block, Status},
+        keywords::{self, Block},
         lex::Word,
-        model::{TrackInterface, TrackScript, VipAddress},
+        model::{AddressOptions, TrackInterface, TrackScript, VipAddress},
         source::Span,
         syntax::Statement,
     },
@@ -24,7 +24,7 @@ const WEIGHT_LIMIT: i64 = 253;
 
 impl Lower<'_> {
     /// Lines of a list block, and the words on the keyword's own line before the `{`.
-    fn list_lines<'t>(&mut self, entry: &Entry<'t>) -> Vec<&'t [Word]> {
+    pub(super) fn list_lines<'t>(&mut self, entry: &Entry<'t>) -> Vec<&'t [Word]> {
         let mut lines = Vec::new();
         if !entry.args().is_empty() {
             lines.push(entry.args());
@@ -47,7 +47,7 @@ impl Lower<'_> {
 
     /// `virtual_ipaddress { IP[/LEN] [brd IP] [dev IF] [scope SCOPE] [label NAME] … }`.
     pub(super) fn vips(&mut self, entry: &Entry<'_>) -> Vec<Spanned<VipAddress>> {
-        let mut vips = Vec::new();
+        let (mut vips, object) = (Vec::new(), entry.name());
         for line in self.list_lines(entry) {
             let mut rest = line;
             while let Some((first, after)) = rest.split_first() {
@@ -56,7 +56,7 @@ impl Lower<'_> {
                     self.bad_vip(*first);
                     break;
                 };
-                let (vip, next) = self.vip_options(prefix, after);
+                let (vip, next) = self.vip_options(prefix, after, object);
                 vips.push(Spanned { value: vip, span: first.span });
                 rest = next;
                 if let Some(second) = rest.first() {
@@ -85,8 +85,24 @@ impl Lower<'_> {
     }
 
     /// Options up to the end of the line or to the next address.
-    fn vip_options<'t>(&mut self, prefix: IpPrefix, words: &'t [Word]) -> (VipAddress, &'t [Word]) {
-        let mut vip = VipAddress { prefix, dev: None, label: None, broadcast: None, scope: 0 };
+    fn vip_options<'t>(
+        &mut self,
+        prefix: IpPrefix,
+        words: &'t [Word],
+        object: &str,
+    ) -> (VipAddress, &'t [Word]) {
+        let mut vip = VipAddress {
+            prefix,
+            dev: None,
+            label: None,
+            broadcast: None,
+            scope: 0,
+            options: AddressOptions::default(),
+        };
+        // keepalived keeps a /128 from being chosen as a source unless the file says otherwise.
+        if prefix.addr.is_ipv6() && prefix.len == 128 {
+            vip.options.preferred_lft = Some(0);
+        }
         let mut rest = words;
         while let Some((option, after)) = rest.split_first() {
             let name = self.text(*option).into_owned();
@@ -112,27 +128,31 @@ impl Lower<'_> {
                     break;
                 };
                 rest = after;
-                Some(*argument)
+                *argument
             } else {
-                None
+                *option
             };
-            match (keyword.status, argument) {
-                (Status::Acts, Some(argument)) => self.vip_option(&mut vip, keyword.name, argument),
-                _ => {
-                    let message = format!("`{name}` of a VIP is accepted and not acted on yet");
-                    self.notice(option.span, message, "");
-                }
-            }
+            self.vip_option(&mut vip, keyword.name, argument, object);
+        }
+        if let Some(peer) = vip.options.peer
+            && vip.broadcast.take().is_some()
+            && let Some(first) = words.first()
+        {
+            let message = format!("`brd` cannot go with `peer {peer}` and is ignored");
+            self.warn(first.span, message, "");
         }
         (vip, rest)
     }
 
-    fn vip_option(&mut self, vip: &mut VipAddress, option: &str, word: Word) {
+    fn vip_option(&mut self, vip: &mut VipAddress, option: &str, word: Word, object: &str) {
         let text = self.text(word).into_owned();
         let shown: String = text.chars().take(64).collect();
+        let v6 = vip.prefix.addr.is_ipv6();
+        let fixed = object == "static_ipaddress";
+        let options = &mut vip.options;
         match option {
             "dev" => {
-                self.refer(ReferenceKind::Interface, text.clone(), word.span, "virtual_ipaddress");
+                self.refer(ReferenceKind::Interface, text.clone(), word.span, object);
                 vip.dev = Some(text);
             }
             "label" if text.len() > LABEL_LIMIT => {
@@ -141,10 +161,21 @@ impl Lower<'_> {
                 );
                 self.error(word.span, message);
             }
+            "label" | "scope" if v6 => {
+                let message = format!("IPv6 addresses have no `{option}`; it is ignored");
+                self.warn(word.span, message, "");
+            }
             "label" => vip.label = Some(text),
+            "brd" if v6 => {
+                let message = "IPv6 addresses have no broadcast address";
+                self.warn(word.span, message, "keepalived skips the whole address");
+            }
             "brd" => match (text.as_str(), vip.prefix.addr) {
                 ("+", IpAddr::V4(addr)) => {
                     vip.broadcast = Some(broadcast(addr, vip.prefix.len));
+                }
+                ("-", IpAddr::V4(addr)) if vip.prefix.len <= 30 => {
+                    vip.broadcast = Some(network(addr, vip.prefix.len));
                 }
                 ("-", _) => vip.broadcast = None,
                 _ => match text.parse::<Ipv4Addr>() {
@@ -163,7 +194,37 @@ impl Lower<'_> {
                     self.error(word.span, message);
                 }
             },
-            _ => {}
+            "peer" => match text.parse::<IpPrefix>() {
+                Ok(peer) if peer.addr.is_ipv4() != v6 => options.peer = Some(peer),
+                Ok(_) => self.error(word.span, format!("peer `{shown}` is of the other family")),
+                Err(()) => self.error(word.span, format!("`peer {shown}` is no IP or IP/LEN")),
+            },
+            "preferred_lft" => match text.as_str() {
+                "forever" => options.preferred_lft = None,
+                _ => match text.parse() {
+                    Ok(seconds) => options.preferred_lft = Some(seconds),
+                    Err(_) => {
+                        let message = format!("`preferred_lft {shown}` is no number or `forever`");
+                        self.error(word.span, message);
+                    }
+                },
+            },
+            "home" | "-nodad" | "mngtmpaddr" if !v6 => {
+                let message = format!("`{option}` is for IPv6 addresses; it is ignored");
+                self.warn(word.span, message, "");
+            }
+            "home" => options.home = true,
+            "-nodad" => options.dad = true,
+            "mngtmpaddr" => options.mngtmpaddr = true,
+            "noprefixroute" => options.noprefixroute = true,
+            "autojoin" => options.autojoin = true,
+            "no_track" => options.no_track = true,
+            "track_group" if fixed => options.track_group = Some(text),
+            "use_vmac" if !fixed => options.use_vmac = true,
+            _ => {
+                let message = format!("`{option}` does not go with {object}; it is ignored");
+                self.warn(word.span, message, "");
+            }
         }
     }
 
@@ -318,7 +379,7 @@ impl Lower<'_> {
 }
 
 /// rtnetlink's number of a scope.
-fn scope(text: &str) -> Option<u8> {
+pub(super) fn scope(text: &str) -> Option<u8> {
     match text {
         "global" => Some(0),
         "site" => Some(200),
@@ -333,4 +394,10 @@ fn scope(text: &str) -> Option<u8> {
 fn broadcast(addr: Ipv4Addr, len: u8) -> Ipv4Addr {
     let host_bits = u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
     Ipv4Addr::from(u32::from(addr) | host_bits)
+}
+
+/// Host bits all zeros: keepalived's `brd -`.
+fn network(addr: Ipv4Addr, len: u8) -> Ipv4Addr {
+    let host_bits = u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
+    Ipv4Addr::from(u32::from(addr) & !host_bits)
 }

@@ -17,6 +17,7 @@ use super::{
     },
     Entry, Lower, Spanned,
     cross::InstanceMarks,
+    host::HostWords,
 };
 
 /// Bytes of a PASS password that count (RFC 2338 §5.3.10).
@@ -41,8 +42,7 @@ struct Raw {
     unicast: Option<Span>,
     vips: Vec<Spanned<VipAddress>>,
     no_vips: bool,
-    garp_delay: Option<u32>,
-    garp_repeat: Option<u32>,
+    host: HostWords,
 }
 
 impl Lower<'_> {
@@ -173,9 +173,6 @@ impl Lower<'_> {
                     raw.preempt_delay =
                         self.duration(&entry).map(|value| Spanned { value, span: at });
                 }
-                "garp_master_delay" => raw.garp_delay = self.u32(&entry),
-                "garp_master_repeat" => raw.garp_repeat = self.u32(&entry),
-                "accept" => {}
                 "track_script" => scripts.extend(self.tracked_scripts(&entry)),
                 "track_interface" => interfaces.extend(self.tracked_interfaces(&entry)),
                 "dont_track_primary" => dont_track_primary = true,
@@ -184,7 +181,11 @@ impl Lower<'_> {
                 "notify_fault" => notify[2] = self.notify(&entry),
                 "notify_stop" => notify[3] = self.notify(&entry),
                 "notify" => notify[4] = self.notify(&entry),
-                other => self.unhandled(&entry, other),
+                other => {
+                    if !self.host_word(&entry, &mut raw.host) {
+                        self.unhandled(&entry, other);
+                    }
+                }
             }
         }
         let version = self.instance_version(&name.value, &raw);
@@ -208,8 +209,8 @@ impl Lower<'_> {
             }
             return;
         };
-        let global = &self.config.global;
-        let seconds = |value: u32| Duration::from_secs(u64::from(value));
+        let garp = raw.host.garp(&self.config.global);
+        let on_host = raw.host.on_host.clone();
         let [notify_master, notify_backup, notify_fault, notify_stop, notify] = notify;
         let instance = VrrpInstance {
             name: name.value.clone(),
@@ -228,8 +229,8 @@ impl Lower<'_> {
             track_scripts: scripts.iter().map(|script| script.value.clone()).collect(),
             track_interfaces: interfaces.into_iter().map(|interface| interface.value).collect(),
             dont_track_primary,
-            garp_master_delay: raw.garp_delay.map_or(global.garp_master_delay, seconds),
-            garp_master_repeat: raw.garp_repeat.unwrap_or(global.garp_master_repeat),
+            garp,
+            on_host,
             notify_master,
             notify_backup,
             notify_fault,

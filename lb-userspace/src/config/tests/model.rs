@@ -51,6 +51,7 @@ fn vip_options_and_notify() {
             label: Some("eth1:vip".into()),
             broadcast: Some("192.0.2.255".parse().unwrap()),
             scope: 253,
+            options: AddressOptions::default(),
         }
     );
     assert_eq!(second.prefix.len, 32);
@@ -60,10 +61,7 @@ fn vip_options_and_notify() {
     assert_eq!(master.user, Some(User { name: "dba".into(), group: Some("dba".into()) }));
     let stop = instance.notify_stop.as_ref().unwrap();
     assert_eq!(stop.argv, ["/bin/sh", "-c", "echo stopped; exit 0"]);
-    assert_eq!(
-        (instance.garp_master_delay, instance.garp_master_repeat),
-        (Duration::from_secs(3), 2)
-    );
+    assert_eq!((instance.garp.delay, instance.garp.repeat), (Duration::from_secs(3), 2));
     assert_eq!(instance.priority, Priority::DEFAULT);
 }
 
@@ -85,7 +83,7 @@ fn unicast_version_3() {
     assert_eq!(instance.advert_int, Duration::from_millis(100));
     assert!(instance.nopreempt && instance.dont_track_primary);
     assert_eq!(instance.unicast_peers, ["192.0.2.2".parse::<std::net::IpAddr>().unwrap()]);
-    assert_eq!(instance.garp_master_repeat, 3);
+    assert_eq!(instance.garp.repeat, 3);
     assert_eq!(instance.track_interfaces[0].weight, -20);
     assert_eq!(instance.track_interfaces[1].weight, 0);
 }

@@ -13,7 +13,10 @@ use tokio::sync::mpsc;
 
 pub use arp::ArpSocket;
 
-use crate::base::net::{IpPrefix, Mac};
+use crate::{
+    base::net::{IpPrefix, Mac},
+    config::model::AddressOptions,
+};
 
 /// Requests that may wait; at the bound [`Links::request`] refuses.
 const REQUEST_LIMIT: usize = 1024;
@@ -29,6 +32,7 @@ pub struct Vip {
     pub broadcast: Option<Ipv4Addr>,
     /// rtnetlink's scope number.
     pub scope: u8,
+    pub options: AddressOptions,
 }
 
 /// Take `clear` off, then put `set` on. What is there or gone already is no error.

@@ -180,12 +180,18 @@ impl Instance {
         shell: &mut Shell,
     ) {
         // What we are changing ourselves is told before the change is done.
-        let ours = self.wants_vips
-            && self.changes.is_empty()
-            && self.vips.iter().any(|vip| vip.interface == interface && vip.prefix == prefix);
-        if ours {
-            self.feed(Input::VipLost { address: prefix.addr }, now, shell);
+        if !self.wants_vips || !self.changes.is_empty() {
+            return;
         }
+        let ours = |vip: &&Vip| vip.interface == interface && vip.prefix == prefix;
+        let input = match self.vips.iter().find(ours) {
+            Some(vip) if vip.options.no_track => {
+                Input::HoldLost { what: format!("VIP {prefix}"), tracked: false }
+            }
+            Some(_) => Input::VipLost { address: prefix.addr },
+            None => return,
+        };
+        self.feed(input, now, shell);
     }
 
     /// A request to the kernel is done. False when it is not ours.

@@ -31,17 +31,19 @@ pub(super) fn identity(instance: &VrrpInstance) -> Identity {
     }
 }
 
-/// VIPs with their interfaces, in configured order.
+/// VIPs with their interfaces, in configured order, those that adverts do not name last.
 pub(super) fn vips(instance: &VrrpInstance) -> Vec<Vip> {
     instance
         .virtual_ipaddress
         .iter()
+        .chain(&instance.on_host.excluded)
         .map(|vip| Vip {
             interface: vip.dev.clone().unwrap_or_else(|| instance.interface.clone()),
             prefix: vip.prefix,
             label: vip.label.clone(),
             broadcast: vip.broadcast,
             scope: vip.scope,
+            options: vip.options.clone(),
         })
         .collect()
 }
@@ -118,8 +120,7 @@ pub(super) fn config(
         preempt_delay: instance.preempt_delay,
         addresses: addresses.into_iter().take(ADDRESS_LIMIT).collect(),
         unicast_peers: instance.unicast_peers.clone(),
-        garp_repeat: instance.garp_master_repeat,
-        garp_delay: instance.garp_master_delay,
+        garp: instance.garp,
         scripts,
         interfaces: tracked_interfaces(instance),
     })

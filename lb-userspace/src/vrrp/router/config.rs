@@ -13,6 +13,7 @@ use crate::{
     },
     vrrp::{
         auth::Auth,
+        garp::Garp,
         timing::AdvertInterval,
         track::{Tracked, Verdict},
         wire::Version,
@@ -36,10 +37,8 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     /// Empty: multicast.
     pub unicast_peers: Vec<IpAddr>,
-    /// Gratuitous ARPs of one batch.
-    pub garp_repeat: u32,
-    /// From the first batch to the second; zero: no second.
-    pub garp_delay: Duration,
+    /// When and how often the VIPs are announced.
+    pub garp: Garp,
     pub scripts: Vec<Tracked>,
     /// The instance's own interface is one of them unless `dont_track_primary`.
     pub interfaces: Vec<Tracked>,
@@ -69,9 +68,15 @@ pub enum Input {
     },
     /// No VIP is on an interface any more.
     VipsCleared,
-    /// Someone else removed a VIP.
+    /// Someone else removed a VIP that is tracked (without `no_track`).
     VipLost {
         address: IpAddr,
+    },
+    /// Someone else removed something that goes with the VIPs: a route, a rule, a VIP with
+    /// `no_track`. Tracked, it ends being master as a lost VIP does; else it is put back.
+    HoldLost {
+        what: String,
+        tracked: bool,
     },
     /// Another host says by ARP that it has a VIP of ours.
     Claim {

@@ -28,6 +28,7 @@
 //!   earlier, asking by ARP would delay every takeover from a dead keepalived, whose kernel goes
 //!   on answering; and no protocol without acknowledgement can know.
 
+mod announce;
 mod config;
 mod receive;
 mod report;
@@ -158,7 +159,7 @@ pub struct Router {
     last_sent: Option<Instant>,
     last_answer: Option<Instant>,
     send_error: Option<String>,
-    garp_at: Option<Instant>,
+    announcements: announce::Announcements,
     /// When the first advert of a takeover is sent again.
     repeat_at: Option<Instant>,
     elsewhere: Option<Elsewhere>,
@@ -198,7 +199,7 @@ impl Router {
             last_sent: None,
             last_answer: None,
             send_error: None,
-            garp_at: None,
+            announcements: announce::Announcements::default(),
             repeat_at: None,
             elsewhere: None,
             claim_logged: None,
@@ -308,7 +309,8 @@ impl Core for Router {
                 }
             }
             Input::VipsCleared => self.vips_cleared(now),
-            Input::VipLost { address } => self.vip_lost(address, now),
+            Input::VipLost { address } => self.hold_lost(&format!("VIP {address}"), true, now),
+            Input::HoldLost { what, tracked } => self.hold_lost(&what, tracked, now),
             Input::Claim { address, mac } => self.claimed(address, mac, now),
             Input::Source(source) => {
                 self.source = source;
@@ -347,12 +349,7 @@ impl Core for Router {
                 self.send_advert(self.effective_priority());
             }
         }
-        if self.garp_at.is_some_and(|at| at <= now) {
-            self.garp_at = None;
-            if self.forwards(now) {
-                self.effects.push_back(Effect::Garp { repeat: self.config.garp_repeat });
-            }
-        }
+        self.announcements_due(now);
         self.repair(now);
     }
 
@@ -365,7 +362,10 @@ impl Core for Router {
             State::Master { next_advert, .. } => Some(next_advert),
             _ => None,
         };
-        [state, self.garp_at, self.repeat_at, self.repair_at].into_iter().flatten().min()
+        [state, self.announcements.next(), self.repeat_at, self.repair_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn poll_effect(&mut self) -> Option<Effect> {

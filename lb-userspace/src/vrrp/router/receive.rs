@@ -238,7 +238,7 @@ impl Router {
                 format!("{source} advertises priority {priority}, ours is {own}: answered"),
             );
             // Its gratuitous ARPs may have moved the VIP in switches and neighbour tables.
-            self.garp(now);
+            self.lower_garp(now);
         }
     }
 }

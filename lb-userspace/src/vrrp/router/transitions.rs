@@ -111,7 +111,7 @@ impl Router {
             self.counters.release_master += 1;
         }
         self.lease_end = None;
-        self.garp_at = None;
+        self.announcements = super::announce::Announcements::default();
         self.repeat_at = None;
         self.elsewhere = None;
         self.repair_at = None;
@@ -220,11 +220,6 @@ impl Router {
         self.notify(VrrpState::Master);
     }
 
-    pub(super) fn garp(&mut self, now: Instant) {
-        self.effects.push_back(Effect::Garp { repeat: self.config.garp_repeat });
-        self.garp_at = (!self.config.garp_delay.is_zero()).then_some(now + self.config.garp_delay);
-    }
-
     pub(super) fn is_active(&self) -> bool {
         matches!(self.state, State::Master { phase: Phase::Active, .. })
     }
@@ -264,11 +259,21 @@ impl Router {
         self.settle(now);
     }
 
-    pub(super) fn vip_lost(&mut self, address: IpAddr, now: Instant) {
+    /// Someone else took a VIP or what goes with it. As keepalived: a master that lost something
+    /// says farewell and stands for election again after its skew, so that a host on which
+    /// nobody interferes may win; what is not tracked is put back.
+    pub(super) fn hold_lost(&mut self, what: &str, tracked: bool, now: Instant) {
         if !self.is_active() {
             return;
         }
-        self.log(Level::Warn, format!("VIP {address} was removed by someone else: put back"));
+        if tracked {
+            self.log(Level::Warn, format!("{what} was removed by someone else: new election"));
+            self.release(true);
+            self.enter_backup(now);
+            self.state = State::Backup { since: now, wait: Wait::Skew };
+            return;
+        }
+        self.log(Level::Warn, format!("{what} was removed by someone else: put back"));
         let earliest = self.last_repair.map_or(now, |last| (last + REPAIR_GAP).max(now));
         self.repair_at = Some(earliest);
         self.repair(now);
@@ -294,6 +299,7 @@ impl Router {
         if self.config.version == wire::Version::V2 {
             self.master_interval = self.config.interval;
         }
+        self.announcements_configured(now);
         if self.is_active() {
             // Also when only prefix, label or interface of a VIP changed: the shell compares.
             self.effects.push_back(Effect::AddVips);

@@ -12,6 +12,7 @@ use crate::{
     base::{net::Vrid, table::LeaseState},
     vrrp::{
         auth::Auth,
+        garp::Garp,
         track::{Tracked, Verdict},
         wire::{GROUP, Version},
     },
@@ -37,8 +38,7 @@ pub(super) fn config(priority: u8) -> Config {
         preempt_delay: Duration::ZERO,
         addresses: vec![VIP.into()],
         unicast_peers: vec![],
-        garp_repeat: 5,
-        garp_delay: Duration::from_secs(5),
+        garp: Garp::default(),
         scripts: vec![],
         interfaces: vec![Tracked { name: "eth0".into(), weight: 0, reverse: false }],
     }

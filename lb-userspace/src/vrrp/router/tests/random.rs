@@ -21,6 +21,7 @@ fn any_input() -> impl Strategy<Value = Input> {
             verdict: [Verdict::Pending, Verdict::Good, Verdict::Bad, Verdict::Ignored][usize::from(it)],
         }),
         1 => Just(Input::VipLost { address: VIP.into() }),
+        1 => any::<bool>().prop_map(|tracked| Input::HoldLost { what: "x".into(), tracked }),
         1 => (1u8..=255).prop_map(|priority| Input::Configure(Box::new(config(priority)))),
     ]
 }

@@ -50,6 +50,7 @@ enum Given {
     VipsSet,
     VipsCleared,
     VipLost,
+    HoldLost,
     Claim,
     SourceLost,
     SourceFound,
@@ -74,7 +75,8 @@ impl Given {
             Self::AdvertFailed => Some(Self::VipsSet),
             Self::VipsSet => Some(Self::VipsCleared),
             Self::VipsCleared => Some(Self::VipLost),
-            Self::VipLost => Some(Self::Claim),
+            Self::VipLost => Some(Self::HoldLost),
+            Self::HoldLost => Some(Self::Claim),
             Self::Claim => Some(Self::SourceLost),
             Self::SourceLost => Some(Self::SourceFound),
             Self::SourceFound => Some(Self::InterfaceDown),
@@ -156,6 +158,7 @@ impl Given {
             Self::VipsSet => Input::VipsSet { added: 1 },
             Self::VipsCleared => Input::VipsCleared,
             Self::VipLost => Input::VipLost { address: VIP.into() },
+            Self::HoldLost => Input::HoldLost { what: "route x".into(), tracked: false },
             Self::Claim => Input::Claim { address: VIP.into(), mac: Mac([2, 0, 0, 0, 0, 9]) },
             Self::SourceLost => Input::Source(None),
             Self::SourceFound => Input::Source(Some(OWN.into())),
@@ -181,6 +184,7 @@ impl Given {
             Input::VipsSet { .. } => &[Self::VipsSet],
             Input::VipsCleared => &[Self::VipsCleared],
             Input::VipLost { .. } => &[Self::VipLost],
+            Input::HoldLost { .. } => &[Self::HoldLost],
             Input::Claim { .. } => &[Self::Claim],
             Input::Source(_) => &[Self::SourceLost, Self::SourceFound],
             Input::Interface { .. } => &[Self::InterfaceDown, Self::InterfaceUp],
@@ -203,6 +207,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::AdvertFailed
             | I::VipsSet
             | I::VipLost
+            | I::HoldLost
             | I::Claim
             | I::SourceLost
             | I::SourceFound
@@ -225,6 +230,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::AdvertFailed
             | I::VipsSet
             | I::VipLost
+            | I::HoldLost
             | I::Claim
             | I::SourceFound
             | I::InterfaceUp
@@ -242,6 +248,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::AdvertFailed
             | I::VipsSet
             | I::VipLost
+            | I::HoldLost
             | I::Claim
             | I::SourceFound
             | I::InterfaceUp
@@ -261,6 +268,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::AdvertFailed
             | I::VipsSet
             | I::VipLost
+            | I::HoldLost
             | I::Claim
             | I::SourceFound
             | I::InterfaceUp
@@ -284,7 +292,8 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::ScriptGood => (S::Active, ""),
             I::AdvertSent => (S::Active, "lease"),
             I::VipsSet => (S::Active, "garp"),
-            I::VipLost | I::Configure => (S::Active, "add"),
+            I::VipLost => (S::Backup, "advert 0, fence, remove, notify BACKUP"),
+            I::HoldLost | I::Configure => (S::Active, "add"),
             I::SourceLost | I::InterfaceDown | I::ScriptBad => {
                 (S::Fault, "advert 0, fence, remove, notify FAULT")
             }
@@ -300,6 +309,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::AdvertFailed
             | I::VipsSet
             | I::VipLost
+            | I::HoldLost
             | I::Claim
             | I::SourceLost
             | I::SourceFound
@@ -321,6 +331,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::AdvertFailed
             | I::VipsSet
             | I::VipLost
+            | I::HoldLost
             | I::Claim
             | I::SourceLost
             | I::SourceFound
@@ -342,6 +353,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::AdvertFailed
             | I::VipsSet
             | I::VipLost
+            | I::HoldLost
             | I::Claim
             | I::SourceLost
             | I::SourceFound

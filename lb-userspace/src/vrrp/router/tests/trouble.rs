@@ -156,13 +156,80 @@ fn reload_keeps_state_and_follows_the_new_priority() {
 }
 
 #[test]
-fn a_stolen_vip_is_put_back_at_a_bounded_rate() {
+fn a_stolen_vip_ends_being_master_and_the_skew_decides() {
+    let mut bench = Bench::master(config(100));
+    bench.input(Input::VipLost { address: VIP.into() });
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    let want = ["advert 0", "fence", "remove", "notify BACKUP", "standby"];
+    assert_eq!(bench.did(), want.map(|word| format!("5000:{word}")));
+    bench.run_to(5608);
+    assert_eq!(bench.adverts(), 0, "another host may have it until our skew is over");
+    bench.run_to(5611);
+    assert_eq!(bench.router.state(), VrrpState::Master);
+}
+
+#[test]
+fn what_is_not_tracked_is_put_back_at_a_bounded_rate() {
     let mut bench = Bench::master(config(100));
     for _ in 0..100 {
-        bench.input(Input::VipLost { address: VIP.into() });
+        bench.input(Input::HoldLost { what: "route".into(), tracked: false });
     }
     bench.run_to(6500);
+    assert_eq!(bench.router.state(), VrrpState::Master);
     assert_eq!(bench.did().iter().filter(|word| word.ends_with(":add")).count(), 2);
+}
+
+/// Batches of announcements by time and size.
+fn garps(bench: &mut Bench) -> Vec<String> {
+    bench.did().into_iter().filter(|word| word.contains("garp")).collect()
+}
+
+// NBR-04
+#[test]
+fn announcements_come_in_their_batches() {
+    let secs = Duration::from_secs;
+    let garp = Garp {
+        repeat: 3,
+        delay: secs(2),
+        refresh: secs(5),
+        refresh_repeat: 1,
+        lower_repeat: 4,
+        lower_delay: secs(1),
+    };
+    let mut bench = Bench::backup(Config { garp, ..config(100) });
+    bench.run_to(20_000);
+    let want = ["3610:garp 3", "5610:garp 3", "8610:garp 1", "13610:garp 1", "18610:garp 1"];
+    assert_eq!(garps(&mut bench), want, "takeover at 3609.4 ms");
+    bench.hears(LOW, 50);
+    bench.run_to(22_000);
+    assert_eq!(garps(&mut bench), ["20000:garp 4", "21000:garp 4"]);
+    let none = Garp { lower_repeat: 0, refresh: Duration::ZERO, ..garp };
+    bench.input(Input::Configure(Box::new(Config { garp: none, ..config(100) })));
+    bench.run_to(25_000);
+    bench.did();
+    bench.hears(LOW, 50);
+    bench.run_to(30_000);
+    assert!(garps(&mut bench).is_empty(), "switched off by a reload");
+    bench.hears(HIGH, 200);
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    let one = Garp { repeat: 1, delay: Duration::ZERO, ..none };
+    bench.input(Input::Configure(Box::new(Config { garp: one, ..config(100) })));
+    bench.did();
+    bench.run_to(60_000);
+    assert_eq!(garps(&mut bench).len(), 1, "vrrp_min_garp");
+}
+
+#[test]
+fn a_backup_announces_nothing_that_a_master_had_planned() {
+    let mut bench = Bench::master(config(100));
+    bench.hears(LOW, 50);
+    bench.did();
+    bench.hears(HIGH, 200);
+    for _ in 0..20 {
+        bench.run_to(bench.now + 1000);
+        bench.hears(HIGH, 200);
+    }
+    assert!(garps(&mut bench).is_empty());
 }
 
 #[test]
