@@ -95,13 +95,16 @@ const SHARED_DISK: &str = r#"while [ "$tries" -ne 0 ]; do
 done
 "#;
 
-/// The init script of the classic packages: start, stop and restart by pid file.
+/// The init script that lbd ships.
+const SHIPPED_INIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/init.d-keepalived");
+
+/// Real keepalived's init script, as classic packages had it: start, stop and restart by pid file.
 const INIT: &str = r#"#!/bin/bash
 pidfile=/run/keepalived.pid
 running() { [ -s $pidfile ] && kill -0 "$(cat $pidfile)" 2>/dev/null; }
 start() {
     running && return 0
-    setsid /usr/sbin/keepalived @OPTIONS@ </dev/null >>@LOG@ 2>&1 &
+    setsid /usr/sbin/keepalived -n -l -D -P -p $pidfile </dev/null >>@LOG@ 2>&1 &
 }
 stop() {
     running || return 0
@@ -135,27 +138,45 @@ pub fn furnish(host: &mut Host, datadir: &Path, script: Script) -> Result<()> {
     let init = directory(&root, "init.d")?;
     let etc = directory(&root, "keepalived")?;
     let run = host.dir().join("run");
-    let own = match host.program() {
-        Program::Lbd => format!("--instance {} --run-dir /run/lbd", host.instance()),
-        Program::Keepalived => "-P".to_owned(),
-    };
-    let options = format!("-n -l -D -p /run/keepalived.pid {own}");
-    let init_text =
-        INIT.replace("@OPTIONS@", &options).replace("@LOG@", &host.log().display().to_string());
+    let defaults = directory(&root, "default")?;
+    match host.program() {
+        Program::Lbd => {
+            let options = format!("-l -D --instance {} --run-dir /run/lbd", host.instance());
+            ship_init(&init, &defaults, &options, &host.log())?;
+        }
+        Program::Keepalived => {
+            let text = INIT.replace("@LOG@", &host.log().display().to_string());
+            executable(&init.join("keepalived"), &text)?;
+        }
+    }
     executable(&opt.join("chk_mysql.sh"), &script.text())?;
-    executable(&init.join("keepalived"), &init_text)?;
     executable(&init.join("mysqld"), MYSQLD)?;
-    let mut binds = vec![
+    let binds = [
         bind(&opt, "/opt"),
         bind(&init, "/etc/init.d"),
+        bind(&defaults, "/etc/default"),
         bind(&etc, "/etc/keepalived"),
         bind(&run, "/run/lbd"),
         bind(datadir, "/run/mysqld"),
     ];
-    if host.program() == Program::Lbd {
-        binds.push(bind(&bin_dir().join("lbd"), "/usr/sbin/keepalived"));
-    }
     host.jail_in(&etc.join("keepalived.conf"), &binds)
+}
+
+/// Puts the init script that lbd ships, unchanged, into `init` and its settings into `defaults`
+/// (seen as /etc/init.d and /etc/default in a jail).
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn ship_init(init: &Path, defaults: &Path, options: &str, log: &Path) -> Result<()> {
+    fs::copy(SHIPPED_INIT, init.join("keepalived"))
+        .with_context(|| format!("cannot copy {SHIPPED_INIT}"))?;
+    let text = format!(
+        "LBD={}\nKEEPALIVED_OPTIONS=\"{options}\"\nLOGFILE={}\n",
+        bin_dir().join("lbd").display(),
+        log.display()
+    );
+    let path = defaults.join("keepalived");
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn directory(root: &Path, name: &str) -> Result<PathBuf> {

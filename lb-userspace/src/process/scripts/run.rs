@@ -1,8 +1,9 @@
 //! Running one script: identity, process group, output, time-out, end.
 
 use std::{
+    fs::File,
     io,
-    os::unix::process::ExitStatusExt as _,
+    os::{fd::AsRawFd as _, unix::process::ExitStatusExt as _},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -14,7 +15,8 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::AsyncReadExt as _,
+    net::unix::pipe::Receiver,
     process::{Child, Command},
     sync::Notify,
 };
@@ -65,12 +67,12 @@ pub async fn run(run: &ScriptRun, around: &Surroundings, cancel: &Notify) -> Scr
             Err(error)
         }
     });
-    let mut child = match spawned {
-        Ok(child) => child,
+    let (mut child, [stdout, stderr]) = match spawned {
+        Ok(spawned) => spawned,
         Err(error) => return ScriptOutcome::NotStarted(describe(program, &error)),
     };
-    collect(run, "stdout", child.stdout.take());
-    collect(run, "stderr", child.stderr.take());
+    collect(run, "stdout", stdout);
+    collect(run, "stderr", stderr);
     supervise(run, &mut child, cancel).await
 }
 
@@ -79,14 +81,16 @@ fn spawn(
     args: &[String],
     run: &ScriptRun,
     around: &Surroundings,
-) -> io::Result<Child> {
+) -> io::Result<(Child, [Receiver; 2])> {
+    let (stdout, to_stdout) = output_pipe()?;
+    let (stderr, to_stderr) = output_pipe()?;
     let mut command = Command::new(program);
     command
         .args(args)
         .args(&run.extra_args)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(to_stdout)
+        .stderr(to_stderr)
         .current_dir("/")
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
@@ -95,7 +99,19 @@ fn spawn(
     if let Some(Identity { uid, gid }) = around.identity {
         command.uid(uid).gid(gid); // std clears the supplementary groups with it
     }
-    command.spawn()
+    Ok((command.spawn()?, [stdout, stderr]))
+}
+
+/// A pipe whose writing end can be read as well, so that it never lacks a reader: a check script
+/// that stops its own lbd (and perhaps starts it again) must not die of SIGPIPE at its next word.
+/// What it writes after lbd's end stays in the pipe's buffer (64 KiB), unread.
+fn output_pipe() -> io::Result<(Receiver, Stdio)> {
+    let (reader, writer) = io::pipe()?;
+    let both = File::options()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))?;
+    Ok((Receiver::from_owned_fd(reader.into())?, both.into()))
 }
 
 fn describe(program: &str, error: &io::Error) -> String {
@@ -165,12 +181,7 @@ fn outcome(status: io::Result<ExitStatus>) -> ScriptOutcome {
 
 /// Logs what a pipe says, then keeps reading until its last holder closes it: a service that a
 /// notify script started must not be hit by SIGPIPE when it logs.
-fn collect<R: AsyncRead + Unpin + Send + 'static>(
-    run: &ScriptRun,
-    name: &'static str,
-    pipe: Option<R>,
-) {
-    let Some(mut pipe) = pipe else { return };
+fn collect(run: &ScriptRun, name: &'static str, mut pipe: Receiver) {
     let object: Arc<str> = run.object.as_str().into();
     tokio::spawn(async move {
         let mut lines = Lines::default();

@@ -58,6 +58,26 @@ async fn exit_codes_and_signals_are_told_apart() {
     assert_eq!(sh("kill -9 $$", None).await, ScriptOutcome::Signal(9));
 }
 
+/// As when lbd ends: nobody reads any more, and the script goes on.
+#[tokio::test]
+async fn a_script_outlives_the_reader_of_its_output() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (go, done) = (dir.path().join("go"), dir.path().join("done"));
+    let text = format!(
+        "until [ -e {} ]; do sleep 0.01; done; echo one || exit 1; echo two >&2; echo $? > {}",
+        go.display(),
+        done.display()
+    );
+    let asked = request(&["/bin/sh", "-c", &text], None);
+    let (mut child, readers) =
+        spawn("/bin/sh", &asked.command.argv[1..], &asked, &Surroundings::default())
+            .expect("started");
+    drop(readers);
+    fs::write(&go, "").expect("written");
+    assert_eq!(line_of(&done).await, "0");
+    assert!(child.wait().await.expect("reaped").success());
+}
+
 #[tokio::test]
 async fn arguments_follow_the_command() {
     let mut asked = request(&["/bin/sh", "-c", "test \"$1/$2\" = 'INSTANCE/VI 1'", "sh"], None);
