@@ -39,7 +39,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Setup => setup::run(),
+        Task::Setup => setup::run().map(drop),
         Task::Build => build::run(build::What::Daemon),
         Task::Run(arguments) => run::run(&arguments).map(|never| match never {}),
         Task::Test(arguments) => return test::run(&arguments),

@@ -1,7 +1,10 @@
 //! `cargo xtask run`: set-up, build, then the lab; or lbd on this very host.
 
 use std::{
-    convert::Infallible, os::unix::process::CommandExt as _, path::PathBuf, process::Command,
+    convert::Infallible,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result};
@@ -54,11 +57,15 @@ impl Mode {
 /// # Errors
 /// When set-up or build fails, or the program cannot be started.
 pub fn run(arguments: &Arguments) -> Result<Infallible> {
-    setup::run()?;
     if !arguments.lbd.is_empty() {
+        let here = std::env::current_dir().context("cannot tell the current directory")?;
+        let lbd = on_this_host(&arguments.lbd, &here);
+        // Nothing of the lab's: no database and no second balancer on somebody's host.
+        setup::toolchain()?;
         build::run(build::What::Daemon)?;
-        return Err(become_it(on_this_host(&arguments.lbd)));
+        return Err(become_it(lbd));
     }
+    setup::run()?;
     build::run(build::What::Lab)?;
     let mut lab = command(release("lab"), &["--mode", arguments.mode.word()]);
     lab.args(["--algo", &arguments.algo]);
@@ -72,9 +79,11 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
     Err(become_it(lab))
 }
 
-/// lbd in the foreground with the user's options.
-fn on_this_host(options: &[String]) -> Command {
+/// lbd in the foreground with the user's options, in the user's directory `here`. `--config` is our
+/// word for lbd's `-f`.
+fn on_this_host(options: &[String], here: &Path) -> Command {
     let mut lbd = command(release("lbd"), &["-n", "-l", "-D"]);
+    lbd.current_dir(here);
     for option in options {
         match option.strip_prefix("--config") {
             Some("") => lbd.arg("-f"),
@@ -90,4 +99,19 @@ fn become_it(mut program: Command) -> anyhow::Error {
     say(&format!("   $ {}", words(&program)));
     let err = program.exec();
     anyhow::Error::new(err).context(format!("cannot start `{}`", words(&program)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_words_reach_lbd_in_the_users_directory() {
+        let options = ["--config", "a.conf", "--config=b.conf", "--config-test", "-P"];
+        let lbd = on_this_host(&options.map(str::to_owned), Path::new("/home"));
+        let args: Vec<_> = lbd.get_args().map(|word| word.to_string_lossy()).collect();
+        let wanted = ["-n", "-l", "-D", "-f", "a.conf", "-f", "b.conf", "--config-test", "-P"];
+        assert_eq!(args, wanted);
+        assert_eq!(lbd.get_current_dir(), Some(Path::new("/home")));
+    }
 }

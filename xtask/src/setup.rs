@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{command, output, run as run_command, say};
 
 /// Programs that the lab and the root suites call, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("cc", "build-essential"),
     ("mariadbd", "mariadb-server"),
     ("mariadb", "mariadb-client"),
@@ -30,34 +30,53 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("nsenter", "util-linux"),
     ("mount", "mount"),
     ("openssl", "openssl"),
+    ("systemd-analyze", "systemd"),
 ];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Performs every step.
+/// One step: whether it had to change this machine.
+type Step = fn() -> Result<bool>;
+
+/// Everything that building, the lab and the suites need. Returns how many steps changed the
+/// machine.
 ///
 /// # Errors
 /// When something is missing that cannot be installed here; the message lists it all.
-pub fn run() -> Result<()> {
-    let mut missing = Vec::new();
-    for step in [rust_source, linker, packages] {
-        if let Err(err) = step() {
-            missing.push(format!("{err:#}"));
+pub fn run() -> Result<usize> {
+    perform(&[rust_source, linker, packages])
+}
+
+/// What building lbd needs, and nothing of the lab's: for a host that is to run it.
+///
+/// # Errors
+/// As [`run`].
+pub fn toolchain() -> Result<usize> {
+    perform(&[rust_source, linker])
+}
+
+fn perform(steps: &[Step]) -> Result<usize> {
+    let (mut changed, mut missing) = (0, Vec::new());
+    for step in steps {
+        match step() {
+            Ok(change) => changed += usize::from(change),
+            Err(err) => missing.push(format!("{err:#}")),
         }
     }
     if missing.is_empty() {
-        return Ok(());
+        return Ok(changed);
     }
     bail!("set-up is not complete:\n  {}", missing.join("\n  "))
 }
 
 /// Nightly with rust-src: build-std for the BPF target needs the sources of core.
-fn rust_source() -> Result<()> {
+fn rust_source() -> Result<bool> {
     if output("rustup", &["--version"]).is_none() {
         bail!("rustup is missing: install it from https://rustup.rs");
     }
     let sysroot = || output("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]);
-    if sysroot().is_none() {
+    let installed = sysroot().is_some();
+    if !installed {
         step("nightly toolchain", "installing");
         let words = ["toolchain", "install", "nightly", "--profile", "minimal"];
         run_command(command("rustup", &words)).context("cannot install the nightly toolchain")?;
@@ -65,28 +84,30 @@ fn rust_source() -> Result<()> {
     let sysroot = sysroot().context("the nightly toolchain does not start")?;
     if Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
         step("rust-src for nightly", "there");
-        return Ok(());
+        return Ok(!installed);
     }
     step("rust-src for nightly", "adding");
     let words = ["component", "add", "rust-src", "--toolchain", "nightly"];
-    run_command(command("rustup", &words)).context("cannot add rust-src to nightly")
+    run_command(command("rustup", &words)).context("cannot add rust-src to nightly")?;
+    Ok(true)
 }
 
 /// bpf-linker 0.10, built with nightly against rustc's own LLVM (no system LLVM).
-fn linker() -> Result<()> {
+fn linker() -> Result<bool> {
     let found = output("bpf-linker", &["--version"]).unwrap_or_default();
     if found.trim().starts_with("bpf-linker 0.10.") {
         step("bpf-linker 0.10", found.trim());
-        return Ok(());
+        return Ok(false);
     }
     step("bpf-linker 0.10", if found.is_empty() { "installing" } else { "replacing" });
     let words =
         ["run", "nightly", "cargo", "install", "--locked", "bpf-linker", "--version", "^0.10"];
-    run_command(command("rustup", &words)).context("cannot install bpf-linker 0.10")
+    run_command(command("rustup", &words)).context("cannot install bpf-linker 0.10")?;
+    Ok(true)
 }
 
 /// Debian packages, when apt and root are there.
-fn packages() -> Result<()> {
+fn packages() -> Result<bool> {
     let mut absent: Vec<&str> = PROGRAMS
         .into_iter()
         .filter(|(program, _)| find(program).is_none())
@@ -96,7 +117,7 @@ fn packages() -> Result<()> {
     absent.dedup();
     if absent.is_empty() {
         step("programs of the lab", "there");
-        return Ok(());
+        return Ok(false);
     }
     let list = absent.join(" ");
     if find("apt-get").is_none() || !nix::unistd::geteuid().is_root() {
@@ -114,7 +135,8 @@ fn packages() -> Result<()> {
     apt(&["update", "-q"]).context("cannot update apt's lists")?;
     let mut words = vec!["install", "-q", "-y", "--no-install-recommends"];
     words.extend(absent);
-    apt(&words).with_context(|| format!("cannot install {list}"))
+    apt(&words).with_context(|| format!("cannot install {list}"))?;
+    Ok(true)
 }
 
 /// Keeps apt from starting the services it installs, by a policy-rc.d of our own that is taken

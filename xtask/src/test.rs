@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
+    fs,
     io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
     time::Instant,
 };
@@ -12,7 +15,7 @@ use clap::Args;
 
 use crate::{
     build, setup,
-    shell::{command, complain, run as run_command, say, words},
+    shell::{command, complain, root, run as run_command, say, words},
     tidy,
 };
 
@@ -23,6 +26,9 @@ pub struct Arguments {
     #[arg(long)]
     no_root: bool,
 }
+
+/// What [`Shelter`] hides.
+const LINKER: &str = "bpf-linker";
 
 /// Counts of one run of `cargo test`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,10 +59,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         slow.insert(begin.elapsed(), name.to_owned());
     };
     let done = |outcome: Result<()>| outcome.map(|()| Counts { passed: 1, ..Counts::default() });
-    stage("setup", &mut || done(setup::run()));
+    stage("setup", &mut || done(setup::run().map(drop)));
+    stage("setup again finds nothing to do", &mut || done(nothing_to_do(setup::run())));
     stage("format", &mut || done(run_command(command("cargo", &["fmt", "--all", "--check"]))));
     stage("import rules, unsafe code, file lengths", &mut || done(tidy::run()));
-    stage("lints", &mut || done(lints()));
+    stage("check, lints and docs without the BPF toolchain", &mut without_bpf);
     if arguments.no_root {
         stage("tests without root", &mut || tests(false));
     } else {
@@ -73,10 +80,75 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn lints() -> Result<()> {
-    let words =
-        ["clippy", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--", "-D", "warnings"];
-    run_command(command("cargo", &words))
+/// Set-up is idempotent.
+fn nothing_to_do(changed: Result<usize>) -> Result<()> {
+    match changed? {
+        0 => Ok(()),
+        steps => bail!("{steps} steps of setup changed this machine once more"),
+    }
+}
+
+/// What a contributor's editor runs must work on a machine without bpf-linker and nightly.
+fn without_bpf() -> Result<Counts> {
+    let shelter = Shelter::new()?;
+    let tasks: [&[&str]; 3] = [
+        &["check", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--locked"],
+        &["clippy", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--", "-D", "warnings"],
+        &["doc", "--workspace", "--exclude", "lb-ebpf", "--no-deps", "--locked"],
+    ];
+    for words in tasks {
+        let mut cargo = command("cargo", words);
+        cargo.env("PATH", &shelter.path).env("AYA_BUILD_SKIP", "1").env_remove("LBD_REQUIRE_BPF");
+        cargo.env("RUSTDOCFLAGS", "-D warnings");
+        run_command(cargo)?;
+    }
+    Ok(Counts { passed: tasks.len() as u64, ..Counts::default() })
+}
+
+/// A PATH on which everything is found but bpf-linker: its directory is replaced by links to the
+/// other programs in it.
+struct Shelter {
+    directory: PathBuf,
+    path: OsString,
+}
+
+impl Shelter {
+    fn new() -> Result<Self> {
+        let directory = root().join("target/without-bpf-linker");
+        let _ = fs::remove_dir_all(&directory); // of a run that was killed
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let mut shelter = Self { directory, path: OsString::new() };
+        let mut places = Vec::new();
+        for place in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()) {
+            if place.join(LINKER).exists() {
+                shelter.link(&place)?;
+                places.push(shelter.directory.clone());
+            } else {
+                places.push(place);
+            }
+        }
+        shelter.path = std::env::join_paths(places).context("PATH")?;
+        Ok(shelter)
+    }
+
+    fn link(&self, place: &Path) -> Result<()> {
+        for entry in fs::read_dir(place).with_context(|| place.display().to_string())? {
+            let entry = entry?;
+            let link = self.directory.join(entry.file_name());
+            if entry.file_name() != LINKER && !link.exists() {
+                std::os::unix::fs::symlink(entry.path(), &link)
+                    .with_context(|| format!("cannot link {}", link.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Shelter {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
 }
 
 /// `cargo test`, its output passed through and its results counted. Suites that need root are
