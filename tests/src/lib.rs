@@ -8,6 +8,7 @@ pub mod lab_config;
 pub mod looks;
 pub mod mariadb;
 pub mod netns;
+pub mod openmetrics;
 pub mod packet;
 pub mod process;
 pub mod report;

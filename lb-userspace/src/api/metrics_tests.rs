@@ -87,3 +87,66 @@ fn empty_status_renders_too() {
     assert!(!samples.keys().any(|name| name.starts_with("lbd_flows")), "no forwarder answered");
     assert_eq!(samples.get("lbd_config_generation"), Some(&0.0));
 }
+
+/// What stands before the table of docs/metrics.md.
+const INTRODUCTION: &str = "# Metrics
+
+On `metrics_listen ADDR:PORT` under `/metrics`, as OpenMetrics text. A counter's sample has the
+suffix `_total`; a histogram's are `_bucket`, `_sum` and `_count`. This page is generated from what
+lbd exports (`LBD_WRITE_DOCS=1 cargo test -p lb-userspace metrics`).
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+";
+
+/// docs/metrics.md from a scrape in which every metric occurs.
+fn markdown(text: &str) -> String {
+    let mut out = INTRODUCTION.to_owned();
+    let mut help = "";
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some((_, words)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+        {
+            help = words;
+        }
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        else {
+            continue;
+        };
+        let sample = lines.peek().copied().unwrap_or_default();
+        assert!(sample.starts_with(name), "{name} has no sample: {sample}");
+        let labels: Vec<_> = sample
+            .split_once('{')
+            .map(|(_, labels)| labels.split("\",").filter_map(|it| Some(it.split_once('=')?.0)))
+            .into_iter()
+            .flatten()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+        out.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    out
+}
+
+#[test]
+fn documentation_is_what_is_exported() {
+    let text = render(sample::status()).expect("renders");
+    let wanted = markdown(&text);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    if std::env::var("LBD_WRITE_DOCS").is_ok_and(|value| value == "1") {
+        std::fs::write(path, &wanted).expect("docs/metrics.md is written");
+    }
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(found == wanted, "docs/metrics.md is old: LBD_WRITE_DOCS=1 writes it");
+    // Metrics that other pages name exist, under that very name.
+    for page in ["docs/operating.md", "README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        let path = format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"));
+        let page_text = std::fs::read_to_string(&path).expect(page);
+        for name in page_text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let known = text.contains(&format!("# TYPE {name} "))
+                || wanted.contains(&format!("`{}`", name.trim_end_matches("_total")));
+            let program = ["lbd_clock", "lbd_no_bpf"].contains(&name);
+            assert!(!name.starts_with("lbd_") || known || program, "{page} names {name}");
+        }
+    }
+}
