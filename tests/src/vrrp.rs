@@ -16,8 +16,8 @@ use lb_userspace::{
         status::InstanceStatus,
     },
     config::model::{
-        AddressOptions, Authentication, Config, InitialState, OnHost, VipAddress, VrrpInstance,
-        VrrpVersion,
+        AddressOptions, Authentication, Config, InitialState, NotifyWords, OnHost, VipAddress,
+        VrrpInstance, VrrpVersion,
     },
     process::{
         Link,
@@ -66,11 +66,7 @@ pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
         dont_track_primary: false,
         garp: Garp::default(),
         on_host: OnHost::default(),
-        notify_master: None,
-        notify_backup: None,
-        notify_fault: None,
-        notify_stop: None,
-        notify: None,
+        notify: NotifyWords::default(),
     }
 }
 

@@ -18,10 +18,11 @@ use lb_userspace::{
         status::VrrpState,
     },
     config::model::{
-        Authentication, Command, Config, TrackScript, VrrpInstance, VrrpScript, VrrpVersion,
+        Authentication, Command, Config, NotifyWords, TrackScript, VrrpInstance, VrrpScript,
+        VrrpVersion,
     },
     io::link::ArpSocket,
-    process::ipc::{Down, Event, ScriptDone, ScriptOutcome, ScriptRun, Up},
+    process::ipc::{Down, Event, ScriptDone, ScriptOutcome, Up},
     vrrp::{
         auth::Auth,
         garp::Garp,
@@ -89,7 +90,10 @@ fn a_reload_touches_only_what_it_names() -> Result<()> {
     }
     let (lb, peer) = cable()?;
     let with = |priority, vips: &[u8]| {
-        one(VrrpInstance { notify: Some(command("notify")), ..fast(priority, vips) })
+        one(VrrpInstance {
+            notify: NotifyWords { any: Some(command("notify")), ..NotifyWords::default() },
+            ..fast(priority, vips)
+        })
     };
     let role = RoleThread::start_with(&lb, with(150, &[100]))?;
     role.converge()?;
@@ -129,11 +133,13 @@ fn a_reload_touches_only_what_it_names() -> Result<()> {
         .finish()?
         .into_iter()
         .filter_map(|said| match said {
-            Up::Script(ScriptRun { extra_args, .. }) => Some(extra_args),
+            Up::Notify(told) => Some(told.scripts.into_iter().map(|script| script.args)),
             _ => None,
         })
+        .flatten()
         .collect();
-    let want = [["BACKUP", "150"], ["MASTER", "150"], ["STOP", "0"]]
+    // keepalived tells a removal as FAULT.
+    let want = [["BACKUP", "150"], ["MASTER", "150"], ["FAULT", "120"]]
         .map(|[state, priority]| ["INSTANCE", "VI_1", state, priority].map(str::to_owned).to_vec());
     ensure!(words == want, "notify was told {words:?}");
     Ok(())
@@ -161,8 +167,11 @@ fn scripts_hold_weigh_and_fail_an_instance() -> Result<()> {
         let track = TrackScript { name: "chk".into(), weight: None, reverse: None };
         let tracked = VrrpInstance {
             track_scripts: vec![track],
-            notify_master: Some(command("master")),
-            notify_fault: Some(command("fault")),
+            notify: NotifyWords {
+                master: Some(command("master")),
+                fault: Some(command("fault")),
+                ..NotifyWords::default()
+            },
             ..fast(150, &[100])
         };
         Config { vrrp_scripts: BTreeMap::from([("chk".into(), script)]), ..one(tracked) }
@@ -198,7 +207,7 @@ fn scripts_hold_weigh_and_fail_an_instance() -> Result<()> {
         }
         anyhow::bail!("it was not said")
     };
-    let notified = |word: &'static str| move |said: &Up| matches!(said, Up::Script(run) if run.object.ends_with(word));
+    let notified = |word: &'static str| move |said: &Up| matches!(said, Up::Notify(told) if told.scripts.iter().any(|script| script.word == word));
     answer(&role, first, 0)?;
     until(&mut role, 0, &notified("notify_master"))?;
     wait_true("the VIP", Duration::from_secs(2), || has(&lb, 100))?;

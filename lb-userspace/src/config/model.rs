@@ -43,8 +43,31 @@ pub struct Global {
     pub router_id: Option<String>,
     pub notification_email: Vec<String>,
     pub notification_email_from: Option<String>,
-    pub smtp_server: Option<String>,
+    pub smtp_server: Option<MailServer>,
+    /// Name in HELO; the host's when not given.
+    pub smtp_helo_name: Option<String>,
     pub smtp_connect_timeout: Duration,
+    /// Default of every `smtp_alert`.
+    pub smtp_alert: Option<bool>,
+    /// Default of `smtp_alert` of instances and sync groups.
+    pub smtp_alert_vrrp: Option<bool>,
+    /// Default of `smtp_alert` of virtual and real servers.
+    pub smtp_alert_checker: Option<bool>,
+    pub no_email_faults: bool,
+    /// All events.
+    pub notify_fifo: Fifo,
+    pub vrrp_notify_fifo: Fifo,
+    pub lvs_notify_fifo: Fifo,
+    pub vrrp_notify_priority_changes: bool,
+    pub fifo_write_vrrp_states_on_reload: bool,
+    /// `notify_up` for servers that are up when lbd starts.
+    pub rs_init_notifies: bool,
+    /// Runs before the first role is started.
+    pub startup_script: Timed,
+    /// Runs after the last role has ended.
+    pub shutdown_script: Timed,
+    /// Ours: how long a notify script may keep a later one of its object waiting; then it is ended.
+    pub notify_timeout: Duration,
     /// Default identity of scripts.
     pub script_user: Option<User>,
     pub enable_script_security: bool,
@@ -95,7 +118,21 @@ impl Default for Global {
             notification_email: Vec::new(),
             notification_email_from: None,
             smtp_server: None,
+            smtp_helo_name: None,
             smtp_connect_timeout: Duration::from_secs(30),
+            smtp_alert: None,
+            smtp_alert_vrrp: None,
+            smtp_alert_checker: None,
+            no_email_faults: false,
+            notify_fifo: Fifo::default(),
+            vrrp_notify_fifo: Fifo::default(),
+            lvs_notify_fifo: Fifo::default(),
+            vrrp_notify_priority_changes: false,
+            fifo_write_vrrp_states_on_reload: false,
+            rs_init_notifies: false,
+            startup_script: Timed::default(),
+            shutdown_script: Timed::default(),
+            notify_timeout: Duration::from_secs(30),
             script_user: None,
             enable_script_security: false,
             vrrp_version: VrrpVersion::V2,
@@ -114,6 +151,36 @@ impl Default for Global {
             flow_table_size: 131_072,
             xdp_mode: XdpMode::Auto,
         }
+    }
+}
+
+/// `smtp_server HOST [PORT]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailServer {
+    /// Address or name.
+    pub host: String,
+    pub port: u16,
+}
+
+/// `notify_fifo` and its like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fifo {
+    /// Absolute path, and who owns the FIFO if not the user that runs lbd.
+    pub path: Option<(PathBuf, Option<User>)>,
+    /// Is started with the path as its last word, and started again when it ends.
+    pub script: Option<Command>,
+}
+
+/// A script around the daemon's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timed {
+    pub command: Option<Command>,
+    pub timeout: Duration,
+}
+
+impl Default for Timed {
+    fn default() -> Self {
+        Self { command: None, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -211,6 +278,29 @@ pub struct TrackInterface {
     pub reverse: bool,
 }
 
+/// The words of `vrrp_instance` and of `vrrp_sync_group` that tell of changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyWords {
+    pub master: Option<Command>,
+    pub backup: Option<Command>,
+    pub fault: Option<Command>,
+    pub stop: Option<Command>,
+    /// `notify_deleted`: a removal is told as DELETED and not as FAULT; instances only.
+    pub tells_deleted: bool,
+    /// The script that `notify_deleted` may name; instances only.
+    pub deleted: Option<Command>,
+    /// `notify_master_rx_lower_pri`; instances only.
+    pub master_rx_lower_pri: Option<Command>,
+    /// `notify`: runs after the special one, with TYPE NAME STATE PRIORITY appended.
+    pub any: Option<Command>,
+    /// `notify_priority_changes`, else `vrrp_notify_priority_changes`.
+    pub priority_changes: bool,
+    /// `smtp_alert`, else `smtp_alert_vrrp`, else the global `smtp_alert`.
+    pub mail: bool,
+    /// Not under `no_email_faults`: mails tell of FAULT too.
+    pub mail_faults: bool,
+}
+
 /// `vrrp_instance NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VrrpInstance {
@@ -236,11 +326,8 @@ pub struct VrrpInstance {
     pub garp: Garp,
     /// What it does to this host beside its VIPs.
     pub on_host: OnHost,
-    pub notify_master: Option<Command>,
-    pub notify_backup: Option<Command>,
-    pub notify_fault: Option<Command>,
-    pub notify_stop: Option<Command>,
-    pub notify: Option<Command>,
+    /// `notify_*`, `smtp_alert`.
+    pub notify: NotifyWords,
 }
 
 /// `virtual_server ADDRESS PORT`.
@@ -259,6 +346,8 @@ pub struct VirtualServer {
     pub alpha: bool,
     /// Run `quorum_down` and `notify_down` at stop.
     pub omega: bool,
+    /// `smtp_alert`: mail when quorum is lost or gained.
+    pub mail: bool,
     /// Ours: `idle_timeout SECONDS`; default 8 h + 60 s (MySQL's `wait_timeout` + 60 s).
     pub idle_timeout: Duration,
     /// Ours: `on_down reset|keep`.
@@ -276,6 +365,8 @@ pub struct RealServer {
     pub inhibit_on_failure: bool,
     pub notify_up: Option<Command>,
     pub notify_down: Option<Command>,
+    /// `smtp_alert`: mail when it goes up or down.
+    pub mail: bool,
     /// All must pass.
     pub checkers: Vec<Checker>,
 }

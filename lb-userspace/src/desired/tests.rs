@@ -9,7 +9,8 @@ use crate::{
         table::{LeaseSlot, OnDown, Scheduler},
     },
     config::model::{
-        Authentication, Checker, CheckerCommon, InitialState, VipAddress, VrrpInstance, VrrpVersion,
+        Authentication, Checker, CheckerCommon, InitialState, NotifyWords, VipAddress,
+        VrrpInstance, VrrpVersion,
     },
 };
 
@@ -33,6 +34,7 @@ fn rs(text: &str) -> model::RealServer {
         inhibit_on_failure: false,
         notify_up: None,
         notify_down: None,
+        mail: false,
         checkers: vec![Checker::Tcp(CheckerCommon {
             target: addr(text),
             bindto: None,
@@ -59,6 +61,7 @@ fn vs(text: &str) -> model::VirtualServer {
         sorry_server: None,
         alpha: false,
         omega: false,
+        mail: false,
         idle_timeout: Duration::from_secs(28_860),
         on_down: OnDown::Reset,
         real_servers: vec![rs(DB1), rs(DB2)],
@@ -95,11 +98,7 @@ fn instance(name: &str, vrid: u8, vips: &[&str]) -> VrrpInstance {
         dont_track_primary: false,
         garp: Default::default(),
         on_host: Default::default(),
-        notify_master: None,
-        notify_backup: None,
-        notify_fault: None,
-        notify_stop: None,
-        notify: None,
+        notify: NotifyWords::default(),
     }
 }
 

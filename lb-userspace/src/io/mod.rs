@@ -1,6 +1,7 @@
 //! L2: sockets, rtnetlink, probes. Its folders do not import each other.
 
 pub mod link;
+pub mod mail;
 pub mod neigh;
 pub mod nudge;
 pub mod probes;

@@ -8,15 +8,22 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::{
     Link,
     ipc::{Down, Reply, Role, Up},
     privileges,
 };
-use crate::api::{self, asker::Asker, http, server};
+use crate::{
+    api::{self, asker::Asker, http, server},
+    config::model::Config,
+    io::mail,
+    vrrp::notify::Mail,
+};
 
+/// How long the stop waits for a mail that is being sent.
+const MAIL_STOP_LIMIT: Duration = Duration::from_millis(800);
 /// How often a metrics address that is taken is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(5);
 
@@ -38,6 +45,8 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     privileges::limit(Role::Api)?;
     let control = tokio::spawn(server::serve(listener, asker));
     link.tx.send(Up::Ready { generation }).await.context("watchdog is gone")?;
+    let mut config = config;
+    let mut post = Post::default();
     let mut open: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();
     let mut next_id = 0_u64;
     loop {
@@ -46,16 +55,21 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
                 None => break,
                 Some(Down::Stop) => {
                     control.abort();
+                    if let Ok(Some(done)) = timeout(MAIL_STOP_LIMIT, post.sent()).await {
+                        let _ = link.tx.send(done).await; // it may be gone by now
+                    }
                     let _ = link.tx.send(Up::Stopped).await; // it may be gone by now
                     break;
                 }
                 Some(Down::Ping { seq }) => {
                     link.tx.send(Up::Pong { seq }).await.context("watchdog is gone")?;
                 }
-                Some(Down::Reload { generation, config }) => {
+                Some(Down::Reload { generation, config: new }) => {
+                    config = new;
                     http.listen_on(config.global.metrics_listen).await;
                     link.tx.send(Up::Ready { generation }).await.context("watchdog is gone")?;
                 }
+                Some(Down::Mail { id, mail }) => post.send(&config, id, mail),
                 Some(Down::Answer { id, mut reply }) => {
                     if let Reply::Status(status) = &mut reply {
                         status.problems.extend(http.problem());
@@ -75,6 +89,9 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
                     | Down::ScriptDone(_),
                 ) => {}
             },
+            Some(done) = post.sent(), if post.is_busy() => {
+                link.tx.send(done).await.context("watchdog is gone")?;
+            }
             Some(asked) = questions.recv() => {
                 // Clients that gave up leave nothing behind.
                 open.retain(|_, answer| !answer.is_closed());
@@ -87,6 +104,39 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     }
     http.stop();
     Ok(())
+}
+
+/// The mail that is being sent; the watchdog hands out one at a time.
+#[derive(Default)]
+struct Post(Option<(u64, JoinHandle<bool>)>);
+
+impl Post {
+    fn is_busy(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn send(&mut self, config: &Arc<Config>, id: u64, mail: Mail) {
+        let config = Arc::clone(config);
+        let task = tokio::spawn(async move {
+            let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+            let host = host.unwrap_or_else(|| "localhost".to_owned());
+            let sent = mail::deliver(&config.global, &host, &mail).await;
+            match &sent {
+                Ok(()) => tracing::info!(subject = mail.subject, "mail sent"),
+                Err(error) => tracing::warn!(subject = mail.subject, "mail not sent: {error}"),
+            }
+            sent.is_ok()
+        });
+        self.0 = Some((id, task));
+    }
+
+    /// Waits for the end of the mail that is being sent; `None`: there is none.
+    async fn sent(&mut self) -> Option<Up> {
+        let (id, task) = self.0.as_mut()?;
+        let (id, sent) = (*id, task.await.unwrap_or(false));
+        self.0 = None;
+        Some(Up::Mailed { id, sent })
+    }
 }
 
 /// The HTTP listener, which may come and go with reloads and may find its port taken.

@@ -16,7 +16,10 @@ use crate::{
         time::Instant,
     },
     config::model::{Command, Config},
-    vrrp::track::Verdict,
+    vrrp::{
+        notify::{Mail, Notification},
+        track::Verdict,
+    },
 };
 
 /// Longest frame in bytes; a longer one ends the connection (and so the child).
@@ -95,6 +98,8 @@ pub enum Down {
     ScriptDone(ScriptDone),
     /// A question from `lbctl` or /metrics; answer [`Up::Reply`] with the same id.
     Query { id: u64, query: Query },
+    /// A mail for the api role to send; answered by [`Up::Mailed`]. One at a time.
+    Mail { id: u64, mail: Mail },
     /// Answer to a question this child (api) asked with [`Up::Ask`].
     Answer { id: u64, reply: Reply },
 }
@@ -115,6 +120,13 @@ pub enum Up {
     Event(Event),
     /// Run a script; answered by [`Down::ScriptDone`] if `reply` is set.
     Script(ScriptRun),
+    /// Tell the world of a change: scripts, FIFOs, mail.
+    Notify(Notification),
+    /// The mail was sent, or given up.
+    Mailed {
+        id: u64,
+        sent: bool,
+    },
     /// Answer to [`Down::Query`].
     Reply {
         id: u64,

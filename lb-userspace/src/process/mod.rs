@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod forwarder;
 pub mod ipc;
 pub mod logging;
+pub mod notifications;
 pub mod pidfile;
 pub mod privileges;
 pub mod record;

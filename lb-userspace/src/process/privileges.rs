@@ -2,7 +2,7 @@
 //!
 //! | process | user | capabilities kept |
 //! |---|---|---|
-//! | watchdog | root | KILL, SETUID, SETGID |
+//! | watchdog | root | KILL, SETUID, SETGID, CHOWN (owners of notify FIFOs) |
 //! | vrrp | root | NET_ADMIN, NET_RAW, BPF |
 //! | checker | nobody | NET_RAW |
 //! | forwarder | root | BPF, NET_ADMIN, PERFMON, NET_RAW |
@@ -77,10 +77,14 @@ pub fn limit(role: Role) -> anyhow::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub fn limit_watchdog() -> anyhow::Result<()> {
-    let wanted: CapsHashSet =
-        [Capability::CAP_KILL, Capability::CAP_SETUID, Capability::CAP_SETGID]
-            .into_iter()
-            .collect();
+    let wanted: CapsHashSet = [
+        Capability::CAP_KILL,
+        Capability::CAP_SETUID,
+        Capability::CAP_SETGID,
+        Capability::CAP_CHOWN,
+    ]
+    .into_iter()
+    .collect();
     let have = caps::read(None, CapSet::Permitted).context("read capabilities")?;
     set_exactly(&wanted.intersection(&have).copied().collect())
 }

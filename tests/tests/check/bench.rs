@@ -84,6 +84,7 @@ pub fn config(server: SocketAddr, checks: Vec<(CheckerCommon, MysqlCheck)>) -> C
         inhibit_on_failure: false,
         notify_up: None,
         notify_down: None,
+        mail: false,
         checkers: checks.into_iter().map(|(common, check)| Checker::Mysql(common, check)).collect(),
     };
     let service = VirtualServer {
@@ -101,6 +102,7 @@ pub fn config(server: SocketAddr, checks: Vec<(CheckerCommon, MysqlCheck)>) -> C
         sorry_server: None,
         alpha: false,
         omega: false,
+        mail: false,
         idle_timeout: Duration::from_secs(3600),
         on_down: OnDown::Reset,
         real_servers: vec![real],

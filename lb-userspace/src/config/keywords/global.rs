@@ -56,26 +56,26 @@ keywords! {
     GarpGroup: "gna_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between unsolicited neighbour advertisements";
     GarpGroup: "interfaces", Nothing, "", C, Acts, "interfaces that share the pace", opens InterfaceList + many;
     // ---- global_defs: mail
-    GlobalDefs: "notification_email", Nothing, "", A, Later(T::Mail), "recipients of mails, one a line", opens NotificationEmail + many;
-    GlobalDefs: "notification_email_from", Word("ADDRESS"), "user@host", A, Later(T::Mail), "sender of mails";
-    GlobalDefs: "smtp_server", Words("HOST [PORT]"), "port 25", A, Later(T::Mail), "mail server";
-    GlobalDefs: "smtp_helo_name", Word("NAME"), "host name", C, Later(T::Mail), "name in HELO";
-    GlobalDefs: "smtp_connect_timeout", Seconds { min: 1_000_000, max: LONG }, "30", A, Later(T::Mail), "time for the connection to the mail server";
-    GlobalDefs VrrpInstance SyncGroup VirtualServer RealServer: "smtp_alert", Bool, "off", C, Later(T::Mail), "mail at every change";
-    GlobalDefs: "smtp_alert_vrrp", Bool, "off", C, Later(T::Mail), "mail at changes of instances";
-    GlobalDefs: "smtp_alert_checker", Bool, "off", C, Later(T::Mail), "mail at changes of real servers";
-    GlobalDefs: "no_email_faults", Nothing, "off", C, Later(T::Mail), "no mail at FAULT";
-    GlobalDefs: "no_checker_emails", Bool, "off", C, Later(T::Mail), "no mail at every check";
-    GlobalDefs: "router_id", Word("NAME"), "host name", A, Later(T::Mail), "name of this host in mails";
+    GlobalDefs: "notification_email", Nothing, "", A, Acts, "recipients of mails, one a line", opens NotificationEmail + many;
+    GlobalDefs: "notification_email_from", Word("ADDRESS"), "user@host", A, Acts, "sender of mails";
+    GlobalDefs: "smtp_server", Words("HOST [PORT]"), "port 25", A, Acts, "mail server";
+    GlobalDefs: "smtp_helo_name", Word("NAME"), "host name", C, Acts, "name in HELO";
+    GlobalDefs: "smtp_connect_timeout", Seconds { min: 1_000_000, max: LONG }, "30", A, Acts, "time for the connection to the mail server";
+    GlobalDefs VrrpInstance SyncGroup VirtualServer RealServer: "smtp_alert", Bool, "off", C, Acts, "mail at every change";
+    GlobalDefs: "smtp_alert_vrrp", Bool, "off", C, Acts, "mail at changes of instances";
+    GlobalDefs: "smtp_alert_checker", Bool, "off", C, Acts, "mail at changes of real servers";
+    GlobalDefs: "no_email_faults", Nothing, "off", C, Acts, "no mail at FAULT";
+    GlobalDefs: "no_checker_emails", Bool, "off", C, Acts, "no mail at every check; lbd sends none in any case";
+    GlobalDefs: "router_id", Word("NAME"), "host name", A, Acts, "name of this host in mails";
     // ---- global_defs: scripts
     GlobalDefs: "script_user", User, "keepalived_script if there is one, else root", A, Acts, "who runs scripts";
     GlobalDefs: "enable_script_security", Nothing, "off", A, Acts, "refuses to run, as root, scripts that others may write";
     GlobalDefs: "use_symlink_paths", Bool, "off", C, Never(T::Scripts), "how script paths with symlinks are checked";
     GlobalDefs: "set_supplementary_groups", Bool, "off", C, Never(T::Processes), "further groups of a script's user";
-    GlobalDefs: "startup_script", Command { user: true }, "", C, Later(T::Scripts), "runs before the children start";
-    GlobalDefs: "startup_script_timeout", Int { min: 1, max: 1000 }, "10", C, Later(T::Scripts), "seconds";
-    GlobalDefs: "shutdown_script", Command { user: true }, "", C, Later(T::Scripts), "runs after the children ended";
-    GlobalDefs: "shutdown_script_timeout", Int { min: 1, max: 1000 }, "10", C, Later(T::Scripts), "seconds";
+    GlobalDefs: "startup_script", Command { user: true }, "", C, Acts, "runs before the children start";
+    GlobalDefs: "startup_script_timeout", Int { min: 1, max: 1000 }, "10", C, Acts, "seconds";
+    GlobalDefs: "shutdown_script", Command { user: true }, "", C, Acts, "runs after the children ended";
+    GlobalDefs: "shutdown_script_timeout", Int { min: 1, max: 1000 }, "10", C, Acts, "seconds";
     // ---- global_defs: processes
     GlobalDefs: "process_names", Nothing, "off", C, Never(T::Processes), "children carry names of their own";
     GlobalDefs: "process_name", Word("NAME"), "lbd", C, Acts, "name of the main process; scripts that look for keepalived by name want it to be keepalived";
@@ -146,15 +146,15 @@ keywords! {
     GlobalDefs: "vmac_prefix", Word("PREFIX"), "vrrp.", C, Later(T::Vmac), "names of virtual MAC interfaces";
     GlobalDefs: "vmac_addr_prefix", Word("PREFIX"), "vrrp.", C, Later(T::Vmac), "names of virtual MAC interfaces";
     // ---- global_defs: events
-    GlobalDefs: "notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Later(T::Pipes), "pipe for all events";
-    GlobalDefs: "notify_fifo_script", Command { user: true }, "", B, Later(T::Pipes), "reads that pipe";
-    GlobalDefs: "vrrp_notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Later(T::Pipes), "pipe for VRRP events";
-    GlobalDefs: "vrrp_notify_fifo_script", Command { user: true }, "", B, Later(T::Pipes), "reads that pipe";
-    GlobalDefs: "lvs_notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Later(T::Pipes), "pipe for events of real servers";
-    GlobalDefs: "lvs_notify_fifo_script", Command { user: true }, "", B, Later(T::Pipes), "reads that pipe";
-    GlobalDefs: "vrrp_notify_priority_changes", Bool, "off", C, Later(T::Pipes), "events for priority changes";
-    GlobalDefs: "fifo_write_vrrp_states_on_reload", Nothing, "off", C, Later(T::Pipes), "states again after a reload";
-    GlobalDefs: "rs_init_notifies", Nothing, "off", C, Later(T::CheckerDetail), "notify_up at start too";
+    GlobalDefs: "notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Acts, "pipe for all events; lines wait for a reader, the last state of an object always";
+    GlobalDefs: "notify_fifo_script", Command { user: true }, "", B, Acts, "is started with the pipe as its last word to read it, and again when it ends";
+    GlobalDefs: "vrrp_notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Acts, "pipe for VRRP events";
+    GlobalDefs: "vrrp_notify_fifo_script", Command { user: true }, "", B, Acts, "is started with the pipe as its last word to read it, and again when it ends";
+    GlobalDefs: "lvs_notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Acts, "pipe for events of real servers";
+    GlobalDefs: "lvs_notify_fifo_script", Command { user: true }, "", B, Acts, "is started with the pipe as its last word to read it, and again when it ends";
+    GlobalDefs: "vrrp_notify_priority_changes", Bool, "off", C, Acts, "events for priority changes";
+    GlobalDefs: "fifo_write_vrrp_states_on_reload", Nothing, "off", C, Acts, "states again after a reload";
+    GlobalDefs: "rs_init_notifies", Nothing, "off", C, Acts, "notify_up at start too";
     GlobalDefs: "checker_log_all_failures", Bool, "off", C, Later(T::CheckerDetail), "log every failed check";
     // ---- global_defs: IPVS
     GlobalDefs: "lvs_timeouts", Words("tcp N tcpfin N udp N"), "of the kernel", C, Later(T::Ipvs), "IPVS timeouts; ours is idle_timeout";
@@ -203,11 +203,12 @@ keywords! {
     GlobalDefs: "iproute_usr_dir", Word("DIR"), "", C, Later(T::Static), "names of routing tables";
     GlobalDefs: "iproute_etc_dir", Word("DIR"), "", C, Later(T::Static), "names of routing tables";
     // ---- global_defs: ours
+    GlobalDefs: "notify_timeout", Time { min: 1_000_000, max: 3_600_000_000 }, "30", B, Ours, "how long a notify script may keep a later one of its object waiting; then it is ended: TERM, and KILL two seconds later";
     GlobalDefs: "metrics_listen", Socket, "off", A, Ours, "address of /metrics and the status page";
     GlobalDefs: "lvs_flow_table", Int { min: 1024, max: 16_777_216 }, "131072", B, Ours, "rows in the table of established connections; a full table takes no new ones, established ones stay";
     GlobalDefs: "lvs_xdp_mode", Choice(&["auto", "native", "generic"]), "auto", B, Ours, "how the XDP program is attached; generic only by name";
     // ---- entries of lists
-    NotificationEmail: "ADDRESS", Nothing, "", A, Later(T::Mail), "one recipient a line" + many;
+    NotificationEmail: "ADDRESS", Nothing, "", A, Acts, "one recipient a line" + many;
     NameList: "NAME", Nothing, "", A, Later(T::SyncGroup), "one instance a line" + many;
     StaticObjects: "OBJECT", Nothing, "", B, Later(T::Static), "address, route or rule as in ip(8)" + many;
     InterfaceList: "IF", Nothing, "", C, Later(T::Tracking), "one interface a line" + many;

@@ -303,12 +303,10 @@ pub enum Status {
 /// What words that do not act have in common: one remark for each subject is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
-    Mail,
     Processes,
     Snmp,
     Dbus,
     Buffers,
-    Pipes,
     Firewall,
     Garp,
     Static,
@@ -342,14 +340,12 @@ impl Topic {
     /// What it means for the operator.
     pub fn consequence(self) -> &'static str {
         match self {
-            Self::Mail => "lbd sends no mail; changes are in the log and in /metrics",
             Self::Processes => {
                 "names, priorities and CPU placement of processes are left to the service manager"
             }
             Self::Snmp => "there is no SNMP agent; use /metrics or lbctl status --json",
             Self::Dbus => "there is no DBus interface; use lbctl",
             Self::Buffers => "lbd sizes its socket buffers itself",
-            Self::Pipes => "nothing is written to the pipe; use notify scripts",
             Self::Firewall => "lbd writes no firewall rules",
             Self::Garp => "gratuitous ARP goes out at once and once more after the delay only",
             Self::Static => "these objects are not added",
@@ -389,8 +385,7 @@ impl Topic {
     pub fn is_warning(self) -> bool {
         matches!(
             self,
-            Self::Pipes
-                | Self::Static
+            Self::Static
                 | Self::Routes
                 | Self::SyncGroup
                 | Self::Bfd

@@ -99,9 +99,9 @@ keywords! {
     VrrpInstance SyncGroup: "notify_fault", Command { user: true }, "", A, Acts, "runs on FAULT";
     VrrpInstance SyncGroup: "notify_stop", Command { user: true }, "", A, Acts, "runs at stop";
     VrrpInstance SyncGroup: "notify", Command { user: true }, "", A, Acts, "runs at every change; INSTANCE NAME STATE PRIORITY are appended";
-    VrrpInstance: "notify_deleted", Command { user: true }, "", C, Later(T::Scripts), "runs when a reload drops the instance";
-    VrrpInstance: "notify_master_rx_lower_pri", Command { user: true }, "", C, Later(T::Scripts), "runs when a master hears a lower priority";
-    VrrpInstance SyncGroup: "notify_priority_changes", Bool, "off", C, Later(T::Pipes), "events for priority changes";
+    VrrpInstance: "notify_deleted", Optional("[COMMAND [USER [GROUP]]]"), "told as FAULT", C, Acts, "tells the removal by a reload as DELETED; the script runs then";
+    VrrpInstance: "notify_master_rx_lower_pri", Command { user: true }, "", C, Acts, "runs when a master hears a lower priority";
+    VrrpInstance SyncGroup: "notify_priority_changes", Bool, "vrrp_notify_priority_changes", C, Acts, "lines in the FIFO for priority changes";
     VrrpInstance: "debug", Int { min: 0, max: 4 }, "0", C, Never(T::VrrpDetail), "log level";
     VrrpInstance: "kernel_rx_buf_size", Int { min: 0, max: U32 }, "", C, Never(T::Buffers), "receive buffer";
     VrrpInstance: "lvs_sync_daemon_interface", Word("IF"), "", C, Never(T::Ipvs), "old form of lvs_sync_daemon";

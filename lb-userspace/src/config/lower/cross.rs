@@ -35,11 +35,14 @@ pub(super) struct Marks {
     pub(super) scripts: BTreeMap<String, Span>,
     pub(super) instances: Vec<InstanceMarks>,
     pub(super) virtual_servers: Vec<Span>,
+    /// The last `global_defs`.
+    pub(super) global: Option<Span>,
 }
 
 impl Lower<'_> {
     /// Runs after everything is lowered.
     pub(super) fn cross_check(&mut self) {
+        self.check_mail();
         let marks = std::mem::take(&mut self.marks);
         self.duplicate_instances(&marks);
         self.duplicate_vips(&marks);

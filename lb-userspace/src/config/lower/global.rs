@@ -1,7 +1,5 @@
 //! `global_defs`.
 
-use std::time::Duration;
-
 use super::{
     super::{
         keywords::Block,
@@ -14,10 +12,8 @@ use super::{
 impl Lower<'_> {
     /// One `global_defs` block; several add up, the last word of a kind counts.
     pub(super) fn global(&mut self, block: &Entry<'_>) {
-        // Words that only a later lbd will use are kept in the model already: they are facts of the
-        // file (`router_id` names this host in /metrics), whatever is done with them.
-        self.mail(block);
         let mut garp = GarpWords::default();
+        self.marks.global = Some(block.head());
         for entry in self.entries(Block::GlobalDefs, block.block()) {
             match entry.name() {
                 "script_user" => self.config.global.script_user = self.user(&entry),
@@ -45,6 +41,7 @@ impl Lower<'_> {
                         _ => XdpMode::Auto,
                     };
                 }
+                _ if self.global_notify_word(&entry) => {}
                 other => {
                     if !self.global_host_word(&entry, &mut garp) {
                         self.unhandled(&entry, other);
@@ -53,33 +50,7 @@ impl Lower<'_> {
             }
         }
         garp.apply(&mut self.config.global);
-    }
-
-    fn mail(&mut self, block: &Entry<'_>) {
-        for statement in block.block() {
-            let mut texts = statement.words.iter().map(|word| self.text(*word).into_owned());
-            let Some(name) = texts.next() else { continue };
-            let value = texts.next();
-            match (name.as_str(), value) {
-                ("router_id", Some(id)) => self.config.global.router_id = Some(id),
-                ("notification_email_from", Some(from)) => {
-                    self.config.global.notification_email_from = Some(from);
-                }
-                ("smtp_server", Some(server)) => self.config.global.smtp_server = Some(server),
-                ("smtp_connect_timeout", Some(text)) => {
-                    if let Some(read) = super::value::seconds(&text) {
-                        self.config.global.smtp_connect_timeout = Duration::from_micros(read.value);
-                    }
-                }
-                ("notification_email", _) => {
-                    let lines = statement.block.iter().flatten();
-                    let words = lines.flat_map(|line| &line.words);
-                    let found: Vec<_> = words.map(|word| self.text(*word).into_owned()).collect();
-                    self.config.global.notification_email.extend(found);
-                }
-                _ => {}
-            }
-        }
+        self.check_fifos(block);
     }
 
     pub(super) fn version(&mut self, entry: &Entry<'_>) -> Option<VrrpVersion> {

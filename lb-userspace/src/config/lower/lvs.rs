@@ -54,6 +54,7 @@ struct Raw {
     quorum_down: Option<Command>,
     sorry_server: Option<Spanned<(IpAddr, Option<u16>)>>,
     omega: bool,
+    mail: bool,
     idle_timeout: Duration,
     on_down: Option<OnDown>,
     schedule: Schedule,
@@ -126,6 +127,7 @@ impl Lower<'_> {
             sorry_server,
             alpha: raw.schedule.alpha,
             omega: raw.omega,
+            mail: raw.mail,
             idle_timeout: raw.idle_timeout,
             on_down: raw.on_down.unwrap_or(keep),
             real_servers,
@@ -180,6 +182,7 @@ impl Lower<'_> {
             quorum_down: None,
             sorry_server: None,
             omega: false,
+            mail: self.checker_mail(false),
             idle_timeout: IDLE_TIMEOUT,
             on_down: None,
             schedule: Schedule::default(),
@@ -210,6 +213,7 @@ impl Lower<'_> {
                 "quorum_down" => raw.quorum_down = self.command(entry, user.clone()),
                 "sorry_server" => raw.sorry_server = self.server(entry),
                 "omega" => raw.omega = true,
+                "smtp_alert" => raw.mail = self.bool(entry),
                 "idle_timeout" => {
                     raw.idle_timeout = self.duration(entry).unwrap_or(raw.idle_timeout);
                 }
@@ -439,6 +443,7 @@ impl Lower<'_> {
             inhibit_on_failure: defaults.inhibit_on_failure,
             notify_up: None,
             notify_down: None,
+            mail: self.checker_mail(true),
             checkers: Vec::new(),
         };
         let mut schedule = defaults.schedule.clone();
@@ -447,6 +452,7 @@ impl Lower<'_> {
                 "weight" => real.weight = self.u32(entry).unwrap_or(real.weight),
                 "inhibit_on_failure" => real.inhibit_on_failure = true,
                 "notify_up" => real.notify_up = self.command(entry, user.clone()),
+                "smtp_alert" => real.mail = self.bool(entry),
                 "notify_down" => real.notify_down = self.command(entry, user.clone()),
                 "lvs_method" => {
                     if self.method(entry).is_some_and(|method| method != defaults.method) {

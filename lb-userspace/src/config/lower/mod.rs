@@ -6,6 +6,7 @@ mod cross;
 mod global;
 mod host;
 mod lvs;
+mod notify;
 mod vip;
 mod vrrp;
 
@@ -409,6 +410,19 @@ impl<'a> Lower<'a> {
         }
     }
 
+    /// Nothing means true.
+    fn bool(&mut self, entry: &Entry<'_>) -> bool {
+        let Some(word) = self.first(entry) else { return true };
+        match &*self.text(word) {
+            "true" | "on" | "yes" => true,
+            "false" | "off" | "no" => false,
+            _ => {
+                self.bad_value(entry, word);
+                true
+            }
+        }
+    }
+
     fn u32(&mut self, entry: &Entry<'_>) -> Option<u32> {
         self.int(entry).and_then(|value| u32::try_from(value).ok())
     }
@@ -553,7 +567,11 @@ impl<'a> Lower<'a> {
             self.error(span, format!("the command of `{object}` is not UTF-8 text"));
             return None;
         }
-        let Argument::Command { user: may_name } = entry.keyword.argument else { return None };
+        let may_name = match entry.keyword.argument {
+            Argument::Command { user } => user,
+            Argument::Optional(_) => true,
+            _ => return None,
+        };
         let extra = line.get(2..).unwrap_or(&[]);
         let mut user = user;
         if let Some(name) = extra.first() {

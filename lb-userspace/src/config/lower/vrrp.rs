@@ -10,8 +10,7 @@ use super::{
         diag::{Class, Severity},
         keywords::{Block, micros_text},
         model::{
-            Authentication, Command, InitialState, User, VipAddress, VrrpInstance, VrrpScript,
-            VrrpVersion,
+            Authentication, InitialState, User, VipAddress, VrrpInstance, VrrpScript, VrrpVersion,
         },
         source::Span,
     },
@@ -123,7 +122,7 @@ impl Lower<'_> {
         let mut raw = Raw::default();
         let (mut scripts, mut interfaces) = (Vec::new(), Vec::new());
         let mut dont_track_primary = false;
-        let mut notify: [Option<Command>; 5] = Default::default();
+        let mut notify = self.notify_words();
         for entry in self.entries(Block::VrrpInstance, block.block()) {
             let at = entry.statement.span;
             match entry.name() {
@@ -176,11 +175,7 @@ impl Lower<'_> {
                 "track_script" => scripts.extend(self.tracked_scripts(&entry)),
                 "track_interface" => interfaces.extend(self.tracked_interfaces(&entry)),
                 "dont_track_primary" => dont_track_primary = true,
-                "notify_master" => notify[0] = self.notify(&entry),
-                "notify_backup" => notify[1] = self.notify(&entry),
-                "notify_fault" => notify[2] = self.notify(&entry),
-                "notify_stop" => notify[3] = self.notify(&entry),
-                "notify" => notify[4] = self.notify(&entry),
+                _ if self.notify_word(&entry, &mut notify) => {}
                 other => {
                     if !self.host_word(&entry, &mut raw.host) {
                         self.unhandled(&entry, other);
@@ -211,7 +206,6 @@ impl Lower<'_> {
         };
         let garp = raw.host.garp(&self.config.global);
         let on_host = raw.host.on_host.clone();
-        let [notify_master, notify_backup, notify_fault, notify_stop, notify] = notify;
         let instance = VrrpInstance {
             name: name.value.clone(),
             state,
@@ -231,10 +225,6 @@ impl Lower<'_> {
             dont_track_primary,
             garp,
             on_host,
-            notify_master,
-            notify_backup,
-            notify_fault,
-            notify_stop,
             notify,
         };
         self.marks.instances.push(InstanceMarks {
@@ -244,11 +234,6 @@ impl Lower<'_> {
             scripts: scripts.iter().map(|s| (s.value.name.clone(), s.span)).collect(),
         });
         self.config.vrrp_instances.push(instance);
-    }
-
-    fn notify(&mut self, entry: &Entry<'_>) -> Option<Command> {
-        let user = self.config.global.script_user.clone();
-        self.command(entry, user)
     }
 
     fn authentication(&mut self, name: &str, block: &Entry<'_>) -> Option<Spanned<Authentication>> {

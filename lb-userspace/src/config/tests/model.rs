@@ -16,7 +16,8 @@ fn tutorial() {
     let config = config("tutorial-master");
     assert_eq!(config.global.router_id.as_deref(), Some("DB-HA-1"));
     assert_eq!(config.global.notification_email, ["dba@example.com", "oncall@example.com"]);
-    assert_eq!(config.global.smtp_server.as_deref(), Some("127.0.0.1"));
+    let server = MailServer { host: "127.0.0.1".into(), port: 25 };
+    assert_eq!(config.global.smtp_server, Some(server));
     let script = &config.vrrp_scripts["chk_mysql_port"];
     assert_eq!(script.command.argv, ["/opt/lbd/chk_mysql.sh"]);
     assert_eq!((script.interval, script.timeout), (Duration::from_secs(2), Duration::from_secs(2)));
@@ -56,10 +57,10 @@ fn vip_options_and_notify() {
     );
     assert_eq!(second.prefix.len, 32);
     assert_eq!(third.broadcast, Some("192.0.2.127".parse().unwrap()));
-    let master = instance.notify_master.as_ref().unwrap();
+    let master = instance.notify.master.as_ref().unwrap();
     assert_eq!(master.argv, ["/etc/lbd/notify.sh", "master"]);
     assert_eq!(master.user, Some(User { name: "dba".into(), group: Some("dba".into()) }));
-    let stop = instance.notify_stop.as_ref().unwrap();
+    let stop = instance.notify.stop.as_ref().unwrap();
     assert_eq!(stop.argv, ["/bin/sh", "-c", "echo stopped; exit 0"]);
     assert_eq!((instance.garp.delay, instance.garp.repeat), (Duration::from_secs(3), 2));
     assert_eq!(instance.priority, Priority::DEFAULT);

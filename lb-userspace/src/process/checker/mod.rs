@@ -11,6 +11,7 @@ mod mysql;
 mod probe;
 mod spec;
 mod stats;
+mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -167,7 +168,7 @@ impl Checker {
                 };
                 self.send(Up::Reply { id, reply }).await?;
             }
-            Down::Start { .. } | Down::Event { .. } | Down::Answer { .. } => {}
+            Down::Start { .. } | Down::Event { .. } | Down::Answer { .. } | Down::Mail { .. } => {}
         }
         Ok(std::ops::ControlFlow::Continue(()))
     }
@@ -293,7 +294,7 @@ impl Checker {
                 self.perform().await?;
             }
             What::Script { run, done } => {
-                let script = self.run_script(run, None, true).await?;
+                let script = self.run_script(run).await?;
                 self.scripts.retain(|_, waiting| !waiting.is_closed());
                 self.scripts.insert(script, done);
             }
@@ -302,16 +303,19 @@ impl Checker {
     }
 
     /// Hands a script to the watchdog; returns its id.
-    async fn run_script(
-        &mut self,
-        script: probe::Script,
-        queue: Option<String>,
-        reply: bool,
-    ) -> anyhow::Result<u64> {
+    async fn run_script(&mut self, script: probe::Script) -> anyhow::Result<u64> {
         self.next_script += 1;
         let id = self.next_script;
         let probe::Script { object, command, timeout } = script;
-        let run = ScriptRun { id, object, command, extra_args: Vec::new(), timeout, queue, reply };
+        let run = ScriptRun {
+            id,
+            object,
+            command,
+            extra_args: Vec::new(),
+            timeout,
+            queue: None,
+            reply: true,
+        };
         self.send(Up::Script(run)).await?;
         Ok(id)
     }
@@ -345,38 +349,25 @@ impl Checker {
         Ok(())
     }
 
+    fn service(&self, key: VirtualServerKey) -> Option<&model::VirtualServer> {
+        self.config.virtual_servers.iter().find(|service| service.key == key)
+    }
+
     async fn notify(
         &mut self,
         key: VirtualServerKey,
         addr: std::net::SocketAddr,
         up: bool,
     ) -> anyhow::Result<()> {
-        let server = self.config.virtual_servers.iter().find(|service| service.key == key);
-        let server = server.and_then(|s| s.real_servers.iter().find(|server| server.addr == addr));
-        let command =
-            server.and_then(
-                |server| {
-                    if up { server.notify_up.clone() } else { server.notify_down.clone() }
-                },
-            );
-        let Some(command) = command else { return Ok(()) };
-        let word = if up { "notify_up" } else { "notify_down" };
-        let object = format!("{word} of real_server {addr} in virtual_server {key}");
-        let queue = format!("notify {key} {addr}");
-        let script = probe::Script { object, command, timeout: None };
-        self.run_script(script, Some(queue), false).await.map(drop)
+        let told = self.service(key).and_then(|service| tell::real_server(service, addr, up));
+        let Some(told) = told else { return Ok(()) };
+        self.send(Up::Notify(told)).await
     }
 
     async fn quorum_script(&mut self, key: VirtualServerKey, up: bool) -> anyhow::Result<()> {
-        let service = self.config.virtual_servers.iter().find(|service| service.key == key);
-        let command = service.and_then(|service| {
-            if up { service.quorum_up.clone() } else { service.quorum_down.clone() }
-        });
-        let Some(command) = command else { return Ok(()) };
-        let word = if up { "quorum_up" } else { "quorum_down" };
-        let object = format!("{word} of virtual_server {key}");
-        let script = probe::Script { object, command, timeout: None };
-        self.run_script(script, Some(format!("quorum {key}")), false).await.map(drop)
+        let told = self.service(key).map(|service| tell::quorum(service, up));
+        let Some(told) = told else { return Ok(()) };
+        self.send(Up::Notify(told)).await
     }
 
     /// Orderly end: farewells on kept sessions, `omega` scripts.

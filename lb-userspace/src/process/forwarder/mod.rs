@@ -285,6 +285,7 @@ impl Forwarder {
             | Down::Event { .. }
             | Down::Replay { .. }
             | Down::ScriptDone(_)
+            | Down::Mail { .. }
             | Down::Answer { .. } => {}
         }
         Ok(Next::Go)

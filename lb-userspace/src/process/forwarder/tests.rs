@@ -30,6 +30,7 @@ fn config(servers: &[u8]) -> Arc<Config> {
             inhibit_on_failure: false,
             notify_up: None,
             notify_down: None,
+            mail: false,
             checkers: Vec::new(),
         })
         .collect();
@@ -45,6 +46,7 @@ fn config(servers: &[u8]) -> Arc<Config> {
         sorry_server: None,
         alpha: false,
         omega: false,
+        mail: false,
         idle_timeout: Duration::from_secs(28_860),
         on_down: OnDown::Reset,
         real_servers,

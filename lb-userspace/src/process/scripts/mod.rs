@@ -20,7 +20,13 @@ use super::{
     clock,
     ipc::{ScriptDone, ScriptOutcome, ScriptRun},
 };
-use crate::config::model::{Global, User};
+use crate::{
+    base::time::Instant,
+    config::model::{Global, User},
+};
+
+/// How long a notify script may keep the last one of its object waiting at the stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An answer for the child that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub struct Scripts {
     cancels: BTreeMap<u64, Arc<Notify>>,
     default_user: Option<User>,
     secure: bool,
+    /// `notify_timeout`, or shorter at the stop.
+    patience: Duration,
     /// Not bounded by itself: at most one message for each of [`queue::RUNNING_LIMIT`] runs.
     ended: mpsc::UnboundedSender<Ended>,
     /// Ends by outcome name: exit_0, exit_other, signal, timed_out, not_started.
@@ -58,6 +66,7 @@ impl Scripts {
             cancels: BTreeMap::new(),
             default_user: None,
             secure: false,
+            patience: Global::default().notify_timeout,
             ended,
             outcomes: BTreeMap::new(),
         };
@@ -68,11 +77,12 @@ impl Scripts {
     pub fn configure(&mut self, global: &Global) {
         self.default_user.clone_from(&global.script_user);
         self.secure = global.enable_script_security;
+        self.patience = global.notify_timeout;
     }
 
     /// Takes a request. An answer comes at once when it is refused.
     pub fn submit(&mut self, owner: Owner, run: ScriptRun) -> Option<Answer> {
-        let answer = match self.queue.submit(owner, run) {
+        let answer = match self.queue.submit(owner, run, clock::now()) {
             Submitted::Accepted => None,
             Submitted::Displaced(job) => {
                 tracing::warn!(
@@ -136,6 +146,32 @@ impl Scripts {
         }
     }
 
+    /// Ends notify scripts that keep a later one of their object waiting for too long.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for token in self.queue.overrun(self.patience, now) {
+            tracing::warn!(
+                limit = ?self.patience,
+                "a notify script that keeps a later one waiting is ended (notify_timeout)"
+            );
+            self.cancel(token);
+        }
+    }
+
+    /// When [`Scripts::handle_timeout`] has to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.queue.overrun_at(self.patience)
+    }
+
+    /// The daemon ends: of what waits only the last notification of each object is told, and what
+    /// keeps it waiting is ended soon.
+    pub fn hurry(&mut self) {
+        let dropped = self.queue.keep_last();
+        if dropped > 0 {
+            tracing::warn!(dropped, "notify scripts of states that are over are not run");
+        }
+        self.patience = STOP_PATIENCE;
+    }
+
     /// Nothing runs, nothing waits.
     pub fn is_idle(&self) -> bool {
         self.queue.is_idle()
@@ -164,7 +200,7 @@ impl Scripts {
     }
 
     fn start(&mut self) {
-        while let Some(job) = self.queue.pop() {
+        while let Some(job) = self.queue.pop(clock::now()) {
             let cancel = Arc::new(Notify::new());
             self.cancels.insert(job.token, Arc::clone(&cancel));
             let identity = identity::resolve(&job.run.command, self.default_user.as_ref());

@@ -1,8 +1,14 @@
 //! Which script runs next: pure bookkeeping of slots and named queues.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
-use crate::process::ipc::{Role, ScriptRun};
+use crate::{
+    base::time::Instant,
+    process::ipc::{Role, ScriptRun},
+};
 
 /// Scripts that run at the same time; more wait for a slot.
 pub const RUNNING_LIMIT: usize = 32;
@@ -27,6 +33,10 @@ pub struct Job {
     pub token: u64,
     pub owner: Owner,
     pub run: ScriptRun,
+    /// When it was asked for; when it was started, once it runs.
+    pub since: Instant,
+    /// Is being ended, because it kept a later one waiting.
+    pub overrun: bool,
 }
 
 /// What became of a request.
@@ -46,6 +56,10 @@ pub struct Counters {
     pub started: u64,
     pub displaced: u64,
     pub refused: u64,
+    /// Notifications that were not started because the same one waits already.
+    pub merged: u64,
+    /// Notify scripts that were ended because they kept a later one waiting for too long.
+    pub overrun: u64,
 }
 
 /// Jobs that wait and jobs that run.
@@ -59,10 +73,21 @@ pub struct Queue {
 
 impl Queue {
     /// Takes a request; then call [`Queue::pop`] until `None`.
-    pub fn submit(&mut self, owner: Owner, run: ScriptRun) -> Submitted {
+    pub fn submit(&mut self, owner: Owner, run: ScriptRun, now: Instant) -> Submitted {
         let mut result = Submitted::Accepted;
         if run.queue.is_some() {
             let same = |job: &Job| job.run.queue == run.queue;
+            // Adverts of a peer may ask for notify_master_rx_lower_pri a thousand times a second.
+            let twin = self.waiting.iter().rev().find(|job| same(job)).is_some_and(|job| {
+                let it = &job.run;
+                !run.reply
+                    && (&it.object, &it.command, &it.extra_args)
+                        == (&run.object, &run.command, &run.extra_args)
+            });
+            if twin {
+                self.counters.merged += 1;
+                return Submitted::Accepted;
+            }
             if self.waiting.iter().filter(|job| same(job)).count() >= QUEUE_LIMIT
                 && let Some(oldest) = self.waiting.iter().position(same)
                 && let Some(job) = self.waiting.remove(oldest)
@@ -77,12 +102,12 @@ impl Queue {
         }
         let token = self.next_token;
         self.next_token += 1;
-        self.waiting.push_back(Job { token, owner, run });
+        self.waiting.push_back(Job { token, owner, run, since: now, overrun: false });
         result
     }
 
     /// The next job that may start now; it counts as running until [`Queue::ended`].
-    pub fn pop(&mut self) -> Option<Job> {
+    pub fn pop(&mut self, now: Instant) -> Option<Job> {
         if self.running.len() >= RUNNING_LIMIT {
             return None;
         }
@@ -92,7 +117,8 @@ impl Queue {
             .waiting
             .iter()
             .position(|job| job.run.queue.as_deref().is_none_or(|queue| !busy.contains(queue)))?;
-        let job = self.waiting.remove(at)?;
+        let mut job = self.waiting.remove(at)?;
+        job.since = now;
         self.running.insert(job.token, job.clone());
         self.counters.started += 1;
         Some(job)
@@ -101,6 +127,53 @@ impl Queue {
     /// A running job ended; gives it back and frees its slot.
     pub fn ended(&mut self, token: u64) -> Option<Job> {
         self.running.remove(&token)
+    }
+
+    /// Running scripts of named queues that keep a later one waiting, and since when.
+    fn blocking(&self) -> impl Iterator<Item = (u64, Instant)> + '_ {
+        let named = |job: &&Job| job.run.queue.is_some() && !job.overrun;
+        self.running.values().filter(named).filter_map(|job| {
+            let next = self.waiting.iter().find(|it| it.run.queue == job.run.queue)?;
+            Some((job.token, job.since.max(next.since)))
+        })
+    }
+
+    /// Tokens of running scripts that have kept a later one of their queue waiting for
+    /// `patience`: they are to be ended, so that the later one is told.
+    pub fn overrun(&mut self, patience: Duration, now: Instant) -> Vec<u64> {
+        let tokens: Vec<u64> = self
+            .blocking()
+            .filter(|(_, since)| *since + patience <= now)
+            .map(|(token, _)| token)
+            .collect();
+        for token in &tokens {
+            self.counters.overrun += 1;
+            self.running.entry(*token).and_modify(|job| job.overrun = true);
+        }
+        tokens
+    }
+
+    /// When [`Queue::overrun`] has to be asked next.
+    pub fn overrun_at(&self, patience: Duration) -> Option<Instant> {
+        self.blocking().map(|(_, since)| since + patience).min()
+    }
+
+    /// Of each named queue only what was asked for last (requests of one notification share their
+    /// id) goes on waiting; how many were dropped.
+    pub fn keep_last(&mut self) -> usize {
+        let mut last: BTreeMap<String, u64> = BTreeMap::new();
+        for job in &self.waiting {
+            if let Some(queue) = &job.run.queue {
+                last.insert(queue.clone(), job.run.id);
+            }
+        }
+        let before = self.waiting.len();
+        self.waiting.retain(|job| {
+            job.run.queue.as_ref().is_none_or(|queue| last.get(queue) == Some(&job.run.id))
+        });
+        let dropped = before - self.waiting.len();
+        self.counters.displaced += dropped as u64;
+        dropped
     }
 
     /// An owner is gone: its waiting checks are forgotten, the tokens of its running checks are
@@ -148,15 +221,23 @@ mod tests {
         }
     }
 
+    const T0: Instant = Instant::ZERO;
+
+    /// As a request for something else each time.
+    fn put(queue: &mut Queue, owner: Owner, mut run: ScriptRun) -> Submitted {
+        run.extra_args = vec![run.id.to_string()];
+        queue.submit(owner, run, T0)
+    }
+
     fn ids(queue: &mut Queue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.pop()).map(|job| job.run.id).collect()
+        std::iter::from_fn(|| queue.pop(T0)).map(|job| job.run.id).collect()
     }
 
     #[test]
     fn named_queues_run_one_at_a_time_in_order_beside_each_other() {
         let mut queue = Queue::default();
         for (id, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "a"), (5, "b")] {
-            assert_eq!(queue.submit(OWNER, run(id, Some(name))), Submitted::Accepted);
+            assert_eq!(put(&mut queue, OWNER, run(id, Some(name))), Submitted::Accepted);
         }
         assert_eq!(ids(&mut queue), [1, 3]);
         queue.ended(0);
@@ -174,7 +255,7 @@ mod tests {
     fn slots_are_bounded_and_reused() {
         let mut queue = Queue::default();
         for id in 0..RUNNING_LIMIT as u64 + 2 {
-            queue.submit(OWNER, run(id, None));
+            put(&mut queue, OWNER, run(id, None));
         }
         assert_eq!(ids(&mut queue).len(), RUNNING_LIMIT);
         queue.ended(5);
@@ -185,25 +266,25 @@ mod tests {
     fn checks_beyond_the_bound_are_refused_and_counted() {
         let mut queue = Queue::default();
         for id in 0..WAITING_LIMIT as u64 {
-            assert_eq!(queue.submit(OWNER, run(id, None)), Submitted::Accepted);
+            assert_eq!(put(&mut queue, OWNER, run(id, None)), Submitted::Accepted);
         }
         assert!(
-            matches!(queue.submit(OWNER, run(9999, None)), Submitted::Refused(r) if r.id == 9999)
+            matches!(put(&mut queue, OWNER, run(9999, None)), Submitted::Refused(r) if r.id == 9999)
         );
         assert_eq!(queue.counters().refused, 1);
-        assert_eq!(queue.submit(OWNER, run(1, Some("n"))), Submitted::Accepted);
+        assert_eq!(put(&mut queue, OWNER, run(1, Some("n"))), Submitted::Accepted);
     }
 
     #[test]
     fn full_notify_queue_drops_its_oldest_waiting_and_keeps_order() {
         let mut queue = Queue::default();
-        queue.submit(OWNER, run(0, Some("n")));
+        put(&mut queue, OWNER, run(0, Some("n")));
         assert_eq!(ids(&mut queue), [0]); // runs: never dropped
         for id in 1..=QUEUE_LIMIT as u64 {
-            assert_eq!(queue.submit(OWNER, run(id, Some("n"))), Submitted::Accepted);
+            assert_eq!(put(&mut queue, OWNER, run(id, Some("n"))), Submitted::Accepted);
         }
         let last = QUEUE_LIMIT as u64 + 1;
-        let Submitted::Displaced(job) = queue.submit(OWNER, run(last, Some("n"))) else {
+        let Submitted::Displaced(job) = put(&mut queue, OWNER, run(last, Some("n"))) else {
             panic!("the bound was not reached")
         };
         assert_eq!(job.run.id, 1);
@@ -211,7 +292,7 @@ mod tests {
         let mut seen = Vec::new();
         let mut running = 0;
         while queue.ended(running).is_some() {
-            if let Some(job) = queue.pop() {
+            if let Some(job) = queue.pop(T0) {
                 seen.push(job.run.id);
                 running = job.token;
             }
@@ -223,16 +304,61 @@ mod tests {
     fn dead_owner_loses_its_checks_not_its_notifications() {
         let mut queue = Queue::default();
         let other = Owner { pid: 8, ..OWNER };
-        queue.submit(OWNER, run(1, None));
-        queue.submit(OWNER, run(2, Some("n")));
-        queue.submit(other, run(3, None));
+        put(&mut queue, OWNER, run(1, None));
+        put(&mut queue, OWNER, run(2, Some("n")));
+        put(&mut queue, other, run(3, None));
         assert_eq!(ids(&mut queue), [1, 2, 3]);
-        queue.submit(OWNER, run(4, Some("n")));
-        queue.submit(OWNER, run(5, None));
+        put(&mut queue, OWNER, run(4, Some("n")));
+        put(&mut queue, OWNER, run(5, None));
         assert_eq!(queue.owner_gone(OWNER), [0]);
         queue.ended(0);
         assert_eq!(ids(&mut queue), [0; 0], "4 waits for 2, 5 is forgotten");
         queue.ended(1);
         assert_eq!(ids(&mut queue), [4]);
+    }
+
+    #[test]
+    fn a_script_is_ended_only_when_it_keeps_a_later_one_waiting() {
+        let patience = Duration::from_secs(30);
+        let at = |secs| T0 + Duration::from_secs(secs);
+        let mut queue = Queue::default();
+        put(&mut queue, OWNER, run(0, Some("n")));
+        put(&mut queue, OWNER, run(1, None));
+        assert_eq!(ids(&mut queue), [0, 1]);
+        assert_eq!(queue.overrun_at(patience), None, "nobody waits");
+        assert_eq!(queue.overrun(patience, at(1000)), [0; 0]);
+        queue.submit(OWNER, run(2, Some("n")), at(1000));
+        assert_eq!(queue.overrun_at(patience), Some(at(1030)));
+        assert_eq!(queue.overrun(patience, at(1029)), [0; 0]);
+        assert_eq!(queue.overrun(patience, at(1030)), [0]);
+        assert_eq!(queue.overrun(patience, at(1031)), [0; 0], "once");
+        assert_eq!((queue.counters().overrun, queue.overrun_at(patience)), (1, None));
+    }
+
+    #[test]
+    fn at_the_stop_only_the_last_notification_of_each_queue_waits_on() {
+        let mut queue = Queue::default();
+        for (id, name) in [(1, "a"), (2, "a"), (3, "a"), (4, "b")] {
+            put(&mut queue, OWNER, run(id, Some(name)));
+            put(&mut queue, OWNER, ScriptRun { object: "second".into(), ..run(id, Some(name)) });
+        }
+        assert_eq!(ids(&mut queue), [1, 4]);
+        assert_eq!(queue.keep_last(), 3, "the second of 1, both of 2");
+        queue.ended(0);
+        assert_eq!(ids(&mut queue), [3]);
+        assert_eq!(queue.counters().displaced, 3);
+    }
+
+    #[test]
+    fn the_same_notification_waits_once() {
+        let mut queue = Queue::default();
+        for _ in 0..1000 {
+            queue.submit(OWNER, run(0, Some("n")), T0);
+        }
+        assert_eq!(queue.counters().merged, 999);
+        assert_eq!(ids(&mut queue), [0]);
+        assert_eq!(queue.submit(OWNER, run(0, Some("n")), T0), Submitted::Accepted);
+        queue.submit(OWNER, run(5, Some("n")), T0);
+        assert_eq!(queue.counters().merged, 1000, "5 says the same as the one that waits");
     }
 }

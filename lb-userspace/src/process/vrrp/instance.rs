@@ -16,16 +16,17 @@ use crate::{
         table::{LeaseSlot, LeaseState},
         time::Instant,
     },
-    config::model::{Command, VrrpInstance},
+    config::model::{NotifyWords, VrrpInstance},
     io::link::{Links, Request, Vip},
     process::{
         clock,
-        ipc::{Event, ScriptRun, Up},
+        ipc::{Event, Up},
         record::Recorder,
         secrets,
     },
     vrrp::{
         arp,
+        notify::{Notification, Subject, What, notification},
         router::{Config, Effect, Input, Level, Notify, Router},
         wire,
     },
@@ -51,11 +52,14 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    /// Queues a message that must not be lost (scripts) or may be (events).
+    /// Queues a message. At the bound the oldest event is dropped, as only the last of a kind
+    /// counts; what is no event (notifications, scripts, answers) is never dropped.
     pub fn say(&mut self, message: Up) {
-        if self.outbox.len() >= OUTBOX_LIMIT && matches!(message, Up::Event(_)) {
+        if self.outbox.len() >= OUTBOX_LIMIT
+            && let Some(at) = self.outbox.iter().position(|it| matches!(it, Up::Event(_)))
+        {
             self.dropped += 1;
-            return;
+            self.outbox.remove(at);
         }
         self.outbox.push_back(message);
     }
@@ -72,6 +76,8 @@ pub(super) struct Instance {
     pub model: VrrpInstance,
     pub identity: lower::Identity,
     pub slot: Option<LeaseSlot>,
+    /// A reload has taken it out of the configuration.
+    pub removed: bool,
     /// Effect::Stopped has come.
     pub stopped: bool,
     router: Router,
@@ -93,6 +99,7 @@ impl Instance {
         Self {
             identity: lower::identity(&model),
             slot: None,
+            removed: false,
             stopped: false,
             router: Router::new(config, now),
             held: vips.iter().cloned().collect(),
@@ -258,7 +265,15 @@ impl Instance {
                 Effect::Probe => {
                     self.each_vip(1, arp::probe, shell);
                 }
-                Effect::Notify(what) => self.notify(what, shell),
+                Effect::Notify(what) => {
+                    let what = match what {
+                        Notify::State(state) => What::State(state),
+                        Notify::Stop if self.removed => What::Deleted,
+                        Notify::Stop => What::Stop,
+                        Notify::MasterRxLowerPri => What::MasterRxLowerPri,
+                    };
+                    self.tell(what, shell);
+                }
                 Effect::Changed => self.publish(shell),
                 Effect::Log { level, text } => {
                     let instance = &self.model.name;
@@ -370,37 +385,20 @@ impl Instance {
         &self.vips
     }
 
-    fn notify(&mut self, what: Notify, shell: &mut Shell) {
-        let model = &self.model;
-        let (command, word, state, priority) = match what {
-            Notify::Stop => (&model.notify_stop, "notify_stop", "STOP", Priority::RELEASE),
-            Notify::State(state) => {
-                let (command, word) = match state {
-                    VrrpState::Master => (&model.notify_master, "notify_master"),
-                    VrrpState::Fault => (&model.notify_fault, "notify_fault"),
-                    VrrpState::Backup | VrrpState::Init => (&model.notify_backup, "notify_backup"),
-                };
-                (command, word, state.name(), self.router.effective_priority())
-            }
-        };
-        let mut run = |command: &Command, word: &str, extra_args: Vec<String>| {
-            shell.say(Up::Script(ScriptRun {
-                id: 0,
-                object: format!("vrrp_instance {} {word}", model.name),
-                command: command.clone(),
-                extra_args,
-                timeout: None,
-                queue: Some(format!("vrrp_instance {}", model.name)),
-                reply: false,
-            }));
-        };
-        if let Some(command) = command {
-            run(command, word, vec![]);
-        }
-        if let Some(command) = &model.notify {
-            let words = ["INSTANCE", &model.name, state, &priority.to_string()];
-            run(command, "notify", words.map(str::to_owned).to_vec());
-        }
+    /// Tells scripts, FIFOs and mail.
+    fn tell(&mut self, what: What, shell: &mut Shell) {
+        let words = &self.model.notify;
+        let priority = self.router.effective_priority();
+        let told = notification(Subject::Instance, &self.model.name, words, what, priority);
+        shell.say(Up::Notify(told));
+    }
+
+    /// For `fifo_write_vrrp_states_on_reload`: the state's FIFO line once more.
+    pub fn tell_again(&mut self, shell: &mut Shell) {
+        let what = What::State(self.router.state());
+        let (words, priority) = (NotifyWords::default(), self.router.effective_priority());
+        let told = notification(Subject::Instance, &self.model.name, &words, what, priority);
+        shell.say(Up::Notify(Notification { state: None, ..told }));
     }
 
     fn publish(&mut self, shell: &mut Shell) {
@@ -410,6 +408,8 @@ impl Instance {
         }
         if self.published.is_none_or(|(old, _)| old != state) {
             self.last_transition_ms = clock::unix_ms();
+        } else {
+            self.tell(What::Priority { master: state == VrrpState::Master }, shell);
         }
         self.published = Some((state, priority));
         let instance = self.model.name.clone();

@@ -199,6 +199,7 @@ impl VrrpRole {
             }
         }
         for mut instance in old {
+            instance.removed = true;
             instance.feed(Input::Stop, now, &mut self.shell);
             self.leaving.push(instance);
         }
@@ -414,6 +415,11 @@ impl VrrpRole {
                     tracing::error!("{message}: the instance waits in FAULT");
                 }
                 self.apply(generation, &config);
+                if config.global.fifo_write_vrrp_states_on_reload {
+                    for instance in &mut self.instances {
+                        instance.tell_again(&mut self.shell);
+                    }
+                }
                 // A script whose command changed has no verdict any more.
                 for (name, verdict) in self.scripts.verdicts() {
                     self.shell.say(Up::Event(Event::Script { name, verdict }));
@@ -456,8 +462,11 @@ impl VrrpRole {
                 let reply = Reply::Error("vrrp answers status only".into());
                 self.shell.say(Up::Reply { id, reply });
             }
-            Down::Start { .. } | Down::Reload { .. } | Down::Event { .. } | Down::Answer { .. } => {
-            }
+            Down::Start { .. }
+            | Down::Reload { .. }
+            | Down::Event { .. }
+            | Down::Mail { .. }
+            | Down::Answer { .. } => {}
         }
     }
 

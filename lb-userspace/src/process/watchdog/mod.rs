@@ -31,6 +31,7 @@ use self::{
 use super::{
     clock, config_file, daemon,
     ipc::{Down, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
+    notifications::Notifications,
     pidfile::{self, PidFile},
     scripts::{self, Scripts, queue::Owner},
     secrets,
@@ -42,11 +43,15 @@ use crate::{
         time::Instant,
     },
     config::model::Config,
+    vrrp::notify::Notification,
 };
 
 /// Time that notify scripts have to end after every role has ended (keepalived's
 /// `child_wait_time`); then they get SIGTERM, and SIGKILL two seconds later.
 pub const SCRIPTS_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time that scripts of FIFOs have to read to the end of what was written.
+const FIFO_STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Places in a child's queue that events leave to pings, reloads and the rest.
 const QUEUE_RESERVE: usize = QUEUE_LIMIT / 8;
@@ -98,6 +103,7 @@ struct Watchdog {
     asks: Asks,
     reloads: Reloads,
     scripts: Scripts,
+    notifications: Notifications,
     happenings: mpsc::Sender<Happening>,
     starter: Option<daemon::Starter>,
     /// Exit code, once every role has ended.
@@ -142,6 +148,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         asks: Asks::default(),
         reloads: Reloads::default(),
         scripts,
+        notifications: Notifications::default(),
         happenings,
         starter: start.starter,
         finished: None,
@@ -149,6 +156,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         service_watchdog: sd_notify::watchdog_enabled().map(|limit| (limit / 2, now)),
     };
     watchdog.scripts.configure(&watchdog.config.global);
+    watchdog.notifications.configure(&watchdog.config);
     watchdog.perform(now);
     let code = loop {
         if let Some(code) = watchdog.is_over() {
@@ -167,6 +175,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         }
         watchdog.time(clock::now());
     };
+    watchdog.notifications.close(FIFO_STOP_LIMIT).await;
     tidy_up(&run_dir, start.pid_file, start.lock);
     tracing::info!(code, "lbd ends");
     Ok(code)
@@ -189,16 +198,19 @@ impl Watchdog {
     fn is_over(&mut self) -> Option<u8> {
         let code = self.finished?;
         let now = clock::now();
-        if self.scripts.is_idle() {
+        if self.scripts.is_idle() && self.notifications.is_drained() {
             return Some(code);
         }
         match self.scripts_deadline {
             None => {
                 self.scripts_deadline = Some(now + SCRIPTS_STOP_LIMIT);
+                self.scripts.hurry();
                 None
             }
             Some(deadline) if now < deadline => None,
-            Some(deadline) if now < deadline + scripts::run::KILL_DELAY * 2 => {
+            Some(deadline)
+                if now < deadline + scripts::run::KILL_DELAY * 2 && !self.scripts.is_idle() =>
+            {
                 self.scripts.abandon();
                 None
             }
@@ -215,6 +227,7 @@ impl Watchdog {
             self.asks.next_deadline(),
             self.reloads.next_deadline(),
             self.scripts_deadline.map(after_abandon),
+            self.scripts.poll_timeout(),
             self.service_watchdog.map(|(_, due)| due),
             (!self.owed.roles().is_empty()).then(|| clock::now() + PAY_INTERVAL),
         ]
@@ -237,6 +250,8 @@ impl Watchdog {
             *due = now + *every;
             notify::alive();
         }
+        self.scripts.handle_timeout(now);
+        self.hand_mail(now);
         self.pay(now);
         self.perform(now);
         self.settle_reloads(now);
@@ -283,6 +298,7 @@ impl Watchdog {
                     self.resolved(resolved, now);
                 }
                 if role == Role::Api {
+                    self.notifications.mailbox.sender_gone();
                     self.reloads.forget_waiters();
                 }
                 self.core.handle(Input::Exited { role, pid, how }, now);
@@ -409,6 +425,10 @@ impl Watchdog {
             Up::Pong { seq } => self.core.handle(Input::Pong { role, pid, seq }, now),
             Up::Stopped => tracing::debug!(role = role.name(), "role has stopped in order"),
             Up::Event(event) => {
+                let owner = Owner { role, pid };
+                if let Some(missed) = self.notifications.missed(owner, &event, &self.config) {
+                    self.tell(owner, missed);
+                }
                 self.values.store(role, event.clone());
                 self.publish(role, &event);
             }
@@ -417,6 +437,8 @@ impl Watchdog {
                     self.answer_script(answer);
                 }
             }
+            Up::Notify(told) => self.tell(Owner { role, pid }, told),
+            Up::Mailed { id, sent } => self.notifications.mailbox.done(id, sent),
             Up::Reply { id, reply } => {
                 if let Some(resolved) = self.asks.answer(role, id, reply) {
                     self.resolved(resolved, now);
@@ -427,6 +449,23 @@ impl Watchdog {
                 tracing::error!(role = role.name(), "{message}");
                 self.core.handle(Input::Fatal { role, message }, now);
             }
+        }
+    }
+
+    fn tell(&mut self, owner: Owner, told: Notification) {
+        for run in self.notifications.tell(owner, told) {
+            // No answer is asked for.
+            let _ = self.scripts.submit(owner, run);
+        }
+    }
+
+    /// Gives the api role the next mail, once it is ready for one.
+    fn hand_mail(&mut self, now: Instant) {
+        if !self.core.is_ready(Role::Api) {
+            return;
+        }
+        if let Some((id, mail)) = self.notifications.mailbox.hand() {
+            self.send(Role::Api, Down::Mail { id, mail }, now);
         }
     }
 
@@ -581,6 +620,7 @@ impl Watchdog {
                     self.config = Arc::new(config);
                     self.values.retain(&self.config);
                     self.scripts.configure(&self.config.global);
+                    self.notifications.configure(&self.config);
                     tracing::info!(generation = self.generation, "configuration reloaded");
                     let roles: Vec<Role> = self.children.keys().copied().collect();
                     for role in roles {

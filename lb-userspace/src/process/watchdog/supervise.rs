@@ -220,6 +220,13 @@ impl Supervisor {
             .collect()
     }
 
+    /// Whether a role runs with some configuration in force.
+    pub fn is_ready(&self, role: Role) -> bool {
+        self.children.get(&role).is_some_and(
+            |child| matches!(&child.state, State::Up(process) if process.ready.is_some()),
+        )
+    }
+
     /// For `lbctl status` and metrics.
     pub fn processes(&self, now: Instant) -> Vec<ProcessStatus> {
         self.children

@@ -137,6 +137,8 @@ pub enum Effect {
 pub enum Notify {
     State(VrrpState),
     Stop,
+    /// A master heard a lower priority and stays master.
+    MasterRxLowerPri,
 }
 
 /// Severity of [`Effect::Log`].

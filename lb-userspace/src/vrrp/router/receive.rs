@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, Heard, Level, Router, State, Wait};
+use super::{Effect, Heard, Level, Notify, Router, State, Wait};
 use crate::{
     base::{net::Priority, time::Instant},
     vrrp::{
@@ -237,6 +237,7 @@ impl Router {
                 Level::Info,
                 format!("{source} advertises priority {priority}, ours is {own}: answered"),
             );
+            self.effects.push_back(Effect::Notify(Notify::MasterRxLowerPri));
             // Its gratuitous ARPs may have moved the VIP in switches and neighbour tables.
             self.lower_garp(now);
         }

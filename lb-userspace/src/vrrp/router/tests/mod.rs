@@ -127,6 +127,8 @@ impl Bench {
                 Effect::Notify(Notify::State(state)) => format!("notify {}", state.name()),
                 Effect::Notify(Notify::Stop) => "notify STOP".into(),
                 Effect::Stopped => "stopped".into(),
+                // tests::table has it.
+                Effect::Notify(Notify::MasterRxLowerPri) => continue,
                 Effect::Changed | Effect::Log { .. } => continue,
             };
             self.done.push(format!("{}:{word}", self.now));

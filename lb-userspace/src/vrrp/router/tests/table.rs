@@ -280,7 +280,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
         },
         S::Active => match input {
             I::Higher => (S::Backup, "fence, remove, notify BACKUP"),
-            I::Lower => (S::Active, "advert 100, garp"),
+            I::Lower => (S::Active, "advert 100, notify LOWER, garp"),
             I::Farewell => (S::Active, "advert 100"),
             I::Garbage
             | I::Converged
@@ -380,6 +380,7 @@ fn word(effect: &Effect) -> Option<String> {
         Effect::Probe => "probe".into(),
         Effect::Notify(Notify::State(state)) => format!("notify {}", state.name()),
         Effect::Notify(Notify::Stop) => "notify STOP".into(),
+        Effect::Notify(Notify::MasterRxLowerPri) => "notify LOWER".into(),
         Effect::Stopped => "stopped".into(),
         Effect::Changed | Effect::Log { .. } => return None,
     })

@@ -1,0 +1,228 @@
+//! What tells of changes: the words that `vrrp_instance` and `vrrp_sync_group` share, FIFOs, mail,
+//! scripts around the daemon's life.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        model::{Command, Fifo, MailServer, NotifyWords, Timed, User},
+        value,
+    },
+    Entry, Lower,
+};
+
+impl Lower<'_> {
+    /// What holds before a block's own words.
+    pub(super) fn notify_words(&self) -> NotifyWords {
+        let global = &self.config.global;
+        NotifyWords {
+            priority_changes: global.vrrp_notify_priority_changes,
+            mail: global.smtp_alert_vrrp.or(global.smtp_alert).unwrap_or(false),
+            mail_faults: !global.no_email_faults,
+            ..NotifyWords::default()
+        }
+    }
+
+    /// Takes a word of an instance or a sync group; false when it is none of these.
+    pub(super) fn notify_word(&mut self, entry: &Entry<'_>, words: &mut NotifyWords) -> bool {
+        match entry.name() {
+            "notify_master" => words.master = self.notify_command(entry),
+            "notify_backup" => words.backup = self.notify_command(entry),
+            "notify_fault" => words.fault = self.notify_command(entry),
+            "notify_stop" => words.stop = self.notify_command(entry),
+            "notify_deleted" => {
+                words.tells_deleted = true;
+                if !entry.args().is_empty() {
+                    words.deleted = self.notify_command(entry);
+                }
+            }
+            "notify_master_rx_lower_pri" => words.master_rx_lower_pri = self.notify_command(entry),
+            "notify" => words.any = self.notify_command(entry),
+            "notify_priority_changes" => words.priority_changes = self.bool(entry),
+            "smtp_alert" => words.mail = self.bool(entry),
+            _ => return false,
+        }
+        true
+    }
+
+    /// A command with its user, `script_user` when it names none.
+    pub(super) fn notify_command(&mut self, entry: &Entry<'_>) -> Option<Command> {
+        let user = self.config.global.script_user.clone();
+        self.command(entry, user)
+    }
+
+    /// Default of `smtp_alert` of a virtual server (false) or a real server (true).
+    pub(super) fn checker_mail(&self, real: bool) -> bool {
+        let global = &self.config.global;
+        global.smtp_alert_checker.or(global.smtp_alert).unwrap_or(real)
+    }
+
+    /// Takes a word of `global_defs`; false when it is none of these.
+    pub(super) fn global_notify_word(&mut self, entry: &Entry<'_>) -> bool {
+        match entry.name() {
+            "notify_fifo" => self.config.global.notify_fifo.path = self.fifo(entry),
+            "vrrp_notify_fifo" => self.config.global.vrrp_notify_fifo.path = self.fifo(entry),
+            "lvs_notify_fifo" => self.config.global.lvs_notify_fifo.path = self.fifo(entry),
+            "notify_fifo_script" => {
+                self.config.global.notify_fifo.script = self.notify_command(entry);
+            }
+            "vrrp_notify_fifo_script" => {
+                self.config.global.vrrp_notify_fifo.script = self.notify_command(entry);
+            }
+            "lvs_notify_fifo_script" => {
+                self.config.global.lvs_notify_fifo.script = self.notify_command(entry);
+            }
+            "vrrp_notify_priority_changes" => {
+                self.config.global.vrrp_notify_priority_changes = self.bool(entry);
+            }
+            "fifo_write_vrrp_states_on_reload" => {
+                self.config.global.fifo_write_vrrp_states_on_reload = true;
+            }
+            "rs_init_notifies" => self.config.global.rs_init_notifies = true,
+            "startup_script" => {
+                self.config.global.startup_script.command = self.notify_command(entry);
+            }
+            "shutdown_script" => {
+                self.config.global.shutdown_script.command = self.notify_command(entry);
+            }
+            "startup_script_timeout" => {
+                self.config.global.startup_script.timeout = self.script_timeout(entry);
+            }
+            "shutdown_script_timeout" => {
+                self.config.global.shutdown_script.timeout = self.script_timeout(entry);
+            }
+            "notify_timeout" => {
+                if let Some(limit) = self.duration(entry) {
+                    self.config.global.notify_timeout = limit;
+                }
+            }
+            _ => return self.mail_word(entry),
+        }
+        true
+    }
+
+    fn script_timeout(&mut self, entry: &Entry<'_>) -> Duration {
+        let seconds = self.u32(entry).map(|seconds| Duration::from_secs(u64::from(seconds)));
+        seconds.unwrap_or(Timed::default().timeout)
+    }
+
+    /// `FILE [USER [GROUP]]`.
+    fn fifo(&mut self, entry: &Entry<'_>) -> Option<(std::path::PathBuf, Option<User>)> {
+        let path = self.word(entry)?;
+        if !path.value.starts_with('/') {
+            let message = format!("the path of `{}` must begin with /", entry.name());
+            self.error(path.span, message);
+            return None;
+        }
+        let name = entry.args().get(1).map(|word| self.text(*word).into_owned());
+        let group = entry.args().get(2).map(|word| self.text(*word).into_owned());
+        Some((path.value.into(), name.map(|name| User { name, group })))
+    }
+
+    /// FIFO names must differ, and a script needs its FIFO.
+    pub(super) fn check_fifos(&mut self, block: &Entry<'_>) {
+        let global = self.config.global.clone();
+        let fifos = [
+            ("notify_fifo", &global.notify_fifo),
+            ("vrrp_notify_fifo", &global.vrrp_notify_fifo),
+            ("lvs_notify_fifo", &global.lvs_notify_fifo),
+        ];
+        for (at, (word, fifo)) in fifos.iter().enumerate() {
+            let path = |fifo: &Fifo| fifo.path.as_ref().map(|(path, _)| path.clone());
+            let twin = fifos.iter().take(at).find(|it| path(it.1) == path(fifo));
+            if let (Some(path), Some((other, _))) = (path(fifo), twin) {
+                self.error(
+                    block.head(),
+                    format!("`{word}` and `{other}` have the same file {}", path.display()),
+                );
+            }
+            if fifo.path.is_none() && fifo.script.is_some() {
+                self.warn(
+                    block.head(),
+                    format!("`{word}_script` has no effect without `{word}`"),
+                    "the script is not run",
+                );
+            }
+        }
+    }
+
+    fn mail_word(&mut self, entry: &Entry<'_>) -> bool {
+        match entry.name() {
+            "router_id" => {
+                self.config.global.router_id = self.word(entry).map(|word| word.value);
+            }
+            "notification_email" => {
+                // A list: its lines are addresses, whatever keyword they look like.
+                let lines = entry.block().iter().flat_map(|line| &line.words);
+                for word in lines {
+                    let address = self.text(*word).into_owned();
+                    if !address.contains('@') {
+                        let shown: String = address.chars().take(64).collect();
+                        let message =
+                            format!("`{shown}` is no address of a mailbox; it is ignored");
+                        self.warn(word.span, message, "an address is NAME@DOMAIN");
+                        continue;
+                    }
+                    self.config.global.notification_email.push(address);
+                }
+            }
+            "notification_email_from" => {
+                self.config.global.notification_email_from = self.word(entry).map(|w| w.value);
+            }
+            "smtp_server" => self.config.global.smtp_server = self.mail_server(entry),
+            "smtp_helo_name" => {
+                self.config.global.smtp_helo_name = self.word(entry).map(|word| word.value);
+            }
+            "smtp_connect_timeout" => {
+                if let Some(limit) = self.duration(entry) {
+                    self.config.global.smtp_connect_timeout = limit;
+                }
+            }
+            "smtp_alert" => self.config.global.smtp_alert = Some(self.bool(entry)),
+            "smtp_alert_vrrp" => self.config.global.smtp_alert_vrrp = Some(self.bool(entry)),
+            "smtp_alert_checker" => self.config.global.smtp_alert_checker = Some(self.bool(entry)),
+            // lbd mails changes of servers only, as this word wants.
+            "no_checker_emails" => {}
+            "no_email_faults" => self.config.global.no_email_faults = true,
+            _ => return false,
+        }
+        true
+    }
+
+    /// `HOST [PORT]`.
+    fn mail_server(&mut self, entry: &Entry<'_>) -> Option<MailServer> {
+        let host = self.word(entry)?.value;
+        let port = match entry.args().get(1) {
+            None => 25,
+            Some(word) => match value::int(&self.text(*word)) {
+                Some(read) if (1..=65_535).contains(&read.value) && !read.junk => {
+                    u16::try_from(read.value).unwrap_or(25)
+                }
+                _ => {
+                    self.error(word.span, "the port of `smtp_server` must be 1..65535");
+                    return None;
+                }
+            },
+        };
+        Some(MailServer { host, port })
+    }
+
+    /// Mail needs a server and somebody to read it.
+    pub(super) fn check_mail(&mut self) {
+        let global = &self.config.global;
+        // Real servers are told of by default, so they do not show that mail is wanted.
+        let asked = self.config.vrrp_instances.iter().any(|it| it.notify.mail)
+            || self.config.virtual_servers.iter().any(|it| it.mail);
+        let wanted = [global.smtp_alert, global.smtp_alert_vrrp, global.smtp_alert_checker];
+        if !asked && !wanted.contains(&Some(true)) {
+            return;
+        }
+        let missing = match (&global.smtp_server, global.notification_email.is_empty()) {
+            (None, _) => "smtp_server",
+            (Some(_), true) => "notification_email",
+            (Some(_), false) => return,
+        };
+        let Some(at) = self.marks.global else { return };
+        self.warn(at, format!("`smtp_alert` without `{missing}`: no mail is sent"), "");
+    }
+}
