@@ -14,7 +14,8 @@
 //!
 //! User space (the forwarder) writes everything but `flows4`, `embryo4`, `cursors` and the
 //! statistics; `lease` belongs to the vrrp process (the forwarder only sets slot 0 to
-//! [`LEASE_ALWAYS`] at start and fences slots that no instance owns). The program adds to `conns`,
+//! [`LEASE_ALWAYS`] at start and fences slots that no instance owns). A lease that begins anew is
+//! written after its tenure ([`crate::maps::tenure`]). The program adds to `conns`,
 //! which the forwarder overwrites each second with what it counted in `flows4`.
 //!
 //! *Adding or changing a virtual server*: `reals` (new ids) → `sources` (NAT) → the idle half of
@@ -34,7 +35,7 @@
 use crate::csum;
 
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// IPv4 address as it lies in the packet.
 pub type Be32 = u32;
@@ -69,6 +70,10 @@ pub struct Control {
     pub attach_mode: u32,
     /// Fold of the object's bytes, so that a restarted loader can tell whether to swap programs.
     pub object_hash: u64,
+    /// Jiffies after which an embryo without a packet is forgotten; 0: never.
+    pub half_open: u32,
+    /// Jiffies after a failed insertion into `flows4` during which new connections are hashed.
+    pub pressure: u32,
 }
 /// Native XDP.
 pub const ATTACH_NATIVE: u32 = 1;
@@ -349,7 +354,8 @@ pub struct Flow4 {
     pub real: u16,
     /// `FLOW_*` bits.
     pub flags: u16,
-    /// Sequence number after the sender's last segment (host order).
+    /// Highest sequence number that the sender has reached (host order): what its peer expects next,
+    /// and so the number of a RST that ends the connection (RFC 5961 §3.2).
     pub seq_end: u32,
     /// Its last acknowledgement number (host order): the sequence number a RST to it must carry.
     pub ack: u32,
@@ -367,9 +373,9 @@ pub struct Flow4 {
 
 /// Real server → client entry of a NAT flow. Not a connection of its own: not counted.
 pub const FLOW_REVERSE: u16 = 1;
-/// The sender of this entry's direction sent FIN.
+/// The sender of this entry's direction sent FIN, in step with what it sent before.
 pub const FLOW_FIN: u16 = 2;
-/// RST seen from the sender of this entry's direction.
+/// RST seen from the sender of this entry's direction, with the number that its peer expects.
 pub const FLOW_RST: u16 = 4;
 /// Made for an unknown mid-stream packet (after a failover), not by a SYN.
 pub const FLOW_MIDSTREAM: u16 = 8;
@@ -447,7 +453,7 @@ macro_rules! layout {
     )* };
 }
 layout!(
-    Control = 16,
+    Control = 24,
     Filter = 4096,
     Vip = 4,
     ServiceKey = 8,

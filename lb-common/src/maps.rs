@@ -12,7 +12,7 @@ pub const CONTROL: &str = "control";
 pub const FILTER: &str = "filter";
 /// HASH address → [`crate::abi::Vip`].
 pub const VIPS: &str = "vips";
-/// ARRAY of u64 by lease slot (`LEASE_*`).
+/// ARRAY of u64 by lease slot (`LEASE_*`), and behind them the tenures ([`tenure`]).
 pub const LEASE: &str = "lease";
 /// HASH [`crate::abi::ServiceKey`] → [`crate::abi::Service`], not preallocated.
 pub const SERVICES_MAP: &str = "services";
@@ -76,6 +76,12 @@ pub const ALL: [&str; 19] = [
 pub const VIP_LIMIT: u32 = 1024;
 /// Lease slots (gates), slot 0 always open.
 pub const LEASES: u32 = 256;
+
+/// Element of `lease` with the jiffy in which this host last became master by a slot: connections that it
+/// has not seen since may have gone on at another host. 0 for slot 0.
+pub const fn tenure(slot: u16) -> u32 {
+    LEASES + slot as u32
+}
 /// Service ids 1..SERVICES. The loader refuses more virtual servers.
 pub const SERVICES: u32 = 256;
 /// Elements of `pools` and `rings`.

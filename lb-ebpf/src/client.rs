@@ -39,14 +39,20 @@ pub fn decide(segment: &Segment) -> Plan {
             if !alive {
                 return dead(flow, real, segment, now);
             }
-            flow::note(flow, segment, now);
-            if real.method == METHOD_NAT {
+            if (flow::note(flow, segment, now) || flow::follow(flow, segment, real, now))
+                && real.method == METHOD_NAT
+            {
                 flow::follow_client(flow, segment, real);
+            } else if is_opening(segment) {
+                // Forged, or the server has ended the connection and the client knows: the server's
+                // answer tells them which, and the client's next segment tells us.
+                maps::put_embryo(&segment.key, &flow::new(segment, flow.real, real, now, 0));
             }
             return Plan::Forward { id: flow.real, real, what: Outcome::DrForwarded };
         }
         // The client uses the tuple of an ended connection again.
         maps::forget_flow(&segment.key);
+        maps::forget_embryo(&segment.key);
     }
     unknown(segment, now)
 }
@@ -78,6 +84,7 @@ fn reset(service: u16, segment: &Segment, why: Outcome) -> Plan {
 #[inline(always)]
 fn unknown(segment: &Segment, now: u64) -> Plan {
     if let Some(embryo) = maps::embryo(&segment.key)
+        && flow::is_half_open(embryo, now)
         && let Some(real) = maps::real(embryo.real)
     {
         match gate::check(real.gate) {
@@ -135,7 +142,7 @@ fn hatch(
         return reset(real.service, segment, Outcome::ResetDead);
     }
     if is_opening(segment) {
-        flow::note(embryo, segment, now);
+        flow::note_opening(embryo, segment, now);
         return Plan::Forward { id, real, what: Outcome::SynRepeated };
     }
     if segment.flags & SYN != 0 {
@@ -143,7 +150,9 @@ fn hatch(
     }
     if segment.flags & RST != 0 {
         // The client gave up; the server must hear of it.
-        maps::forget_embryo(&segment.key);
+        if segment.seq == embryo.seq_end {
+            maps::forget_embryo(&segment.key);
+        }
         return Plan::Forward { id, real, what: Outcome::DrForwarded };
     }
     let mut flow = flow::new(segment, id, real, now, 0);

@@ -52,39 +52,180 @@ fn closing_bits(segment: &Segment) -> u16 {
         | (if segment.flags & RST != 0 { FLOW_RST } else { 0 })
 }
 
-/// Follows a segment of the entry's direction.
+/// Follows a segment of the entry's direction. False, and nothing done, for one that needs a
+/// closer look: [`follow`].
 #[inline(always)]
-pub fn note(flow: &mut Flow4, segment: &Segment, now: u64) {
-    flow.last_seen = now;
-    flow.seq_end = segment.seq_end;
+pub fn note(flow: &mut Flow4, segment: &Segment, now: u64) -> bool {
+    if segment.flags & (SYN | FIN | RST) != 0
+        || flow.flags & FLOW_CLOSING != 0
+        || !is_near(segment.seq, flow.seq_end, WINDOW)
+    {
+        return false;
+    }
+    advance(flow, segment);
+    touch(flow, segment, now);
+    true
+}
+
+/// How far a segment may lie from the highest one of its sender and still be taken for its sender's:
+/// what a sender may have under way. Its direction's numbers follow no other segment, so that a
+/// forger must guess one of 2048 such ranges.
+const WINDOW: u32 = 1 << 20;
+/// The same for an acknowledgement number: a receiver acknowledges whole windows at once, and
+/// some acknowledgements are lost.
+const ACK_WINDOW: u32 = 1 << 24;
+
+#[inline(always)]
+fn is_near(number: u32, known: u32, window: u32) -> bool {
+    number.wrapping_sub(known).wrapping_add(window) <= 2 * window
+}
+
+/// Whether `number` lies after `known`, in sequence space.
+#[inline(always)]
+fn is_after(number: u32, known: u32) -> bool {
+    number.wrapping_sub(known) as i32 > 0
+}
+
+#[inline(always)]
+fn advance(flow: &mut Flow4, segment: &Segment) {
+    if is_after(segment.seq_end, flow.seq_end) {
+        flow.seq_end = segment.seq_end;
+    }
     if segment.flags & ACK != 0 {
         flow.ack = segment.ack;
     }
+}
+
+#[inline(always)]
+fn touch(flow: &mut Flow4, segment: &Segment, now: u64) {
+    flow.last_seen = now;
     flow.packets += 1;
     flow.bytes += u64::from(segment.len);
-    if segment.flags & (FIN | RST) != 0 || flow.flags & FLOW_RST != 0 {
-        note_end(flow, segment);
+}
+
+/// A repeated SYN of an embryo, whose client may have begun anew with another number.
+#[inline(always)]
+pub fn note_opening(embryo: &mut Flow4, segment: &Segment, now: u64) {
+    embryo.seq_end = segment.seq_end;
+    touch(embryo, segment, now);
+}
+
+/// Follows a segment that [`note`] left: one that opens or ends, one of a connection that is ending,
+/// or one out of step. Whoever knows the tuple can forge such segments; the peer ignores them by
+/// their numbers (RFC 5961), and so must the entry, or an idle connection would be forgotten.
+/// False when the segment was ignored. It is forwarded all the same: its receiver judges.
+#[inline(always)]
+pub fn follow(flow: &mut Flow4, segment: &Segment, real: &Real, now: u64) -> bool {
+    let was = flow.flags;
+    let flags = if segment.flags & RST != 0 {
+        if !ends(flow, segment, real) {
+            return false;
+        }
+        was | FLOW_RST
+    } else if segment.flags & SYN != 0 {
+        if !answers_a_syn(flow, segment, real) {
+            return false;
+        }
+        renumber(flow, segment);
+        was & !FLOW_CLOSING
+    } else if !is_near(segment.seq, flow.seq_end, WINDOW) {
+        if begins_anew(flow, segment, real) {
+            renumber(flow, segment);
+            (was & !FLOW_CLOSING) | closing_bits(segment)
+        } else if segment.flags & FIN != 0 {
+            return false;
+        } else {
+            was
+        }
+    } else if segment.flags & FIN != 0 {
+        if !is_near(segment.ack, flow.ack, ACK_WINDOW) {
+            return false;
+        }
+        // Exactly, so that data beyond the FIN shows.
+        renumber(flow, segment);
+        was | FLOW_FIN
+    } else {
+        // Nobody sends new data after a FIN or RST of its own: that one was forged.
+        let goes_on = is_after(segment.seq_end, flow.seq_end);
+        advance(flow, segment);
+        if goes_on { was & !(FLOW_FIN | FLOW_RST) } else { was }
+    };
+    touch(flow, segment, now);
+    flow.flags = flags;
+    if was & FLOW_REVERSE == 0 {
+        match (was & FLOW_CLOSING != 0, flags & FLOW_CLOSING != 0) {
+            (false, true) => maps::add_conn(flow.real, -1),
+            (true, false) => maps::add_conn(flow.real, 1),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Takes a segment's numbers at its word.
+#[inline(always)]
+fn renumber(flow: &mut Flow4, segment: &Segment) {
+    flow.seq_end = segment.seq_end;
+    flow.ack = segment.ack;
+}
+
+/// Whether its receiver believes a RST: with the number that follows what its sender sent, or
+/// that the receiver has acknowledged (which only NAT shows us).
+#[inline(always)]
+fn ends(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
+    segment.seq == flow.seq_end
+        || other_direction(flow, segment, real).is_some_and(|other| other.ack == segment.seq)
+}
+
+/// The entry of the direction that answers this one; none under DR.
+#[inline(always)]
+fn other_direction(flow: &Flow4, segment: &Segment, real: &Real) -> Option<&'static mut Flow4> {
+    if flow.flags & FLOW_REVERSE != 0 {
+        maps::flow(&parse::client_key(&segment.key, real.vip, real.vip_port))
+    } else if real.method == METHOD_NAT {
+        maps::flow(&parse::reply_key(&segment.key, real.addr, real.port))
+    } else {
+        None
     }
 }
 
-/// FIN and RST end a connection, and with it its place in `conns`. One that goes on after a RST
-/// was not ended: the RST was forged or out of window, and the server has ignored it.
+/// A SYN-ACK for a client that uses the tuple of a connection anew which only its server has ended.
 #[inline(always)]
-fn note_end(flow: &mut Flow4, segment: &Segment) {
-    let was = flow.flags;
-    let is = if segment.flags & (FIN | RST) != 0 {
-        was | closing_bits(segment)
-    } else {
-        was & !FLOW_RST
-    };
-    flow.flags = is;
-    if was & FLOW_REVERSE != 0 {
-        return;
+fn answers_a_syn(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
+    flow.flags & FLOW_REVERSE != 0
+        && segment.flags & (SYN | ACK) == SYN | ACK
+        && maps::embryo(&parse::client_key(&segment.key, real.vip, real.vip_port))
+            .is_some_and(|embryo| embryo.real == flow.real && embryo.seq_end == segment.ack)
+}
+
+/// Whether numbers out of step are right and the entry's are old: the connection went on at another
+/// host while that was master, or the client has opened it anew (its SYN is an embryo), which
+/// under NAT the server must have confirmed.
+#[inline(always)]
+fn begins_anew(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
+    if flow.last_seen < maps::tenure(real.gate) {
+        return true;
     }
-    match (was & FLOW_CLOSING != 0, is & FLOW_CLOSING != 0) {
-        (false, true) => maps::add_conn(flow.real, -1),
-        (true, false) => maps::add_conn(flow.real, 1),
-        _ => {}
+    if flow.flags & FLOW_REVERSE != 0 {
+        return false;
+    }
+    let Some(embryo) = maps::embryo(&segment.key) else { return false };
+    let opened = embryo.real == flow.real && embryo.seq_end == segment.seq;
+    let confirmed = opened
+        && (real.method != METHOD_NAT
+            || other_direction(flow, segment, real).is_some_and(|other| other.ack == segment.seq));
+    if confirmed {
+        maps::forget_embryo(&segment.key);
+    }
+    confirmed
+}
+
+/// Whether an embryo is still what it was: its client and server have given up by then.
+#[inline(always)]
+pub fn is_half_open(embryo: &Flow4, now: u64) -> bool {
+    match maps::control().map_or(0, |control| control.half_open) {
+        0 => true,
+        limit => now.wrapping_sub(embryo.last_seen) <= u64::from(limit),
     }
 }
 

@@ -28,7 +28,7 @@ static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 #[map(name = "vips")]
 static VIPS: HashMap<Be32, Vip> = HashMap::with_max_entries(size::VIP_LIMIT, BPF_F_NO_PREALLOC);
 #[map(name = "lease")]
-static LEASE: Array<u64> = Array::with_max_entries(size::LEASES, 0);
+static LEASE: Array<u64> = Array::with_max_entries(size::LEASES * 2, 0);
 #[map(name = "services")]
 static SERVICES: HashMap<ServiceKey, Service> =
     HashMap::with_max_entries(size::SERVICES, BPF_F_NO_PREALLOC);
@@ -85,6 +85,18 @@ pub fn vip(addr: Be32) -> Option<Vip> {
 #[inline(always)]
 pub fn lease(slot: u16) -> u64 {
     LEASE.get(u32::from(slot)).copied().unwrap_or(0)
+}
+
+/// jiffies64 when this host last became master by a slot.
+#[inline(always)]
+pub fn tenure(slot: u16) -> u64 {
+    LEASE.get(size::tenure(slot)).copied().unwrap_or(0)
+}
+
+/// Limits that user space knows in jiffies.
+#[inline(always)]
+pub fn control() -> Option<&'static Control> {
+    CONTROL.get(0)
 }
 
 #[inline(always)]

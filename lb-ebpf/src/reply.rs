@@ -37,8 +37,10 @@ pub fn decide(packet: &Packet, segment: &Segment) -> Plan {
         }
         let way = flow::way(flow);
         if is_alive(flow, real) {
-            flow::note(flow, segment, now);
-            if segment.flags & RST != 0 {
+            if !flow::note(flow, segment, now)
+                && flow::follow(flow, segment, real, now)
+                && segment.flags & RST != 0
+            {
                 flow::note_server_reset(key, real);
             }
             return Plan::Reply { id: flow.real, real, way, what: Outcome::NatReply };

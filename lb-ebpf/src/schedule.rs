@@ -10,18 +10,11 @@ use lb_common::{
 
 use crate::maps;
 
-/// Ticks after a failed insertion during which new connections are hashed: a quarter of a second
-/// at HZ=1000, 2.5 s at HZ=100.
-const PRESSURE_TICKS: u64 = 250;
-
 /// Picks by the virtual server's scheduler, or by hash while the flow table is full, so that a
 /// connection without an entry still finds its server.
 #[inline(always)]
 pub fn pick(service: &Service, key: &FlowKey4, now: u64) -> Option<u16> {
-    let pressure = maps::pressure();
-    if service.scheduler == SCHED_MH
-        || (pressure != 0 && now.wrapping_sub(pressure) < PRESSURE_TICKS)
-    {
+    if service.scheduler == SCHED_MH || is_pressing(now) {
         return by_hash(service, key);
     }
     let pool = maps::pool(service)?;
@@ -37,6 +30,15 @@ pub fn pick(service: &Service, key: &FlowKey4, now: u64) -> Option<u16> {
         _ => None,
     }
     .filter(|&real| real != 0)
+}
+
+/// Whether the flow table was full a moment ago.
+#[inline(always)]
+fn is_pressing(now: u64) -> bool {
+    let pressure = maps::pressure();
+    pressure != 0
+        && maps::control()
+            .is_some_and(|control| now.wrapping_sub(pressure) < u64::from(control.pressure))
 }
 
 /// The ring's choice for a client.

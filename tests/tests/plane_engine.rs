@@ -268,10 +268,22 @@ fn a_lease_never_lasts_longer_than_asked() -> Result<()> {
     // The kernel's jiffies as the packet program sees them, against the value in the map.
     let clock_ = lb_userspace::dataplane::xdp::lease::Clock::open(&pins.0)?;
     let tick = writer.tick();
+    let map = MapData::from_pin(pins.0.join(maps::LEASE)).and_then(Map::from_map_data);
+    let leases = Array::<_, u64>::try_from(map?)?;
+    let tenure = || leases.get(&maps::tenure(slot.0), 0);
+    let mut before = tenure()?;
+    ensure!(before == 0);
     for ask in [30u64, 60, 100, 3000] {
         let end = clock::now() + Duration::from_millis(ask);
         writer.set(slot, LeaseState::Until(end))?;
         let value = writer.raw(slot)?;
+        // Each lease of this loop follows one that ran out; its renewal is the same tenure.
+        let begun = tenure()?;
+        ensure!(begun > before && begun < value, "{before} {begun} {value}");
+        writer.set(slot, LeaseState::Until(end))?;
+        ensure!(tenure()? == begun);
+        before = begun;
+        let value = value.max(writer.raw(slot)?);
         let deadline = Instant::now() + LIMIT;
         let over = loop {
             let sample = clock_.sample()?;

@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use super::{
-    build::{ACK, LB_MAC, SYN, Tcp, mac},
+    build::{ACK, LB_MAC, RST, SYN, Tcp, mac},
     engine::{DROP, Engine, PASS, REDIRECT, Ran},
 };
 
@@ -132,6 +132,30 @@ pub fn client(index: u16) -> (Ipv4Addr, u16) {
 pub fn assert_dr(sent: &Tcp, got: &Tcp, id: u16) {
     let expected = Tcp { to_mac: mac(100 + id as u8), from_mac: LB_MAC, ..sent.clone() };
     assert_eq!(*got, expected);
+}
+
+/// The part of a frame that its IP header claims.
+pub fn trimmed(frame: &[u8]) -> Vec<u8> {
+    frame[..14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]))].to_vec()
+}
+
+/// `reset` answers `segment` with the exact sequence number that its sender expects (RFC 5961).
+pub fn assert_reset(reset: &Tcp, segment: &Tcp) {
+    let expected = Tcp {
+        from_mac: segment.to_mac,
+        to_mac: segment.from_mac,
+        src: segment.dst,
+        dst: segment.src,
+        sport: segment.dport,
+        dport: segment.sport,
+        flags: RST,
+        seq: segment.ack,
+        ack: 0,
+        ttl: 64,
+        options: Vec::new(),
+        payload: Vec::new(),
+    };
+    assert_eq!(*reset, expected);
 }
 
 pub const DR: u8 = abi::METHOD_DR;

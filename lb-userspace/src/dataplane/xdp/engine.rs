@@ -5,12 +5,13 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use lb_common::{
     abi::{
-        FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, PROTO_TCP, Real, STATE_DOWN,
+        Control, FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, PROTO_TCP, Real, STATE_DOWN,
         STATE_DRAIN, STATE_UP, SourceKey,
     },
     maps as sizes,
@@ -43,6 +44,12 @@ use crate::{
     reconcile::{Operation, Plan},
 };
 
+/// Life of an embryo without a packet: as long as Linux goes on with SYN-ACKs (63 s) and about as
+/// long as the longest pause between a client's SYNs (64 s).
+const HALF_OPEN: Duration = Duration::from_secs(64);
+/// How long new connections are hashed after the flow table was found full.
+const PRESSURE: Duration = Duration::from_millis(250);
+
 /// The XDP engine.
 pub struct Xdp {
     pin_dir: PathBuf,
@@ -69,12 +76,17 @@ impl Xdp {
     /// A sentence why XDP is not to be had here.
     pub fn open(pin_dir: &Path, flow_table_size: u32, mode: XdpMode) -> anyhow::Result<Self> {
         let loaded = loader::open(pin_dir, flow_table_size)?;
-        let image = loaded.maps.read().context("read the maps back")?;
+        let (mut maps, clock) = (loaded.maps, Clock::new(loaded.clock)?);
+        let image = maps.read().context("read the maps back")?;
+        let control = maps.control().context("read the map control")?;
+        let (half_open, pressure) = (clock.ticks(HALF_OPEN), clock.ticks(PRESSURE));
+        maps.set_control(Control { half_open, pressure, ..control })
+            .context("write to the map control")?;
         Ok(Self {
             pin_dir: pin_dir.to_owned(),
-            maps: loaded.maps,
+            maps,
             program: loaded.program,
-            clock: Clock::new(loaded.clock)?,
+            clock,
             how: loaded.how,
             generic: mode == XdpMode::Generic,
             image: Some(image),

@@ -99,6 +99,12 @@ impl Clock {
     pub fn tick(&self) -> Duration {
         Duration::from_nanos(self.tick)
     }
+
+    /// Whole jiffies in `time`, at least one.
+    pub fn ticks(&self, time: Duration) -> u32 {
+        let ticks = crate::base::time::nanos(time) / self.tick;
+        u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 /// Lengths of a jiffy that fit a measurement: the longest of them, and how many fit.
@@ -176,7 +182,16 @@ impl LeaseWriter {
             LeaseState::Standby => LEASE_STANDBY,
             // Fencing must work even if the clock program does not.
             LeaseState::Until(Instant::ZERO) => LEASE_FENCED,
-            LeaseState::Until(_) => encode(state, self.clock.sample()?, self.clock.tick),
+            LeaseState::Until(_) => {
+                let sample = self.clock.sample()?;
+                if self.raw(slot)? <= sample.jiffies {
+                    // Since it ran out, connections may have gone on elsewhere.
+                    self.lease
+                        .set(maps::tenure(slot.0), sample.jiffies, 0)
+                        .with_context(|| format!("write the tenure of lease slot {}", slot.0))?;
+                }
+                encode(state, sample, self.clock.tick)
+            }
         };
         self.lease
             .set(u32::from(slot.0), value, 0)

@@ -187,8 +187,8 @@ fn load(dir: &Path, bytes: &[u8], flows: u32, hash: u64, replaces: bool) -> anyh
     drop(ebpf);
     let mut maps = Maps::open(dir)?;
     maps.lease.set(0, LEASE_ALWAYS, 0).context("write to the map lease")?;
-    let attach_mode = maps.control().context("read the map control")?.attach_mode;
-    maps.set_control(Control { layout_version: LAYOUT_VERSION, attach_mode, object_hash: hash })
+    let was = maps.control().context("read the map control")?;
+    maps.set_control(Control { layout_version: LAYOUT_VERSION, object_hash: hash, ..was })
         .context("write to the map control")?;
     let how = if replaces { How::Replaced } else { How::Fresh };
     info!(dir = %dir.display(), ?how, "kernel program loaded");
