@@ -42,6 +42,16 @@ pub fn bin_dir() -> PathBuf {
     )
 }
 
+impl Program {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lbd => "lbd",
+            Self::Keepalived => "keepalived",
+        }
+    }
+}
+
 /// Whether the programs under test are there; the reason when not.
 pub fn available(program: Program) -> Result<(), String> {
     match program {
@@ -264,7 +274,14 @@ impl Host {
         if let Some(process) = self.process.as_mut() {
             process.kill();
         }
-        self.wait_gone()
+        self.wait_gone()?;
+        if self.program == Program::Keepalived {
+            // To keepalived a killed child that init has not reaped yet is a daemon that runs.
+            for file in ["keepalived.pid", "vrrp.pid"] {
+                let _ = fs::remove_file(self.dir.join("run").join(file));
+            }
+        }
+        Ok(())
     }
 
     /// Sends a signal to every process of the daemon, the main one first.
@@ -409,10 +426,7 @@ impl Host {
     }
 
     fn program_name(&self) -> &'static str {
-        match self.program {
-            Program::Lbd => "lbd",
-            Program::Keepalived => "keepalived",
-        }
+        self.program.name()
     }
 }
 

@@ -1,5 +1,6 @@
-//! The only unsafe code of the harness: what a child does between fork and exec.
-#![expect(unsafe_code, reason = "Command::pre_exec is unsafe by its contract")]
+//! The only unsafe code of the harness: what a child does between fork and exec, and realtime
+//! threads.
+#![expect(unsafe_code, reason = "Command::pre_exec and sched_setscheduler have no safe face")]
 
 use std::{fs::File, os::unix::process::CommandExt as _, process::Command, sync::Arc};
 
@@ -22,5 +23,15 @@ pub fn start_in(command: &mut Command, netns: Arc<File>) {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             Ok(())
         });
+    }
+}
+
+/// Gives the calling thread a realtime priority, so that a bench does not measure its own waiting
+/// for a CPU. Without the privilege it goes on as it is; the bench sees that in its own pauses.
+pub fn realtime() {
+    let parameter = libc::sched_param { sched_priority: 60 };
+    // SAFETY: the structure is complete and read during the call only; 0 is the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) } != 0 {
+        eprintln!("no realtime priority: {}", std::io::Error::last_os_error());
     }
 }

@@ -33,7 +33,7 @@ enum Task {
     Test(test::Arguments),
     /// Check the import rules of DESIGN §5, unsafe code, file lengths.
     Tidy,
-    /// Nanoseconds per packet of the shipped object.
+    /// Nanoseconds per packet of the shipped object; fail-over beside keepalived.
     Bench(bench::Arguments),
 }
 

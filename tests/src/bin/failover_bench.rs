@@ -1,0 +1,117 @@
+//! `cargo xtask bench --only failover` runs this: faults in a pair of lbd and in a pair of real
+//! keepalived, turn by turn; prints a table, writes JSON.
+#![forbid(unsafe_code)]
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::Parser;
+use lb_tests::{
+    failover::{
+        Pace,
+        crowd::{self, Crowd},
+        pair::Pair,
+        report::{self, Line},
+        rhythm::{self, Rhythm},
+    },
+    host::{self, Program},
+    netns,
+};
+use serde::Serialize;
+
+/// Fail-over of lbd beside keepalived.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// File for the result.
+    #[arg(long, default_value = "target/failover.json")]
+    json: PathBuf,
+    /// Times each fault strikes each pair.
+    #[arg(long, default_value_t = 10)]
+    rounds: u32,
+    /// Advert intervals in milliseconds.
+    #[arg(long, value_delimiter = ',', default_value = "1000,100,10")]
+    paces: Vec<u32>,
+    /// Seconds of each look at the advert rhythm.
+    #[arg(long, default_value_t = 15)]
+    rhythm: u64,
+    /// Seconds among four busy loops in which no takeover may happen.
+    #[arg(long, default_value_t = 60)]
+    soak: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    failover: Vec<Line>,
+    rhythm: Vec<Rhythm>,
+    crowd: Vec<Crowd>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let programs = [Program::Lbd, Program::Keepalived];
+    netns::available().map_err(|why| anyhow!("the bench needs root and iproute2: {why}"))?;
+    for program in programs {
+        host::available(program).map_err(|why| anyhow!(why))?;
+    }
+    let mut all = BTreeMap::new();
+    for pace in Pace::ALL.into_iter().filter(|pace| arguments.paces.contains(&pace.advert_ms)) {
+        for round in 1..=arguments.rounds {
+            for program in programs {
+                // A new pair each time: no run inherits another one's state.
+                let measures = Pair::start(program, pace)
+                    .and_then(|mut pair| pair.round())
+                    .with_context(|| format!("{} at {} ms", program.name(), pace.advert_ms))?;
+                for (fault, measure) in measures {
+                    all.entry((pace, fault, program.name())).or_insert_with(Vec::new).push(measure);
+                }
+            }
+            eprintln!("advert {} ms: round {round} of {}", pace.advert_ms, arguments.rounds);
+        }
+    }
+    let lines = report::lines(&all);
+    print!("{}", report::table(&lines));
+    println!("medians (least-greatest); outage: longest time without an answer at the client;");
+    println!("takeover: fault to the heir's first answer; both: each host asked by its own MAC");
+
+    let mut rhythms = Vec::new();
+    for (busy, seconds) in [(0, arguments.rhythm), (4, arguments.rhythm), (4, arguments.soak)] {
+        for program in programs {
+            if seconds == 0 || (busy, seconds) == (4, arguments.soak) && program != Program::Lbd {
+                continue; // the long watch is about lbd
+            }
+            let found = rhythm::measure(program, busy, Duration::from_secs(seconds))?;
+            println!(
+                "adverts at 10 ms, {busy} busy loops, {:>4.0} s: {:<11} p50 {:.2}  p99 {:.2}  \
+                 max {:.2} ms, {} takeovers",
+                found.seconds,
+                found.program,
+                found.p50_ms,
+                found.p99_ms,
+                found.max_ms,
+                found.takeovers
+            );
+            rhythms.push(found);
+        }
+    }
+    let mut crowds = Vec::new();
+    for program in programs {
+        let found = crowd::measure(program)?;
+        println!(
+            "255 instances: {:<11} all up {:.0} ms, CPU {:.2} % of a core, {} processes, \
+             RSS {:.1} MB, PSS {:.1} MB",
+            found.program,
+            found.all_up_ms,
+            found.cpu_percent,
+            found.processes,
+            found.rss_mb,
+            found.pss_mb
+        );
+        crowds.push(found);
+    }
+    ensure!(!lines.is_empty() || arguments.rounds == 0, "nothing was measured undisturbed");
+    let report = Report { failover: lines, rhythm: rhythms, crowd: crowds };
+    std::fs::write(&arguments.json, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| format!("cannot write {}", arguments.json.display()))?;
+    println!("written: {}", arguments.json.display());
+    Ok(())
+}

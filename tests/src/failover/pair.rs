@@ -1,0 +1,353 @@
+//! Two hosts of one make, a client that asks their VIP, and the faults.
+
+use std::{
+    fs,
+    hash::{BuildHasher as _, RandomState},
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use tempfile::TempDir;
+
+use super::{
+    Fault, Pace,
+    probe::{Prober, Responder, Window},
+};
+use crate::{
+    host::{Host, Program},
+    netns::{Namespace, Port, Switch},
+    process::send,
+    wait::wait_until,
+};
+
+/// The address that is asked for.
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Index and name of the hosts in answers: a has the higher priority.
+const A: usize = 0;
+const B: usize = 1;
+/// Start, convergence, master-down, on a busy machine.
+const ELECTION: Duration = Duration::from_secs(25);
+/// Answers by one host alone for so long: nothing is on its way any more.
+const CALM: Duration = Duration::from_millis(400);
+/// A client that did not ask for so long measures the machine and not the pair.
+const PAUSE_LIMIT: Duration = Duration::from_millis(10);
+
+/// What one fault cost.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Measure {
+    /// Longest time without an answer at the client.
+    pub outage_ms: f64,
+    /// From the fault to the heir's first answer; `None` when the master stays.
+    pub takeover_ms: Option<f64>,
+    /// Questions without an answer.
+    pub lost: usize,
+    /// Time in which both hosts answered for the VIP, each asked by its own MAC.
+    pub both_ms: f64,
+    /// The client itself paused for more than 10 ms: not used.
+    pub disturbed: bool,
+}
+
+/// The pair with its cables and its client.
+#[derive(Debug)]
+pub struct Pair {
+    // Dropped first to last: what asks before what answers, daemons before their namespaces.
+    client: Prober,
+    /// Asks each host by its own MAC, whoever the LAN believes in.
+    direct: [Prober; 2],
+    _responders: [Responder; 2],
+    hosts: [Host; 2],
+    ports: [Port; 2],
+    pace: Pace,
+    fails: PathBuf,
+    _namespaces: Vec<Namespace>,
+    _switch: Switch,
+    _dir: TempDir,
+}
+
+impl Pair {
+    /// Starts both and waits until a is master.
+    ///
+    /// # Errors
+    /// When something cannot be made, or a does not become master.
+    pub fn start(program: Program, pace: Pace) -> Result<Self> {
+        let dir = tempfile::tempdir().context("cannot make a scratch directory")?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let fails = dir.path().join("fails");
+        let switch = Switch::new("lan")?;
+        let mut hosts = Vec::new();
+        let mut ports = Vec::new();
+        let mut macs = Vec::new();
+        for (index, role) in ["a", "b"].into_iter().enumerate() {
+            let netns = Namespace::new(role)?;
+            ports.push(switch.plug(&netns, "eth0", Some(&format!("10.77.0.{}/24", index + 1)))?);
+            macs.push(mac(&netns)?);
+            let host = Host::new(&netns, program, dir.path())?;
+            host.write_config(&config(pace, index, &fails, false))?;
+            hosts.push(host);
+        }
+        let mut namespaces = Vec::new();
+        for (index, role) in ["client", "via-a", "via-b"].into_iter().enumerate() {
+            let netns = Namespace::new(role)?;
+            switch.plug(&netns, "eth0", Some(&format!("10.77.0.{}/24", index + 10)))?;
+            if let Some(mac) = index.checked_sub(1).and_then(|host| macs.get(host)) {
+                let vip = VIP.to_string();
+                netns.ip(&["neigh", "replace", &vip, "lladdr", mac, "dev", "eth0"])?;
+            }
+            namespaces.push(netns);
+        }
+        let responders = [
+            Responder::start(hosts[A].netns(), VIP, 0)?,
+            Responder::start(hosts[B].netns(), VIP, 1)?,
+        ];
+        let client = Prober::start(&namespaces[0], VIP)?;
+        let direct = [Prober::start(&namespaces[1], VIP)?, Prober::start(&namespaces[2], VIP)?];
+        let mut pair = Self {
+            client,
+            direct,
+            _responders: responders,
+            hosts: hosts.try_into().ok().context("two hosts")?,
+            ports: ports.try_into().ok().context("two cables")?,
+            pace,
+            fails,
+            _namespaces: namespaces,
+            _switch: switch,
+            _dir: dir,
+        };
+        for host in &mut pair.hosts {
+            host.start()?;
+        }
+        pair.settle(A)?;
+        Ok(pair)
+    }
+
+    /// Every fault once, in order; a is master before and after.
+    ///
+    /// # Errors
+    /// When the pair does not come to rest after a fault.
+    pub fn round(&mut self) -> Result<Vec<(Fault, Measure)>> {
+        let mut found = Vec::new();
+        for fault in Fault::ALL {
+            let measures = self.fault(fault).with_context(|| fault.name())?;
+            found.extend(measures.map(|measure| (fault, measure)));
+        }
+        Ok(found)
+    }
+
+    /// `None`: this fault is measured as a part of another one.
+    fn fault(&mut self, fault: Fault) -> Result<Option<Measure>> {
+        match fault {
+            Fault::HostDies => {
+                let measure = self.measure(Some(B), |pair| {
+                    let at = pair.kill(A)?;
+                    pair.ports[A].set_link(false)?;
+                    Ok(at)
+                })?;
+                self.hosts[A].kill_all()?;
+                self.ports[A].set_link(true)?;
+                self.hosts[A].start()?;
+                self.settle(A)?;
+                Ok(Some(measure))
+            }
+            Fault::DaemonKilled => {
+                let measure = self.measure(Some(B), |pair| pair.kill(A))?;
+                self.hosts[A].kill_all()?;
+                self.hosts[A].start()?;
+                self.settle(A)?;
+                Ok(Some(measure))
+            }
+            Fault::Stop => self
+                .measure(Some(B), |pair| {
+                    let at = Instant::now();
+                    pair.hosts[A].signal_main(Signal::SIGTERM)?;
+                    Ok(at)
+                })
+                .map(Some),
+            // After the stop: a is down and b master.
+            Fault::Return => {
+                // Signalled before; it may still be on its way out.
+                self.hosts[A].stop()?;
+                self.measure(Some(A), |pair| {
+                    let at = Instant::now();
+                    pair.hosts[A].start()?;
+                    Ok(at)
+                })
+                .map(Some)
+            }
+            Fault::Cut => {
+                let measure = self.measure(Some(B), |pair| {
+                    let at = Instant::now();
+                    pair.ports[A].set_link(false)?;
+                    Ok(at)
+                })?;
+                self.ports[A].set_link(true)?;
+                self.settle(A)?;
+                Ok(Some(measure))
+            }
+            Fault::ScriptFails => {
+                let measure = self.measure(Some(B), |pair| {
+                    let at = Instant::now();
+                    fs::write(&pair.fails, "")?;
+                    Ok(at)
+                })?;
+                fs::remove_file(&self.fails)?;
+                self.settle(A)?;
+                Ok(Some(measure))
+            }
+            Fault::ReloadSame => self.reload(false).map(Some),
+            Fault::ReloadAddsVip => {
+                let measure = self.reload(true)?;
+                self.reload(false)?;
+                Ok(Some(measure))
+            }
+        }
+    }
+
+    fn reload(&mut self, second_vip: bool) -> Result<Measure> {
+        for (index, host) in self.hosts.iter().enumerate() {
+            host.write_config(&config(self.pace, index, &self.fails, second_vip))?;
+        }
+        self.measure(None, |pair| {
+            let at = Instant::now();
+            for host in &mut pair.hosts {
+                host.signal_main(Signal::SIGHUP)?;
+            }
+            Ok(at)
+        })
+    }
+
+    /// Performs `action` at a random phase of the advert period and waits until `heir` (or,
+    /// without one, a) answers alone.
+    fn measure(
+        &mut self,
+        heir: Option<usize>,
+        action: impl FnOnce(&mut Self) -> Result<Instant>,
+    ) -> Result<Measure> {
+        for prober in self.probers() {
+            prober.forget();
+        }
+        thread::sleep(CALM / 4 + random_below(self.pace.interval()));
+        let begin = Instant::now();
+        let at = action(self)?;
+        match heir {
+            Some(heir) => self.settle(heir)?,
+            None => {
+                // What a reload breaks shows when the peer's timer would have fired.
+                thread::sleep(self.pace.master_down() + CALM);
+                self.settle(A)?;
+            }
+        }
+        let end = Instant::now();
+        let from = begin.checked_sub(CALM / 8).unwrap_or(begin);
+        let window = self.client.window(from, end);
+        let takeover = heir
+            .map(|heir| {
+                let name = u8::try_from(heir).unwrap_or(u8::MAX);
+                let first = window.first_of(name, at).context("the heir never answered")?;
+                Ok::<_, anyhow::Error>(ms(first - at))
+            })
+            .transpose()?;
+        let [a, b] = [&self.direct[A], &self.direct[B]].map(|prober| prober.window(from, end));
+        Ok(Measure {
+            outage_ms: ms(window.longest_gap()),
+            takeover_ms: takeover,
+            lost: window.lost(),
+            both_ms: ms(together(&a, &b)),
+            disturbed: window.longest_pause() > PAUSE_LIMIT,
+        })
+    }
+
+    /// SIGKILL to every process of a host's daemon; their pids are known before the clock runs.
+    fn kill(&mut self, host: usize) -> Result<Instant> {
+        let pids = self.hosts[host].pids();
+        let at = Instant::now();
+        // The roles first: one that saw the watchdog die would act on it.
+        for pid in pids.into_iter().rev() {
+            send(pid, Signal::SIGKILL)?;
+        }
+        Ok(at)
+    }
+
+    /// Waits until `host` alone has answered the client for a while.
+    fn settle(&mut self, host: usize) -> Result<()> {
+        let name = u8::try_from(host)?;
+        wait_until(
+            &format!("{} to answer alone", self.hosts[host].name()),
+            ELECTION,
+            || Ok(self.client.settled(name, CALM).then_some(())),
+            || {
+                let logs: Vec<_> = self.hosts.iter().map(|host| host.log_tail(15)).collect();
+                logs.join("\n")
+            },
+        )?;
+        Ok(())
+    }
+
+    fn probers(&self) -> [&Prober; 3] {
+        [&self.client, &self.direct[A], &self.direct[B]]
+    }
+}
+
+/// Time in which both windows have answers: a hand-over has one such stretch at most.
+fn together(a: &Window, b: &Window) -> Duration {
+    let span = |window: &Window| Some((window.answers.first()?.at, window.answers.last()?.at));
+    let (Some(a), Some(b)) = (span(a), span(b)) else { return Duration::ZERO };
+    a.1.min(b.1).saturating_duration_since(a.0.max(b.0))
+}
+
+fn config(pace: Pace, index: usize, fails: &std::path::Path, second_vip: bool) -> String {
+    let priority = if index == A { 150 } else { 100 };
+    // b's script never fails: it is there so that both do the same work.
+    let file = if index == A { fails.display().to_string() } else { "/nonexistent".to_owned() };
+    let more = if second_vip { "        10.77.0.101/24\n" } else { "" };
+    format!(
+        "global_defs {{
+    router_id BENCH
+    script_user root
+    vrrp_version {}
+}}
+vrrp_script chk {{
+    script \"/usr/bin/test ! -e {file}\"
+    interval 1
+    fall 1
+    rise 1
+}}
+vrrp_instance VI_1 {{
+    state BACKUP
+    interface eth0
+    virtual_router_id 51
+    priority {priority}
+    advert_int {}
+    virtual_ipaddress {{
+        {VIP}/24
+{more}    }}
+    track_script {{
+        chk
+    }}
+}}
+",
+        pace.version,
+        f64::from(pace.advert_ms) / 1000.0,
+    )
+}
+
+fn mac(netns: &Namespace) -> Result<String> {
+    let text = netns.ip(&["-o", "link", "show", "dev", "eth0"])?;
+    let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether").skip(1);
+    Ok(words.next().with_context(|| format!("no MAC in {text}"))?.to_owned())
+}
+
+/// Not what any secret hangs on: the standard library's seed is random enough.
+fn random_below(limit: Duration) -> Duration {
+    let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Duration::from_nanos(RandomState::new().hash_one(0u8) % nanos)
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,128 @@
+//! Medians, and lbd beside keepalived.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Fault, Pace, pair::Measure};
+
+/// Least, median and greatest of one figure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// `None` of no values.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let median = match sorted.len() {
+            0 => return None,
+            n if n % 2 == 1 => sorted[n / 2],
+            n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+        };
+        Some(Self { min: *sorted.first()?, median, max: *sorted.last()? })
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{:.1} ({:.1}-{:.1})", self.median, self.min, self.max);
+        f.pad(&text)
+    }
+}
+
+/// All runs of one fault at one pace by one program, summed up.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    pub program: &'static str,
+    pub pace: Pace,
+    pub fault: Fault,
+    /// Runs that count.
+    pub runs: usize,
+    /// Runs in which the client itself paused.
+    pub disturbed: usize,
+    pub outage_ms: Spread,
+    pub takeover_ms: Option<Spread>,
+    pub lost: Spread,
+    pub both_ms: Spread,
+    pub measures: Vec<Measure>,
+}
+
+/// Key of a line: pace, fault, program.
+pub type Key = (Pace, Fault, &'static str);
+
+/// One line for each key with at least one undisturbed run, in the order of the bench.
+pub fn lines(all: &BTreeMap<Key, Vec<Measure>>) -> Vec<Line> {
+    let mut lines: Vec<Line> =
+        all.iter().filter_map(|(key, measures)| line(*key, measures)).collect();
+    // Slowest first, as reference/vrrp.md has it.
+    lines.sort_by_key(|line| (std::cmp::Reverse(line.pace.advert_ms), line.fault, line.program));
+    lines
+}
+
+fn line((pace, fault, program): Key, measures: &[Measure]) -> Option<Line> {
+    let good: Vec<&Measure> = measures.iter().filter(|measure| !measure.disturbed).collect();
+    Some(Line {
+        program,
+        pace,
+        fault,
+        runs: good.len(),
+        disturbed: measures.len() - good.len(),
+        outage_ms: Spread::of(good.iter().map(|measure| measure.outage_ms))?,
+        takeover_ms: Spread::of(good.iter().filter_map(|measure| measure.takeover_ms)),
+        lost: Spread::of(good.iter().map(|measure| measure.lost as f64))?,
+        both_ms: Spread::of(good.iter().map(|measure| measure.both_ms))?,
+        measures: measures.to_vec(),
+    })
+}
+
+/// The table as a person reads it: medians (least-greatest) in milliseconds.
+pub fn table(lines: &[Line]) -> String {
+    let mut text = format!(
+        "{:<8}{:<27}{:<12}{:>24}{:>24}{:>18}{:>22}{:>6}\n",
+        "advert", "fault", "program", "outage ms", "takeover ms", "lost", "both answer ms", "runs"
+    );
+    for line in lines {
+        let takeover = line.takeover_ms.map_or_else(|| "-".to_owned(), |spread| spread.to_string());
+        text += &format!(
+            "{:<8}{:<27}{:<12}{:>24}{:>24}{:>18}{:>22}{:>6}\n",
+            f64::from(line.pace.advert_ms) / 1000.0,
+            line.fault.name(),
+            line.program,
+            line.outage_ms,
+            takeover,
+            format!("{:.0} ({:.0}-{:.0})", line.lost.median, line.lost.min, line.lost.max),
+            line.both_ms,
+            line.runs,
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_disturbed_runs() {
+        assert_eq!(Spread::of([]), None);
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]).map(|spread| spread.median), Some(2.0));
+        assert_eq!(Spread::of([4.0, 1.0]).map(|spread| spread.median), Some(2.5));
+        let measure = |outage_ms, disturbed| Measure {
+            outage_ms,
+            takeover_ms: None,
+            lost: 1,
+            both_ms: 0.0,
+            disturbed,
+        };
+        let key = (Pace::ALL[0], Fault::Stop, "lbd");
+        let all = BTreeMap::from([(key, vec![measure(5.0, false), measure(900.0, true)])]);
+        let [line] = &lines(&all)[..] else { panic!("one line") };
+        assert_eq!((line.runs, line.disturbed, line.outage_ms.max), (1, 1, 5.0));
+        assert!(table(std::slice::from_ref(line)).contains("clean stop"));
+    }
+}
