@@ -24,7 +24,7 @@ use lb_userspace::{
         ipc::{Down, EngineChoice, Event, Query, Reply, Role, Runtime, Up},
         vrrp,
     },
-    vrrp::garp::Garp,
+    vrrp::{garp::Garp, wire::Options},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
@@ -60,6 +60,7 @@ pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
         preempt_delay: Duration::ZERO,
         source: None,
         unicast_peers: vec![],
+        wire: Options::default(),
         virtual_ipaddress: vips.iter().map(vip).collect(),
         track_scripts: vec![],
         track_interfaces: vec![],

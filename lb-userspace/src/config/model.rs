@@ -20,7 +20,7 @@ use crate::{
         net::{IpPrefix, Priority, VirtualServerKey, Vrid},
         table::{Method, OnDown, Scheduler},
     },
-    vrrp::garp::Garp,
+    vrrp::{garp::Garp, wire::Options},
 };
 
 /// One configuration file with everything it includes.
@@ -236,6 +236,8 @@ pub enum Authentication {
     None,
     /// NUL-padded to eight bytes, cut there.
     Pass([u8; 8]),
+    /// Key of the IP authentication header, as a password.
+    Ah([u8; 8]),
 }
 
 impl std::fmt::Debug for Authentication {
@@ -243,6 +245,7 @@ impl std::fmt::Debug for Authentication {
         f.write_str(match self {
             Self::None => "None",
             Self::Pass(_) => "Pass(***)",
+            Self::Ah(_) => "Ah(***)",
         })
     }
 }
@@ -319,6 +322,8 @@ pub struct VrrpInstance {
     pub source: Option<IpAddr>,
     /// Empty: multicast.
     pub unicast_peers: Vec<IpAddr>,
+    /// How adverts travel.
+    pub wire: Options,
     pub virtual_ipaddress: Vec<VipAddress>,
     pub track_scripts: Vec<TrackScript>,
     pub track_interfaces: Vec<TrackInterface>,

@@ -82,6 +82,7 @@ fn instance(name: &str, vrid: u8, vips: &[&str]) -> VrrpInstance {
         preempt_delay: Duration::ZERO,
         source: None,
         unicast_peers: Vec::new(),
+        wire: crate::vrrp::wire::Options::default(),
         virtual_ipaddress: vips
             .iter()
             .map(|vip| VipAddress {

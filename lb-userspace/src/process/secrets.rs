@@ -22,6 +22,7 @@ pub fn for_role(config: &Config, role: Role) -> Arc<Config> {
     if role != Role::Vrrp {
         for instance in &mut config.vrrp_instances {
             instance.authentication = Authentication::None;
+            instance.wire.hmac = None;
         }
     }
     if role != Role::Checker {

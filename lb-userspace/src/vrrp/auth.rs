@@ -1,6 +1,11 @@
-//! VRRPv2 authentication (RFC 2338 §5.3.6, as deployed): none and simple password.
+//! Authentication of adverts: VRRPv2's (RFC 2338 §5.3.6, as deployed) none, simple password and IP
+//! authentication header, and keepalived's `auth_hmac`.
+
+pub mod ah;
+pub mod hmac;
 
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 
 use super::wire::Reason;
 
@@ -8,7 +13,7 @@ use super::wire::Reason;
 pub const TYPE_NONE: u8 = 0;
 /// Authentication type on the wire for a simple password.
 pub const TYPE_PASS: u8 = 1;
-/// Authentication type on the wire for the IP authentication header (not spoken yet).
+/// Authentication type on the wire for the IP authentication header.
 pub const TYPE_AH: u8 = 2;
 
 /// What an instance sends and demands.
@@ -18,6 +23,18 @@ pub enum Auth {
     None,
     /// Type 1; eight raw bytes, NUL-padded.
     Pass([u8; 8]),
+    /// Type 2: the data is zero, the same eight bytes are the key of [`ah`]'s code.
+    Ah([u8; 8]),
+}
+
+/// A key as HMAC with MD5 and SHA-256 wants it: a block of 64 bytes, NUL-padded. Ours are never
+/// longer.
+fn key_block(key: &[u8]) -> [u8; 64] {
+    let mut block = [0; 64];
+    for (to, from) in block.iter_mut().zip(key) {
+        *to = *from;
+    }
+    block
 }
 
 impl std::fmt::Debug for Auth {
@@ -25,6 +42,7 @@ impl std::fmt::Debug for Auth {
         f.write_str(match self {
             Self::None => "None",
             Self::Pass(_) => "Pass(***)",
+            Self::Ah(_) => "Ah(***)",
         })
     }
 }
@@ -35,13 +53,14 @@ impl Auth {
         match self {
             Self::None => TYPE_NONE,
             Self::Pass(_) => TYPE_PASS,
+            Self::Ah(_) => TYPE_AH,
         }
     }
 
     /// The eight bytes at the end of a VRRPv2 advert.
     pub fn data(self) -> [u8; 8] {
         match self {
-            Self::None => [0; 8],
+            Self::None | Self::Ah(_) => [0; 8],
             Self::Pass(data) => data,
         }
     }
@@ -59,11 +78,10 @@ impl Auth {
             return Err(Reason::AuthTypeMismatch);
         }
         match self {
-            Self::None => Ok(()),
-            Self::Pass(own) => {
-                let difference = own.iter().zip(data).fold(0u8, |sum, (a, b)| sum | (a ^ b));
-                if difference == 0 { Ok(()) } else { Err(Reason::AuthFailed) }
-            }
+            // The header in front of the message is checked where it is seen.
+            Self::None | Self::Ah(_) => Ok(()),
+            Self::Pass(own) if bool::from(own.ct_eq(data)) => Ok(()),
+            Self::Pass(_) => Err(Reason::AuthFailed),
         }
     }
 }
@@ -73,7 +91,9 @@ mod tests {
     use super::*;
 
     const S3CRET: Auth = Auth::Pass(*b"s3cret\0\0");
+    const AH: Auth = Auth::Ah(*b"s3cret\0\0");
 
+    // RX-07 AUT-02
     #[test]
     fn none_pass_and_ah_agree_only_with_themselves() {
         let other = [7; 8];
@@ -83,9 +103,14 @@ mod tests {
         assert_eq!(S3CRET.check(TYPE_PASS, b"s3cret\0\0"), Ok(()));
         assert_eq!(S3CRET.check(TYPE_NONE, b"s3cret\0\0"), Err(Reason::AuthTypeMismatch));
         assert_eq!(S3CRET.check(TYPE_AH, b"s3cret\0\0"), Err(Reason::AuthTypeMismatch));
+        assert_eq!(AH.check(TYPE_AH, &other), Ok(()), "data of type 2 is ignored");
+        assert_eq!(AH.check(TYPE_NONE, &other), Err(Reason::AuthTypeMismatch));
+        assert_eq!(AH.check(TYPE_PASS, b"s3cret\0\0"), Err(Reason::AuthTypeMismatch));
+        assert_eq!(AH.data(), [0; 8], "the key never leaves");
         assert_eq!(S3CRET.check(3, b"s3cret\0\0"), Err(Reason::AuthTypeUnknown));
     }
 
+    // AUT-02
     #[test]
     fn every_password_byte_counts() {
         for index in 0..8 {
@@ -97,6 +122,6 @@ mod tests {
 
     #[test]
     fn debug_hides_the_password() {
-        assert!(!format!("{S3CRET:?}").contains("115"));
+        assert!(!format!("{S3CRET:?}{AH:?}").contains("115"));
     }
 }

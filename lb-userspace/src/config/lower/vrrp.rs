@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::base::net::{Priority, Vrid};
+use crate::{
+    base::net::{Priority, Vrid},
+    vrrp::wire::Options,
+};
 
 use super::{
     super::{
@@ -219,6 +222,7 @@ impl Lower<'_> {
             preempt_delay,
             source,
             unicast_peers: raw.peers.iter().map(|peer| peer.value).collect(),
+            wire: Options::default(),
             virtual_ipaddress: raw.vips.iter().map(|vip| vip.value.clone()).collect(),
             track_scripts: scripts.iter().map(|script| script.value.clone()).collect(),
             track_interfaces: interfaces.into_iter().map(|interface| interface.value).collect(),

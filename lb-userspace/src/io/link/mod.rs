@@ -52,6 +52,8 @@ pub struct LinkInfo {
     /// Administratively up, with carrier.
     pub up: bool,
     pub mac: Option<Mac>,
+    /// Longest IP datagram, in bytes.
+    pub mtu: u32,
 }
 
 /// An address on an interface.
@@ -61,6 +63,8 @@ pub struct AddressInfo {
     pub prefix: IpPrefix,
     /// Not the first of its subnet.
     pub secondary: bool,
+    /// IPv6: the kernel still asks whether somebody else has it, or somebody has. Not to be used.
+    pub tentative: bool,
 }
 
 /// What happened. After the start every link and address is told once, then [`Event::Ready`].

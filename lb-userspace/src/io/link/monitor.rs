@@ -179,7 +179,12 @@ fn link_info(message: &LinkMessage) -> Option<LinkInfo> {
     });
     // RUNNING is admin up and operational state up or unknown, which is keepalived's test.
     let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::Running);
-    Some(LinkInfo { name, index: message.header.index, up, mac })
+    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    let mtu = mtu.unwrap_or(u32::MAX);
+    Some(LinkInfo { name, index: message.header.index, up, mac, mtu })
 }
 
 fn address_info(message: &AddressMessage) -> Option<AddressInfo> {
@@ -193,10 +198,15 @@ fn address_info(message: &AddressMessage) -> Option<AddressInfo> {
     // On point-to-point links the plain address is the peer's.
     let address = find(true).or_else(|| find(false))?;
     let prefix = IpPrefix::new(address, message.header.prefix_len)?;
-    let secondary = message.attributes.iter().any(|attribute| {
-        matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Secondary))
-    });
-    Some(AddressInfo { index: message.header.index, prefix, secondary })
+    let has = |wanted: AddressFlags| {
+        message.attributes.iter().any(|attribute| {
+            matches!(attribute, AddressAttribute::Flags(flags) if flags.intersects(wanted))
+        })
+    };
+    // The same bit means secondary in IPv4 and temporary (RFC 8981) in IPv6, which suits.
+    let secondary = has(AddressFlags::Secondary);
+    let tentative = has(AddressFlags::Tentative | AddressFlags::Dadfailed);
+    Some(AddressInfo { index: message.header.index, prefix, secondary, tentative })
 }
 
 /// Addresses that were added, errors, and what changed: the kernel's notification of a change
@@ -232,7 +242,12 @@ async fn perform(
                 let known = cache.addresses.contains_key(&(index, prefix));
                 if changed || !known {
                     // Whether it is secondary the next resync tells.
-                    changes.extend(cache.address(AddressInfo { index, prefix, secondary: false }));
+                    changes.extend(cache.address(AddressInfo {
+                        index,
+                        prefix,
+                        secondary: false,
+                        tentative: false,
+                    }));
                 }
             }
             Ok(Ok(_)) => changes.extend(cache.address_gone(index, vip.prefix)),

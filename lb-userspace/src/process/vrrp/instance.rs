@@ -17,7 +17,10 @@ use crate::{
         time::Instant,
     },
     config::model::{NotifyWords, VrrpInstance},
-    io::link::{Links, Request, Vip},
+    io::{
+        link::{Links, Request, Vip},
+        vrrp::Channel,
+    },
     process::{
         clock,
         ipc::{Event, Up},
@@ -26,9 +29,9 @@ use crate::{
     },
     vrrp::{
         arp,
+        auth::Auth,
         notify::{Notification, Subject, What, notification},
-        router::{Config, Effect, Input, Level, Notify, Router},
-        wire,
+        router::{Config, Effect, Input, Level, Notify, Outgoing, Router},
     },
 };
 
@@ -87,7 +90,6 @@ pub(super) struct Instance {
     wants_vips: bool,
     changes: VecDeque<(u64, Change)>,
     retry_clear: Option<Instant>,
-    ip_id: u16,
     published: Option<(VrrpState, Priority)>,
     last_transition_ms: u64,
     garp_error: Option<String>,
@@ -107,7 +109,6 @@ impl Instance {
             wants_vips: false,
             changes: VecDeque::new(),
             retry_clear: None,
-            ip_id: 0,
             published: None,
             last_transition_ms: clock::unix_ms(),
             garp_error: None,
@@ -145,6 +146,9 @@ impl Instance {
     }
 
     pub fn feed(&mut self, input: Input, now: Instant, shell: &mut Shell) {
+        if matches!(input, Input::Datagram(_) | Input::Converged { .. }) {
+            self.tell_clock(now, shell);
+        }
         self.handle(input, now, shell);
         self.perform(shell);
     }
@@ -161,14 +165,26 @@ impl Instance {
     pub fn look_at_interfaces(&mut self, now: Instant, shell: &mut Shell) {
         let own: Vec<IpAddr> = self.vips.iter().map(|vip| vip.prefix.addr).collect();
         let interface = &self.model.interface;
-        if let Some(link) = shell.interfaces.get(interface).and_then(|it| it.link.clone())
-            && let Err(error) = shell.interfaces.open(&link.name)
+        let config = self.router.config();
+        let unicast = !config.unicast_peers.is_empty();
+        let channels = lower::channels(config);
+        let group = (!unicast).then(|| config.wire.group());
+        let link = shell.interfaces.get(interface).and_then(|it| it.link.clone());
+        if let Some(link) = &link
+            && let Err(error) = shell.interfaces.open(&link.name, channels, group)
         {
             tracing::error!(instance = self.model.name, interface, error, "no advert socket");
         }
+        // Peers behind a router cannot answer a link-local address.
+        let far = |peer: &IpAddr| matches!(peer, IpAddr::V6(it) if !it.is_unicast_link_local());
+        let global = config.unicast_peers.iter().any(far);
         let source = self.model.source.or_else(|| {
-            shell.interfaces.get(interface).and_then(|it| it.primary(&own)).map(IpAddr::V4)
+            let interface = shell.interfaces.get(interface)?;
+            interface.source(&own, config.wire.ipv6, global)
         });
+        if let Some(link) = link {
+            self.feed(Input::Mtu(link.mtu), now, shell);
+        }
         let names: Vec<String> =
             self.router.config().interfaces.iter().map(|it| it.name.clone()).collect();
         for name in names {
@@ -292,28 +308,19 @@ impl Instance {
     /// Sends to the group, or to each unicast peer: one that is heard by any peer is sent.
     fn send(&mut self, priority: Priority, shell: &mut Shell) {
         let at = clock::now();
-        let result = match self.source(shell) {
-            None => Err("the interface has no address to send from".to_owned()),
-            Some(IpAddr::V6(_)) => Err("VRRP over IPv6 is not spoken yet".to_owned()),
-            Some(IpAddr::V4(source)) => {
-                let advert = self.router.advert(priority);
-                let peers = &self.router.config().unicast_peers;
-                let peers = if peers.is_empty() { vec![wire::GROUP.into()] } else { peers.clone() };
-                let (mut sent, mut errors) = (false, Vec::new());
-                for peer in peers {
-                    let IpAddr::V4(to) = peer else { continue };
-                    // keepalived counts from 1; identification 0 would make the kernel choose.
-                    self.ip_id = self.ip_id.checked_add(1).unwrap_or(1);
-                    let form = self.router.checksum_form(peer);
-                    let datagram = advert.datagram_v4(source, to, form, self.ip_id);
-                    match shell.interfaces.send(&self.model.interface, &datagram, to) {
-                        Ok(()) => sent = true,
-                        Err(error) => errors.push(error),
-                    }
+        self.tell_clock(at, shell);
+        let channel = lower::send_channel(self.router.config());
+        let result = self.router.datagrams(priority, at).and_then(|datagrams| {
+            let (mut sent, mut errors) = (false, Vec::new());
+            for Outgoing { destination, bytes } in datagrams {
+                let interface = &self.model.interface;
+                match shell.interfaces.send(interface, channel, &bytes, destination) {
+                    Ok(()) => sent = true,
+                    Err(error) => errors.push(error),
                 }
-                if sent { Ok(()) } else { Err(errors.join(", ")) }
             }
-        };
+            if sent { Ok(()) } else { Err(errors.join(", ")) }
+        });
         let input = match result {
             Ok(()) => Input::AdvertSent { at },
             Err(error) => Input::AdvertFailed { error },
@@ -321,12 +328,12 @@ impl Instance {
         self.handle(input, clock::now(), shell);
     }
 
-    fn source(&self, shell: &Shell) -> Option<IpAddr> {
-        let own: Vec<IpAddr> = self.vips.iter().map(|vip| vip.prefix.addr).collect();
-        self.model.source.or_else(|| {
-            let interface = shell.interfaces.get(&self.model.interface)?;
-            interface.primary(&own).map(IpAddr::V4)
-        })
+    /// Authentication with sequence numbers wants to know the time of day.
+    fn tell_clock(&mut self, now: Instant, shell: &mut Shell) {
+        let config = self.router.config();
+        if config.wire.hmac.is_some() || matches!(config.auth, Auth::Ah(_)) {
+            self.handle(Input::WallClock(clock::unix()), now, shell);
+        }
     }
 
     fn write_lease(&mut self, state: LeaseState, shell: &mut Shell) {
@@ -378,6 +385,11 @@ impl Instance {
         if self.vips.iter().any(|vip| vip.interface == interface && vip.prefix.addr == address) {
             self.feed(Input::Claim { address, mac }, now, shell);
         }
+    }
+
+    /// The sockets that hear its adverts.
+    pub fn channels(&self) -> &'static [Channel] {
+        lower::channels(self.router.config())
     }
 
     /// Its VIPs with their interfaces.

@@ -13,7 +13,7 @@ use crate::{
     base::net::{IpPrefix, Mac},
     io::{
         link::{AddressInfo, ArpSocket, Event, LinkInfo},
-        vrrp::VrrpSocket,
+        vrrp::{Channel, VrrpSocket},
     },
     vrrp::arp,
 };
@@ -28,7 +28,7 @@ pub(super) struct Interface {
     pub link: Option<LinkInfo>,
     /// In the kernel's order of appearance.
     addresses: Vec<AddressInfo>,
-    socket: Option<(u32, AsyncFd<VrrpSocket>)>,
+    sockets: BTreeMap<Channel, (u32, AsyncFd<VrrpSocket>)>,
     arp: Option<(u32, AsyncFd<ArpSocket>)>,
     /// Whose ARP packets the ARP socket receives.
     watched: BTreeSet<Ipv4Addr>,
@@ -39,15 +39,20 @@ impl Interface {
         self.link.as_ref().is_some_and(|link| link.up)
     }
 
-    /// First primary IPv4 address that is not one of `vips`.
-    pub fn primary(&self, vips: &[IpAddr]) -> Option<Ipv4Addr> {
-        self.addresses
+    /// Where adverts of a family come from: the first primary IPv4 address, or the link-local IPv6
+    /// address (`global`: a global one, for peers behind a router), that is not one of `vips`.
+    pub fn source(&self, vips: &[IpAddr], ipv6: bool, global: bool) -> Option<IpAddr> {
+        let candidates: Vec<IpAddr> = self
+            .addresses
             .iter()
-            .filter(|it| !it.secondary && !vips.contains(&it.prefix.addr))
-            .find_map(|it| match it.prefix.addr {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            })
+            .filter(|it| !it.secondary && !it.tentative && it.prefix.addr.is_ipv6() == ipv6)
+            .map(|it| it.prefix.addr)
+            .filter(|address| !vips.contains(address))
+            .collect();
+        let link_local = |it: &IpAddr| matches!(it, IpAddr::V6(it) if it.is_unicast_link_local());
+        let mut fits = candidates.iter().filter(|it| !ipv6 || link_local(it) != global);
+        let first = fits.next().copied();
+        first.or_else(|| candidates.first().copied().filter(|_| global))
     }
 
     pub fn has(&self, prefix: IpPrefix) -> bool {
@@ -113,28 +118,37 @@ impl Interfaces {
             .map(|(name, it)| (name.clone(), it))
     }
 
-    /// Opens the advert socket of an interface, again when the interface was made anew.
+    /// Opens the advert sockets of an interface, again when the interface was made anew, and joins
+    /// a multicast group on them.
     ///
     /// # Errors
     /// For the log.
-    pub fn open(&mut self, name: &str) -> Result<(), String> {
+    pub fn open(
+        &mut self,
+        name: &str,
+        channels: &[Channel],
+        group: Option<IpAddr>,
+    ) -> Result<(), String> {
         let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
         let index = interface.link.as_ref().ok_or("no such interface")?.index;
-        if interface.socket.as_ref().is_some_and(|(open, _)| *open == index) {
-            return Ok(());
+        for channel in channels {
+            if interface.sockets.get(channel).is_none_or(|(open, _)| *open != index) {
+                let socket = VrrpSocket::open(name, index, *channel);
+                let socket = socket.and_then(sys::advert_socket);
+                let socket = socket.map_err(|error| error.to_string())?;
+                interface.sockets.insert(*channel, (index, socket));
+            }
+            if let (Some((_, socket)), Some(group)) = (interface.sockets.get(channel), group) {
+                socket.get_ref().join(group).map_err(|error| error.to_string())?;
+            }
         }
-        let socket = VrrpSocket::open(name, index).map_err(|error| error.to_string())?;
-        let socket = sys::advert_socket(socket).map_err(|error| error.to_string())?;
-        interface.socket = Some((index, socket));
         Ok(())
     }
 
-    /// Closes the sockets of interfaces that no instance uses.
-    pub fn close_unless(&mut self, used: impl Fn(&str) -> bool) {
+    /// Closes the sockets that no instance uses.
+    pub fn close_unless(&mut self, used: impl Fn(&str, Channel) -> bool) {
         for (name, interface) in &mut self.by_name {
-            if !used(name) {
-                interface.socket = None;
-            }
+            interface.sockets.retain(|channel, _| used(name, *channel));
         }
     }
 
@@ -142,10 +156,16 @@ impl Interfaces {
     ///
     /// # Errors
     /// For the log.
-    pub fn send(&self, name: &str, datagram: &[u8], to: Ipv4Addr) -> Result<(), String> {
+    pub fn send(
+        &self,
+        name: &str,
+        channel: Channel,
+        datagram: &[u8],
+        to: IpAddr,
+    ) -> Result<(), String> {
         let (_, socket) = self
             .get(name)
-            .and_then(|interface| interface.socket.as_ref())
+            .and_then(|interface| interface.sockets.get(&channel))
             .ok_or_else(|| format!("interface {name} has no socket"))?;
         socket.get_ref().send(datagram, to).map_err(|error| format!("to {to}: {error}"))
     }
@@ -227,7 +247,7 @@ impl Interfaces {
     pub async fn readable(&self) {
         std::future::poll_fn(|cx| {
             let mut ready = false;
-            for (_, socket) in self.by_name.values().filter_map(|it| it.socket.as_ref()) {
+            for (_, socket) in self.by_name.values().flat_map(|it| it.sockets.values()) {
                 while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
                     guard.clear_ready();
                     ready = true;
@@ -249,8 +269,10 @@ impl Interfaces {
     pub fn read(&self, mut take: impl FnMut(&str, &[u8])) -> bool {
         let mut buffer = [0u8; crate::vrrp::wire::DATAGRAM_LIMIT];
         let mut more = false;
-        for (name, interface) in &self.by_name {
-            let Some((_, socket)) = &interface.socket else { continue };
+        let sockets = self.by_name.iter().flat_map(|(name, interface)| {
+            interface.sockets.values().map(move |(_, socket)| (name, socket))
+        });
+        for (name, socket) in sockets {
             let mut budget = READ_BUDGET;
             loop {
                 match socket.get_ref().receive(&mut buffer) {

@@ -5,14 +5,8 @@ use std::collections::BTreeSet;
 use crate::{
     base::net::Vrid,
     config::model::{self, Authentication, VrrpInstance, VrrpVersion},
-    io::link::Vip,
-    vrrp::{
-        auth::Auth,
-        router::Config,
-        timing::AdvertInterval,
-        track::Tracked,
-        wire::{ADDRESS_LIMIT, Version},
-    },
+    io::{link::Vip, vrrp::Channel},
+    vrrp::{auth::Auth, router::Config, timing::AdvertInterval, track::Tracked, wire::Version},
 };
 
 /// What makes two instances of two configurations the same: it keeps state, timers, counters.
@@ -27,7 +21,26 @@ pub(super) fn identity(instance: &VrrpInstance) -> Identity {
     Identity {
         interface: instance.interface.clone(),
         vrid: instance.vrid,
-        ipv4: instance.virtual_ipaddress.first().is_none_or(|vip| vip.prefix.addr.is_ipv4()),
+        ipv4: !instance.wire.ipv6,
+    }
+}
+
+/// The sockets that hear its adverts. A VRRPv2 instance listens for both forms of authentication,
+/// so that a peer that uses the other one is told.
+pub(super) fn channels(config: &Config) -> &'static [Channel] {
+    match (config.wire.ipv6, config.version) {
+        (true, _) => &[Channel::V6],
+        (false, Version::V2) => &[Channel::V4, Channel::V4Ah],
+        (false, Version::V3) => &[Channel::V4],
+    }
+}
+
+/// The socket that sends its adverts.
+pub(super) fn send_channel(config: &Config) -> Channel {
+    match config.auth {
+        _ if config.wire.ipv6 => Channel::V6,
+        Auth::Ah(_) => Channel::V4Ah,
+        Auth::None | Auth::Pass(_) => Channel::V4,
     }
 }
 
@@ -84,18 +97,9 @@ pub(super) fn config(
     let interval = AdvertInterval::from_duration(version, instance.advert_int)
         .ok_or_else(|| format!("advert_int {:?} is not possible", instance.advert_int))?;
     let addresses: Vec<_> = instance.virtual_ipaddress.iter().map(|vip| vip.prefix.addr).collect();
-    if addresses.iter().any(|address| address.is_ipv6()) {
-        return Err("virtual_ipaddress over IPv6 is not spoken yet".into());
-    }
-    if instance.unicast_peers.iter().any(|peer| peer.is_ipv6()) {
-        return Err("unicast_peer over IPv6 is not spoken yet".into());
-    }
-    if addresses.len() > ADDRESS_LIMIT {
-        let (limit, count) = (ADDRESS_LIMIT, addresses.len());
-        tracing::warn!(instance = instance.name, limit, count, "more VIPs than an advert carries");
-    }
     let auth = match (&instance.authentication, version) {
         (Authentication::Pass(data), Version::V2) => Auth::Pass(*data),
+        (Authentication::Ah(data), Version::V2) => Auth::Ah(*data),
         (Authentication::None, _) | (_, Version::V3) => Auth::None,
     };
     let scripts = instance
@@ -118,8 +122,9 @@ pub(super) fn config(
         auth,
         preempt: !instance.nopreempt,
         preempt_delay: instance.preempt_delay,
-        addresses: addresses.into_iter().take(ADDRESS_LIMIT).collect(),
+        addresses,
         unicast_peers: instance.unicast_peers.clone(),
+        wire: instance.wire.clone(),
         garp: instance.garp,
         scripts,
         interfaces: tracked_interfaces(instance),

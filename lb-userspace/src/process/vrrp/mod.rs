@@ -41,7 +41,7 @@ use crate::{
         time::Instant,
     },
     config::model::Config,
-    io::link,
+    io::{link, vrrp::Channel},
     vrrp::{
         router::Input,
         wire::{Datagram, Reason},
@@ -234,13 +234,16 @@ impl VrrpRole {
     }
 
     fn close_unused(&mut self) {
-        let used: BTreeSet<&str> = self
+        let used: BTreeSet<(&str, Channel)> = self
             .instances
             .iter()
             .chain(&self.leaving)
-            .map(|instance| instance.model.interface.as_str())
+            .flat_map(|instance| {
+                let name = instance.model.interface.as_str();
+                instance.channels().iter().map(move |channel| (name, *channel))
+            })
             .collect();
-        self.shell.interfaces.close_unless(|name| used.contains(name));
+        self.shell.interfaces.close_unless(|name, channel| used.contains(&(name, channel)));
     }
 
     fn feed_all(&mut self, input: &Input, now: Instant) {
@@ -526,8 +529,8 @@ impl VrrpRole {
     }
 
     fn datagram(&mut self, interface: &str, bytes: Vec<u8>, now: Instant) {
-        let vrid = match Datagram::parse(&bytes) {
-            Ok(datagram) => datagram.vrid().unwrap_or(0),
+        let (ipv4, vrid) = match Datagram::parse(&bytes) {
+            Ok(datagram) => (datagram.source.is_ipv4(), datagram.vrid().unwrap_or(0)),
             Err(reason) => {
                 let count = self.malformed.entry(reason).or_default();
                 *count += 1;
@@ -538,7 +541,8 @@ impl VrrpRole {
             }
         };
         let instance = self.instances.iter_mut().find(|instance| {
-            instance.identity.interface == interface && instance.identity.vrid.get() == vrid
+            let lower::Identity { interface: own, vrid: id, ipv4: family } = &instance.identity;
+            own == interface && id.get() == vrid && *family == ipv4
         });
         if let Some(instance) = instance {
             instance.feed(Input::Datagram(bytes), now, &mut self.shell);

@@ -16,7 +16,7 @@ use crate::{
         garp::Garp,
         timing::AdvertInterval,
         track::{Tracked, Verdict},
-        wire::Version,
+        wire::{Options, Version},
     },
 };
 
@@ -37,6 +37,8 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     /// Empty: multicast.
     pub unicast_peers: Vec<IpAddr>,
+    /// How adverts travel.
+    pub wire: Options,
     /// When and how often the VIPs are announced.
     pub garp: Garp,
     pub scripts: Vec<Tracked>,
@@ -85,6 +87,11 @@ pub enum Input {
     },
     /// Address that adverts are sent from; `None`: the interface has none.
     Source(Option<IpAddr>),
+    /// Bytes of an IP datagram that its interface carries.
+    Mtu(u32),
+    /// Wall clock since 1970. Needed by `auth_hmac` and `auth_type AH` only, before
+    /// [`Input::Converged`] and each [`Input::Datagram`].
+    WallClock(Duration),
     Interface {
         name: String,
         up: bool,

@@ -32,6 +32,7 @@ mod announce;
 mod config;
 mod receive;
 mod report;
+mod send;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
@@ -44,11 +45,13 @@ use std::{
 };
 
 pub use config::{Config, Effect, Input, Level, Notify};
+pub use send::Outgoing;
 
+use self::send::Numbers;
 use super::{
     timing::{self, AdvertInterval},
     track::Trackers,
-    wire::{Advert, ChecksumForm, Reason},
+    wire::Reason,
 };
 use crate::base::{
     core::Core,
@@ -56,6 +59,8 @@ use crate::base::{
     status::{InstanceCounters, VrrpState},
     time::Instant,
 };
+#[cfg(test)]
+use crate::vrrp::wire::ChecksumForm;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -173,6 +178,9 @@ pub struct Router {
     /// [`Effect::RemoveVips`] that are not answered yet.
     clearing: u32,
     old_sum_peers: BTreeSet<IpAddr>,
+    numbers: Numbers,
+    /// Of its interface; `None`: not known.
+    mtu: Option<u32>,
     noted: BTreeSet<(IpAddr, receive::Note)>,
     discard_logged: BTreeMap<Reason, Instant>,
     counters: InstanceCounters,
@@ -209,6 +217,8 @@ impl Router {
             announce_vips: false,
             clearing: 0,
             old_sum_peers: BTreeSet::new(),
+            numbers: Numbers::default(),
+            mtu: None,
             noted: BTreeSet::new(),
             discard_logged: BTreeMap::new(),
             counters: InstanceCounters::default(),
@@ -242,28 +252,6 @@ impl Router {
         self.heard.map(|heard| (heard.source, heard.priority))
     }
 
-    /// The advert that [`Effect::SendAdvert`] asks for.
-    pub fn advert(&self, priority: Priority) -> Advert {
-        Advert {
-            version: self.config.version,
-            vrid: self.config.vrid,
-            priority,
-            interval: self.config.interval,
-            auth: self.config.auth,
-            addresses: self.config.addresses.clone(),
-        }
-    }
-
-    /// How a peer wants its VRRPv3 checksum: one that sends the old unicast form is answered in
-    /// kind.
-    pub fn checksum_form(&self, peer: IpAddr) -> ChecksumForm {
-        if self.old_sum_peers.contains(&peer) {
-            ChecksumForm::GroupPseudoHeader
-        } else {
-            ChecksumForm::PseudoHeader
-        }
-    }
-
     fn may_preempt(&self) -> bool {
         self.config.preempt || self.effective_priority() == Priority::OWNER
     }
@@ -271,7 +259,10 @@ impl Router {
     fn faults(&self) -> Vec<String> {
         let mut faults = self.trackers.faults();
         if self.source_known && self.source.is_none() {
-            faults.push("the interface has no address to send from".into());
+            faults.push(self.no_source().into());
+        }
+        if self.config.wire.fault_without_peers && self.config.unicast_peers.is_empty() {
+            faults.push("unicast_fault_no_peer is set, and there is no unicast_peer".into());
         }
         faults
     }
@@ -317,6 +308,8 @@ impl Core for Router {
                 self.source_known = true;
                 self.settle(now);
             }
+            Input::Mtu(mtu) => self.set_mtu(mtu),
+            Input::WallClock(unix) => self.numbers.set_clock(unix, now),
             Input::Interface { name, up } => {
                 self.trackers.interface(&name, up);
                 self.tracked(before, now);

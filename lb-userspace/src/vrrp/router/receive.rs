@@ -25,6 +25,7 @@ pub(super) enum Note {
     Addresses,
     Checksum,
     Interval,
+    Owner,
 }
 
 impl Router {
@@ -34,9 +35,13 @@ impl Router {
             vrid: self.config.vrid,
             auth: self.config.auth,
             interval: self.config.interval,
-            unicast: !self.config.unicast_peers.is_empty(),
+            options: &self.config.wire,
+            peers: &self.config.unicast_peers,
             own: self.source,
-            addresses: &self.config.addresses,
+            addresses: self.advertised(),
+            sequence: self.numbers.sequence,
+            hmac: &self.numbers.hmac,
+            unix: self.numbers.unix(now),
         };
         match wire::receive(bytes, &expect) {
             Ok(advert) => self.accept(&advert, now),
@@ -63,6 +68,8 @@ impl Router {
         let from = format!("from {source}");
         let byte = |at: usize| payload.get(at).copied().unwrap_or(0);
         let config = &self.config;
+        let error = |what: &str| (Level::Error, format!("{from}: {what}"));
+        let warn = |what: &str| (Level::Warn, format!("{from}: {what}"));
         match reason {
             Reason::Ttl => (Level::Warn, format!("{from}: TTL {ttl}, it was forwarded")),
             Reason::Version => {
@@ -81,6 +88,23 @@ impl Router {
             Reason::AuthFailed | Reason::AuthTypeMismatch | Reason::AuthTypeUnknown => {
                 (Level::Error, format!("{from}: authentication differs (type {})", byte(4)))
             }
+            Reason::PeerTtl => (Level::Warn, format!("{from}: TTL {ttl} is not this peer's")),
+            Reason::AuthHeader => error("it has an authentication header, ours is not AH"),
+            Reason::AuthHeaderMissing => error("it has no authentication header (auth_type AH)"),
+            Reason::AuthHeaderIcv => error("another password, or changed on the way"),
+            Reason::AuthHeaderReplay => warn("its sequence number has been used: replayed"),
+            Reason::HmacTrailer => error("it is signed, and we have no auth_hmac"),
+            Reason::HmacMissing => error("it is not signed (auth_hmac)"),
+            Reason::HmacKey => error("it is signed with a key that we do not have (auth_hmac)"),
+            Reason::HmacInvalid => error("its signature is wrong (auth_hmac)"),
+            Reason::HmacStale => error("its clock and ours are too far apart (auth_hmac)"),
+            Reason::HmacReplay => warn("its signature has been used: replayed (auth_hmac)"),
+            Reason::PeerUnknown => warn("it is none of our unicast_peers"),
+            Reason::OwnAddress => warn("this is our own address: looped back, or used twice"),
+            Reason::Mode if config.unicast_peers.is_empty() => warn("unicast, ours is multicast"),
+            Reason::Mode => warn("multicast, ours is unicast"),
+            Reason::AddressList => error("other addresses than ours (check_adv_addr)"),
+            Reason::Checksum => error("wrong checksum"),
             _ => (Level::Warn, from),
         }
     }
@@ -94,6 +118,13 @@ impl Router {
 
     fn accept(&mut self, advert: &Received, now: Instant) {
         self.counters.advert_rcvd += 1;
+        if let Some(sequence) = advert.sequence {
+            self.numbers.sequence = sequence;
+        }
+        if let Some(sequence) = advert.trailer {
+            let peers = self.config.unicast_peers.len();
+            self.numbers.hmac.accept(advert.source, sequence, peers);
+        }
         if advert.priority == Priority::RELEASE {
             self.counters.pri_zero_rcvd += 1;
         }
@@ -106,6 +137,7 @@ impl Router {
         if self.config.version == Version::V3 {
             self.note_dialect(advert);
         }
+        self.note_owner(advert);
         match self.state {
             State::Backup { since, wait } => self.backup_hears(advert, since, wait, now),
             State::Master { .. } => self.master_hears(advert, now),
@@ -128,7 +160,9 @@ impl Router {
                 self.note(advert, Note::Checksum, Level::Info, text);
             }
             ChecksumForm::GroupPseudoHeader => {
-                if self.config.unicast_peers.contains(&source) && self.old_sum_peers.insert(source)
+                if self.config.unicast_peers.contains(&source)
+                    && !self.config.wire.checksum_as_v2
+                    && self.old_sum_peers.insert(source)
                 {
                     let text = format!("{source} sends the old unicast checksum: answered in kind");
                     self.note(advert, Note::Checksum, Level::Info, text);
@@ -139,6 +173,18 @@ impl Router {
             let (theirs, ours) = (advert.interval.duration(), self.config.interval.duration());
             let text = format!("{source} has advert_int {theirs:?}, ours is {ours:?}");
             self.note(advert, Note::Interval, Level::Info, text);
+        }
+    }
+
+    /// Two owners of the same addresses: a mistake that the tie-break decides (RX-06).
+    fn note_owner(&mut self, advert: &Received) {
+        if advert.priority == Priority::OWNER && self.effective_priority() == Priority::OWNER {
+            let text = format!(
+                "{} has priority 255 as we have: only one host owns the addresses; the greater \
+                 source address stays master",
+                advert.source
+            );
+            self.note(advert, Note::Owner, Level::Error, text);
         }
     }
 

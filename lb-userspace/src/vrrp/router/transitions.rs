@@ -11,6 +11,7 @@ use crate::{
         time::{Instant, nanos},
     },
     vrrp::{
+        auth::Auth,
         timing::{self, AdvertInterval},
         wire,
     },
@@ -67,7 +68,9 @@ impl Router {
 
     pub(super) fn start(&mut self, now: Instant) {
         self.master_interval = self.config.interval;
-        if self.effective_priority() == Priority::OWNER {
+        // With AH nobody may speak before it has heard the sequence number that the others are at.
+        let may_speak = !matches!(self.config.auth, Auth::Ah(_));
+        if self.effective_priority() == Priority::OWNER && may_speak {
             self.announce(now);
         } else {
             self.enter_backup(now);
@@ -252,6 +255,7 @@ impl Router {
                 self.cleared = true;
                 self.told = Some(VrrpState::Master);
                 self.lease_end = Some(end);
+                self.numbers.resume(now);
                 self.announce(now);
             }
             _ => self.fence_and_clear(),
@@ -296,6 +300,9 @@ impl Router {
         self.trackers.configure(config.scripts.clone(), config.interfaces.clone());
         self.config = config;
         self.old_sum_peers.retain(|peer| self.config.unicast_peers.contains(peer));
+        if new_addresses {
+            self.tell_overflow();
+        }
         if self.config.version == wire::Version::V2 {
             self.master_interval = self.config.interval;
         }

@@ -14,7 +14,7 @@ use crate::{
         auth::Auth,
         garp::Garp,
         track::{Tracked, Verdict},
-        wire::{GROUP, Version},
+        wire::{GROUP, Options, Version},
     },
 };
 
@@ -38,6 +38,7 @@ pub(super) fn config(priority: u8) -> Config {
         preempt_delay: Duration::ZERO,
         addresses: vec![VIP.into()],
         unicast_peers: vec![],
+        wire: Options::default(),
         garp: Garp::default(),
         scripts: vec![],
         interfaces: vec![Tracked { name: "eth0".into(), weight: 0, reverse: false }],

@@ -191,7 +191,21 @@ impl Given {
             Input::Script { .. } => &[Self::ScriptBad, Self::ScriptGood],
             Input::Configure(_) => &[Self::Configure],
             Input::Stop => &[Self::Stop],
+            // Only what is sent depends on them: see the next test.
+            Input::Mtu(_) | Input::WallClock(_) => &[],
         }
+    }
+}
+
+#[test]
+fn facts_about_the_wire_change_no_state() {
+    let kinds = [S::Init, S::Backup, S::Announcing, S::Guarding, S::Active, S::Fault, S::Stopping];
+    for kind in kinds.into_iter().chain([S::Stopped]) {
+        let mut bench = kind.bench();
+        bench.did();
+        bench.input(Input::Mtu(1500));
+        bench.input(Input::WallClock(Duration::from_secs(1_700_000_000)));
+        assert_eq!((Kind::of(&bench.router.state), bench.did()), (kind, vec![]));
     }
 }
 
