@@ -24,7 +24,7 @@ const PURE: [&str; 6] = ["vrrp", "check", "sched", "config", "desired", "reconci
 /// L2 folders.
 const ENGINES: [&str; 3] = ["dataplane", "io", "api"];
 /// What pure code never names: runtimes, kernels, sockets, clocks, chance.
-const IMPURE: [&str; 38] = [
+const IMPURE: [&str; 39] = [
     "tokio",
     "tokio_util",
     "futures_util",
@@ -33,6 +33,7 @@ const IMPURE: [&str; 38] = [
     "rtnetlink",
     "netlink_packet_core",
     "netlink_packet_route",
+    "netlink_packet_sock_diag",
     "netlink_sys",
     "socket2",
     "nix",
@@ -236,7 +237,13 @@ fn import_rule(file: &str, named: &Named) -> Option<String> {
     if (starts("aya") || starts("aya_log")) && !inside.starts_with("dataplane/xdp") {
         return Some(format!("only dataplane/xdp names aya, not {inside} ({text})"));
     }
-    let netlink = ["rtnetlink", "netlink_packet_core", "netlink_packet_route", "netlink_sys"];
+    let netlink = [
+        "rtnetlink",
+        "netlink_packet_core",
+        "netlink_packet_route",
+        "netlink_packet_sock_diag",
+        "netlink_sys",
+    ];
     let links = ["io/link", "io/neigh", "dataplane/ipvs"];
     if netlink.into_iter().any(starts) && !links.iter().any(|place| inside.starts_with(place)) {
         return Some(format!("only io/link and io/neigh name rtnetlink, not {inside} ({text})"));

@@ -175,7 +175,7 @@ impl Snapshot {
                 metric.ratio(&vec![("vrrp_instance", &instance.name)], seconds)?;
             }
         }
-        let counters: [(&str, &str, Read<u64>); 9] = [
+        let counters: [(&str, &str, Read<u64>); 10] = [
             ("vrrp_adverts_received", "Adverts accepted.", |i| i.counters.advert_rcvd),
             ("vrrp_adverts_sent", "Adverts sent.", |i| i.counters.advert_sent),
             ("vrrp_became_master", "Transitions to MASTER.", |i| i.counters.become_master),
@@ -188,6 +188,9 @@ impl Snapshot {
             }),
             ("vrrp_vip_claims", "ARP packets of others that claimed a VIP.", |i| {
                 i.counters.vip_claims
+            }),
+            ("vrrp_connections_aborted", "Own TCP connections reset as their VIP left.", |i| {
+                i.counters.connections_aborted
             }),
         ];
         for (name, help, read) in counters {

@@ -70,6 +70,9 @@ pub struct InstanceCounters {
     pub late_timers: u64,
     /// ARP packets of other hosts that claimed a VIP while this host was its master.
     pub vip_claims: u64,
+    /// TCP connections of this host itself that were reset because their VIP left it.
+    #[serde(default)]
+    pub connections_aborted: u64,
     /// Discarded adverts by reason name.
     pub discarded: BTreeMap<String, u64>,
 }

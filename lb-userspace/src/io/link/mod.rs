@@ -5,6 +5,7 @@
 //! notifications, so that what a request caused is reported before its answer.
 
 mod arp;
+mod connections;
 mod monitor;
 
 use std::{io, net::Ipv4Addr};
@@ -12,6 +13,7 @@ use std::{io, net::Ipv4Addr};
 use tokio::sync::mpsc;
 
 pub use arp::ArpSocket;
+pub use connections::Aborted;
 
 use crate::{
     base::net::{IpPrefix, Mac},
@@ -35,7 +37,8 @@ pub struct Vip {
     pub options: AddressOptions,
 }
 
-/// Take `clear` off, then put `set` on. What is there or gone already is no error.
+/// Take `clear` off, then put `set` on. What is there or gone already is no error. The host's own TCP
+/// connections of an address that leaves it by that are aborted before: see [`Aborted`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Returned in [`Event::Done`].
@@ -81,6 +84,7 @@ pub enum Event {
     Done {
         id: u64,
         added: u32,
+        aborted: Aborted,
         errors: Vec<String>,
     },
     /// The thread has ended.

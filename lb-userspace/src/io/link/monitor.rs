@@ -18,7 +18,7 @@ use netlink_sys::AsyncSocket as _;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 
-use super::{AddressInfo, Event, LinkInfo, Request, Vip};
+use super::{AddressInfo, Event, LinkInfo, Request, Vip, connections::Connections};
 use crate::base::net::{IpPrefix, Mac};
 
 /// A request that the kernel has not answered by then is told as failed.
@@ -56,6 +56,22 @@ impl Cache {
     fn index(&self, name: &str) -> Option<u32> {
         self.links.values().find(|link| link.name == name).map(|link| link.index)
     }
+
+    /// Addresses that are on this host now and on no interface after the request. One that stays
+    /// elsewhere (a real server by DR has the VIP on `lo`) keeps its connections.
+    fn leaving(&self, request: &Request) -> BTreeSet<IpAddr> {
+        let cleared: BTreeSet<(u32, IpPrefix)> = request
+            .clear
+            .iter()
+            .filter_map(|vip| Some((self.index(&vip.interface)?, vip.prefix)))
+            .collect();
+        let stays = |addr: IpAddr| {
+            request.set.iter().any(|vip| vip.prefix.addr == addr)
+                || self.addresses.keys().any(|it| it.1.addr == addr && !cleared.contains(it))
+        };
+        let here = cleared.iter().filter(|it| self.addresses.contains_key(it));
+        here.map(|(_, prefix)| prefix.addr).filter(|addr| !stays(*addr)).collect()
+    }
 }
 
 /// Runs until the request queue is closed and empty.
@@ -70,6 +86,7 @@ pub(super) async fn run(
     let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER);
     let connection = tokio::spawn(connection);
     let mut cache = Cache::default();
+    let mut connections = Connections::default();
     resync(&handle, &mut cache, events).await?;
     send(events, Event::Ready).await?;
     let mut tick = tokio::time::interval(RESYNC);
@@ -85,6 +102,7 @@ pub(super) async fn run(
             request = requests.recv() => {
                 let Some(request) = request else { break };
                 let id = request.id;
+                let aborted = connections.abort(&cache.leaving(&request));
                 let (added, errors, changes) = perform(&handle, &mut cache, request).await;
                 // What the request caused is told before its end.
                 while let Ok((message, _)) = messages.try_recv() {
@@ -93,7 +111,7 @@ pub(super) async fn run(
                 for change in changes {
                     send(events, change).await?;
                 }
-                send(events, Event::Done { id, added, errors }).await?;
+                send(events, Event::Done { id, added, aborted, errors }).await?;
             }
             _ = tick.tick() => resync(&handle, &mut cache, events).await?,
         }
@@ -306,5 +324,53 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::AddressOptions;
+
+    fn prefix(last: u8, len: u8) -> IpPrefix {
+        IpPrefix::new([10, 77, 0, last].into(), len).expect("prefix")
+    }
+
+    fn vip(interface: &str, prefix: IpPrefix) -> Vip {
+        Vip {
+            interface: interface.into(),
+            prefix,
+            label: None,
+            broadcast: None,
+            scope: 0,
+            options: AddressOptions::default(),
+        }
+    }
+
+    #[test]
+    fn an_address_leaves_when_no_interface_has_it_afterwards() {
+        let mut cache = Cache::default();
+        for (index, name) in [(1, "lo"), (2, "eth0")] {
+            cache.link(LinkInfo { name: name.into(), index, up: true, mtu: 1500, mac: None });
+        }
+        for (index, prefix) in
+            [(2, prefix(1, 24)), (2, prefix(100, 24)), (2, prefix(101, 24)), (1, prefix(101, 32))]
+        {
+            cache.address(AddressInfo { index, prefix, secondary: false, tentative: false });
+        }
+        let leaving = |clear: &[IpPrefix], set: &[IpPrefix]| {
+            let on_eth0 =
+                |all: &[IpPrefix]| all.iter().map(|prefix| vip("eth0", *prefix)).collect();
+            cache.leaving(&Request { id: 1, set: on_eth0(set), clear: on_eth0(clear) })
+        };
+        let own = |last: u8| BTreeSet::from([IpAddr::from([10, 77, 0, last])]);
+        assert_eq!(leaving(&[prefix(100, 24)], &[]), own(100));
+        assert!(leaving(&[prefix(101, 24)], &[]).is_empty(), "it stays on lo");
+        assert!(leaving(&[prefix(102, 24)], &[]).is_empty(), "it is not here");
+        assert!(leaving(&[prefix(100, 32)], &[]).is_empty(), "that prefix is not here");
+        assert!(leaving(&[prefix(100, 24)], &[prefix(100, 32)]).is_empty(), "another prefix");
+        assert_eq!(leaving(&[prefix(100, 24)], &[prefix(103, 24)]), own(100));
+        let gone = Request { id: 1, set: vec![], clear: vec![vip("eth9", prefix(100, 24))] };
+        assert!(cache.leaving(&gone).is_empty(), "no such interface");
     }
 }

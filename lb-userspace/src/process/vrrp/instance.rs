@@ -18,7 +18,7 @@ use crate::{
     },
     config::model::{NotifyWords, VrrpInstance},
     io::{
-        link::{Links, Request, Vip},
+        link::{Aborted, Links, Request, Vip},
         vrrp::Channel,
     },
     process::{
@@ -215,6 +215,21 @@ impl Instance {
             None => return,
         };
         self.feed(input, now, shell);
+    }
+
+    /// What a request to the kernel, if it is ours, did to connections of VIPs that left.
+    pub fn aborted(&mut self, id: u64, aborted: &Aborted) {
+        if !self.changes.iter().any(|(other, _)| *other == id) {
+            return;
+        }
+        let (instance, count) = (&self.model.name, aborted.count);
+        if count > 0 {
+            tracing::info!(instance, count, "own TCP connections of VIPs that leave are reset");
+            self.router.count_aborted(count.into());
+        }
+        if let Some(error) = &aborted.error {
+            tracing::warn!(instance, count, error, "own TCP connections of VIPs that leave");
+        }
     }
 
     /// A request to the kernel is done. False when it is not ours.

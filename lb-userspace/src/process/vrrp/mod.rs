@@ -477,8 +477,9 @@ impl VrrpRole {
         let now = clock::now();
         match event {
             link::Event::Failed(error) => bail!("rtnetlink: {error}"),
-            link::Event::Done { id, added, errors } => {
+            link::Event::Done { id, added, aborted, errors } => {
                 for instance in self.instances.iter_mut().chain(&mut self.leaving) {
+                    instance.aborted(*id, aborted);
                     if instance.changed(*id, *added, errors, now, &mut self.shell) {
                         break;
                     }

@@ -119,7 +119,8 @@ pub enum Effect {
     /// Put the VIPs on their interfaces and take off the ones that the configuration no longer
     /// has; answered later by [`Input::VipsSet`].
     AddVips,
-    /// Take the VIPs off; answered later by [`Input::VipsCleared`].
+    /// Abort this host's own TCP connections of the VIPs, whose answers could not leave any more,
+    /// and take the VIPs off; answered later by [`Input::VipsCleared`].
     RemoveVips,
     /// Send so many gratuitous ARPs for every VIP.
     Garp {

@@ -247,6 +247,11 @@ impl Router {
         self.counters.garp_sent += sent;
     }
 
+    /// Counts what the shell did for it: TCP connections of this host on VIPs that left it.
+    pub fn count_aborted(&mut self, connections: u64) {
+        self.counters.connections_aborted += connections;
+    }
+
     /// The other router heard last, with the priority of its advert.
     pub fn peer(&self) -> Option<(IpAddr, Priority)> {
         self.heard.map(|heard| (heard.source, heard.priority))

@@ -1,0 +1,322 @@
+//! This host's own TCP connections on a VIP that leaves it: their peers learn it at once.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    netns::{Namespace, ready_or_skip},
+    vrrp::{RoleThread, Sniffer, VIP, cable, instance, is_vrrp},
+    wait::{wait_for, wait_true},
+};
+use lb_userspace::{
+    base::net::{IpPrefix, Priority, Vrid},
+    config::model::{AddressOptions, Config, VrrpInstance, VrrpVersion},
+    io::link::{Aborted, ArpSocket, Event, Links, Request, Vip},
+    vrrp::{
+        auth::Auth,
+        garp::Garp,
+        timing::AdvertInterval,
+        wire::{Advert, ChecksumForm, GROUP, Version},
+    },
+};
+
+/// The host's own address.
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// A VIP beside [`VIP`].
+const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
+/// A peer has to be told within this, counted from what makes the VIP leave.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// Servers that take connections, echo and otherwise wait, as a server does that is busy.
+struct Servers {
+    /// Bound to the IPv4 wildcard, and to the one of IPv6, which takes IPv4 as mapped addresses.
+    ports: [u16; 2],
+}
+
+impl Servers {
+    fn start(netns: &Namespace) -> Result<Self> {
+        let mut ports = [0; 2];
+        for (port, any) in ports
+            .iter_mut()
+            .zip([IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)])
+        {
+            let listener = netns.enter(|| TcpListener::bind((any, 0)))??;
+            *port = listener.local_addr()?.port();
+            // Ends with the test's process.
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    thread::spawn(move || echo(stream));
+                }
+            });
+        }
+        Ok(Self { ports })
+    }
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut buffer = [0; 64];
+    while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..len]).is_err() {
+            return;
+        }
+    }
+}
+
+/// A client that has sent everything and waits for an answer.
+struct Waiting {
+    what: String,
+    end: mpsc::Receiver<(Instant, std::io::Result<usize>)>,
+}
+
+fn connect(netns: &Namespace, target: impl Into<SocketAddr>) -> Result<TcpStream> {
+    let target = target.into();
+    let mut stream = netns
+        .enter(|| TcpStream::connect_timeout(&target, Duration::from_secs(3)))?
+        .with_context(|| format!("connect to {target}"))?;
+    ping(&mut stream)?;
+    Ok(stream)
+}
+
+fn ping(stream: &mut TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    stream.write_all(b"ping")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    Ok(())
+}
+
+fn wait(netns: &Namespace, target: impl Into<SocketAddr>) -> Result<Waiting> {
+    let target = target.into();
+    let mut stream = connect(netns, target)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let (tx, end) = mpsc::channel();
+    thread::spawn(move || {
+        let result = stream.read(&mut [0; 1]);
+        let _ = tx.send((Instant::now(), result));
+    });
+    Ok(Waiting { what: target.to_string(), end })
+}
+
+impl Waiting {
+    fn reset_after(self, since: Instant) -> Result<Duration> {
+        let what = &self.what;
+        let end = self.end.recv_timeout(Duration::from_secs(5));
+        let (at, result) = end.with_context(|| format!("the client of {what} hangs"))?;
+        let kind = result.as_ref().map_err(std::io::Error::kind);
+        ensure!(kind == Err(ErrorKind::ConnectionReset), "the client of {what} read {result:?}");
+        let took = at.saturating_duration_since(since);
+        ensure!(took < TOLD, "the client of {what} was told after {took:?}");
+        Ok(took)
+    }
+}
+
+fn fast(priority: u8, vips: &[u8]) -> VrrpInstance {
+    VrrpInstance {
+        version: VrrpVersion::V3,
+        advert_int: Duration::from_millis(200),
+        garp: Garp { delay: Duration::ZERO, ..Garp::default() },
+        ..instance(priority, vips)
+    }
+}
+
+fn one(instance: VrrpInstance) -> Config {
+    Config { vrrp_instances: vec![instance], ..Config::default() }
+}
+
+/// An advert of the peer with a higher priority.
+fn better_advert() -> Vec<u8> {
+    let advert = Advert {
+        version: Version::V3,
+        vrid: Vrid::new(51).expect("nonzero"),
+        priority: Priority(200),
+        interval: AdvertInterval::DEFAULT,
+        auth: Auth::None,
+        addresses: vec![VIP.into()],
+    };
+    let peer = [10, 77, 0, 2].into();
+    let mut frame = vec![1, 0, 0x5e, 0, 0, 0x12, 2, 0, 0, 0x77, 0, 2, 8, 0];
+    frame.extend(advert.datagram_v4(peer, GROUP, ChecksumForm::PseudoHeader, 1));
+    frame
+}
+
+fn is_reset(frame: &[u8]) -> bool {
+    frame.len() >= 54 && frame[12..14] == [8, 0] && frame[23] == 6 && frame[47] & 4 != 0
+}
+
+/// Starts as master of both VIPs, lets `leave` make [`VIP`] go, and looks at every client.
+fn vip_leaves(
+    other_stays: bool,
+    leave: impl FnOnce(&mut RoleThread, &Namespace) -> Result<()>,
+) -> Result<Option<(RoleThread, Sniffer)>> {
+    if !ready_or_skip("vrrp_connections")? {
+        return Ok(None);
+    }
+    let (lb, peer) = cable()?;
+    let mut role = RoleThread::start_with(&lb, one(fast(150, &[100, 101])))?;
+    role.converge()?;
+    wait_true("the VIPs", Duration::from_secs(5), || {
+        [VIP, OTHER_VIP].iter().all(|vip| lb.has_address(*vip).unwrap_or(false))
+    })?;
+    let servers = Servers::start(&lb)?;
+    let mut waiting = vec![];
+    for port in servers.ports {
+        for _ in 0..3 {
+            waiting.push(wait(&peer, (VIP, port))?);
+        }
+    }
+    // Its own address, and the host's connection to itself through it.
+    let mut living = vec![connect(&peer, (OWN, servers.ports[0]))?];
+    living.push(connect(&peer, (OWN, servers.ports[1]))?);
+    living.push(connect(&lb, (OWN, servers.ports[0]))?);
+    if other_stays {
+        living.push(connect(&peer, (OTHER_VIP, servers.ports[0]))?);
+    } else {
+        waiting.push(wait(&peer, (OTHER_VIP, servers.ports[0]))?);
+    }
+    let count = waiting.len() as u64;
+    let sniffer = Sniffer::new(&peer)?;
+    let since = Instant::now();
+    leave(&mut role, &peer)?;
+    for client in waiting {
+        client.reset_after(since)?;
+    }
+    wait_true("the VIP to go", Duration::from_secs(2), || !lb.has_address(VIP).unwrap_or(true))?;
+    for stream in &mut living {
+        ping(stream).context("a connection of an address that stays")?;
+    }
+    for port in servers.ports {
+        connect(&peer, (OWN, port)).context("the listener is gone")?;
+    }
+    if let Ok(status) = role.status() {
+        ensure!(status.counters.connections_aborted == count, "{count} clients: {status:?}");
+    }
+    Ok(Some((role, sniffer)))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_better_master_resets_clients_of_the_old_one() -> Result<()> {
+    let left = vip_leaves(false, |_, peer| {
+        let out = peer.enter(|| ArpSocket::open("eth0"))??;
+        Ok(out.send(&better_advert())?)
+    })?;
+    left.map_or(Ok(()), |(role, _)| role.finish().map(drop))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_reload_without_a_vip_resets_its_clients_only() -> Result<()> {
+    let left = vip_leaves(true, |role, _| role.reload(one(fast(150, &[101]))))?;
+    left.map_or(Ok(()), |(role, _)| role.finish().map(drop))
+}
+
+/// The farewell, which the peer's takeover waits for, leaves before any RST.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_stop_resets_clients_after_its_farewell() -> Result<()> {
+    let left = vip_leaves(false, |role, _| role.say(lb_userspace::process::ipc::Down::Stop))?;
+    let Some((_, sniffer)) = left else { return Ok(()) };
+    let farewell = |frame: &[u8]| is_vrrp(frame) && frame[36] == 0;
+    let first = sniffer
+        .next(Duration::from_secs(1), |frame| farewell(frame) || is_reset(frame))
+        .context("neither farewell nor reset")?;
+    ensure!(farewell(&first), "a RST left before the farewell");
+    sniffer.next(Duration::from_secs(1), is_reset)?;
+    Ok(())
+}
+
+/// A change of addresses through the rtnetlink thread alone, as the vrrp role asks for it.
+fn clear(links: &mut Links, vip: &Vip) -> Result<Aborted> {
+    let request = Request { id: 9, set: vec![], clear: vec![vip.clone()] };
+    links.request(request).map_err(|error| anyhow::anyhow!(error))?;
+    wait_for("the address to be taken off", Duration::from_secs(5), || {
+        Ok(std::iter::from_fn(|| links.try_event()).find_map(|event| match event {
+            Event::Done { id: 9, aborted, errors, .. } if errors.is_empty() => Some(aborted),
+            _ => None,
+        }))
+    })
+}
+
+fn links(netns: &Namespace) -> Result<Links> {
+    let mut links = netns.enter(Links::start)??;
+    wait_true("the kernel to tell its interfaces", Duration::from_secs(5), || {
+        std::iter::from_fn(|| links.try_event()).any(|event| event == Event::Ready)
+    })?;
+    Ok(links)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn ipv6_connections_are_reset_too() -> Result<()> {
+    if !ready_or_skip("vrrp_connections")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    for (netns, addresses) in [
+        (&lb, ["2001:db8::1/64", "2001:db8::100/128"].as_slice()),
+        (&peer, ["2001:db8::2/64"].as_slice()),
+    ] {
+        netns.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0")?;
+        for address in addresses {
+            netns.ip(&["address", "add", address, "dev", "eth0", "nodad"])?;
+        }
+    }
+    let servers = Servers::start(&lb)?;
+    let address: Ipv6Addr = "2001:db8::100".parse()?;
+    let own: Ipv6Addr = "2001:db8::1".parse()?;
+    let port = servers.ports[1];
+    let waiting = [wait(&peer, (address, port))?, wait(&peer, (address, port))?];
+    let mut living = connect(&peer, (own, port))?;
+    let vip = Vip {
+        interface: "eth0".into(),
+        prefix: IpPrefix::host(address.into()),
+        label: None,
+        broadcast: None,
+        scope: 0,
+        options: AddressOptions::default(),
+    };
+    let mut links = links(&lb)?;
+    let since = Instant::now();
+    let aborted = clear(&mut links, &vip)?;
+    for client in waiting {
+        client.reset_after(since)?;
+    }
+    ensure!(aborted == Aborted { count: 2, error: None }, "{aborted:?}");
+    ping(&mut living)
+}
+
+/// A real server by direct return holds the VIP on `lo` as well: its connections live on when the
+/// address leaves the outer interface.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn connections_of_an_address_that_stays_elsewhere_live_on() -> Result<()> {
+    if !ready_or_skip("vrrp_connections")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    for dev in ["eth0", "lo"] {
+        lb.ip(&["address", "add", &format!("{VIP}/32"), "dev", dev])?;
+    }
+    let servers = Servers::start(&lb)?;
+    let mut client = connect(&peer, (VIP, servers.ports[0]))?;
+    let vip = Vip {
+        interface: "eth0".into(),
+        prefix: IpPrefix::host(VIP.into()),
+        label: None,
+        broadcast: None,
+        scope: 0,
+        options: AddressOptions::default(),
+    };
+    let mut links = links(&lb)?;
+    ensure!(clear(&mut links, &vip)? == Aborted::default());
+    let addresses = lb.ip(&["-o", "address", "show", "dev", "eth0"])?;
+    ensure!(!addresses.contains(&VIP.to_string()), "{addresses}");
+    ping(&mut client)?;
+    Ok(())
+}
