@@ -63,6 +63,7 @@ pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
         wire: Options::default(),
         virtual_ipaddress: vips.iter().map(vip).collect(),
         track_scripts: vec![],
+        track_more: Default::default(),
         track_interfaces: vec![],
         dont_track_primary: false,
         garp: Garp::default(),

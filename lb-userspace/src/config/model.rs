@@ -28,6 +28,10 @@ use crate::{
 pub struct Config {
     pub global: Global,
     pub vrrp_scripts: BTreeMap<String, VrrpScript>,
+    pub track_processes: BTreeMap<String, TrackProcess>,
+    pub track_files: BTreeMap<String, TrackFile>,
+    /// Ours.
+    pub track_mysql: BTreeMap<String, TrackMysql>,
     /// In file order.
     pub vrrp_instances: Vec<VrrpInstance>,
     /// In file order.
@@ -272,6 +276,74 @@ pub struct TrackScript {
     pub reverse: Option<bool>,
 }
 
+/// `param_match`: how the parameters of a process are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParamMatch {
+    /// The last one may be longer than configured.
+    Initial,
+    /// There may be more of them.
+    Partial,
+}
+
+/// `vrrp_track_process NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackProcess {
+    pub name: String,
+    /// Program and parameters; never empty.
+    pub command: Vec<String>,
+    pub param_match: Option<ParamMatch>,
+    /// Compares the command line and not the name that the kernel keeps.
+    pub full_command: bool,
+    /// 0: too few or too many mean FAULT.
+    pub weight: i32,
+    pub reverse: bool,
+    pub quorum: u32,
+    pub quorum_max: Option<u32>,
+    /// After more processes, before that counts.
+    pub fork_delay: Duration,
+    /// After fewer processes, before that counts.
+    pub terminate_delay: Duration,
+}
+
+/// `track_file NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackFile {
+    pub name: String,
+    pub path: PathBuf,
+    /// Times the number in the file; 0: a number that is not 0 means FAULT.
+    pub weight: i32,
+    pub reverse: bool,
+    /// `init_file`: what is written when lbd starts.
+    pub init: Option<InitFile>,
+}
+
+/// `init_file [VALUE] [overwrite]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitFile {
+    pub value: i64,
+    /// Also when the file exists.
+    pub overwrite: bool,
+}
+
+/// Ours: `track_mysql NAME`, a MYSQL_CHECK in place of a `vrrp_script`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrackMysql {
+    pub name: String,
+    /// 0: DOWN means FAULT.
+    pub weight: i32,
+    pub reverse: bool,
+    /// [`Checker::Mysql`].
+    pub checker: Checker,
+}
+
+/// What an instance or a sync group tracks beside scripts and interfaces, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackLists {
+    pub processes: Vec<TrackScript>,
+    pub files: Vec<TrackScript>,
+    pub mysql: Vec<TrackScript>,
+}
+
 /// `track_interface` entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackInterface {
@@ -326,6 +398,7 @@ pub struct VrrpInstance {
     pub wire: Options,
     pub virtual_ipaddress: Vec<VipAddress>,
     pub track_scripts: Vec<TrackScript>,
+    pub track_more: TrackLists,
     pub track_interfaces: Vec<TrackInterface>,
     pub dont_track_primary: bool,
     pub garp: Garp,

@@ -95,6 +95,7 @@ fn instance(name: &str, vrid: u8, vips: &[&str]) -> VrrpInstance {
             })
             .collect(),
         track_scripts: Vec::new(),
+        track_more: Default::default(),
         track_interfaces: Vec::new(),
         dont_track_primary: false,
         garp: Default::default(),

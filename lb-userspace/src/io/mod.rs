@@ -5,4 +5,5 @@ pub mod mail;
 pub mod neigh;
 pub mod nudge;
 pub mod probes;
+pub mod track;
 pub mod vrrp;

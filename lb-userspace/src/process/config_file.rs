@@ -106,7 +106,8 @@ fn fetch_secrets(config: &mut Config) {
         .iter_mut()
         .flat_map(|vs| &mut vs.real_servers)
         .flat_map(|rs| &mut rs.checkers);
-    for checker in checkers {
+    let tracked = config.track_mysql.values_mut().map(|track| &mut track.checker);
+    for checker in checkers.chain(tracked) {
         let Checker::Mysql(_, mysql) = checker else { continue };
         let Some(Password::File(path)) = &mysql.password else { continue };
         match read_password(path) {

@@ -150,7 +150,8 @@ pub enum Up {
 pub enum Event {
     /// vrrp → all.
     Vrrp { instance: String, state: VrrpState, priority: u8 },
-    /// vrrp → its own successor. What a `vrrp_script` said last.
+    /// vrrp → its own successor: what a `vrrp_script`, a file or a process said last.
+    /// checker → vrrp: what a `track_mysql` says.
     Script { name: String, verdict: Verdict },
     /// checker → forwarder, api. Key: (virtual server, real server).
     Health(HealthChange),

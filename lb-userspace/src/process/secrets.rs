@@ -27,7 +27,8 @@ pub fn for_role(config: &Config, role: Role) -> Arc<Config> {
     }
     if role != Role::Checker {
         let servers = config.virtual_servers.iter_mut().flat_map(|vs| &mut vs.real_servers);
-        for checker in servers.flat_map(|rs| &mut rs.checkers) {
+        let tracked = config.track_mysql.values_mut().map(|track| &mut track.checker);
+        for checker in servers.flat_map(|rs| &mut rs.checkers).chain(tracked) {
             if let Checker::Mysql(_, check) = checker {
                 check.password = None;
             }

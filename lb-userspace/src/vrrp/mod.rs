@@ -9,6 +9,7 @@
 //! | [`router`] | the state machine of one vrrp_instance |
 //! | [`arp`], [`nd`] | gratuitous ARP and unsolicited neighbour advertisement in bytes |
 //! | [`garp`] | when they are sent |
+//! | [`processes`] | which processes a `vrrp_track_process` means, and how many there are |
 //! | [`notify`] | what scripts, FIFOs and mails are told of a change |
 //!
 //! Behaviour is keepalived's where deployed practice and RFC 9568 differ; each such place says so.
@@ -18,6 +19,7 @@ pub mod auth;
 pub mod garp;
 pub mod nd;
 pub mod notify;
+pub mod processes;
 pub mod router;
 pub mod timing;
 pub mod track;

@@ -1,4 +1,8 @@
-//! Tracked objects: scripts with rise and fall, interfaces, and what they do to an instance.
+//! Tracked objects: scripts with rise and fall, interfaces, processes, files, MySQL checks, and
+//! what they do to an instance.
+//!
+//! All but interfaces have a [`Verdict`] and go one way, by name: a `vrrp_script` by its own, the
+//! others by [`Kind::key`].
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +20,49 @@ pub enum Verdict {
     /// The script cannot be started (missing, not executable). keepalived takes such a script out
     /// of tracking with an error, so that a typing error does not take the VIP off both hosts.
     Ignored,
+    /// What a `track_file` holds.
+    Value(i64),
 }
+
+/// Kinds of tracked objects that are no `vrrp_script`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    Process,
+    File,
+    Mysql,
+}
+
+impl Kind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Process => "process ",
+            Self::File => "file ",
+            Self::Mysql => "MySQL check ",
+        }
+    }
+
+    /// Name of an object among all tracked ones; no `vrrp_script` has a blank in its name.
+    pub fn key(self, name: &str) -> String {
+        format!("{}{name}", self.prefix())
+    }
+
+    /// The object's own name, if the key is of this kind.
+    pub fn name(self, key: &str) -> Option<&str> {
+        key.strip_prefix(self.prefix())
+    }
+}
+
+/// How people call the object of this name.
+pub fn label(key: &str) -> String {
+    let kinds = [Kind::Process, Kind::File, Kind::Mysql];
+    match kinds.iter().any(|kind| kind.name(key).is_some()) {
+        true => key.to_owned(),
+        false => format!("script {key}"),
+    }
+}
+
+/// A file's value times its weight that means FAULT, or less.
+const FILE_FAULT: i64 = -254;
 
 /// One tracked script or interface of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +117,7 @@ impl Trackers {
             Verdict::Good | Verdict::Pending => share(it, true),
             Verdict::Bad => share(it, false),
             Verdict::Ignored => 0,
+            Verdict::Value(value) => clamped(product(it, value)),
         });
         let interfaces = self
             .interfaces
@@ -97,10 +144,20 @@ impl Trackers {
             .filter(|it| match self.script_verdict(&it.name) {
                 Verdict::Bad => !it.reverse,
                 Verdict::Good => it.reverse,
+                Verdict::Value(value) => (value != 0) != it.reverse,
                 Verdict::Pending | Verdict::Ignored => false,
             })
-            .map(|it| format!("script {} fails", it.name));
-        down.chain(bad).collect()
+            .map(|it| match self.script_verdict(&it.name) {
+                Verdict::Value(value) => format!("{} holds {value}", label(&it.name)),
+                _ => format!("{} fails", label(&it.name)),
+            });
+        let sunk = self.scripts.iter().filter(|it| it.weight != 0).filter_map(|it| {
+            let Verdict::Value(value) = self.script_verdict(&it.name) else { return None };
+            let sum = product(it, value);
+            (sum <= FILE_FAULT)
+                .then(|| format!("{} holds {value}, which counts {sum}", label(&it.name)))
+        });
+        down.chain(bad).chain(sunk).collect()
     }
 
     /// An unweighted script that has no result yet: it holds the instance in INIT.
@@ -111,6 +168,15 @@ impl Trackers {
             .find(|it| self.script_verdict(&it.name) == Verdict::Pending)
             .map(|it| it.name.as_str())
     }
+}
+
+fn product(tracked: &Tracked, value: i64) -> i64 {
+    let weight = i64::from(tracked.weight);
+    value.saturating_mul(if tracked.reverse { -weight } else { weight })
+}
+
+fn clamped(sum: i64) -> i32 {
+    i32::try_from(sum.clamp(FILE_FAULT, -FILE_FAULT)).unwrap_or(0)
 }
 
 fn share(tracked: &Tracked, good: bool) -> i32 {
@@ -169,7 +235,7 @@ impl Script {
         match verdict {
             Verdict::Good => self.rise + self.fall - 1,
             Verdict::Bad => 0,
-            Verdict::Pending | Verdict::Ignored => self.rise - 1,
+            Verdict::Pending | Verdict::Ignored | Verdict::Value(_) => self.rise - 1,
         }
     }
 
@@ -346,6 +412,44 @@ mod tests {
             trackers.interface("x", good);
             assert_eq!(trackers.weight(), want, "interface {weight} {reverse} {good}");
         }
+    }
+
+    #[test]
+    fn files_count_their_value_times_the_weight() {
+        // weight, reverse, value → share, whether FAULT
+        let rows = [
+            (1, false, 7, 7, false),
+            (2, false, -20, -40, false),
+            (2, true, -20, 40, false),
+            (1, false, -253, -253, false),
+            (1, false, -254, -254, true),
+            (1, true, 254, -254, true),
+            (i32::MAX, false, i64::MAX, 254, false),
+            (i32::MAX, false, i64::MIN, -254, true),
+            (0, false, 0, 0, false),
+            (0, false, 1, 0, true),
+            (0, true, 0, 0, true),
+        ];
+        for (weight, reverse, value, share, fault) in rows {
+            let key = Kind::File.key("f");
+            let mut trackers = Trackers::default();
+            trackers.configure(vec![tracked(&key, weight, reverse)], vec![]);
+            assert_eq!(trackers.faults(), [""; 0]);
+            trackers.script(&key, Verdict::Value(value));
+            let row = format!("{weight} {reverse} {value}");
+            assert_eq!(trackers.weight(), share, "{row}");
+            assert_eq!(trackers.faults().len(), usize::from(fault), "{row}");
+            assert!(trackers.faults().iter().all(|it| it.starts_with("file f holds")), "{row}");
+        }
+    }
+
+    #[test]
+    fn objects_of_every_kind_are_called_by_name() {
+        assert_eq!(label("chk"), "script chk");
+        assert_eq!(label(&Kind::Process.key("mysqld")), "process mysqld");
+        assert_eq!(label(&Kind::Mysql.key("db")), "MySQL check db");
+        assert_eq!(Kind::File.name(&Kind::File.key("f")), Some("f"));
+        assert_eq!(Kind::File.name(&Kind::Mysql.key("f")), None);
     }
 
     #[test]

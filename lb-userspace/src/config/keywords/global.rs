@@ -20,9 +20,10 @@ keywords! {
     Root: "virtual_server", Words("IP [PORT] | fwmark N | group NAME"), "", A, Acts, "a VIP and port and the real servers behind it; only IP PORT acts so far", opens VirtualServer + many;
     Root: "vrrp_sync_group", Word("NAME"), "", A, Later(T::SyncGroup), "instances that change state together", opens SyncGroup + many;
     Root: "virtual_server_group", Word("NAME"), "", B, Later(T::Group), "many VIPs with one pool", opens VirtualServerGroup + many;
-    Root: "vrrp_track_process", Word("NAME"), "", B, Later(T::Tracking), "processes whose number changes priorities", opens TrackProcess + many;
-    Root: "track_file", Word("NAME"), "", B, Later(T::Tracking), "a file whose number changes priorities", opens TrackFile + many;
-    Root: "vrrp_track_file", Word("NAME"), "", C, Later(T::Tracking), "old name of track_file", opens TrackFile + many;
+    Root: "vrrp_track_process", Word("NAME"), "", B, Acts, "processes whose number changes priorities", opens TrackProcess + many;
+    Root: "track_file", Word("NAME"), "", B, Acts, "a file whose number changes priorities", opens TrackFile + many;
+    Root: "vrrp_track_file", Word("NAME"), "", C, Acts, "old name of track_file", opens TrackFile + many;
+    Root: "track_mysql", Word("NAME"), "", A, Ours, "a MYSQL_CHECK whose verdict changes priorities, in place of a script", opens TrackMysql + many;
     Root: "bfd_instance", Word("NAME"), "", B, Later(T::Bfd), "a BFD session with a neighbour", opens BfdInstance + many;
     Root: "track_group", Word("NAME"), "", C, Later(T::Static), "group that follows static addresses and routes", opens TrackGroup + many;
     Root: "static_ipaddress", Nothing, "", B, Later(T::Static), "addresses held from start to exit", opens StaticObjects + many;

@@ -50,6 +50,7 @@ pub enum Block {
     VrrpScript,
     TrackProcess,
     TrackFile,
+    TrackMysql,
     SyncGroup,
     VrrpInstance,
     Authentication,
@@ -80,7 +81,7 @@ pub enum Block {
 
 impl Block {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Root,
         Self::GlobalDefs,
         Self::NotificationEmail,
@@ -112,6 +113,7 @@ impl Block {
         Self::SyncGroup,
         Self::TrackProcess,
         Self::TrackFile,
+        Self::TrackMysql,
         Self::BfdInstance,
         Self::TrackGroup,
         Self::NameList,
@@ -136,6 +138,7 @@ impl Block {
             Self::VrrpScript => "vrrp_script",
             Self::TrackProcess => "vrrp_track_process",
             Self::TrackFile => "track_file",
+            Self::TrackMysql => "track_mysql",
             Self::SyncGroup => "vrrp_sync_group",
             Self::VrrpInstance => "vrrp_instance",
             Self::Authentication => "authentication",
@@ -144,7 +147,7 @@ impl Block {
             Self::UnicastPeer => "unicast_peer",
             Self::TrackScript => "track_script",
             Self::TrackInterface => "track_interface",
-            Self::TrackList => "track_file, track_process, track_bfd",
+            Self::TrackList => "track_file, track_process, track_mysql, track_bfd",
             Self::Routes => "virtual_routes, virtual_rules",
             Self::BfdInstance => "bfd_instance",
             Self::VirtualServerGroup => "virtual_server_group",

@@ -1,9 +1,8 @@
-//! `vrrp_script`, `vrrp_track_process`, `track_file`.
+//! `vrrp_script`, `vrrp_track_process`, `track_file`, `track_mysql`.
 
 use super::{
     Argument::*,
-    Status::{Acts, Later},
-    Topic as T,
+    Status::{Acts, Ours},
 };
 
 const COUNT: i64 = i32::MAX as i64;
@@ -19,16 +18,17 @@ keywords! {
     VrrpScript: "fall", Int { min: 1, max: COUNT }, "1", A, Acts, "bad runs in a row until bad";
     VrrpScript: "user", User, "script_user", B, Acts, "who runs it";
     VrrpScript: "init_fail", Nothing, "off", B, Acts, "starts as bad";
-    TrackProcess: "process", Words("COMMAND [ARGS]"), "", B, Later(T::Tracking), "what to look for";
-    TrackProcess: "param_match", Choice(&["initial", "partial"]), "", B, Later(T::Tracking), "how arguments are compared";
-    TrackProcess: "full_command", Nothing, "off", C, Later(T::Tracking), "compares the whole command line";
-    TrackProcess: "weight", Words("-254..254 [reverse]"), "0", B, Later(T::Tracking), "priority change";
-    TrackProcess: "quorum", Int { min: 1, max: 65_535 }, "1", B, Later(T::Tracking), "least number of processes";
-    TrackProcess: "quorum_max", Int { min: 0, max: 65_535 }, "", B, Later(T::Tracking), "greatest number of processes";
-    TrackProcess: "delay", Seconds { min: 1, max: 3_600_000_000 }, "0", C, Later(T::Tracking), "damping";
-    TrackProcess: "fork_delay", Seconds { min: 1, max: 3_600_000_000 }, "0", C, Later(T::Tracking), "damping";
-    TrackProcess: "terminate_delay", Seconds { min: 1, max: 3_600_000_000 }, "0", C, Later(T::Tracking), "damping";
-    TrackFile: "file", Word("FILE"), "", B, Later(T::Tracking), "holds a number";
-    TrackFile: "weight", Words("N [reverse]"), "1", B, Later(T::Tracking), "the number times this changes the priority";
-    TrackFile: "init_file", Optional("[VALUE] [overwrite]"), "", C, Later(T::Tracking), "writes the file at start";
+    TrackProcess: "process", Words("COMMAND [ARGS]"), "", B, Acts, "what to look for";
+    TrackProcess: "param_match", Choice(&["initial", "partial"]), "", B, Acts, "how arguments are compared";
+    TrackProcess: "full_command", Nothing, "off", C, Acts, "compares the command line and not the name that the kernel keeps";
+    TrackProcess: "weight", Words("-254..254 [reverse]"), "0", B, Acts, "negative: subtracted while bad; positive: added while good; 0: bad means FAULT";
+    TrackProcess: "quorum", Int { min: 1, max: 65_535 }, "1", B, Acts, "least number of processes";
+    TrackProcess: "quorum_max", Int { min: 0, max: 65_535 }, "", B, Acts, "greatest number of processes";
+    TrackProcess: "delay", Seconds { min: 1, max: 3_600_000_000 }, "0", C, Acts, "fork_delay and terminate_delay";
+    TrackProcess: "fork_delay", Seconds { min: 1, max: 3_600_000_000 }, "0", C, Acts, "from more processes to when that counts";
+    TrackProcess: "terminate_delay", Seconds { min: 1, max: 3_600_000_000 }, "0", C, Acts, "from fewer processes to when that counts";
+    TrackFile: "file", Word("FILE"), "", B, Acts, "holds a number";
+    TrackFile: "weight", Words("N [reverse]"), "1", B, Acts, "the number times this changes the priority";
+    TrackFile: "init_file", Optional("[VALUE] [overwrite]"), "", C, Acts, "writes the file at start";
+    TrackMysql: "weight", Words("-253..253 [reverse]"), "0", A, Ours, "negative: subtracted while down; positive: added while up; 0: down means FAULT";
 }

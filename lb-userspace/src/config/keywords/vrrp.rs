@@ -2,7 +2,7 @@
 
 use super::{
     Argument::*,
-    Status::{Acts, Later, Never, Refused},
+    Status::{Acts, Later, Never, Ours, Refused},
     Topic as T,
 };
 
@@ -86,12 +86,13 @@ keywords! {
     Routes: "ROUTE or RULE", Nothing, "", B, Later(T::Routes), "as in ip-route(8) and ip-rule(8)" + many;
     VrrpInstance: "track_script", Optional("[NAME]"), "", A, Acts, "scripts that change the priority", opens TrackScript + many;
     VrrpInstance: "track_interface", Optional("[IF]"), "", A, Acts, "links that change the priority", opens TrackInterface + many;
-    VrrpInstance: "track_file", Optional("[NAME]"), "", B, Later(T::Tracking), "files that change the priority", opens TrackList + many;
-    VrrpInstance: "track_process", Optional("[NAME]"), "", B, Later(T::Tracking), "processes that change the priority", opens TrackList + many;
-    VrrpInstance: "track_bfd", Optional("[NAME]"), "", C, Later(T::Tracking), "BFD sessions that change the priority", opens TrackList + many;
+    VrrpInstance: "track_file", Optional("[NAME]"), "", B, Acts, "files that change the priority", opens TrackList + many;
+    VrrpInstance: "track_process", Optional("[NAME]"), "", B, Acts, "processes that change the priority", opens TrackList + many;
+    VrrpInstance: "track_mysql", Optional("[NAME]"), "", A, Ours, "MySQL checks that change the priority", opens TrackList + many;
+    VrrpInstance: "track_bfd", Optional("[NAME]"), "", C, Refused(T::Bfd), "BFD sessions that change the priority", opens TrackList + many;
     TrackScript: "NAME [weight N [reverse|noreverse]]", Nothing, "the script's weight", A, Acts, "one vrrp_script a line" + many;
     TrackInterface: "IF [weight N [reverse]]", Nothing, "weight 0: down means FAULT", A, Acts, "one interface a line" + many;
-    TrackList: "NAME [weight N [reverse]]", Nothing, "", B, Later(T::Tracking), "one object a line" + many;
+    TrackList: "NAME [weight N [reverse|noreverse]]", Nothing, "the object's weight", B, Acts, "one object a line" + many;
     VrrpInstance: "track_src_ip", Nothing, "off", C, Acts, "FAULT when the source address goes";
     VrrpInstance: "dont_track_primary", Nothing, "off", B, Acts, "a link that is down is no FAULT";
     VrrpInstance SyncGroup: "notify_master", Command { user: true }, "", A, Acts, "runs on becoming master";

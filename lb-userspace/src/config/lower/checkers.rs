@@ -32,6 +32,13 @@ pub(super) struct Schedule {
     pub(super) alpha: bool,
 }
 
+impl Schedule {
+    /// No wait before the first probe unless one is asked for.
+    pub(super) fn at_once() -> Self {
+        Self { warmup: Some(Duration::ZERO), ..Self::default() }
+    }
+}
+
 /// Words that say where a probe goes.
 #[derive(Default)]
 struct Target {
@@ -148,6 +155,18 @@ impl Lower<'_> {
         inherited: &Schedule,
         block: &Entry<'_>,
     ) -> Option<Checker> {
+        Some(self.mysql_block(Block::MysqlCheck, real, inherited, block, &mut |_, _| false))
+    }
+
+    /// As [`Lower::mysql_check`], for a block that has words of its own too: `own` takes them.
+    pub(super) fn mysql_block(
+        &mut self,
+        kind: Block,
+        real: SocketAddr,
+        inherited: &Schedule,
+        block: &Entry<'_>,
+        own: &mut dyn FnMut(&mut Self, &Entry<'_>) -> bool,
+    ) -> Checker {
         let mut schedule = inherited.clone();
         let mut target = Target::default();
         let mut raw = RawMysql::default();
@@ -170,8 +189,9 @@ impl Lower<'_> {
             on_auth_error: OnCondition::Hold,
             on_full: OnCondition::Hold,
         };
-        for entry in self.entries(Block::MysqlCheck, block.block()) {
-            if !self.mysql_word(&mut check, &mut raw, &entry)
+        for entry in self.entries(kind, block.block()) {
+            if !own(self, &entry)
+                && !self.mysql_word(&mut check, &mut raw, &entry)
                 && !target.take(self, &entry)
                 && !self.schedule(&mut schedule, &entry)
             {
@@ -186,7 +206,7 @@ impl Lower<'_> {
             self.notice(span, "`retry` has no effect in MYSQL_CHECK", "use suspect, fall and rise");
         }
         let common = target.common(real, &schedule, 1);
-        Some(Checker::Mysql(common, check))
+        Checker::Mysql(common, check)
     }
 
     /// One of MYSQL_CHECK's own words; false when the entry is none.

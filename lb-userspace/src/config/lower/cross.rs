@@ -35,6 +35,7 @@ pub(super) struct Marks {
     pub(super) scripts: BTreeMap<String, Span>,
     pub(super) instances: Vec<InstanceMarks>,
     pub(super) virtual_servers: Vec<Span>,
+    pub(super) tracking: super::tracking::TrackMarks,
     /// The last `global_defs`.
     pub(super) global: Option<Span>,
 }
@@ -47,6 +48,7 @@ impl Lower<'_> {
         self.duplicate_instances(&marks);
         self.duplicate_vips(&marks);
         self.tracked_names(&marks);
+        self.unused_tracked(&marks.tracking);
         self.useless_weights(&marks);
         self.duplicate_virtual_servers(&marks);
         self.engine_limits(&marks);

@@ -7,6 +7,7 @@ mod global;
 mod host;
 mod lvs;
 mod notify;
+mod tracking;
 mod vip;
 mod vrrp;
 
@@ -89,8 +90,14 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
     for entry in entries.iter().filter(|e| e.name() == "global_defs") {
         lower.global(entry);
     }
-    for entry in entries.iter().filter(|e| e.name() == "vrrp_script") {
-        lower.vrrp_script(entry);
+    for entry in &entries {
+        match entry.name() {
+            "vrrp_script" => lower.vrrp_script(entry),
+            "vrrp_track_process" => lower.track_process(entry),
+            "track_file" | "vrrp_track_file" => lower.track_file(entry),
+            "track_mysql" => lower.track_mysql(entry),
+            _ => {}
+        }
     }
     for entry in &entries {
         match entry.name() {

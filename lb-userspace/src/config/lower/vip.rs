@@ -311,7 +311,7 @@ impl Lower<'_> {
         out
     }
 
-    fn track_options(&mut self, words: &[Word]) -> (Option<i32>, Option<bool>) {
+    pub(super) fn track_options(&mut self, words: &[Word]) -> (Option<i32>, Option<bool>) {
         let (mut weight, mut reverse) = (None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {

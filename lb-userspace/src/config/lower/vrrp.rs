@@ -13,7 +13,8 @@ use super::{
         diag::{Class, Severity},
         keywords::{Block, micros_text},
         model::{
-            Authentication, InitialState, User, VipAddress, VrrpInstance, VrrpScript, VrrpVersion,
+            Authentication, InitialState, TrackLists, User, VipAddress, VrrpInstance, VrrpScript,
+            VrrpVersion,
         },
         source::Span,
     },
@@ -124,6 +125,7 @@ impl Lower<'_> {
         }
         let mut raw = Raw::default();
         let (mut scripts, mut interfaces) = (Vec::new(), Vec::new());
+        let mut track_more = TrackLists::default();
         let mut dont_track_primary = false;
         let mut notify = self.notify_words();
         for entry in self.entries(Block::VrrpInstance, block.block()) {
@@ -179,6 +181,7 @@ impl Lower<'_> {
                 "track_interface" => interfaces.extend(self.tracked_interfaces(&entry)),
                 "dont_track_primary" => dont_track_primary = true,
                 _ if self.notify_word(&entry, &mut notify) => {}
+                _ if self.track_list(&entry, &mut track_more) => {}
                 other => {
                     if !self.host_word(&entry, &mut raw.host) {
                         self.unhandled(&entry, other);
@@ -225,6 +228,7 @@ impl Lower<'_> {
             wire: Options::default(),
             virtual_ipaddress: raw.vips.iter().map(|vip| vip.value.clone()).collect(),
             track_scripts: scripts.iter().map(|script| script.value.clone()).collect(),
+            track_more,
             track_interfaces: interfaces.into_iter().map(|interface| interface.value).collect(),
             dont_track_primary,
             garp,

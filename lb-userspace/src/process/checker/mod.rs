@@ -45,6 +45,7 @@ use crate::{
     },
     check::services::{Effect, ProbeId, Services},
     config::model::{self, Config},
+    vrrp::track,
 };
 
 /// Reports of probes that may wait for the main loop; a full queue blocks the probes.
@@ -114,6 +115,8 @@ struct Checker {
     config: Arc<Config>,
     services: Services,
     probes: BTreeMap<ProbeId, Probe>,
+    /// Probes of `track_mysql`, with its name.
+    tracks: Vec<(ProbeId, String)>,
     /// Probes by their configuration.
     ids: HashMap<spec::ProbeKey, ProbeId>,
     next_id: ProbeId,
@@ -130,6 +133,7 @@ impl Checker {
             config: Arc::new(Config::default()),
             services: Services::default(),
             probes: BTreeMap::new(),
+            tracks: Vec::new(),
             ids: HashMap::new(),
             next_id: 0,
             next_script: 0,
@@ -178,24 +182,25 @@ impl Checker {
         let now = clock::now();
         let mut ids = HashMap::new();
         let mut started: Vec<(ProbeId, model::Checker)> = Vec::new();
-        let services: Vec<_> = config
-            .virtual_servers
-            .iter()
-            .map(|service| {
-                spec::service(service, |checker| {
-                    let key = spec::probe_key(checker);
-                    if let Some(id) = ids.get(&key) {
-                        return *id;
-                    }
-                    let id = self.ids.get(&key).copied().unwrap_or_else(|| {
-                        self.next_id += 1;
-                        started.push((self.next_id, checker.clone()));
-                        self.next_id
-                    });
-                    ids.insert(key, id);
-                    id
-                })
-            })
+        let mut id_of = |checker: &model::Checker| {
+            let key = spec::probe_key(checker);
+            if let Some(id) = ids.get(&key) {
+                return *id;
+            }
+            let id = self.ids.get(&key).copied().unwrap_or_else(|| {
+                self.next_id += 1;
+                started.push((self.next_id, checker.clone()));
+                self.next_id
+            });
+            ids.insert(key, id);
+            id
+        };
+        let services: Vec<_> =
+            config.virtual_servers.iter().map(|it| spec::service(it, &mut id_of)).collect();
+        self.tracks = config
+            .track_mysql
+            .values()
+            .map(|track| (id_of(&track.checker), track.name.clone()))
             .collect();
         let before = self.probes.len();
         let mut removed = 0;
@@ -225,6 +230,10 @@ impl Checker {
         }
         self.config = config;
         self.services.configure(services, now);
+        for (id, name) in self.tracks.clone() {
+            let health = self.probes.get(&id).map(|probe| probe.stats.status().health);
+            self.track(name, health.unwrap_or(Health::Unknown)).await?;
+        }
         tracing::info!(
             probes = self.probes.len(),
             kept = before - removed,
@@ -290,6 +299,11 @@ impl Checker {
             What::Probed { took, result } => probe.stats.probed(took, result),
             What::Verdict(verdict) => {
                 probe.stats.verdict(&verdict);
+                let health = verdict.health;
+                let names = self.tracks.iter().filter(|(probe, _)| *probe == id);
+                for name in names.map(|(_, name)| name.clone()).collect::<Vec<_>>() {
+                    self.track(name, health).await?;
+                }
                 self.services.verdict(id, verdict, at);
                 self.perform().await?;
             }
@@ -300,6 +314,20 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// What a `track_mysql` means for instances.
+    async fn track(&self, name: String, health: Health) -> anyhow::Result<()> {
+        let verdict = match health {
+            // SUSPECT has not failed often enough; UNKNOWN says nothing: the last verdict stands.
+            Health::Suspect | Health::Unknown => return Ok(()),
+            // FULL answers: taking the VIP elsewhere would not make it less full.
+            Health::Up | Health::Full => track::Verdict::Good,
+            Health::Drain | Health::Down => track::Verdict::Bad,
+        };
+        tracing::info!(track_mysql = name, ?health, "tracked MySQL");
+        let name = track::Kind::Mysql.key(&name);
+        self.send(Up::Event(Event::Script { name, verdict })).await
     }
 
     /// Hands a script to the watchdog; returns its id.

@@ -11,6 +11,7 @@ mod lower;
 mod scripts;
 mod sys;
 mod timer;
+pub(super) mod trackers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,6 +29,7 @@ use self::{
     lease::LeaseStore,
     scripts::Scripts,
     timer::Timer,
+    trackers::Trackers,
 };
 use super::{
     Link, clock,
@@ -41,7 +43,7 @@ use crate::{
         time::Instant,
     },
     config::model::Config,
-    io::{link, vrrp::Channel},
+    io::{link, track::Report, vrrp::Channel},
     vrrp::{
         router::Input,
         wire::{Datagram, Reason},
@@ -87,7 +89,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         next_request: 0,
         pin_dir: runtime.pin_dir.clone(),
     };
-    let mut role = VrrpRole::new(shell, open_lease);
+    let mut role = VrrpRole::new(shell, open_lease, runtime.checker);
     role.first_links().await?;
     if let Err(message) = role.check_interfaces(&config) {
         tracing::error!("{message}");
@@ -105,6 +107,9 @@ struct VrrpRole {
     /// Removed by a reload, not yet given back.
     leaving: Vec<Instance>,
     scripts: Scripts,
+    trackers: Trackers,
+    /// False under `-P`.
+    checker: bool,
     /// What the data plane said last.
     converged: Option<(Vec<(String, LeaseSlot)>, bool)>,
     lease_retry: Option<Instant>,
@@ -117,13 +122,15 @@ struct VrrpRole {
 }
 
 impl VrrpRole {
-    fn new(shell: Shell, open_lease: OpenLease) -> Self {
+    fn new(shell: Shell, open_lease: OpenLease, checker: bool) -> Self {
         Self {
             shell,
             open_lease,
             instances: vec![],
             leaving: vec![],
             scripts: Scripts::default(),
+            trackers: Trackers::default(),
+            checker,
             converged: None,
             lease_retry: None,
             converge_by: Some(clock::now() + CONVERGE_LIMIT),
@@ -169,12 +176,16 @@ impl VrrpRole {
     fn apply(&mut self, generation: u64, config: &Arc<Config>) {
         let now = clock::now();
         self.scripts.configure(config, now);
+        self.trackers.configure(config, self.checker);
         let mut old: Vec<Instance> = std::mem::take(&mut self.instances);
         let mut seen = BTreeSet::new();
         for model in &config.vrrp_instances {
             let identity = lower::identity(model);
             let lowered = match lower::config(model, &config.vrrp_scripts) {
-                Ok(lowered) => lowered,
+                Ok(mut lowered) => {
+                    lowered.scripts.extend(trackers::tracked(&model.track_more, config));
+                    lowered
+                }
                 Err(error) => {
                     tracing::error!(instance = model.name, error, "vrrp_instance is not run");
                     continue;
@@ -203,7 +214,7 @@ impl VrrpRole {
             instance.feed(Input::Stop, now, &mut self.shell);
             self.leaving.push(instance);
         }
-        for (name, verdict) in self.scripts.verdicts() {
+        for (name, verdict) in self.scripts.verdicts().into_iter().chain(self.trackers.verdicts()) {
             let input = Input::Script { name, verdict };
             self.feed_all(&input, now);
         }
@@ -308,6 +319,7 @@ impl VrrpRole {
                 () = std::future::ready(()), if !idle => {}
                 () = self.shell.interfaces.readable() => {}
                 () = timer.fired() => {}
+                report = self.trackers.report() => self.tracked(report),
                 event = self.shell.links.event() => match event {
                     Some(event) => self.link_event(&event)?,
                     None => bail!("the rtnetlink thread has ended"),
@@ -322,6 +334,10 @@ impl VrrpRole {
             for _ in 0..MESSAGE_BUDGET {
                 let Some(event) = self.shell.links.try_event() else { break };
                 self.link_event(&event)?;
+            }
+            for _ in 0..MESSAGE_BUDGET {
+                let Some(report) = self.trackers.try_report() else { break };
+                self.tracked(report);
             }
             for _ in 0..MESSAGE_BUDGET {
                 let Ok(message) = link.rx.try_recv() else { break };
@@ -446,7 +462,8 @@ impl VrrpRole {
                 }
             }
             Down::Event { event: Event::Script { name, verdict }, .. } => {
-                if let Some(verdict) = self.scripts.restore(&name, verdict) {
+                let heard = self.scripts.restore(&name, verdict);
+                if let Some(verdict) = heard.or_else(|| self.trackers.hear(&name, verdict)) {
                     self.feed_all(&Input::Script { name, verdict }, now);
                 }
             }
@@ -471,6 +488,15 @@ impl VrrpRole {
             | Down::Mail { .. }
             | Down::Answer { .. } => {}
         }
+    }
+
+    /// A file or a process that is tracked has another verdict.
+    fn tracked(&mut self, report: Report) {
+        self.trackers.learn(&report);
+        let Report { key: name, verdict } = report;
+        tracing::info!(name, ?verdict, "tracked object");
+        self.shell.say(Up::Event(Event::Script { name: name.clone(), verdict }));
+        self.feed_all(&Input::Script { name, verdict }, clock::now());
     }
 
     fn link_event(&mut self, event: &link::Event) -> anyhow::Result<()> {

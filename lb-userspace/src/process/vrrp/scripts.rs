@@ -107,7 +107,7 @@ impl Scripts {
                 "script cannot be started: not tracked until it can"
             ),
             Verdict::Good => tracing::info!(script = name, elapsed_ms, "script succeeds"),
-            Verdict::Bad | Verdict::Pending => {
+            Verdict::Bad | Verdict::Pending | Verdict::Value(_) => {
                 tracing::warn!(script = name, outcome, elapsed_ms, "script fails");
             }
         }

@@ -8,6 +8,7 @@
 
 pub mod asks;
 pub mod children;
+mod init_files;
 mod notify;
 pub mod reload;
 pub mod supervise;
@@ -157,6 +158,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
     };
     watchdog.scripts.configure(&watchdog.config.global);
     watchdog.notifications.configure(&watchdog.config);
+    init_files::write(&watchdog.config, None);
     watchdog.perform(now);
     let code = loop {
         if let Some(code) = watchdog.is_over() {
@@ -617,6 +619,7 @@ impl Watchdog {
                     tracing::info!(generation = self.generation, "configuration unchanged");
                 } else {
                     self.generation += 1;
+                    init_files::write(&config, Some(&self.config));
                     self.config = Arc::new(config);
                     self.values.retain(&self.config);
                     self.scripts.configure(&self.config.global);

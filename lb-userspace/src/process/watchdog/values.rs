@@ -10,7 +10,10 @@ use std::{
 use crate::{
     base::net::VirtualServerKey,
     config::model::Config,
-    process::ipc::{Down, Event, FRAME_LIMIT, Role},
+    process::{
+        ipc::{Down, Event, FRAME_LIMIT, Role},
+        vrrp::trackers::is_known,
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +124,7 @@ impl LastValues {
             .collect();
         self.0.retain(|key, _| match key {
             Key::Converged => true,
-            Key::Script(name) => config.vrrp_scripts.contains_key(name),
+            Key::Script(name) => config.vrrp_scripts.contains_key(name) || is_known(name, config),
             Key::Vrrp(name) => instances.contains(name.as_str()),
             Key::Quorum(vs) => servers.contains_key(vs),
             Key::Health(vs, rs) => servers.get(vs).is_some_and(|pool| pool.contains(rs)),

@@ -1,7 +1,10 @@
 //! What a virtual router says of itself to people.
 
 use super::{Elsewhere, Guard, Heard, Phase, Router, State};
-use crate::base::{net::Priority, status::VrrpState};
+use crate::{
+    base::{net::Priority, status::VrrpState},
+    vrrp::track,
+};
 
 impl Router {
     /// State as the outside sees it: a master is one that forwards.
@@ -28,7 +31,7 @@ impl Router {
             State::Init if !self.cleared => "removing VIPs of a dead predecessor".into(),
             State::Init if !self.source_known => "waiting for the interface".into(),
             State::Init => match self.trackers.waiting_for() {
-                Some(script) => format!("waiting for the first result of script {script}"),
+                Some(name) => format!("waiting for the first result of {}", track::label(name)),
                 None => "starting".into(),
             },
             State::Fault => format!("fault: {}", self.faults().join(", ")),

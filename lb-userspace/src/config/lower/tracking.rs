@@ -1,0 +1,305 @@
+//! `vrrp_track_process`, `track_file`, `track_mysql`, and the lists that name them.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    super::{
+        diag::Severity,
+        keywords::Block,
+        lex::Word,
+        model::{
+            InitFile, ParamMatch, TrackFile, TrackLists, TrackMysql, TrackProcess, TrackScript,
+        },
+        source::Span,
+        value,
+    },
+    Entry, Lower, Spanned,
+    checkers::Schedule,
+};
+
+/// Where `track_mysql` connects when it does not say.
+const LOCAL_MYSQL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3306);
+
+/// Kinds of objects that a list names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Object {
+    Process,
+    File,
+    Mysql,
+}
+
+impl Object {
+    /// The block that defines one.
+    fn keyword(self) -> &'static str {
+        match self {
+            Self::Process => "vrrp_track_process",
+            Self::File => "track_file",
+            Self::Mysql => "track_mysql",
+        }
+    }
+}
+
+/// Places of definitions and uses.
+#[derive(Default)]
+pub(super) struct TrackMarks {
+    defined: BTreeMap<(Object, String), Span>,
+    used: Vec<(Object, String, Span)>,
+}
+
+impl Lower<'_> {
+    /// The name of a new object; `None`, after saying so, when there is one of it already.
+    fn tracked_name(&mut self, object: Object, block: &Entry<'_>) -> Option<Spanned<String>> {
+        let name = self.word(block)?;
+        let key = (object, name.value.clone());
+        if let Some(first) = self.marks.tracking.defined.get(&key).copied() {
+            let message = format!("{} `{}` is defined twice", object.keyword(), name.value);
+            let diagnostic = self
+                .diagnostic(Severity::Error, name.span, message)
+                .related(self.place(first), "defined here before");
+            self.sink.push(diagnostic);
+            return None;
+        }
+        self.marks.tracking.defined.insert(key, name.span);
+        Some(name)
+    }
+
+    /// `vrrp_track_process NAME { … }`.
+    pub(super) fn track_process(&mut self, block: &Entry<'_>) {
+        let Some(name) = self.tracked_name(Object::Process, block) else { return };
+        let mut it = TrackProcess {
+            name: name.value.clone(),
+            command: Vec::new(),
+            param_match: None,
+            full_command: false,
+            weight: 0,
+            reverse: false,
+            quorum: 1,
+            quorum_max: None,
+            fork_delay: Duration::ZERO,
+            terminate_delay: Duration::ZERO,
+        };
+        let mut max_at = None;
+        for entry in self.entries(Block::TrackProcess, block.block()) {
+            match entry.name() {
+                "process" => {
+                    it.command =
+                        entry.args().iter().map(|word| self.text(*word).into_owned()).collect();
+                }
+                "param_match" => {
+                    it.param_match = self.choice(&entry).map(|choice| match choice {
+                        0 => ParamMatch::Initial,
+                        _ => ParamMatch::Partial,
+                    });
+                }
+                "full_command" => it.full_command = true,
+                "weight" => (it.weight, it.reverse) = self.script_weight(&entry),
+                "quorum" => it.quorum = self.u32(&entry).unwrap_or(it.quorum),
+                "quorum_max" => {
+                    it.quorum_max = self.u32(&entry);
+                    max_at = Some(entry.statement.span);
+                }
+                "delay" => {
+                    let delay = self.duration(&entry).unwrap_or_default();
+                    (it.fork_delay, it.terminate_delay) = (delay, delay);
+                }
+                "fork_delay" => it.fork_delay = self.duration(&entry).unwrap_or_default(),
+                "terminate_delay" => it.terminate_delay = self.duration(&entry).unwrap_or_default(),
+                other => self.unhandled(&entry, other),
+            }
+        }
+        if let (Some(max), Some(at)) = (it.quorum_max, max_at)
+            && max < it.quorum
+        {
+            // keepalived's way to say "must not run".
+            if max == 0 && it.quorum == 1 {
+                it.quorum = 0;
+            } else {
+                let message = format!(
+                    "vrrp_track_process `{}`: quorum_max {max} is less than quorum {}",
+                    name.value, it.quorum
+                );
+                self.error(at, message);
+                return;
+            }
+        }
+        if it.command.is_empty() {
+            self.missing("vrrp_track_process", &name, block, "process");
+            return;
+        }
+        self.config.track_processes.insert(name.value, it);
+    }
+
+    fn missing(&mut self, keyword: &str, name: &Spanned<String>, block: &Entry<'_>, word: &str) {
+        // One that is there and wrong has been told of.
+        if !block.block().iter().any(|s| self.source.slice(s.head()) == word) {
+            self.error(name.span, format!("{keyword} `{}` has no `{word}`", name.value));
+        }
+    }
+
+    /// `track_file NAME { … }`.
+    pub(super) fn track_file(&mut self, block: &Entry<'_>) {
+        let Some(name) = self.tracked_name(Object::File, block) else { return };
+        let (mut path, mut weight, mut reverse, mut init) = (None, 1, false, None);
+        for entry in self.entries(Block::TrackFile, block.block()) {
+            match entry.name() {
+                "file" => path = self.word(&entry),
+                "weight" => (weight, reverse) = self.file_weight(&entry),
+                "init_file" => init = self.init_file(&entry),
+                other => self.unhandled(&entry, other),
+            }
+        }
+        let Some(path) = path else {
+            self.missing("track_file", &name, block, "file");
+            return;
+        };
+        if !path.value.starts_with('/') {
+            self.error(path.span, "the path of `file` must begin with /");
+            return;
+        }
+        let file =
+            TrackFile { name: name.value.clone(), path: path.value.into(), weight, reverse, init };
+        self.config.track_files.insert(name.value, file);
+    }
+
+    /// `N [reverse]` with a number of 32 bits.
+    fn file_weight(&mut self, entry: &Entry<'_>) -> (i32, bool) {
+        let Some(word) = self.first(entry) else { return (1, false) };
+        let read = value::int(&self.text(word)).filter(|read| !read.junk);
+        let weight =
+            read.and_then(|read| i32::try_from(read.value).ok()).filter(|w| *w != i32::MIN);
+        if weight.is_none() {
+            self.bad_value(entry, word);
+        }
+        let reverse = entry.args().get(1).map(|word| self.text(*word) == "reverse");
+        (weight.unwrap_or(1), reverse.unwrap_or(false))
+    }
+
+    /// `[VALUE] [overwrite]`.
+    fn init_file(&mut self, entry: &Entry<'_>) -> Option<InitFile> {
+        let mut init = InitFile { value: 0, overwrite: false };
+        for word in entry.args() {
+            let text = self.text(*word);
+            match (&*text, value::int(&text)) {
+                ("overwrite", _) => init.overwrite = true,
+                (_, Some(read)) if !read.junk => init.value = read.value,
+                _ => {
+                    self.bad_value(entry, *word);
+                    return None;
+                }
+            }
+        }
+        Some(init)
+    }
+
+    /// `track_mysql NAME { … }`: the words of MYSQL_CHECK and a weight.
+    pub(super) fn track_mysql(&mut self, block: &Entry<'_>) {
+        let Some(name) = self.tracked_name(Object::Mysql, block) else { return };
+        let (mut weight, mut reverse) = (0, false);
+        // An instance waits for the first verdict: nothing delays it.
+        let schedule = Schedule::at_once();
+        let checker = self.mysql_block(
+            Block::TrackMysql,
+            LOCAL_MYSQL,
+            &schedule,
+            block,
+            &mut |lower, entry| {
+                let ours = entry.name() == "weight";
+                if ours {
+                    (weight, reverse) = lower.script_weight(entry);
+                }
+                ours
+            },
+        );
+        let track = TrackMysql { name: name.value.clone(), weight, reverse, checker };
+        self.config.track_mysql.insert(name.value, track);
+    }
+
+    /// A list of an instance or a sync group; false when the entry is none of these.
+    pub(super) fn track_list(&mut self, entry: &Entry<'_>, lists: &mut TrackLists) -> bool {
+        let object = match entry.name() {
+            "track_process" => Object::Process,
+            "track_file" => Object::File,
+            "track_mysql" => Object::Mysql,
+            _ => return false,
+        };
+        for line in self.list_lines(entry) {
+            let Some((first, options)) = line.split_first() else { continue };
+            let name = self.text(*first).into_owned();
+            let list = match object {
+                Object::Process => &lists.processes,
+                Object::File => &lists.files,
+                Object::Mysql => &lists.mysql,
+            };
+            if list.iter().any(|it| it.name == name) {
+                let message = format!("`{name}` is tracked twice; this line is ignored");
+                self.warn(first.span, message, "");
+                continue;
+            }
+            let known = match object {
+                Object::Process => self.config.track_processes.contains_key(&name),
+                Object::File => self.config.track_files.contains_key(&name),
+                Object::Mysql => self.config.track_mysql.contains_key(&name),
+            };
+            let (weight, reverse) = self.list_options(object, options);
+            if !known {
+                self.unknown_tracked(object, &name, *first);
+                continue;
+            }
+            self.marks.tracking.used.push((object, name.clone(), first.span));
+            let track = TrackScript { name, weight, reverse };
+            match object {
+                Object::Process => lists.processes.push(track),
+                Object::File => lists.files.push(track),
+                Object::Mysql => lists.mysql.push(track),
+            }
+        }
+        true
+    }
+
+    fn list_options(&mut self, object: Object, words: &[Word]) -> (Option<i32>, Option<bool>) {
+        // The weight of a file is a factor and has no limit of its own.
+        if object == Object::File
+            && let [keyword, number, rest @ ..] = words
+            && self.text(*keyword) == "weight"
+            && let Some(read) = value::int(&self.text(*number))
+            && let Ok(weight) = i32::try_from(read.value)
+            && !read.junk
+        {
+            return (Some(weight), self.track_options(rest).1);
+        }
+        self.track_options(words)
+    }
+
+    fn unknown_tracked(&mut self, object: Object, name: &str, word: Word) {
+        let near = self
+            .marks
+            .tracking
+            .defined
+            .keys()
+            .filter(|(kind, _)| *kind == object)
+            .map(|(_, known)| (strsim::osa_distance(known, name), known))
+            .filter(|(distance, _)| *distance <= 3)
+            .min();
+        let help = match near {
+            Some((_, near)) => format!("did you mean `{near}`?"),
+            None => format!("there is no {} of this name", object.keyword()),
+        };
+        let shown: String = name.chars().take(64).collect();
+        let message = format!("{} `{shown}` is not defined; it is ignored", object.keyword());
+        self.warn(word.span, message, &help);
+    }
+
+    /// Objects that nobody tracks.
+    pub(super) fn unused_tracked(&mut self, marks: &TrackMarks) {
+        for ((object, name), span) in &marks.defined {
+            if !marks.used.iter().any(|(kind, used, _)| kind == object && used == name) {
+                let message = format!("{} `{name}` is not used", object.keyword());
+                self.notice(*span, message, "");
+            }
+        }
+    }
+}
