@@ -295,6 +295,9 @@ pub const METHOD_LOCAL: u8 = 3;
 pub const FLAG_RESOLVED: u16 = 1;
 /// Keep flows while [`STATE_DOWN`].
 pub const FLAG_KEEP: u16 = 2;
+/// Its interface is a NIC: a frame that came in there may go back by XDP_TX, which costs less than a
+/// redirect. On veth only a redirect arrives (reference/testbed.md §2).
+pub const FLAG_TX: u16 = 4;
 
 /// Destination and source MAC, the first twelve bytes of a frame, as three words to store.
 pub const fn macs(destination: [u8; 6], source: [u8; 6]) -> [u32; 3] {

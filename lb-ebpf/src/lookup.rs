@@ -25,8 +25,7 @@ const PROTO_ICMP: u8 = 1;
 pub fn decide(packet: &mut Packet) -> Decision {
     let Some(view) = packet.view::<IP_END>() else { return Decision::of(Outcome::Short) };
     let to_vip = maps::filter(view.get::<u32, IP_DST>()) & FILTER_VIP != 0;
-    let from_server = maps::filter(view.get::<u32, IP_SRC>()) & FILTER_NAT_SOURCE != 0;
-    if !to_vip && !from_server {
+    if !to_vip && !is_from_server(&view) {
         return Decision::of(Outcome::Foreign);
     }
     if view.get::<u8, IP_PROTO>() != PROTO_TCP
@@ -45,22 +44,27 @@ pub fn decide(packet: &mut Packet) -> Decision {
     if to_vip {
         plan = client::decide(&segment);
     }
-    if from_server && matches!(plan, Plan::Done(Outcome::Foreign)) {
+    if matches!(plan, Plan::Done(Outcome::Foreign)) && (!to_vip || is_from_server(&view)) {
         plan = reply::decide(packet, &segment);
     }
     match plan {
         Plan::Done(outcome) => Decision::of(outcome),
-        Plan::Forward { id, real, what } => forward::to_real(&tcp, id, real, segment.len, what),
+        Plan::Forward { id, real, what } => forward::to_real(&tcp, id, real, &segment, what),
         Plan::Reply { id, real, way, what } => {
             answer(&tcp, &segment, id);
             forward::nat::to_client(&tcp, real, &way);
-            Decision { outcome: what, ifindex: way.ifindex }
+            Decision { outcome: what, ifindex: forward::exit(real, way.ifindex, &segment) }
         }
         Plan::Reset(why) => reset::to_sender(packet, &segment, why),
         Plan::ResetClient { real, way, what } => {
             reset::to_client(packet, &segment, real.vip, real.vip_port, way, what)
         }
     }
+}
+
+#[inline(always)]
+fn is_from_server(view: &View<'_, IP_END>) -> bool {
+    maps::filter(view.get::<u32, IP_SRC>()) & FILTER_NAT_SOURCE != 0
 }
 
 #[inline(always)]

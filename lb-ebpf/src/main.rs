@@ -30,7 +30,7 @@ mod reset;
 mod schedule;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
     macros::xdp,
     programs::XdpContext,
 };
@@ -58,6 +58,7 @@ enum Plan {
 /// What became of a packet, and where it goes if it goes anywhere.
 struct Decision {
     outcome: Outcome,
+    /// 0: back by XDP_TX.
     ifindex: u32,
 }
 
@@ -77,6 +78,7 @@ pub fn lbd_xdp(ctx: XdpContext) -> u32 {
     match decision.outcome.action() {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,
+        Action::Forward | Action::Reset if decision.ifindex == 0 => XDP_TX,
         Action::Forward | Action::Reset => access::redirect(decision.ifindex),
     }
 }

@@ -8,7 +8,7 @@
 use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_ANY, BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -51,7 +51,7 @@ static LOCALS: HashMap<Be32, u8> = HashMap::with_max_entries(size::LOCAL_LIMIT, 
 static FLOWS4: HashMap<FlowKey4, Flow4> = HashMap::with_max_entries(size::FLOWS4_DEFAULT, 0);
 #[map(name = "embryo4")]
 static EMBRYO4: LruHashMap<FlowKey4, Flow4> =
-    LruHashMap::with_max_entries(size::EMBRYO4_DEFAULT, 0);
+    LruHashMap::with_max_entries(size::EMBRYO4_DEFAULT, BPF_F_NO_COMMON_LRU);
 #[map(name = "pressure")]
 static PRESSURE: Array<u64> = Array::with_max_entries(1, 0);
 #[map(name = "stats")]

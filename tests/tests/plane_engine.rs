@@ -86,7 +86,7 @@ fn surroundings() -> Result<Surroundings> {
             {
                 let out = &snapshot.interfaces[&way.ifindex];
                 let (ifindex, source) = (way.ifindex, out.mac);
-                let hop = NextHop { ifindex, source, neighbour, mtu: out.mtu };
+                let hop = NextHop { ifindex, source, neighbour, mtu: out.mtu, nic: out.nic };
                 return Ok(Surroundings {
                     next_hops: [(IpAddr::V4(DB), Ok(hop))].into(),
                     own: snapshot.addresses.iter().map(|(_, prefix)| prefix.addr).collect(),

@@ -94,6 +94,30 @@ fn nat_rewrites_both_ways() {
 }
 
 #[test]
+fn a_nic_sends_back_what_came_in_by_it() {
+    const IN: u32 = 1; // of test runs
+    for method in [DR, NAT] {
+        let Some(mut bed) = Bed::new(abi::SCHED_RR, method, &[(1, 1)]) else { return };
+        let passed = if method == NAT { Outcome::NatForwarded } else { Outcome::DrForwarded };
+        bed.connect(CLIENT);
+        let data = Tcp::new(CLIENT, VIP, ACK | PSH).payload(b"x");
+        let reply = Tcp::new(server(1), CLIENT, ACK);
+        let redirected = bed.expect(&data, passed);
+        bed.set(1, |real| (real.flags, real.ifindex) = (real.flags | abi::FLAG_TX, IN));
+        assert_eq!(bed.expect_back(&data, passed), redirected);
+        if method == NAT {
+            assert_eq!(bed.expect_back(&reply, Outcome::NatReply).to_mac, GATEWAY_MAC);
+        }
+        // A NIC, but not the one it came in by.
+        bed.set(1, |real| real.ifindex = IN + 1);
+        assert_eq!(bed.expect(&data, passed), redirected);
+        if method == NAT {
+            bed.expect(&reply, Outcome::NatReply);
+        }
+    }
+}
+
+#[test]
 fn nat_checksums_hold_for_any_address() {
     let Some(mut bed) = Bed::new(abi::SCHED_RR, NAT, &[(1, 1)]) else { return };
     // Sums that fold twice, end in zero or in all ones.

@@ -4,16 +4,25 @@ pub mod dsr;
 pub mod nat;
 
 use lb_common::{
-    abi::{FLAG_RESOLVED, METHOD_DR, METHOD_NAT, Real},
+    abi::{FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_NAT, Real},
     verdict::Outcome::{self, DrForwarded, Local, NatForwarded, NextHopUnresolved},
 };
 
-use crate::{Decision, maps, parse::TcpView};
+use crate::{
+    Decision, maps,
+    parse::{Segment, TcpView},
+};
 
 /// Rewrites the packet for `real`. `what` is the outcome, with [`DrForwarded`] standing for "any
 /// established connection".
 #[inline(always)]
-pub fn to_real(view: &TcpView<'_>, id: u16, real: &Real, len: u32, what: Outcome) -> Decision {
+pub fn to_real(
+    view: &TcpView<'_>,
+    id: u16,
+    real: &Real,
+    segment: &Segment,
+    what: Outcome,
+) -> Decision {
     let outcome = match real.method {
         METHOD_DR | METHOD_NAT if real.flags & FLAG_RESOLVED == 0 => {
             return Decision::of(NextHopUnresolved);
@@ -30,7 +39,14 @@ pub fn to_real(view: &TcpView<'_>, id: u16, real: &Real, len: u32, what: Outcome
     };
     if let Some(stats) = maps::real_stats(id) {
         stats.packets += 1;
-        stats.bytes += u64::from(len);
+        stats.bytes += u64::from(segment.len);
     }
-    Decision { outcome, ifindex: real.ifindex }
+    Decision { outcome, ifindex: exit(real, real.ifindex, segment) }
+}
+
+/// [`Decision::ifindex`] of a frame that leaves by `ifindex`.
+#[inline(always)]
+pub fn exit(real: &Real, ifindex: u32, segment: &Segment) -> u32 {
+    let came = segment.back.ifindex;
+    if real.flags & FLAG_TX != 0 && ifindex == came && real.ifindex == came { 0 } else { ifindex }
 }

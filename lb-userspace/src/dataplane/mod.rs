@@ -79,6 +79,8 @@ pub struct NextHop {
     pub neighbour: Mac,
     /// Largest packet that the interface (or route) takes, in bytes.
     pub mtu: u32,
+    /// The interface is a network card rather than made of software.
+    pub nic: bool,
 }
 
 /// What the engine is told of the host around it.

@@ -38,6 +38,8 @@ pub struct Interface {
     pub name: String,
     pub mac: Mac,
     pub mtu: u32,
+    /// A network card as the machine has it, not made of software (veth, bridge, bond, VLAN …).
+    pub nic: bool,
     /// Administratively up and with carrier.
     pub running: bool,
     /// Id of the XDP program on it, ours or not.
@@ -199,6 +201,7 @@ fn interface(message: &LinkMessage) -> Interface {
         name: String::new(),
         mac: Mac::default(),
         mtu: 1500,
+        nic: true,
         running: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         xdp_program: None,
     };
@@ -209,6 +212,7 @@ fn interface(message: &LinkMessage) -> Interface {
                 interface.mac = bytes.as_slice().try_into().map(Mac).unwrap_or_default();
             }
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            LinkAttribute::LinkInfo(_) => interface.nic = false,
             LinkAttribute::Xdp(parts) => {
                 interface.xdp_program = parts.iter().find_map(|part| match part {
                     LinkXdp::ProgId(id) if *id != 0 => Some(*id),
@@ -318,6 +322,7 @@ mod tests {
             name: "eth1".into(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
+            nic: true,
             running: true,
             xdp_program: None,
         };

@@ -25,13 +25,13 @@ fn main() -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &cpus).context("pin to CPU 0")?;
     let lines = measure(Effort { rounds, repeat })?;
     println!(
-        "{:<20}{:>7}{:>8}{:>8}{:>10}{:>8}",
+        "{:<22}{:>7}{:>8}{:>8}{:>10}{:>8}",
         "ns per packet", "min", "median", "ratio", "over floor", "budget"
     );
     for line in &lines {
         let budget = line.budget.map_or_else(String::new, |budget| budget.to_string());
         println!(
-            "{:<20}{:>7}{:>8}{:>8.2}{:>5}/{:<5}{:>7}",
+            "{:<22}{:>7}{:>8}{:>8.2}{:>5}/{:<5}{:>7}",
             line.case, line.min, line.median, line.ratio, line.net_min, line.net_median, budget
         );
     }

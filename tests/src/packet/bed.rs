@@ -10,7 +10,7 @@ use lb_common::{
 
 use super::{
     build::{ACK, LB_MAC, RST, SYN, Tcp, mac},
-    engine::{DROP, Engine, PASS, REDIRECT, Ran},
+    engine::{DROP, Engine, PASS, REDIRECT, Ran, TX},
 };
 
 pub const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 1), 3306);
@@ -79,17 +79,29 @@ impl Bed {
     }
 
     pub fn run(&mut self, frame: &[u8]) -> Ran {
+        self.run_out(frame, REDIRECT)
+    }
+
+    /// As [`Bed::run`], with the action by which a frame leaves.
+    fn run_out(&mut self, frame: &[u8], out: u32) -> Ran {
         let ran = self.engine.run(frame).unwrap_or_else(|error| panic!("{error:#}"));
         let action = match ran.outcome.action() {
             Action::Pass => PASS,
             Action::Drop => DROP,
-            Action::Forward | Action::Reset => REDIRECT,
+            Action::Forward | Action::Reset => out,
         };
         assert_eq!(ran.action, action, "action of {:?}", ran.outcome);
         if action == PASS {
             assert_eq!(ran.frame, frame, "a passed packet is untouched ({:?})", ran.outcome);
         }
         ran
+    }
+
+    /// As [`Bed::expect`], for a frame that goes back by XDP_TX.
+    pub fn expect_back(&mut self, segment: &Tcp, outcome: Outcome) -> Tcp {
+        let ran = self.run_out(&segment.frame(), TX);
+        assert_eq!(ran.outcome, outcome, "for {segment:?}");
+        Tcp::read(&ran.frame)
     }
 
     pub fn expect(&mut self, segment: &Tcp, outcome: Outcome) -> Tcp {

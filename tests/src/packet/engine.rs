@@ -32,6 +32,7 @@ pub struct Ran {
 /// XDP actions.
 pub const DROP: u32 = 1;
 pub const PASS: u32 = 2;
+pub const TX: u32 = 3;
 pub const REDIRECT: u32 = 4;
 
 /// A loaded object and its maps.

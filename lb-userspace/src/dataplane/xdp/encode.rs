@@ -11,9 +11,9 @@ use std::{
 
 use lb_common::{
     abi::{
-        Be32, FLAG_KEEP, FLAG_RESOLVED, METHOD_DR, METHOD_LOCAL, METHOD_NAT, POOL_LEN, PROTO_TCP,
-        Real, SCHED_LC, SCHED_MH, SCHED_RR, SCHED_WLC, SCHED_WRR, SERVICE_KEEP, SOURCE_LEN,
-        STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP, Service, ServiceKey, Source,
+        Be32, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_LOCAL, METHOD_NAT, POOL_LEN,
+        PROTO_TCP, Real, SCHED_LC, SCHED_MH, SCHED_RR, SCHED_WLC, SCHED_WRR, SERVICE_KEEP,
+        SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP, Service, ServiceKey, Source,
         VIP_TCP_SERVICE, Vip, be16, be32, macs, octets,
     },
     maps,
@@ -222,10 +222,10 @@ fn real(
     if real.method != METHOD_LOCAL
         && let Some(Ok(hop)) = around.next_hops.get(&addr.ip())
     {
-        let NextHop { ifindex, source, neighbour, .. } = *hop;
+        let NextHop { ifindex, source, neighbour, nic, .. } = *hop;
         real.ifindex = ifindex;
         real.macs = macs(neighbour.0, source.0);
-        real.flags |= FLAG_RESOLVED;
+        real.flags |= FLAG_RESOLVED | if nic { FLAG_TX } else { 0 };
     }
     Ok(real)
 }
@@ -242,7 +242,7 @@ fn succeed(old: Option<&Real>, mut new: Real, known: bool) -> Real {
     if !known && new.method != METHOD_LOCAL && old.flags & FLAG_RESOLVED != 0 {
         new.ifindex = old.ifindex;
         new.macs = old.macs;
-        new.flags |= FLAG_RESOLVED;
+        new.flags |= old.flags & (FLAG_RESOLVED | FLAG_TX);
     }
     let keep = new.flags & FLAG_KEEP != 0;
     let died =

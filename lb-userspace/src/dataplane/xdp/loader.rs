@@ -155,6 +155,11 @@ pub fn pinned_program(dir: &Path, name: &str) -> anyhow::Result<OwnedFd> {
 fn load(dir: &Path, bytes: &[u8], flows: u32, hash: u64, replaces: bool) -> anyhow::Result<Loaded> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(maps::FLOWS4, flows.max(1024));
+    let cpus = aya::util::nr_cpus().map_err(|(file, error)| {
+        anyhow::Error::new(error).context(format!("count the CPUs by {file}"))
+    })?;
+    let shares = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(maps::EMBRYO4_SHARE);
+    loader.map_max_entries(maps::EMBRYO4, maps::EMBRYO4_DEFAULT.max(shares));
     for name in maps::ALL {
         loader.map_pin_path(name, dir.join(name));
     }

@@ -376,6 +376,7 @@ fn surroundings(snapshot: &Snapshot) -> (Host, Surroundings) {
                     source: out.map(|out| out.mac).unwrap_or_default(),
                     neighbour,
                     mtu: out.map_or(1500, |out| out.mtu),
+                    nic: out.is_some_and(|out| out.nic),
                 })
             }
             Err(why) => Err(why.clone()),

@@ -218,6 +218,7 @@ fn a_snapshot_becomes_next_hops() {
         name: "eth1".into(),
         mac: Mac([2; 6]),
         mtu: 1400,
+        nic: true,
         running: true,
         xdp_program: Some(77),
     };
@@ -236,7 +237,8 @@ fn a_snapshot_becomes_next_hops() {
         .into(),
     };
     let (host, around) = surroundings(&snapshot);
-    let hop = NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1400 };
+    let hop =
+        NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1400, nic: true };
     assert_eq!(around.next_hops[&db(1).ip()], Ok(hop));
     assert_eq!(around.next_hops[&db(2).ip()], Err("silent".into()));
     assert_eq!(around.next_hops[&db(3).ip()], Err("no route".into()));

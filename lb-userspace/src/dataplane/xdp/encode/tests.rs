@@ -26,7 +26,8 @@ fn perform(image: &mut Image, write: &Write) {
 }
 
 fn reachable(table: &ForwardingTable) -> Surroundings {
-    let hop = NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1500 };
+    let hop =
+        NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1500, nic: false };
     let next_hops = table
         .virtual_servers
         .values()
@@ -262,4 +263,15 @@ fn limits_are_named() {
     assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("slot 0"));
     let vips = [("2001:db8::1".parse().expect("ip"), LeaseSlot(1))].into();
     assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("not IPv4"));
+}
+
+#[test]
+fn only_nics_send_back() {
+    let up = one_server(RealServerState::Up, Method::Dr);
+    for nic in [true, false] {
+        let mut around = reachable(&up);
+        around.next_hops.values_mut().flatten().for_each(|hop| hop.nic = nic);
+        let image = encode(&Image::default(), &up, &around).expect("fits");
+        assert!(image.reals.values().all(|real| (real.flags & FLAG_TX != 0) == nic), "{nic}");
+    }
 }
