@@ -35,6 +35,8 @@ pub struct Config {
     /// In file order.
     pub vrrp_instances: Vec<VrrpInstance>,
     /// In file order.
+    pub vrrp_sync_groups: Vec<SyncGroup>,
+    /// In file order.
     pub virtual_servers: Vec<VirtualServer>,
     pub statics: Statics,
     pub garp_groups: Vec<GarpGroup>,
@@ -76,6 +78,14 @@ pub struct Global {
     pub script_user: Option<User>,
     pub enable_script_security: bool,
     pub vrrp_version: VrrpVersion,
+    /// Defaults of instances that do not say.
+    pub election: Election,
+    /// `vrrp_startup_delay`: from the daemon's start to VRRP's.
+    pub vrrp_startup_delay: Duration,
+    /// `vrrp_delay_after_boot`: from the host's boot to VRRP's start, at least.
+    pub vrrp_delay_after_boot: Duration,
+    /// `vrrp_rt_priority` and its like.
+    pub vrrp_process: Scheduling,
     /// Name that the daemon gives its main process (`process_name`).
     pub process_name: Option<String>,
     /// Defaults of instances.
@@ -140,6 +150,10 @@ impl Default for Global {
             script_user: None,
             enable_script_security: false,
             vrrp_version: VrrpVersion::V2,
+            election: Election::default(),
+            vrrp_startup_delay: Duration::ZERO,
+            vrrp_delay_after_boot: Duration::ZERO,
+            vrrp_process: Scheduling::default(),
             process_name: None,
             garp: Garp::default(),
             garp_interval: Duration::ZERO,
@@ -376,6 +390,61 @@ pub struct NotifyWords {
     pub mail_faults: bool,
 }
 
+/// Options of an instance's election that global_defs sets for all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Election {
+    /// 1-100.
+    pub down_timer_adverts: u32,
+    pub lower_prio_no_advert: bool,
+    pub higher_prio_send_advert: bool,
+    pub owner_ignore_adverts: bool,
+    /// `vrrp_strict`, `strict_mode`: what it refuses is refused, or cleared with a warning, before;
+    /// what it changes elsewhere (accept mode, gratuitous ARP after a lower priority) asks here.
+    pub strict: bool,
+}
+
+impl Default for Election {
+    fn default() -> Self {
+        Self {
+            down_timer_adverts: 3,
+            lower_prio_no_advert: false,
+            higher_prio_send_advert: false,
+            owner_ignore_adverts: false,
+            strict: false,
+        }
+    }
+}
+
+/// How the kernel schedules a process; `None` and false: as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduling {
+    /// Niceness, −20..19.
+    pub nice: Option<i8>,
+    /// Memory is locked.
+    pub no_swap: bool,
+    /// SCHED_RR at this priority, 1-99.
+    pub rt_priority: Option<u8>,
+    /// Numbers of CPUs; empty: all.
+    pub cpu_affinity: Vec<usize>,
+    /// Limit of CPU time without a blocking system call under a realtime priority, µs.
+    pub rlimit_rttime_us: Option<u64>,
+}
+
+/// `vrrp_sync_group NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncGroup {
+    pub name: String,
+    /// Names of defined instances, in file order; each in one group at most.
+    pub members: Vec<String>,
+    pub track_scripts: Vec<TrackScript>,
+    pub track_interfaces: Vec<TrackInterface>,
+    /// Files, processes and MySQL checks.
+    pub track_more: TrackLists,
+    /// Weights count inside the group; without it those of group and members were cleared.
+    pub tracking_weight: bool,
+    pub notify: NotifyWords,
+}
+
 /// `vrrp_instance NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VrrpInstance {
@@ -390,6 +459,9 @@ pub struct VrrpInstance {
     pub authentication: Authentication,
     pub nopreempt: bool,
     pub preempt_delay: Duration,
+    pub election: Election,
+    /// `timer_expired_backup`, only with nopreempt.
+    pub timer_expired_backup: Option<Priority>,
     /// `mcast_src_ip` or `unicast_src_ip`; the interface's primary address when not given.
     pub source: Option<IpAddr>,
     /// Empty: multicast.

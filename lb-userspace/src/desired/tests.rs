@@ -80,6 +80,8 @@ fn instance(name: &str, vrid: u8, vips: &[&str]) -> VrrpInstance {
         authentication: Authentication::None,
         nopreempt: false,
         preempt_delay: Duration::ZERO,
+        election: model::Election::default(),
+        timer_expired_backup: None,
         source: None,
         unicast_peers: Vec::new(),
         wire: crate::vrrp::wire::Options::default(),

@@ -7,6 +7,7 @@
 //! | [`timing`] | advert interval, skew, master-down, lease end |
 //! | [`track`] | scripts and interfaces that change priority or mean FAULT |
 //! | [`router`] | the state machine of one vrrp_instance |
+//! | [`group`] | instances that are master together: vrrp_sync_group |
 //! | [`arp`], [`nd`] | gratuitous ARP and unsolicited neighbour advertisement in bytes |
 //! | [`garp`] | when they are sent |
 //! | [`processes`] | which processes a `vrrp_track_process` means, and how many there are |
@@ -17,6 +18,7 @@
 pub mod arp;
 pub mod auth;
 pub mod garp;
+pub mod group;
 pub mod nd;
 pub mod notify;
 pub mod processes;

@@ -10,8 +10,8 @@ use crate::base::{
     time::{Instant, nanos},
 };
 
-/// Adverts that may be missed before a backup takes over (`down_timer_adverts` of keepalived,
-/// fixed at the protocol's three).
+/// Adverts that may be missed before a backup takes over: the protocol's three, the default of
+/// `down_timer_adverts`.
 pub const DOWN_ADVERTS: u32 = 3;
 
 /// `advert_int` in centiseconds, within what the version can carry.
@@ -73,13 +73,14 @@ pub fn skew(version: Version, priority: Priority, master_interval: AdvertInterva
     Duration::from_nanos(share * whole / 256)
 }
 
-/// Silence after which a backup of this priority takes over.
+/// Silence after which a backup of this priority takes over, when so many adverts may be missed.
 pub fn master_down(
     version: Version,
     priority: Priority,
     master_interval: AdvertInterval,
+    adverts: u32,
 ) -> Duration {
-    master_interval.duration() * DOWN_ADVERTS + skew(version, priority, master_interval)
+    master_interval.duration() * adverts + skew(version, priority, master_interval)
 }
 
 /// What the lease is shorter than the peers' earliest takeover: 10 ms, at intervals over a second
@@ -91,9 +92,15 @@ pub fn lease_margin(interval: AdvertInterval) -> Duration {
 }
 
 /// When a lease ends that rests on an advert sent at `sent`: before the earliest moment at which
-/// a peer (skew zero at best) may take over.
-pub fn lease_end(sent: Instant, interval: AdvertInterval) -> Instant {
-    sent + (interval.duration() * DOWN_ADVERTS - lease_margin(interval))
+/// a peer (skew zero at best) may take over, if that lets as many adverts be missed as we do. With
+/// one advert to be missed the lease has to reach the next one: half of the smallest skew of a
+/// backup (priority 254) is then all the time that a timer has for being late.
+pub fn lease_end(sent: Instant, interval: AdvertInterval, adverts: u32) -> Instant {
+    let interval_span = interval.duration();
+    sent + match adverts {
+        0 | 1 => interval_span + interval_span / 256,
+        _ => interval_span * adverts - lease_margin(interval),
+    }
 }
 
 /// When the first advert of a takeover is sent again: after half of the smallest difference of
@@ -135,12 +142,12 @@ mod tests {
 
     #[test]
     fn master_down_is_three_intervals_and_skew() {
-        let down = |interval| master_down(Version::V3, Priority(100), centis(interval));
+        let down = |interval| master_down(Version::V3, Priority(100), centis(interval), 3);
         assert_eq!(down(100), Duration::from_nanos(3_609_375_000));
         assert_eq!(down(10), Duration::from_nanos(360_937_500));
         assert_eq!(down(1), Duration::from_nanos(36_093_750));
         assert_eq!(
-            master_down(Version::V2, Priority(110), centis(100)),
+            master_down(Version::V2, Priority(110), centis(100), 3),
             Duration::from_nanos(3_570_312_500),
         );
     }
@@ -149,11 +156,20 @@ mod tests {
     fn the_lease_ends_before_the_most_eager_peer_takes_over() {
         for value in 1..=4095 {
             let interval = centis(value);
-            let end = lease_end(Instant::ZERO, interval);
-            // Priority 254 is the most eager backup; the owner's skew is a 256th as well.
-            let takeover = Instant::ZERO + master_down(Version::V3, Priority(254), interval);
+            let ends = |adverts| {
+                // Priority 254 is the most eager backup; the owner's skew is a 256th as well.
+                let down = master_down(Version::V3, Priority(254), interval, adverts);
+                (lease_end(Instant::ZERO, interval, adverts), Instant::ZERO + down)
+            };
+            let (end, takeover) = ends(3);
             assert!(end + Duration::from_millis(8) <= takeover, "{value} cs");
             assert!(end > Instant::ZERO + interval.duration() * 2, "two adverts may be lost");
+            for adverts in [1, 2, 100] {
+                let (end, takeover) = ends(adverts);
+                assert!(end < takeover, "{value} cs, {adverts}");
+                assert!(end > Instant::ZERO + interval.duration() * (adverts - 1), "{adverts}");
+                assert!(end > Instant::ZERO + interval.duration(), "reaches the next advert");
+            }
         }
         assert_eq!(lease_margin(centis(100)), Duration::from_millis(10));
         assert_eq!(lease_margin(centis(1)), Duration::from_millis(8));

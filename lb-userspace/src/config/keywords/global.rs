@@ -18,7 +18,7 @@ keywords! {
     Root: "vrrp_script", Word("NAME"), "", A, Acts, "a script whose exit code changes priorities", opens VrrpScript + many;
     Root: "vrrp_instance", Word("NAME"), "", A, Acts, "one virtual router and its VIPs", opens VrrpInstance + many;
     Root: "virtual_server", Words("IP [PORT] | fwmark N | group NAME"), "", A, Acts, "a VIP and port and the real servers behind it; only IP PORT acts so far", opens VirtualServer + many;
-    Root: "vrrp_sync_group", Word("NAME"), "", A, Later(T::SyncGroup), "instances that change state together", opens SyncGroup + many;
+    Root: "vrrp_sync_group", Word("NAME"), "", A, Acts, "instances that change state together", opens SyncGroup + many;
     Root: "virtual_server_group", Word("NAME"), "", B, Later(T::Group), "many VIPs with one pool", opens VirtualServerGroup + many;
     Root: "vrrp_track_process", Word("NAME"), "", B, Acts, "processes whose number changes priorities", opens TrackProcess + many;
     Root: "track_file", Word("NAME"), "", B, Acts, "a file whose number changes priorities", opens TrackFile + many;
@@ -52,7 +52,7 @@ keywords! {
     Ssl: "ca", Word("FILE"), "", C, Later(T::CheckerDetail), "certificate authority";
     Ssl: "certificate", Word("FILE"), "", C, Later(T::CheckerDetail), "client certificate";
     Ssl: "key", Word("FILE"), "", C, Later(T::CheckerDetail), "client key";
-    TrackGroup SyncGroup: "group", Optional("NAME…"), "", A, Later(T::SyncGroup), "instances of the group", opens NameList + many;
+    TrackGroup SyncGroup: "group", Optional("NAME…"), "", A, Acts, "instances of the group", opens NameList + many;
     GarpGroup: "garp_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between gratuitous ARP messages";
     GarpGroup: "gna_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between unsolicited neighbour advertisements";
     GarpGroup: "interfaces", Nothing, "", C, Acts, "interfaces that share the pace", opens InterfaceList + many;
@@ -86,22 +86,22 @@ keywords! {
     GlobalDefs: "bfd_process_name", Word("NAME"), "", C, Never(T::Processes), "name of the BFD process";
     GlobalDefs: "max_auto_priority", Optional("N"), "0", B, Never(T::Processes), "raises the realtime priority after late timers";
     GlobalDefs: "min_auto_priority_delay", Int { min: 1, max: U32 }, "1000000", B, Never(T::Processes), "µs of delay that count as late";
-    GlobalDefs: "vrrp_priority", Int { min: -20, max: 19 }, "", C, Never(T::Processes), "niceness";
+    GlobalDefs: "vrrp_priority", Int { min: -20, max: 19 }, "", C, Acts, "niceness";
     GlobalDefs: "checker_priority", Int { min: -20, max: 19 }, "", C, Never(T::Processes), "niceness";
     GlobalDefs: "bfd_priority", Int { min: -20, max: 19 }, "", C, Never(T::Processes), "niceness";
-    GlobalDefs: "vrrp_no_swap", Nothing, "off", C, Never(T::Processes), "memory locked";
+    GlobalDefs: "vrrp_no_swap", Nothing, "off", C, Acts, "memory locked";
     GlobalDefs: "checker_no_swap", Nothing, "off", C, Never(T::Processes), "memory locked";
     GlobalDefs: "bfd_no_swap", Nothing, "off", C, Never(T::Processes), "memory locked";
-    GlobalDefs: "vrrp_rt_priority", Int { min: 1, max: 99 }, "", C, Never(T::Processes), "realtime priority";
+    GlobalDefs: "vrrp_rt_priority", Int { min: 1, max: 99 }, "", C, Acts, "realtime priority";
     GlobalDefs: "checker_rt_priority", Int { min: 1, max: 99 }, "", C, Never(T::Processes), "realtime priority";
     GlobalDefs: "bfd_rt_priority", Int { min: 1, max: 99 }, "", C, Never(T::Processes), "realtime priority";
-    GlobalDefs: "vrrp_cpu_affinity", Words("CPU…"), "", C, Never(T::Processes), "CPUs";
+    GlobalDefs: "vrrp_cpu_affinity", Words("CPU…"), "", C, Acts, "CPUs";
     GlobalDefs: "checker_cpu_affinity", Words("CPU…"), "", C, Never(T::Processes), "CPUs";
     GlobalDefs: "bfd_cpu_affinity", Words("CPU…"), "", C, Never(T::Processes), "CPUs";
-    GlobalDefs: "vrrp_rlimit_rttime", Int { min: 1, max: U32 }, "10000", C, Never(T::Processes), "µs of CPU without a system call";
+    GlobalDefs: "vrrp_rlimit_rttime", Int { min: 1, max: U32 }, "10000", C, Acts, "µs of CPU without a system call";
     GlobalDefs: "checker_rlimit_rttime", Int { min: 1, max: U32 }, "10000", C, Never(T::Processes), "µs of CPU without a system call";
     GlobalDefs: "bfd_rlimit_rttime", Int { min: 1, max: U32 }, "10000", C, Never(T::Processes), "µs of CPU without a system call";
-    GlobalDefs: "vrrp_rlimit_rtime", Int { min: 1, max: U32 }, "", C, Never(T::Processes), "old name of vrrp_rlimit_rttime";
+    GlobalDefs: "vrrp_rlimit_rtime", Int { min: 1, max: U32 }, "", C, Acts, "old name of vrrp_rlimit_rttime";
     GlobalDefs: "checker_rlimit_rtime", Int { min: 1, max: U32 }, "", C, Never(T::Processes), "old name of checker_rlimit_rttime";
     GlobalDefs: "bfd_rlimit_rtime", Int { min: 1, max: U32 }, "", C, Never(T::Processes), "old name of bfd_rlimit_rttime";
     // ---- global_defs: VRRP
@@ -121,13 +121,13 @@ keywords! {
     GlobalDefs: "vrrp_min_garp", Bool, "off", C, Acts, "a single message only";
     GlobalDefs: "vrrp_garp_extra_if", Words("[all] SECONDS"), "off", C, Acts, "refresh on other interfaces";
     GlobalDefs: "vrrp_vmac_garp_intvl", Words("[all] SECONDS"), "off", C, Acts, "old name of vrrp_garp_extra_if";
-    GlobalDefs: "vrrp_down_timer_adverts", Int { min: 1, max: 100 }, "3", B, Later(T::VrrpDetail), "missed adverts until a backup takes over";
-    GlobalDefs: "vrrp_lower_prio_no_advert", Bool, "off", C, Later(T::VrrpDetail), "a master does not answer lower priorities";
-    GlobalDefs: "vrrp_higher_prio_send_advert", Bool, "off", C, Later(T::VrrpDetail), "a last advert before giving way";
-    GlobalDefs: "vrrp_owner_ignore_adverts", Bool, "off", C, Later(T::VrrpDetail), "the owner of the addresses does not listen";
+    GlobalDefs: "vrrp_down_timer_adverts", Int { min: 1, max: 100 }, "3", B, Acts, "missed adverts until a backup takes over";
+    GlobalDefs: "vrrp_lower_prio_no_advert", Bool, "off", C, Acts, "a master does not answer lower priorities";
+    GlobalDefs: "vrrp_higher_prio_send_advert", Bool, "off", C, Acts, "a last advert before giving way";
+    GlobalDefs: "vrrp_owner_ignore_adverts", Bool, "off", C, Acts, "the owner of the addresses does not listen";
     GlobalDefs: "vrrp_check_unicast_src", Nothing, "off", B, Later(T::VrrpDetail), "adverts only from configured peers";
     GlobalDefs: "vrrp_skip_check_adv_addr", Nothing, "off", B, Never(T::VrrpDetail), "no comparison of the VIP list; lbd only logs a difference";
-    GlobalDefs: "vrrp_strict", Nothing, "off", B, Later(T::Strict), "RFC mode";
+    GlobalDefs: "vrrp_strict", Nothing, "off", B, Acts, "RFC mode: no authentication, unicast, preempt_delay or state MASTER below 255; lower priorities are not answered";
     GlobalDefs: "vrrp_iptables", Optional("[IN [OUT]]"), "INPUT OUTPUT", C, Never(T::Firewall), "iptables chains";
     GlobalDefs: "vrrp_ipsets", Optional("[NAME…]"), "on", C, Never(T::Firewall), "ipset names";
     GlobalDefs: "nftables", Optional("[TABLE]"), "keepalived", C, Later(T::Firewall), "nftables table";
@@ -137,8 +137,8 @@ keywords! {
     GlobalDefs: "nftables_ipvs", Optional("[TABLE]"), "keepalived_ipvs", C, Never(T::Ipvs), "table of firewall marks";
     GlobalDefs: "nftables_ipvs_priority", Int { min: -2_147_483_648, max: 2_147_483_647 }, "", C, Never(T::Ipvs), "its priority";
     GlobalDefs: "nftables_ipvs_start_fwmark", Int { min: 1, max: U32 }, "1000", C, Never(T::Ipvs), "first firewall mark";
-    GlobalDefs: "vrrp_startup_delay", Seconds { min: 0, max: LONG }, "0", B, Later(T::StartDelay), "wait before VRRP starts";
-    GlobalDefs: "vrrp_delay_after_boot", Seconds { min: 0, max: LONG }, "0", B, Later(T::StartDelay), "VRRP starts so long after boot at the earliest";
+    GlobalDefs: "vrrp_startup_delay", Seconds { min: 0, max: LONG }, "0", B, Acts, "wait before VRRP starts";
+    GlobalDefs: "vrrp_delay_after_boot", Seconds { min: 0, max: LONG }, "0", B, Acts, "VRRP starts so long after boot at the earliest";
     GlobalDefs: "vrrp_rx_bufs_policy", Words("MTU | ADVERT | BYTES"), "", C, Never(T::Buffers), "receive buffer";
     GlobalDefs: "vrrp_rx_bufs_multiplier", Int { min: 1, max: U32 }, "3", C, Never(T::Buffers), "receive buffer";
     GlobalDefs: "disable_local_igmp", Nothing, "off", C, Later(T::VrrpDetail), "no IGMP for the VRRP group";
@@ -210,7 +210,7 @@ keywords! {
     GlobalDefs: "lvs_xdp_mode", Choice(&["auto", "native", "generic"]), "auto", B, Ours, "how the XDP program is attached; generic only by name";
     // ---- entries of lists
     NotificationEmail: "ADDRESS", Nothing, "", A, Acts, "one recipient a line" + many;
-    NameList: "NAME", Nothing, "", A, Later(T::SyncGroup), "one instance a line" + many;
+    NameList: "NAME", Nothing, "", A, Acts, "one instance a line" + many;
     StaticObjects: "OBJECT", Nothing, "", B, Later(T::Static), "address, route or rule as in ip(8)" + many;
     InterfaceList: "IF", Nothing, "", C, Later(T::Tracking), "one interface a line" + many;
     // ---- IPVS family word shared by virtual_server

@@ -319,8 +319,6 @@ pub enum Topic {
     Tracking,
     Vmac,
     VrrpDetail,
-    Strict,
-    StartDelay,
     Excluded,
     Hmac,
     Namespace,
@@ -353,13 +351,11 @@ impl Topic {
             Self::Garp => "gratuitous ARP goes out at once and once more after the delay only",
             Self::Static => "these objects are not added",
             Self::Routes => "these routes and rules are not added",
-            Self::SyncGroup => "the instances change state one by one",
+            Self::SyncGroup => "what group and members track counts for the whole group anyway",
             Self::Bfd => "there is no BFD session",
             Self::Tracking => "this tracker has no effect on the priority",
             Self::Vmac => "the VIP keeps the interface's own MAC address",
             Self::VrrpDetail => "lbd keeps keepalived's default here",
-            Self::Strict => "the strict RFC mode is off",
-            Self::StartDelay => "VRRP starts without the delay",
             Self::Excluded => "these addresses are not added",
             Self::Hmac => "adverts would go out without it and the pair would have two masters",
             Self::Namespace => "start lbd inside the namespace instead",
@@ -390,12 +386,9 @@ impl Topic {
             self,
             Self::Static
                 | Self::Routes
-                | Self::SyncGroup
                 | Self::Bfd
                 | Self::Tracking
                 | Self::Vmac
-                | Self::Strict
-                | Self::StartDelay
                 | Self::Excluded
                 | Self::Namespace
                 | Self::Checker

@@ -65,14 +65,14 @@ keywords! {
     VrrpInstance: "garp_lower_prio_repeat", Int { min: 0, max: U32 }, "garp_master_repeat", A, Acts, "messages in such a batch";
     VrrpInstance: "garp_extra_if", Words("[all] SECONDS"), "vrrp_garp_extra_if", C, Acts, "one announcement this often on interfaces of VIPs other than the instance's; virtual MAC interfaces only, or all";
     VrrpInstance: "vmac_garp_intvl", Words("[all] SECONDS"), "off", C, Acts, "old name of garp_extra_if";
-    VrrpInstance: "down_timer_adverts", Int { min: 1, max: 100 }, "3", C, Later(T::VrrpDetail), "missed adverts until a backup takes over";
-    VrrpInstance: "timer_expired_backup", Optional("[PRIORITY]"), "off", C, Later(T::VrrpDetail), "waits for a better backup";
-    VrrpInstance: "thread_timer_expired", Optional("[PRIORITY]"), "off", C, Later(T::VrrpDetail), "old name of timer_expired_backup";
-    VrrpInstance: "lower_prio_no_advert", Bool, "off", C, Later(T::VrrpDetail), "a master does not answer lower priorities";
-    VrrpInstance: "higher_prio_send_advert", Bool, "off", C, Later(T::VrrpDetail), "a last advert before giving way";
-    VrrpInstance: "owner_ignore_adverts", Bool, "off", C, Later(T::VrrpDetail), "the owner of the addresses does not listen";
+    VrrpInstance: "down_timer_adverts", Int { min: 1, max: 100 }, "3", C, Acts, "missed adverts until a backup takes over";
+    VrrpInstance: "timer_expired_backup", Optional("[PRIORITY]"), "off", C, Acts, "a master that stalled so long that a backup of this priority (254) may have taken over becomes backup; needs nopreempt";
+    VrrpInstance: "thread_timer_expired", Optional("[PRIORITY]"), "off", C, Acts, "old name of timer_expired_backup";
+    VrrpInstance: "lower_prio_no_advert", Bool, "off", C, Acts, "a master does not answer lower priorities";
+    VrrpInstance: "higher_prio_send_advert", Bool, "off", C, Acts, "a last advert before giving way";
+    VrrpInstance: "owner_ignore_adverts", Bool, "off", C, Acts, "the owner of the addresses does not listen";
     VrrpInstance: "skip_check_adv_addr", Bool, "off", B, Never(T::VrrpDetail), "no comparison of the VIP list; lbd only logs a difference";
-    VrrpInstance: "strict_mode", Bool, "off", B, Later(T::Strict), "RFC mode";
+    VrrpInstance: "strict_mode", Bool, "off", B, Acts, "RFC mode, see vrrp_strict";
     VrrpInstance: "accept", Nothing, "on", B, Acts, "the VIP answers on this host";
     VrrpInstance: "no_accept", Nothing, "off", B, Later(T::Firewall), "the VIP does not answer on this host";
     VrrpInstance: "use_vmac", Optional("[NAME]"), "off", B, Later(T::Vmac), "virtual MAC 00:00:5e:00:01:VRID";
@@ -88,7 +88,7 @@ keywords! {
     VrrpInstance: "track_interface", Optional("[IF]"), "", A, Acts, "links that change the priority", opens TrackInterface + many;
     VrrpInstance: "track_file", Optional("[NAME]"), "", B, Acts, "files that change the priority", opens TrackList + many;
     VrrpInstance: "track_process", Optional("[NAME]"), "", B, Acts, "processes that change the priority", opens TrackList + many;
-    VrrpInstance: "track_mysql", Optional("[NAME]"), "", A, Ours, "MySQL checks that change the priority", opens TrackList + many;
+    VrrpInstance SyncGroup: "track_mysql", Optional("[NAME]"), "", A, Ours, "MySQL checks that change the priority", opens TrackList + many;
     VrrpInstance: "track_bfd", Optional("[NAME]"), "", C, Refused(T::Bfd), "BFD sessions that change the priority", opens TrackList + many;
     TrackScript: "NAME [weight N [reverse|noreverse]]", Nothing, "the script's weight", A, Acts, "one vrrp_script a line" + many;
     TrackInterface: "IF [weight N [reverse]]", Nothing, "weight 0: down means FAULT", A, Acts, "one interface a line" + many;
@@ -106,11 +106,11 @@ keywords! {
     VrrpInstance: "debug", Int { min: 0, max: 4 }, "0", C, Never(T::VrrpDetail), "log level";
     VrrpInstance: "kernel_rx_buf_size", Int { min: 0, max: U32 }, "", C, Never(T::Buffers), "receive buffer";
     VrrpInstance: "lvs_sync_daemon_interface", Word("IF"), "", C, Never(T::Ipvs), "old form of lvs_sync_daemon";
-    SyncGroup: "track_interface", Optional("[IF]"), "", A, Later(T::Tracking), "links of the whole group", opens TrackList + many;
-    SyncGroup: "track_script", Optional("[NAME]"), "", A, Later(T::Tracking), "scripts of the whole group", opens TrackList + many;
-    SyncGroup: "track_file", Optional("[NAME]"), "", B, Later(T::Tracking), "files of the whole group", opens TrackList + many;
-    SyncGroup: "track_process", Optional("[NAME]"), "", B, Later(T::Tracking), "processes of the whole group", opens TrackList + many;
+    SyncGroup: "track_interface", Optional("[IF]"), "", A, Acts, "links of the whole group", opens TrackInterface + many;
+    SyncGroup: "track_script", Optional("[NAME]"), "", A, Acts, "scripts of the whole group", opens TrackScript + many;
+    SyncGroup: "track_file", Optional("[NAME]"), "", B, Acts, "files of the whole group", opens TrackList + many;
+    SyncGroup: "track_process", Optional("[NAME]"), "", B, Acts, "processes of the whole group", opens TrackList + many;
     SyncGroup: "track_bfd", Optional("[NAME]"), "", C, Later(T::Tracking), "BFD sessions of the whole group", opens TrackList + many;
-    SyncGroup: "sync_group_tracking_weight", Nothing, "off", C, Later(T::SyncGroup), "weights count inside the group";
+    SyncGroup: "sync_group_tracking_weight", Nothing, "off", C, Acts, "weights count inside the group";
     SyncGroup: "global_tracking", Nothing, "", C, Never(T::SyncGroup), "no longer needed";
 }

@@ -16,6 +16,7 @@ use crate::base::{net::Priority, table::Method};
 use super::{
     super::{
         diag::{Diagnostic, Severity},
+        model::Config,
         source::Span,
     },
     Lower,
@@ -34,6 +35,7 @@ pub(super) struct InstanceMarks {
 pub(super) struct Marks {
     pub(super) scripts: BTreeMap<String, Span>,
     pub(super) instances: Vec<InstanceMarks>,
+    pub(super) groups: Vec<super::group::GroupMarks>,
     pub(super) virtual_servers: Vec<Span>,
     pub(super) tracking: super::tracking::TrackMarks,
     /// The last `global_defs`.
@@ -49,6 +51,7 @@ impl Lower<'_> {
         self.duplicate_vips(&marks);
         self.tracked_names(&marks);
         self.unused_tracked(&marks.tracking);
+        self.sync_groups(&marks);
         self.useless_weights(&marks);
         self.duplicate_virtual_servers(&marks);
         self.engine_limits(&marks);
@@ -68,7 +71,7 @@ impl Lower<'_> {
         }
     }
 
-    fn twice(&mut self, at: Span, first: Span, message: String, remark: &str) {
+    pub(super) fn twice(&mut self, at: Span, first: Span, message: String, remark: &str) {
         let diagnostic =
             self.diagnostic(Severity::Error, at, message).related(self.place(first), remark);
         self.sink.push(diagnostic);
@@ -123,32 +126,36 @@ impl Lower<'_> {
 
     fn tracked_names(&mut self, marks: &Marks) {
         let mut used = std::collections::BTreeSet::new();
-        for (i, mark) in marks.instances.iter().enumerate() {
-            for (name, span) in &mark.scripts {
-                used.insert(name.clone());
-                if marks.scripts.contains_key(name) {
-                    continue;
-                }
-                let near = marks
-                    .scripts
-                    .keys()
-                    .map(|known| (strsim::osa_distance(known, name), known))
-                    .filter(|(distance, _)| *distance <= 3)
-                    .min();
-                let help = match near {
-                    Some((_, near)) => format!("did you mean `{near}`?"),
-                    None => "there is no vrrp_script of this name".into(),
-                };
-                let shown: String = name.chars().take(64).collect();
-                self.warn(
-                    *span,
-                    format!("track script `{shown}` is not defined; it is ignored"),
-                    &help,
-                );
+        let of_instances = marks.instances.iter().map(|mark| &mark.scripts);
+        let of_groups = marks.groups.iter().map(|mark| &mark.scripts);
+        for (name, span) in of_instances.chain(of_groups).flatten() {
+            used.insert(name.clone());
+            if marks.scripts.contains_key(name) {
+                continue;
             }
-            if let Some(instance) = self.config.vrrp_instances.get_mut(i) {
-                instance.track_scripts.retain(|track| marks.scripts.contains_key(&track.name));
-            }
+            let near = marks
+                .scripts
+                .keys()
+                .map(|known| (strsim::osa_distance(known, name), known))
+                .filter(|(distance, _)| *distance <= 3)
+                .min();
+            let help = match near {
+                Some((_, near)) => format!("did you mean `{near}`?"),
+                None => "there is no vrrp_script of this name".into(),
+            };
+            let shown: String = name.chars().take(64).collect();
+            self.warn(
+                *span,
+                format!("track script `{shown}` is not defined; it is ignored"),
+                &help,
+            );
+        }
+        let Config { vrrp_instances, vrrp_sync_groups, .. } = &mut self.config;
+        let of_instances = vrrp_instances.iter_mut().map(|it| &mut it.track_scripts);
+        for tracked in
+            of_instances.chain(vrrp_sync_groups.iter_mut().map(|it| &mut it.track_scripts))
+        {
+            tracked.retain(|track| marks.scripts.contains_key(&track.name));
         }
         for (name, span) in &marks.scripts {
             if !used.contains(name) && self.config.vrrp_scripts.contains_key(name) {

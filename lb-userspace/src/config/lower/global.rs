@@ -42,6 +42,8 @@ impl Lower<'_> {
                     };
                 }
                 _ if self.global_notify_word(&entry) => {}
+                word if self.election_default(&entry, word) => {}
+                word if self.scheduling(&entry, word) => {}
                 other => {
                     if !self.global_host_word(&entry, &mut garp) {
                         self.unhandled(&entry, other);

@@ -3,7 +3,9 @@
 
 mod checkers;
 mod cross;
+mod election;
 mod global;
+mod group;
 mod host;
 mod lvs;
 mod notify;
@@ -102,6 +104,7 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
     for entry in &entries {
         match entry.name() {
             "vrrp_instance" => lower.vrrp_instance(entry),
+            "vrrp_sync_group" => lower.sync_group(entry),
             "virtual_server" => lower.virtual_server(entry),
             "garp_group" => lower.garp_group(entry),
             "interface_up_down_delays" => lower.link_delays(entry),

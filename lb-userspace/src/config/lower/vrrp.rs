@@ -28,22 +28,23 @@ const PASS_LEN: usize = 8;
 
 /// What an instance block says, before defaults depend on each other.
 #[derive(Default)]
-struct Raw {
+pub(super) struct Raw {
     state: Option<InitialState>,
     interface: Option<Spanned<String>>,
     vrid: Option<Spanned<Vrid>>,
     priority: Option<Spanned<u8>>,
     version: Option<Spanned<VrrpVersion>>,
     advert_int: Option<Spanned<Duration>>,
-    authentication: Option<Spanned<Authentication>>,
+    pub(super) authentication: Option<Spanned<Authentication>>,
     preempt: Option<Span>,
     nopreempt: Option<Span>,
-    preempt_delay: Option<Spanned<Duration>>,
+    pub(super) preempt_delay: Option<Spanned<Duration>>,
+    timer_expired: Option<Spanned<Priority>>,
     mcast_src: Option<Spanned<IpAddr>>,
     unicast_src: Option<Spanned<IpAddr>>,
-    peers: Vec<Spanned<IpAddr>>,
-    unicast: Option<Span>,
-    vips: Vec<Spanned<VipAddress>>,
+    pub(super) peers: Vec<Spanned<IpAddr>>,
+    pub(super) unicast: Option<Span>,
+    pub(super) vips: Vec<Spanned<VipAddress>>,
     no_vips: bool,
     host: HostWords,
 }
@@ -127,6 +128,7 @@ impl Lower<'_> {
         let (mut scripts, mut interfaces) = (Vec::new(), Vec::new());
         let mut track_more = TrackLists::default();
         let mut dont_track_primary = false;
+        let mut election = self.config.global.election.clone();
         let mut notify = self.notify_words();
         for entry in self.entries(Block::VrrpInstance, block.block()) {
             let at = entry.statement.span;
@@ -180,6 +182,10 @@ impl Lower<'_> {
                 "track_script" => scripts.extend(self.tracked_scripts(&entry)),
                 "track_interface" => interfaces.extend(self.tracked_interfaces(&entry)),
                 "dont_track_primary" => dont_track_primary = true,
+                "timer_expired_backup" | "thread_timer_expired" => {
+                    raw.timer_expired = self.timer_expired(&entry);
+                }
+                word if self.election(&entry, word, &mut election) => {}
                 _ if self.notify_word(&entry, &mut notify) => {}
                 _ if self.track_list(&entry, &mut track_more) => {}
                 other => {
@@ -191,8 +197,13 @@ impl Lower<'_> {
         }
         let version = self.instance_version(&name.value, &raw);
         let advert_int = self.advert_int(&name.value, version, raw.advert_int.as_ref());
-        let (state, priority) = self.priority(&name, &raw);
-        let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, state, priority);
+        let (given_state, priority) = self.priority(&name, &raw);
+        let mut state = given_state;
+        let is_owner = priority == Priority::OWNER;
+        self.strict(&name.value, name.span, &mut raw, &mut election, &mut state, is_owner);
+        let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, given_state, priority);
+        let timer_expired_backup =
+            self.timer_expired_backup(&name.value, raw.timer_expired.take(), nopreempt);
         let authentication = self.version_authentication(&name.value, version, &raw);
         self.vip_families(&name, &raw);
         let source = self.source_address(&name.value, &raw);
@@ -223,6 +234,8 @@ impl Lower<'_> {
             authentication,
             nopreempt,
             preempt_delay,
+            election,
+            timer_expired_backup,
             source,
             unicast_peers: raw.peers.iter().map(|peer| peer.value).collect(),
             wire: Options::default(),

@@ -2,5 +2,6 @@
 
 mod bounds;
 mod corpus;
+mod election;
 mod model;
 mod telling;

@@ -162,7 +162,7 @@ fn quirks_are_corrected_as_keepalived_does() {
     assert_eq!(instance.advert_int, Duration::from_secs(1));
     assert!(!instance.nopreempt);
     assert_eq!(instance.preempt_delay, Duration::ZERO);
-    assert_eq!(instance.authentication, Authentication::Pass(*b"LongerTh"));
+    assert_eq!(instance.authentication, Authentication::None, "vrrp_strict");
     assert_eq!(instance.virtual_ipaddress.len(), 3);
     let tracked: Vec<_> = instance.track_scripts.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(tracked, ["chk"]);

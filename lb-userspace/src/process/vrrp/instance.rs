@@ -31,7 +31,7 @@ use crate::{
         arp,
         auth::Auth,
         notify::{Notification, Subject, What, notification},
-        router::{Config, Effect, Input, Level, Notify, Outgoing, Router},
+        router::{Config, Effect, Input, Level, Notify, Outgoing, Router, Standing},
     },
 };
 
@@ -128,6 +128,11 @@ impl Instance {
         self.model = model;
         self.feed(Input::Configure(Box::new(config)), now, shell);
         self.look_at_interfaces(now, shell);
+    }
+
+    /// As its sync group needs to know it.
+    pub fn standing(&self) -> Standing {
+        self.router.standing()
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {

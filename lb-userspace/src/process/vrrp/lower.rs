@@ -1,13 +1,19 @@
 //! From the configuration's vrrp_instance to what the state machine and the shell need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     base::net::Vrid,
-    config::model::{self, Authentication, VrrpInstance, VrrpVersion},
+    config::model::{
+        Authentication, SyncGroup, TrackScript, VrrpInstance, VrrpScript, VrrpVersion,
+    },
     io::{link::Vip, vrrp::Channel},
-    vrrp::{auth::Auth, router::Config, timing::AdvertInterval, track::Tracked, wire::Version},
+    vrrp::{
+        auth::Auth, group, router::Config, timing::AdvertInterval, track::Tracked, wire::Version,
+    },
 };
+
+type Scripts = BTreeMap<String, VrrpScript>;
 
 /// What makes two instances of two configurations the same: it keeps state, timers, counters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,13 +88,45 @@ fn tracked_interfaces(instance: &VrrpInstance) -> Vec<Tracked> {
     tracked
 }
 
-/// Lowers one instance.
+fn scripts_of(tracked: &[TrackScript], scripts: &Scripts) -> Vec<Tracked> {
+    let lowered = tracked.iter().filter_map(|track| {
+        let script = scripts.get(&track.name)?;
+        Some(Tracked {
+            name: track.name.clone(),
+            weight: track.weight.unwrap_or(script.weight),
+            reverse: track.reverse.unwrap_or(script.reverse),
+        })
+    });
+    lowered.collect()
+}
+
+/// Lowers one sync group; its members are those instances that are run.
+pub(super) fn group(
+    group: &SyncGroup,
+    scripts: &Scripts,
+    is_run: impl Fn(&str) -> bool,
+) -> group::Config {
+    let interfaces = group.track_interfaces.iter().map(|it| Tracked {
+        name: it.name.clone(),
+        weight: it.weight,
+        reverse: it.reverse,
+    });
+    group::Config {
+        name: group.name.clone(),
+        members: group.members.iter().filter(|name| is_run(name)).cloned().collect(),
+        scripts: scripts_of(&group.track_scripts, scripts),
+        interfaces: interfaces.collect(),
+    }
+}
+
+/// Lowers one instance, a member of a sync group or not.
 ///
 /// # Errors
 /// What this version of lbd cannot do, for the log.
 pub(super) fn config(
     instance: &VrrpInstance,
-    scripts: &std::collections::BTreeMap<String, model::VrrpScript>,
+    scripts: &Scripts,
+    grouped: bool,
 ) -> Result<Config, String> {
     let version = match instance.version {
         VrrpVersion::V2 => Version::V2,
@@ -102,18 +140,6 @@ pub(super) fn config(
         (Authentication::Ah(data), Version::V2) => Auth::Ah(*data),
         (Authentication::None, _) | (_, Version::V3) => Auth::None,
     };
-    let scripts = instance
-        .track_scripts
-        .iter()
-        .filter_map(|track| {
-            let script = scripts.get(&track.name)?;
-            Some(Tracked {
-                name: track.name.clone(),
-                weight: track.weight.unwrap_or(script.weight),
-                reverse: track.reverse.unwrap_or(script.reverse),
-            })
-        })
-        .collect();
     Ok(Config {
         version,
         vrid: instance.vrid,
@@ -122,11 +148,17 @@ pub(super) fn config(
         auth,
         preempt: !instance.nopreempt,
         preempt_delay: instance.preempt_delay,
+        down_adverts: instance.election.down_timer_adverts,
+        lower_prio_no_advert: instance.election.lower_prio_no_advert,
+        higher_prio_send_advert: instance.election.higher_prio_send_advert,
+        owner_ignore_adverts: instance.election.owner_ignore_adverts,
+        timer_expired_backup: instance.timer_expired_backup,
+        grouped,
         addresses,
         unicast_peers: instance.unicast_peers.clone(),
         wire: instance.wire.clone(),
         garp: instance.garp,
-        scripts,
+        scripts: scripts_of(&instance.track_scripts, scripts),
         interfaces: tracked_interfaces(instance),
     })
 }

@@ -4,6 +4,7 @@
 //! process that was stopped first hears what was said meanwhile), addresses are changed by the
 //! rtnetlink thread, scripts are run by the watchdog.
 
+mod groups;
 mod instance;
 mod interfaces;
 mod lease;
@@ -24,6 +25,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use self::{
+    groups::Groups,
     instance::{Instance, Shell},
     interfaces::Interfaces,
     lease::LeaseStore,
@@ -46,6 +48,7 @@ use crate::{
     io::{link, track::Report, vrrp::Channel},
     vrrp::{
         router::Input,
+        track::Verdict,
         wire::{Datagram, Reason},
     },
 };
@@ -110,6 +113,7 @@ struct VrrpRole {
     trackers: Trackers,
     /// False under `-P`.
     checker: bool,
+    groups: Groups,
     /// What the data plane said last.
     converged: Option<(Vec<(String, LeaseSlot)>, bool)>,
     lease_retry: Option<Instant>,
@@ -131,6 +135,7 @@ impl VrrpRole {
             scripts: Scripts::default(),
             trackers: Trackers::default(),
             checker,
+            groups: Groups::default(),
             converged: None,
             lease_retry: None,
             converge_by: Some(clock::now() + CONVERGE_LIMIT),
@@ -181,9 +186,14 @@ impl VrrpRole {
         let mut seen = BTreeSet::new();
         for model in &config.vrrp_instances {
             let identity = lower::identity(model);
-            let lowered = match lower::config(model, &config.vrrp_scripts) {
+            let groups = &config.vrrp_sync_groups;
+            let group = groups.iter().find(|it| it.members.contains(&model.name));
+            let lowered = match lower::config(model, &config.vrrp_scripts, group.is_some()) {
                 Ok(mut lowered) => {
                     lowered.scripts.extend(trackers::tracked(&model.track_more, config));
+                    if group.is_some_and(|group| !group.tracking_weight) {
+                        lowered.scripts.retain(|it| it.weight == 0);
+                    }
                     lowered
                 }
                 Err(error) => {
@@ -214,14 +224,28 @@ impl VrrpRole {
             instance.feed(Input::Stop, now, &mut self.shell);
             self.leaving.push(instance);
         }
+        self.groups.configure(config, &self.instances, now);
         for (name, verdict) in self.scripts.verdicts().into_iter().chain(self.trackers.verdicts()) {
-            let input = Input::Script { name, verdict };
-            self.feed_all(&input, now);
+            self.script_verdict(&name, verdict, now);
         }
+        self.look_at_group_interfaces(now);
         self.watch_vips();
         self.close_unused();
         self.lend(now);
+        self.groups.settle(&mut self.instances, now, &mut self.shell);
         self.shell.say(Up::Ready { generation });
+    }
+
+    fn script_verdict(&mut self, name: &str, verdict: Verdict, now: Instant) {
+        self.groups.script(name, verdict, now);
+        self.feed_all(&Input::Script { name: name.to_owned(), verdict }, now);
+    }
+
+    fn look_at_group_interfaces(&mut self, now: Instant) {
+        for name in self.groups.interfaces() {
+            let up = self.shell.interfaces.get(&name).is_some_and(|it| it.up());
+            self.groups.interface(&name, up, now);
+        }
     }
 
     /// Opens the ARP sockets of the interfaces of VIPs, for these VIPs.
@@ -381,6 +405,7 @@ impl VrrpRole {
         for instance in self.instances.iter_mut().chain(&mut self.leaving) {
             instance.handle_timeout(now, &mut self.shell);
         }
+        self.groups.settle(&mut self.instances, now, &mut self.shell);
         self.leaving.retain(|instance| !instance.stopped);
         if self.stop_by.is_none() {
             for run in self.scripts.due(now) {
@@ -464,14 +489,14 @@ impl VrrpRole {
             Down::Event { event: Event::Script { name, verdict }, .. } => {
                 let heard = self.scripts.restore(&name, verdict);
                 if let Some(verdict) = heard.or_else(|| self.trackers.hear(&name, verdict)) {
-                    self.feed_all(&Input::Script { name, verdict }, now);
+                    self.script_verdict(&name, verdict, now);
                 }
             }
             Down::ScriptDone(done) => {
                 if let Some((name, verdict)) = self.scripts.done(&done) {
                     let event = Event::Script { name: name.clone(), verdict };
                     self.shell.say(Up::Event(event));
-                    self.feed_all(&Input::Script { name, verdict }, now);
+                    self.script_verdict(&name, verdict, now);
                 }
             }
             Down::Query { id, query: Query::Status } => {
@@ -496,7 +521,7 @@ impl VrrpRole {
         let Report { key: name, verdict } = report;
         tracing::info!(name, ?verdict, "tracked object");
         self.shell.say(Up::Event(Event::Script { name: name.clone(), verdict }));
-        self.feed_all(&Input::Script { name, verdict }, clock::now());
+        self.script_verdict(&name, verdict, clock::now());
     }
 
     fn link_event(&mut self, event: &link::Event) -> anyhow::Result<()> {
@@ -518,6 +543,7 @@ impl VrrpRole {
         if matches!(event, link::Event::Link(_)) {
             self.watch_vips();
         }
+        self.look_at_group_interfaces(now);
         for instance in &mut self.instances {
             let follows = instance.model.interface == name
                 || lower::vips(&instance.model).iter().any(|vip| vip.interface == name)

@@ -28,7 +28,9 @@ impl Scripts {
         let tracked: BTreeSet<&String> = config
             .vrrp_instances
             .iter()
-            .flat_map(|instance| instance.track_scripts.iter().map(|track| &track.name))
+            .map(|instance| &instance.track_scripts)
+            .chain(config.vrrp_sync_groups.iter().map(|group| &group.track_scripts))
+            .flat_map(|tracked| tracked.iter().map(|track| &track.name))
             .collect();
         self.by_name.retain(|name, old| {
             tracked.contains(name)

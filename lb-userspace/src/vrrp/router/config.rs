@@ -33,6 +33,20 @@ pub struct Config {
     pub preempt: bool,
     /// How long a backup leaves a master of lower priority alone; zero: not at all.
     pub preempt_delay: Duration,
+    /// `down_timer_adverts`: adverts of the master that may be missed, 1-100.
+    pub down_adverts: u32,
+    /// `lower_prio_no_advert`: a master leaves adverts of lower priority unanswered.
+    pub lower_prio_no_advert: bool,
+    /// `higher_prio_send_advert`: a master says once more that it is one before it yields.
+    pub higher_prio_send_advert: bool,
+    /// `owner_ignore_adverts`: the owner (255) does not listen while it is master.
+    pub owner_ignore_adverts: bool,
+    /// `timer_expired_backup`: a master whose timer fires so late that a backup of this priority
+    /// may have taken over meanwhile becomes a backup, instead of asking for the VIPs again.
+    pub timer_expired_backup: Option<Priority>,
+    /// Member of a vrrp_sync_group: becomes master only when the group says so
+    /// ([`super::super::group`]).
+    pub grouped: bool,
     /// Advertised addresses in configured order.
     pub addresses: Vec<IpAddr>,
     /// Empty: multicast.
@@ -100,10 +114,51 @@ pub enum Input {
         name: String,
         verdict: Verdict,
     },
+    /// The vrrp_sync_group decides; see [`super::super::group`].
+    Group(Order),
     /// A changed configuration of the same VRID, interface and family.
     Configure(Box<Config>),
     /// Give everything back.
     Stop,
+}
+
+/// What a vrrp_sync_group tells a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Every member wants to become master: advertise.
+    Announce,
+    /// Every member has advertised and waited: forward.
+    Forward,
+    /// Another member lost its election: say farewell, become backup.
+    Yield { why: String },
+    /// Something of the group is bad (`Some`: what), or no longer (`None`).
+    Hold(Option<String>),
+    /// Weights of what the group tracks.
+    Weight(i32),
+}
+
+/// Where a member of a vrrp_sync_group stands, as the group needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Waits for the data plane, an interface or a first result.
+    Init,
+    /// Something of its own is bad.
+    Faulty,
+    /// In FAULT for the group's sake only.
+    Held,
+    /// Backup whose first wait for a master has not ended.
+    Listening,
+    /// Backup to another router.
+    Backup,
+    /// Nothing speaks against its being master; waits for the group.
+    Wants,
+    /// Advertises, does not forward yet.
+    Announcing,
+    /// Has advertised and waited; forwards as soon as the group says so.
+    Ready,
+    Master,
+    /// Stopping or stopped.
+    Stopped,
 }
 
 /// What a virtual router wants done, in order.

@@ -9,6 +9,8 @@
 //! VIP is held before an advert has really left, nor, when a live master is being preempted or
 //! this host lost its own lease, before that master has had time to hear it. To the outside they
 //! are still BACKUP.
+//! A member of a vrrp_sync_group waits twice more, for the others: before it announces, and
+//! before it forwards ([`super::group`]).
 //!
 //! # Two forwarders
 //! The lease ends before a peer may take over, counted from the last advert that was *sent*. What
@@ -30,6 +32,7 @@
 
 mod announce;
 mod config;
+mod group;
 mod receive;
 mod report;
 mod send;
@@ -44,7 +47,7 @@ use std::{
     net::IpAddr,
 };
 
-pub use config::{Config, Effect, Input, Level, Notify};
+pub use config::{Config, Effect, Input, Level, Notify, Order, Standing};
 pub use send::Outgoing;
 
 use self::send::Numbers;
@@ -84,6 +87,8 @@ enum State {
 enum Wait {
     MasterDown,
     Skew,
+    /// The wait is over; the sync group says when to announce.
+    Group,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +97,8 @@ enum Phase {
     Announcing,
     /// Advert sent; the master that is being preempted gets time to hear it, and a second one.
     Guard(Guard),
+    /// The guard is over; the sync group says when to forward.
+    Ready,
     /// Forwards. The lease runs or has run out.
     Active,
 }
@@ -132,13 +139,20 @@ struct Heard {
 }
 
 impl Heard {
-    /// Priority 0 was its farewell; three missed adverts mean it is gone.
-    fn is_live(&self, now: Instant) -> bool {
-        let silence = now.saturating_since(self.at);
-        self.priority != Priority::RELEASE
-            && silence < self.interval.duration() * timing::DOWN_ADVERTS
+    /// Until when it may hold a lease: so many missed adverts mean that it is gone.
+    fn lease_limit(&self, adverts: u32) -> Instant {
+        self.at + self.interval.duration() * adverts
+    }
+
+    /// Priority 0 was its farewell.
+    fn is_live(&self, now: Instant, adverts: u32) -> bool {
+        self.priority != Priority::RELEASE && now < self.lease_limit(adverts)
     }
 }
+
+/// Routers that are remembered because they may still forward; at the bound the one heard longest
+/// ago is forgotten.
+const FORWARDER_LIMIT: usize = 8;
 
 /// One virtual router. See [`Core`] for how to drive it.
 #[derive(Debug)]
@@ -154,15 +168,21 @@ pub struct Router {
     /// The master's interval as learned (VRRPv3), else ours.
     master_interval: AdvertInterval,
     heard: Option<Heard>,
-    /// The last router that advertised itself as master, of whatever priority, until its farewell:
-    /// the one that may still forward when we take over.
-    forwarder: Option<Heard>,
+    /// Routers that advertised themselves as master, of whatever priority, until their farewell:
+    /// those that may still forward when we take over. The last heard is the last.
+    forwarders: Vec<Heard>,
     preempt_at: Option<Instant>,
     /// End of the lease that was written last; `None` when nothing of ours runs.
     lease_end: Option<Instant>,
     /// When the last advert of ours left.
     last_sent: Option<Instant>,
     last_answer: Option<Instant>,
+    /// No router has been heard in this wait of a backup.
+    listening: bool,
+    /// What the sync group holds it in FAULT for.
+    hold: Option<String>,
+    /// Weights of what the sync group tracks.
+    group_weight: i32,
     send_error: Option<String>,
     announcements: announce::Announcements,
     /// When the first advert of a takeover is sent again.
@@ -201,11 +221,14 @@ impl Router {
             cleared: false,
             master_interval: config.interval,
             heard: None,
-            forwarder: None,
+            forwarders: vec![],
             preempt_at: None,
             lease_end: None,
             last_sent: None,
             last_answer: None,
+            listening: true,
+            hold: None,
+            group_weight: 0,
             send_error: None,
             announcements: announce::Announcements::default(),
             repeat_at: None,
@@ -261,7 +284,7 @@ impl Router {
         self.config.preempt || self.effective_priority() == Priority::OWNER
     }
 
-    fn faults(&self) -> Vec<String> {
+    fn own_faults(&self) -> Vec<String> {
         let mut faults = self.trackers.faults();
         if self.source_known && self.source.is_none() {
             faults.push(self.no_source().into());
@@ -272,13 +295,24 @@ impl Router {
         faults
     }
 
-    fn down_at(&self, since: Instant, wait: Wait) -> Instant {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.own_faults();
+        faults.extend(self.hold.clone());
+        faults
+    }
+
+    /// When the wait of a backup ends by itself.
+    fn down_at(&self, since: Instant, wait: Wait) -> Option<Instant> {
         let (version, priority) = (self.config.version, self.effective_priority());
-        since
-            + match wait {
-                Wait::MasterDown => timing::master_down(version, priority, self.master_interval),
-                Wait::Skew => timing::skew(version, priority, self.master_interval),
+        let interval = self.master_interval;
+        match wait {
+            Wait::MasterDown => {
+                let adverts = self.config.down_adverts;
+                Some(since + timing::master_down(version, priority, interval, adverts))
             }
+            Wait::Skew => Some(since + timing::skew(version, priority, interval)),
+            Wait::Group => None,
+        }
     }
 }
 
@@ -296,6 +330,13 @@ impl Core for Router {
                 if self.send_error.replace(error.clone()).as_ref() != Some(&error) {
                     self.log(Level::Error, format!("advert not sent: {error}"));
                     self.effects.push_back(Effect::Changed);
+                }
+                let announcing =
+                    matches!(self.state, State::Master { phase: Phase::Announcing, .. });
+                if self.config.grouped && announcing {
+                    // The others must not silence their masters for a group that cannot move.
+                    self.yield_to(now, "gives up: its sync group waits for its advert");
+                    self.send_error = Some(error);
                 }
             }
             Input::VipsSet { added } => {
@@ -323,6 +364,7 @@ impl Core for Router {
                 self.trackers.script(&name, verdict);
                 self.tracked(before, now);
             }
+            Input::Group(order) => self.order(order, now),
             Input::Configure(config) => self.configure(*config, now),
             Input::Stop => self.stop(),
         }
@@ -331,11 +373,10 @@ impl Core for Router {
     fn handle_timeout(&mut self, now: Instant) {
         match self.state {
             State::Backup { since, wait } => {
-                let down_at = self.down_at(since, wait);
-                if now >= down_at {
+                if let Some(down_at) = self.down_at(since, wait).filter(|at| *at <= now) {
                     self.count_late(now.saturating_since(down_at));
-                    self.master_interval = self.config.interval;
-                    self.announce(now);
+                    self.listening = false;
+                    self.want(now);
                 }
             }
             State::Master { .. } => self.master_timeout(now),
@@ -353,7 +394,7 @@ impl Core for Router {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let state = match self.state {
-            State::Backup { since, wait } => Some(self.down_at(since, wait)),
+            State::Backup { since, wait } => self.down_at(since, wait),
             State::Master { next_advert, phase: Phase::Guard(Guard { until, again, .. }) } => {
                 Some(next_advert.min(until).min(again.unwrap_or(until)))
             }

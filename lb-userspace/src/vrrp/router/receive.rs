@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Effect, Heard, Level, Notify, Router, State, Wait};
+use super::{Effect, FORWARDER_LIMIT, Heard, Level, Notify, Router, State, Wait};
 use crate::{
     base::{net::Priority, time::Instant},
     vrrp::{
-        timing::AdvertInterval,
+        timing::{self, AdvertInterval},
         wire::{self, ChecksumForm, Datagram, Expect, Reason, Received, Version},
     },
 };
@@ -129,6 +129,17 @@ impl Router {
             self.counters.pri_zero_rcvd += 1;
         }
         let source = advert.source;
+        let owns = self.effective_priority() == Priority::OWNER;
+        if owns && self.config.owner_ignore_adverts && matches!(self.state, State::Master { .. }) {
+            return;
+        }
+        if owns && advert.priority == Priority::OWNER {
+            let text = format!(
+                "{source} has priority 255 too: only one router may own the addresses; the \
+                 greater address stays master"
+            );
+            self.note(advert, Note::Owner, Level::Error, text);
+        }
         self.notice_forwarder(advert, now);
         if !advert.same_addresses {
             let text = format!("{source} advertises other addresses than ours");
@@ -199,10 +210,13 @@ impl Router {
 
     fn notice_forwarder(&mut self, advert: &Received, now: Instant) {
         let Received { source, priority, interval, .. } = *advert;
+        let adverts = self.config.down_adverts;
+        self.forwarders.retain(|it| it.source != source && it.is_live(now, adverts));
         if priority != Priority::RELEASE {
-            self.forwarder = Some(Heard { source, priority, at: now, interval });
-        } else if self.forwarder.is_some_and(|it| it.source == source) {
-            self.forwarder = None;
+            if self.forwarders.len() == FORWARDER_LIMIT {
+                self.forwarders.remove(0);
+            }
+            self.forwarders.push(Heard { source, priority, at: now, interval });
         }
     }
 
@@ -214,20 +228,26 @@ impl Router {
 
     fn backup_hears(&mut self, advert: &Received, since: Instant, wait: Wait, now: Instant) {
         let own = self.effective_priority();
+        let adverts = self.config.down_adverts;
         if advert.priority == Priority::RELEASE {
             // A router that gave up halfway says nothing about the master we follow.
-            let other_master =
-                self.heard.is_some_and(|heard| heard.source != advert.source && heard.is_live(now));
+            let other_master = self
+                .heard
+                .is_some_and(|heard| heard.source != advert.source && heard.is_live(now, adverts));
             if !other_master {
                 self.remember(advert, now);
-                self.state = State::Backup { since: now, wait: Wait::Skew };
+                if wait != Wait::Group {
+                    self.state = State::Backup { since: now, wait: Wait::Skew };
+                }
             }
             return;
         }
         // A lower router does not hide a better one that was heard lately.
         if advert.priority >= own
             || self.heard.is_none_or(|heard| {
-                heard.source == advert.source || heard.priority < own || !heard.is_live(now)
+                heard.source == advert.source
+                    || heard.priority < own
+                    || !heard.is_live(now, adverts)
             })
         {
             self.remember(advert, now);
@@ -236,6 +256,7 @@ impl Router {
         let delayed = !delay.is_zero() && self.preempt_at.is_none_or(|at| at > now);
         if !self.may_preempt() || advert.priority >= own || delayed {
             self.learn(advert.interval);
+            self.listening = false;
             self.state = State::Backup { since: now, wait: Wait::MasterDown };
             if advert.priority >= own {
                 self.preempt_at = None;
@@ -260,12 +281,18 @@ impl Router {
             } else {
                 format!("{source} has the same priority {own} and the greater address")
             };
+            if self.config.higher_prio_send_advert && self.forwards(now) {
+                self.send_advert(own);
+            }
             self.learn(advert.interval);
             self.yield_to(now, &why);
             return;
         }
         if advert.priority != Priority::RELEASE {
             self.guard_hears(advert.interval, now);
+        }
+        if advert.priority != Priority::RELEASE && self.config.lower_prio_no_advert {
+            return;
         }
         let gap = self.config.interval.duration() / ANSWERS_PER_INTERVAL;
         if self.last_answer.is_some_and(|last| now.saturating_since(last) < gap) {
@@ -278,6 +305,9 @@ impl Router {
         }
         self.send_advert(own);
         if advert.priority != Priority::RELEASE && self.forwards(now) {
+            // Should the answer be lost, another follows before the interval's next.
+            let gap = timing::repeat_gap(self.config.version, self.config.interval);
+            self.repeat_at = Some(now + gap);
             let Received { source, priority, .. } = *advert;
             self.log(
                 Level::Info,

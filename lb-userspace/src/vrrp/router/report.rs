@@ -1,6 +1,6 @@
 //! What a virtual router says of itself to people.
 
-use super::{Elsewhere, Guard, Heard, Phase, Router, State};
+use super::{Elsewhere, Guard, Heard, Phase, Router, State, Wait};
 use crate::{
     base::{net::Priority, status::VrrpState},
     vrrp::track,
@@ -20,7 +20,8 @@ impl Router {
 
     /// Configured priority with tracking weights, 1-254; the owner's stays 255.
     pub fn effective_priority(&self) -> Priority {
-        self.config.priority.weighted(self.trackers.weight())
+        let weight = self.trackers.weight().saturating_add(self.group_weight);
+        self.config.priority.weighted(weight)
     }
 
     /// One sentence: why it is in its state.
@@ -54,6 +55,13 @@ impl Router {
             }
             State::Master { phase: Phase::Guard(_), .. } => {
                 "takes over; waits for the other master to stop".into()
+            }
+            State::Master { phase: Phase::Ready, .. } => {
+                "takes over as soon as every member of its sync group can".into()
+            }
+            State::Backup { wait: Wait::Group, .. } => {
+                "backup: would be master, but another member of its sync group is not ready to be"
+                    .into()
             }
             State::Backup { .. } => self.backup_reason(own),
         }

@@ -68,12 +68,26 @@ impl Router {
 
     pub(super) fn start(&mut self, now: Instant) {
         self.master_interval = self.config.interval;
+        self.listening = true;
         // With AH nobody may speak before it has heard the sequence number that the others are at.
         let may_speak = !matches!(self.config.auth, Auth::Ah(_));
-        if self.effective_priority() == Priority::OWNER && may_speak {
-            self.announce(now);
-        } else {
+        if self.effective_priority() != Priority::OWNER || !may_speak {
             self.enter_backup(now);
+        } else if self.config.grouped {
+            self.enter_backup(now);
+            self.want(now);
+        } else {
+            self.announce(now);
+        }
+    }
+
+    /// Nothing speaks against its being master.
+    pub(super) fn want(&mut self, now: Instant) {
+        if self.config.grouped {
+            self.state = State::Backup { since: now, wait: Wait::Group };
+            self.effects.push_back(Effect::Changed);
+        } else {
+            self.announce(now);
         }
     }
 
@@ -94,6 +108,7 @@ impl Router {
 
     /// First step towards MASTER: an advert, and nothing else until it has left.
     pub(super) fn announce(&mut self, now: Instant) {
+        self.master_interval = self.config.interval;
         self.state = State::Master {
             next_advert: now + self.config.interval.duration(),
             phase: Phase::Announcing,
@@ -124,6 +139,7 @@ impl Router {
 
     pub(super) fn yield_to(&mut self, now: Instant, why: &str) {
         self.log(Level::Info, why);
+        self.listening = false;
         self.release(false);
         self.enter_backup(now);
     }
@@ -138,7 +154,7 @@ impl Router {
             (Phase::Active, _) if runs => self.renew(at),
             // A lease of a process before us, still running.
             (Phase::Announcing, _) if runs => self.activate(at),
-            (Phase::Guard(_), _) => {}
+            (Phase::Guard(_) | Phase::Ready, _) => {}
             (Phase::Active, _) => {
                 // Another router may have taken over meanwhile, or be doing so now.
                 let until = at + timing::handover_guard(self.config.interval);
@@ -148,7 +164,7 @@ impl Router {
             }
             (Phase::Announcing, Some(span)) => self.guard(at, span, next_advert),
             (Phase::Announcing, None) => {
-                self.activate(at);
+                self.forward(at);
                 // Before the next best backup's timer fires, should it have missed the first.
                 let gap = timing::repeat_gap(self.config.version, self.config.interval);
                 self.repeat_at = Some(at + gap);
@@ -169,7 +185,7 @@ impl Router {
             extended: false,
             silent: false,
             limit,
-            deadline: limit + self.config.interval.duration() * timing::DOWN_ADVERTS,
+            deadline: limit + self.config.interval.duration() * self.config.down_adverts,
         };
         self.state = State::Master { next_advert, phase: Phase::Guard(guard) };
         self.effects.push_back(Effect::Changed);
@@ -180,15 +196,20 @@ impl Router {
     /// farewell may still be busy fencing itself.
     pub(super) fn guard_until(&self, at: Instant) -> Option<(Instant, Instant)> {
         let guard = timing::handover_guard(self.config.interval);
-        if let Some(heard) = self.forwarder.filter(|heard| heard.is_live(at)) {
+        let adverts = self.config.down_adverts;
+        let mut live = self.forwarders.iter().rev().filter(|heard| heard.is_live(at, adverts));
+        if let Some(heard) = live.next() {
             let interval = heard.interval.duration();
-            let end = heard.at + interval * timing::DOWN_ADVERTS;
-            if at.saturating_since(heard.at) > interval + interval / 10 {
-                // Overdue: it may hang, and would not hear us. Its lease ends with its three adverts.
-                return Some((end, end));
+            let end = heard.lease_limit(adverts);
+            // One that was heard before it has most likely yielded to it, but may hang instead.
+            let limit = live.map(|heard| heard.lease_limit(adverts)).fold(end, Instant::max);
+            let newest = self.forwarders.last().is_some_and(|last| last == heard);
+            if newest && at.saturating_since(heard.at) > interval + interval / 10 {
+                // Overdue: it may hang, and would not hear us. Its lease ends with its adverts.
+                return Some((end, limit));
             }
             // It may have hung since: see the module's text.
-            return Some((at + guard, end));
+            return Some((at + guard, limit));
         }
         let farewell = self.heard.filter(|heard| heard.priority == Priority::RELEASE)?;
         let until = farewell.at + guard;
@@ -196,9 +217,20 @@ impl Router {
     }
 
     pub(super) fn renew(&mut self, sent: Instant) {
-        let end = timing::lease_end(sent, self.config.interval);
+        let end = timing::lease_end(sent, self.config.interval, self.config.down_adverts);
         self.lease_end = Some(end);
         self.effects.push_back(Effect::Lease(LeaseState::Until(end)));
+    }
+
+    /// Nothing is left to wait for but the sync group.
+    pub(super) fn forward(&mut self, now: Instant) {
+        let State::Master { next_advert, .. } = self.state else { return };
+        if self.config.grouped {
+            self.state = State::Master { next_advert, phase: Phase::Ready };
+            self.effects.push_back(Effect::Changed);
+        } else {
+            self.activate(now);
+        }
     }
 
     pub(super) fn activate(&mut self, now: Instant) {
@@ -299,6 +331,9 @@ impl Router {
         }
         self.trackers.configure(config.scripts.clone(), config.interfaces.clone());
         self.config = config;
+        if !self.config.grouped {
+            self.leave_group(now);
+        }
         self.old_sum_peers.retain(|peer| self.config.unicast_peers.contains(peer));
         if new_addresses {
             self.tell_overflow();
@@ -355,6 +390,10 @@ impl Router {
             // adverts do not come in a burst.
             let next = if late < interval { next_advert + interval } else { now + interval };
             self.state = State::Master { next_advert: next, phase };
+            if self.was_replaced(now) {
+                self.yield_to(now, "stalled so long that another router may be master");
+                return;
+            }
             if self.elsewhere.is_some_and(|it| now.saturating_since(it.at) > CLAIM_MEMORY) {
                 self.elsewhere = None;
             }
@@ -379,7 +418,7 @@ impl Router {
             let again = Some(now + until.saturating_since(now) / 2);
             Guard { until, again, claimed: false, extended: true, silent: !guard.claimed, ..guard }
         } else {
-            self.activate(now);
+            self.forward(now);
             return;
         };
         self.state = State::Master { next_advert, phase: Phase::Guard(next) };
@@ -391,7 +430,7 @@ impl Router {
         let State::Master { next_advert, phase: Phase::Guard(guard) } = self.state else { return };
         let half = timing::handover_guard(self.config.interval) / 2;
         let last = Instant::from_nanos(guard.until.as_nanos().saturating_sub(nanos(half)));
-        let end = now + interval.duration() * timing::DOWN_ADVERTS;
+        let end = now + interval.duration() * self.config.down_adverts;
         let phase = Phase::Guard(Guard {
             again: Some(guard.again.unwrap_or(now).max(last)),
             limit: guard.limit.max(end.min(guard.deadline)),

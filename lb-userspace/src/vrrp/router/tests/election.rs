@@ -229,9 +229,11 @@ fn master_table() {
         if answers {
             bench.did();
             bench.run_to(5999);
-            assert_eq!(bench.adverts(), 0, "the period starts again");
+            // An answer to one that calls itself master comes twice, should the first be lost.
+            let repeated = usize::from(priority != 0);
+            assert_eq!(bench.adverts(), repeated, "the period starts again");
             bench.run_to(6000);
-            assert_eq!(bench.adverts(), 1);
+            assert_eq!(bench.adverts(), repeated + 1);
         }
     }
     // Addresses compare as numbers, not as text: 10.77.0.10 > 10.77.0.2.

@@ -1,6 +1,7 @@
 //! A router with a shell around it that does everything at once, driven by hand.
 
 mod election;
+mod options;
 mod random;
 mod table;
 mod trouble;
@@ -36,6 +37,12 @@ pub(super) fn config(priority: u8) -> Config {
         auth: Auth::None,
         preempt: true,
         preempt_delay: Duration::ZERO,
+        down_adverts: 3,
+        lower_prio_no_advert: false,
+        higher_prio_send_advert: false,
+        owner_ignore_adverts: false,
+        timer_expired_backup: None,
+        grouped: false,
         addresses: vec![VIP.into()],
         unicast_peers: vec![],
         wire: Options::default(),

@@ -9,8 +9,12 @@ use super::*;
 enum Kind {
     Init,
     Backup,
+    /// In a sync group, its wait is over.
+    Wanting,
     Announcing,
     Guarding,
+    /// In a sync group, its guard is over.
+    Ready,
     Active,
     Fault,
     Stopping,
@@ -22,9 +26,11 @@ impl Kind {
     fn next(self) -> Option<Self> {
         match self {
             Self::Init => Some(Self::Backup),
-            Self::Backup => Some(Self::Announcing),
+            Self::Backup => Some(Self::Wanting),
+            Self::Wanting => Some(Self::Announcing),
             Self::Announcing => Some(Self::Guarding),
-            Self::Guarding => Some(Self::Active),
+            Self::Guarding => Some(Self::Ready),
+            Self::Ready => Some(Self::Active),
             Self::Active => Some(Self::Fault),
             Self::Fault => Some(Self::Stopping),
             Self::Stopping => Some(Self::Stopped),
@@ -60,6 +66,12 @@ enum Given {
     ScriptGood,
     Configure,
     Stop,
+    Announce,
+    Forward,
+    Yield,
+    Hold,
+    Unhold,
+    Weight,
 }
 
 impl Given {
@@ -85,7 +97,13 @@ impl Given {
             Self::ScriptBad => Some(Self::ScriptGood),
             Self::ScriptGood => Some(Self::Configure),
             Self::Configure => Some(Self::Stop),
-            Self::Stop => None,
+            Self::Stop => Some(Self::Announce),
+            Self::Announce => Some(Self::Forward),
+            Self::Forward => Some(Self::Yield),
+            Self::Yield => Some(Self::Hold),
+            Self::Hold => Some(Self::Unhold),
+            Self::Unhold => Some(Self::Weight),
+            Self::Weight => None,
         }
     }
 
@@ -98,7 +116,9 @@ impl Kind {
     fn of(state: &State) -> Self {
         match state {
             State::Init => Self::Init,
+            State::Backup { wait: Wait::Group, .. } => Self::Wanting,
             State::Backup { .. } => Self::Backup,
+            State::Master { phase: Phase::Ready, .. } => Self::Ready,
             State::Master { phase: Phase::Announcing, .. } => Self::Announcing,
             State::Master { phase: Phase::Guard(_), .. } => Self::Guarding,
             State::Master { phase: Phase::Active, .. } => Self::Active,
@@ -112,7 +132,8 @@ impl Kind {
     /// of the VIPs in `Stopping`.
     fn bench(self) -> Bench {
         let scripts = vec![Tracked { name: "chk".into(), weight: 0, reverse: false }];
-        let tracked = Config { scripts, ..config(100) };
+        let grouped = matches!(self, Self::Wanting | Self::Ready);
+        let tracked = Config { scripts, grouped, ..config(100) };
         let mut bench = Bench::new(tracked);
         bench.input(Input::Source(Some(OWN.into())));
         bench.input(Input::Interface { name: "eth0".into(), up: true });
@@ -130,6 +151,11 @@ impl Kind {
                 bench.run_to(3000);
                 bench.hears(HIGH, 50);
                 bench.run_to(3612);
+            }
+            Self::Wanting => bench.run_to(4000),
+            Self::Ready => {
+                bench.run_to(4000);
+                bench.input(Input::Group(Order::Announce));
             }
             Self::Active => bench.run_to(4000),
             Self::Fault => bench.input(Input::Interface { name: "eth0".into(), up: false }),
@@ -171,6 +197,12 @@ impl Given {
                 Input::Configure(Box::new(Config { scripts, ..config(90) }))
             }
             Self::Stop => Input::Stop,
+            Self::Announce => Input::Group(Order::Announce),
+            Self::Forward => Input::Group(Order::Forward),
+            Self::Yield => Input::Group(Order::Yield { why: "b is backup".into() }),
+            Self::Hold => Input::Group(Order::Hold(Some("b is in FAULT".into()))),
+            Self::Unhold => Input::Group(Order::Hold(None)),
+            Self::Weight => Input::Group(Order::Weight(-20)),
         }
     }
 
@@ -193,6 +225,13 @@ impl Given {
             Input::Stop => &[Self::Stop],
             // Only what is sent depends on them: see the next test.
             Input::Mtu(_) | Input::WallClock(_) => &[],
+            Input::Group(order) => match order {
+                Order::Announce => &[Self::Announce],
+                Order::Forward => &[Self::Forward],
+                Order::Yield { .. } => &[Self::Yield],
+                Order::Hold(_) => &[Self::Hold, Self::Unhold],
+                Order::Weight(_) => &[Self::Weight],
+            },
         }
     }
 }
@@ -212,6 +251,29 @@ fn facts_about_the_wire_change_no_state() {
 /// Next state, and effects until something outside has to answer.
 fn row(state: Kind, input: Given) -> (Kind, &'static str) {
     match state {
+        S::Wanting => match input {
+            // It is better, or says farewell: the wait is over anyway.
+            I::Higher => (S::Backup, ""),
+            // Leaves the group: what it wanted it may.
+            I::Configure => (S::Announcing, "advert 90"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
+            other => match row(S::Backup, other) {
+                (S::Backup, words) => (S::Wanting, words),
+                row => row,
+            },
+        },
+        S::Ready => match input {
+            I::Configure => (S::Active, "lease, probe, add, notify MASTER, add"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
+            other => match row(S::Guarding, other) {
+                (S::Guarding, words) => (S::Ready, words),
+                row => row,
+            },
+        },
         S::Init => match input {
             I::Higher
             | I::Lower
@@ -233,6 +295,9 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             I::Converged => (S::Init, "fence, remove"),
             I::VipsCleared => (S::Init, "standby"),
             I::Stop => (S::Stopped, "notify STOP, stopped"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
         S::Backup => match input {
             I::Higher
@@ -253,6 +318,9 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             I::VipsCleared => (S::Backup, "standby"),
             I::SourceLost | I::InterfaceDown | I::ScriptBad => (S::Fault, "notify FAULT"),
             I::Stop => (S::Stopped, "notify STOP, stopped"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
         S::Announcing => match input {
             I::Higher => (S::Backup, ""),
@@ -272,6 +340,9 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             I::VipsCleared => (S::Announcing, "standby"),
             I::SourceLost | I::InterfaceDown | I::ScriptBad => (S::Fault, "notify FAULT"),
             I::Stop => (S::Stopped, "notify STOP, stopped"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
         S::Guarding => match input {
             I::Higher => (S::Backup, ""),
@@ -291,6 +362,9 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             I::VipsCleared => (S::Guarding, "standby"),
             I::SourceLost | I::InterfaceDown | I::ScriptBad => (S::Fault, "advert 0, notify FAULT"),
             I::Stop => (S::Stopped, "advert 0, notify STOP, stopped"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
         S::Active => match input {
             I::Higher => (S::Backup, "fence, remove, notify BACKUP"),
@@ -312,6 +386,9 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
                 (S::Fault, "advert 0, fence, remove, notify FAULT")
             }
             I::Stop => (S::Stopping, "advert 0, fence, remove, notify STOP"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
         S::Fault => match input {
             I::Higher
@@ -334,6 +411,9 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             I::VipsCleared => (S::Fault, "standby"),
             I::InterfaceUp => (S::Backup, "notify BACKUP"),
             I::Stop => (S::Stopped, "notify STOP, stopped"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
         S::Stopping => match input {
             I::Higher
@@ -356,6 +436,9 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::Configure
             | I::Stop => (S::Stopping, ""),
             I::VipsCleared => (S::Stopped, "standby, stopped"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
         S::Stopped => match input {
             I::Higher
@@ -378,7 +461,22 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::Configure
             | I::Stop => (S::Stopped, ""),
             I::VipsCleared => (S::Stopped, "standby"),
+            I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
+                order_row(state, input)
+            }
         },
+    }
+}
+
+/// What a group says. Who is in none does not listen.
+fn order_row(state: Kind, input: Given) -> (Kind, &'static str) {
+    match (state, input) {
+        (S::Wanting, I::Announce) => (S::Announcing, "advert 100"),
+        (S::Wanting, I::Hold) => (S::Fault, "notify FAULT"),
+        (S::Ready, I::Forward) => (S::Active, "lease, probe, add, notify MASTER"),
+        (S::Ready, I::Yield) => (S::Backup, "advert 0"),
+        (S::Ready, I::Hold) => (S::Fault, "advert 0, notify FAULT"),
+        (state, _) => (state, ""),
     }
 }
 

@@ -1,0 +1,179 @@
+//! Options of elections and of the VRRP process, in global_defs and in instances; RFC mode.
+
+use std::time::Duration;
+
+use crate::base::net::Priority;
+
+use super::{
+    super::model::{Authentication, Election, InitialState},
+    Entry, Lower, Spanned,
+    vrrp::Raw,
+};
+
+/// Highest number of a CPU, exclusive, as keepalived's cpu_set_t has it.
+const CPU_LIMIT: usize = 1024;
+
+impl Lower<'_> {
+    /// A word of global_defs that is the default of instances; false when it is none.
+    pub(super) fn election_default(&mut self, entry: &Entry<'_>, word: &str) -> bool {
+        let mut election = self.config.global.election.clone();
+        let word = word.strip_prefix("vrrp_").unwrap_or(word);
+        let taken = self.election(
+            entry,
+            if word == "strict" { "strict_mode" } else { word },
+            &mut election,
+        );
+        self.config.global.election = election;
+        taken
+    }
+
+    /// A word of an instance's election; false when it is none.
+    pub(super) fn election(
+        &mut self,
+        entry: &Entry<'_>,
+        word: &str,
+        election: &mut Election,
+    ) -> bool {
+        let flag = match word {
+            "down_timer_adverts" => {
+                let adverts = self.u32(entry).unwrap_or(election.down_timer_adverts);
+                election.down_timer_adverts = adverts;
+                if adverts == 1 {
+                    self.warn(
+                        entry.head(),
+                        "with `down_timer_adverts 1` a single lost or late advert moves the VIP",
+                        "a master whose advert is late by half a skew stops forwarding; use 2 or more",
+                    );
+                }
+                return true;
+            }
+            "lower_prio_no_advert" => &mut election.lower_prio_no_advert,
+            "higher_prio_send_advert" => &mut election.higher_prio_send_advert,
+            "owner_ignore_adverts" => &mut election.owner_ignore_adverts,
+            "strict_mode" => &mut election.strict,
+            _ => return false,
+        };
+        *flag = self.bool(entry);
+        true
+    }
+
+    /// `vrrp_rt_priority` and its like, and the delays of the start; false when it is none.
+    pub(super) fn scheduling(&mut self, entry: &Entry<'_>, word: &str) -> bool {
+        match word {
+            "vrrp_priority" => {
+                let nice = self.int(entry).and_then(|value| i8::try_from(value).ok());
+                self.config.global.vrrp_process.nice = nice;
+            }
+            "vrrp_no_swap" => self.config.global.vrrp_process.no_swap = true,
+            "vrrp_rt_priority" => {
+                let priority = self.int(entry).and_then(|value| u8::try_from(value).ok());
+                self.config.global.vrrp_process.rt_priority = priority;
+            }
+            "vrrp_rlimit_rttime" | "vrrp_rlimit_rtime" => {
+                let micros = self.u32(entry).map(u64::from);
+                self.config.global.vrrp_process.rlimit_rttime_us = micros;
+            }
+            "vrrp_cpu_affinity" => {
+                for word in entry.args() {
+                    match self.text(*word).parse() {
+                        Ok(cpu) if cpu < CPU_LIMIT => {
+                            self.config.global.vrrp_process.cpu_affinity.push(cpu);
+                        }
+                        _ => self.bad_value(entry, *word),
+                    }
+                }
+            }
+            "vrrp_startup_delay" => {
+                self.config.global.vrrp_startup_delay = self.duration(entry).unwrap_or_default();
+            }
+            "vrrp_delay_after_boot" => {
+                self.config.global.vrrp_delay_after_boot = self.duration(entry).unwrap_or_default();
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// `timer_expired_backup [PRIORITY]`.
+    pub(super) fn timer_expired(&mut self, entry: &Entry<'_>) -> Option<Spanned<Priority>> {
+        let value = match self.first(entry) {
+            None => Priority(254),
+            Some(word) => match self.text(word).parse() {
+                Ok(priority @ 1..=254) => Priority(priority),
+                _ => {
+                    self.bad_value(entry, word);
+                    return None;
+                }
+            },
+        };
+        Some(Spanned { value, span: entry.head() })
+    }
+
+    /// It is for a master that nobody preempts.
+    pub(super) fn timer_expired_backup(
+        &mut self,
+        name: &str,
+        given: Option<Spanned<Priority>>,
+        nopreempt: bool,
+    ) -> Option<Priority> {
+        let given = given?;
+        if nopreempt {
+            return Some(given.value);
+        }
+        self.warn(
+            given.span,
+            format!("vrrp_instance `{name}`: `timer_expired_backup` has no effect here"),
+            "it needs nopreempt: otherwise the better router becomes master again anyway",
+        );
+        None
+    }
+
+    /// What RFC mode refuses, and what it clears with a warning (reference/vrrp.md §2).
+    pub(super) fn strict(
+        &mut self,
+        name: &str,
+        at: super::super::source::Span,
+        raw: &mut Raw,
+        election: &mut Election,
+        state: &mut InitialState,
+        is_owner: bool,
+    ) {
+        if !election.strict {
+            return;
+        }
+        election.lower_prio_no_advert = true;
+        if election.down_timer_adverts != Election::default().down_timer_adverts {
+            election.down_timer_adverts = Election::default().down_timer_adverts;
+            self.strict_clears(name, at, "`down_timer_adverts`", "it is 3");
+        }
+        if raw.vips.is_empty() {
+            self.strict_refuses(name, at, "an instance without `virtual_ipaddress`");
+        }
+        if let Some(span) = raw.unicast.filter(|_| !raw.peers.is_empty()) {
+            self.strict_refuses(name, span, "`unicast_peer`");
+        }
+        if let Some(given) = raw.authentication.take_if(|it| it.value != Authentication::None) {
+            self.strict_clears(name, given.span, "`authentication`", "adverts go without it");
+        }
+        if let Some(given) = raw.preempt_delay.take_if(|it| it.value != Duration::ZERO) {
+            self.strict_clears(name, given.span, "`preempt_delay`", "it is 0");
+        }
+        if *state == InitialState::Master && !is_owner {
+            *state = InitialState::Backup;
+            self.strict_clears(name, at, "state MASTER below priority 255", "it starts as BACKUP");
+        }
+    }
+
+    fn strict_clears(&mut self, name: &str, at: super::super::source::Span, what: &str, so: &str) {
+        let message = format!("vrrp_instance `{name}`: strict mode has no {what}");
+        self.warn(at, message, &format!("{so}; take out vrrp_strict or strict_mode to have it"));
+    }
+
+    fn strict_refuses(&mut self, name: &str, at: super::super::source::Span, what: &str) {
+        let message = format!("vrrp_instance `{name}`: strict mode has no {what}");
+        let diagnostic = self
+            .diagnostic(super::super::diag::Severity::Error, at, message)
+            .help("take out vrrp_strict or strict_mode, or this");
+        self.sink.push(diagnostic);
+    }
+}

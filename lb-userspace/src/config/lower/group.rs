@@ -1,0 +1,176 @@
+//! `vrrp_sync_group`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    super::{keywords::Block, model::SyncGroup, source::Span},
+    Entry, Lower, Spanned,
+    cross::Marks,
+};
+
+/// Places of a group's words.
+pub(super) struct GroupMarks {
+    pub(super) name: Span,
+    pub(super) members: Vec<(String, Span)>,
+    pub(super) scripts: Vec<(String, Span)>,
+}
+
+impl Lower<'_> {
+    /// `vrrp_sync_group NAME { … }`.
+    pub(super) fn sync_group(&mut self, block: &Entry<'_>) {
+        let Some(name) = self.word(block) else { return };
+        let notify = self.notify_words();
+        let mut group = SyncGroup { name: name.value, notify, ..SyncGroup::default() };
+        let mut members: Vec<Spanned<String>> = Vec::new();
+        let mut scripts = Vec::new();
+        for entry in self.entries(Block::SyncGroup, block.block()) {
+            match entry.name() {
+                "group" => {
+                    let lines = entry.block().iter().flat_map(|line| &line.words);
+                    for word in entry.args().iter().chain(lines) {
+                        let value = self.text(*word).into_owned();
+                        members.push(Spanned { value, span: word.span });
+                    }
+                }
+                "track_script" => scripts.extend(self.tracked_scripts(&entry)),
+                "track_interface" => {
+                    let tracked = self.tracked_interfaces(&entry);
+                    group.track_interfaces.extend(tracked.into_iter().map(|it| it.value));
+                }
+                "sync_group_tracking_weight" => group.tracking_weight = true,
+                _ if self.track_list(&entry, &mut group.track_more) => {}
+                _ if self.notify_word(&entry, &mut group.notify) => {}
+                other => self.unhandled(&entry, other),
+            }
+        }
+        group.track_scripts = scripts.iter().map(|script| script.value.clone()).collect();
+        self.marks.groups.push(GroupMarks {
+            name: name.span,
+            members: members.into_iter().map(|it| (it.value, it.span)).collect(),
+            scripts: scripts.iter().map(|s| (s.value.name.clone(), s.span)).collect(),
+        });
+        self.config.vrrp_sync_groups.push(group);
+    }
+
+    /// Names of groups and members, and weights that do not count.
+    pub(super) fn sync_groups(&mut self, marks: &Marks) {
+        let instances: BTreeSet<String> =
+            self.config.vrrp_instances.iter().map(|it| it.name.clone()).collect();
+        let mut names: BTreeMap<String, Span> = BTreeMap::new();
+        let mut owners: BTreeMap<String, Span> = BTreeMap::new();
+        let mut groups = std::mem::take(&mut self.config.vrrp_sync_groups);
+        for (group, mark) in groups.iter_mut().zip(&marks.groups) {
+            if let Some(first) = names.insert(group.name.clone(), mark.name) {
+                let message = format!("vrrp_sync_group `{}` is defined twice", group.name);
+                self.twice(mark.name, first, message, "defined here before");
+            }
+            for (member, span) in &mark.members {
+                if !instances.contains(member) {
+                    self.error(
+                        *span,
+                        format!(
+                            "vrrp_sync_group `{}`: there is no vrrp_instance `{member}`",
+                            group.name
+                        ),
+                    );
+                } else if let Some(first) = owners.get(member) {
+                    let message = format!("vrrp_instance `{member}` is in a sync group already");
+                    self.twice(*span, *first, message, "here");
+                } else {
+                    owners.insert(member.clone(), *span);
+                    group.members.push(member.clone());
+                }
+            }
+            if group.members.len() < 2 {
+                self.warn(
+                    mark.name,
+                    format!("vrrp_sync_group `{}` has fewer than two members", group.name),
+                    "a group keeps several instances together",
+                );
+            }
+            self.group_priorities(group, mark.name);
+            self.group_weights(group, mark);
+        }
+        groups.retain(|group| !group.members.is_empty());
+        self.config.vrrp_sync_groups = groups;
+    }
+
+    /// Members that rank differently against one peer make both hosts yield for ever.
+    fn group_priorities(&mut self, group: &SyncGroup, at: Span) {
+        let members =
+            || self.config.vrrp_instances.iter().filter(|it| group.members.contains(&it.name));
+        let priorities: BTreeSet<u8> = members().map(|it| it.priority.0).collect();
+        let kinds: BTreeSet<bool> = members().map(|it| it.nopreempt).collect();
+        if priorities.len() > 1 {
+            let message = format!(
+                "vrrp_sync_group `{}`: its members have different priorities {priorities:?}",
+                group.name
+            );
+            let help = "each must rank the same way against the same member of the other host, or \
+                        the group moves to and fro";
+            self.notice(at, message, help);
+        }
+        if kinds.len() > 1 {
+            let message =
+                format!("vrrp_sync_group `{}`: some of its members have `nopreempt`", group.name);
+            self.warn(at, message, "the group then preempts only where no member has it");
+        }
+    }
+
+    /// Without `sync_group_tracking_weight` weights of group and members do not count, as in
+    /// keepalived: members of one group would rank differently.
+    fn group_weights(&mut self, group: &mut SyncGroup, mark: &GroupMarks) {
+        if group.tracking_weight {
+            return;
+        }
+        let scripts = &self.config.vrrp_scripts;
+        let mut cleared = Vec::new();
+        let weighted = |name: &str, own: Option<i32>| {
+            own.or(scripts.get(name).map(|script| script.weight)).unwrap_or(0) != 0
+        };
+        group.track_scripts.retain(|it| {
+            let drop = weighted(&it.name, it.weight);
+            if drop {
+                cleared.push(format!("script {}", it.name));
+            }
+            !drop
+        });
+        group.track_interfaces.retain(|it| {
+            if it.weight != 0 {
+                cleared.push(format!("interface {}", it.name));
+            }
+            it.weight == 0
+        });
+        for instance in &mut self.config.vrrp_instances {
+            if !group.members.contains(&instance.name) {
+                continue;
+            }
+            let name = &instance.name;
+            instance.track_scripts.retain(|it| {
+                let drop = weighted(&it.name, it.weight);
+                if drop {
+                    cleared.push(format!("script {} of {name}", it.name));
+                }
+                !drop
+            });
+            instance.track_interfaces.retain(|it| {
+                if it.weight != 0 {
+                    cleared.push(format!("interface {} of {name}", it.name));
+                }
+                it.weight == 0
+            });
+        }
+        if !cleared.is_empty() {
+            let message = format!(
+                "vrrp_sync_group `{}`: weights do not count in a group; not tracked: {}",
+                group.name,
+                cleared.join(", ")
+            );
+            self.warn(
+                mark.name,
+                message,
+                "`sync_group_tracking_weight` makes them count; weight 0 means FAULT of the group",
+            );
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Options of elections, sync groups and the VRRP process; strict mode.
+
+use std::time::Duration;
+
+use crate::{
+    base::net::Priority,
+    config::{Outcome, check, model::*},
+};
+
+fn instance(name: &str, vrid: u8, words: &str) -> String {
+    format!(
+        "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {vrid}\n {words}\n \
+         virtual_ipaddress {{ 192.0.2.{vrid} }}\n}}\n"
+    )
+}
+
+fn one(globals: &str, words: &str) -> Outcome {
+    let text = format!("global_defs {{\n{globals}\n}}\n{}", instance("A", 1, words));
+    check("x.conf", text.as_bytes())
+}
+
+/// What is said, one line each, `at` its line.
+fn said(outcome: &Outcome) -> Vec<String> {
+    outcome.diagnostics.iter().map(|it| format!("{}: {}", it.place.line, it.message)).collect()
+}
+
+fn config(outcome: Outcome) -> Config {
+    assert!(outcome.config.is_some(), "{}", outcome.render());
+    outcome.config.unwrap_or_default()
+}
+
+#[test]
+fn options_of_an_election_have_defaults_for_all() {
+    let rows: [(&str, &str, Election); 5] = [
+        ("", "", Election::default()),
+        (
+            "vrrp_down_timer_adverts 5\nvrrp_lower_prio_no_advert\n\
+             vrrp_higher_prio_send_advert on\nvrrp_owner_ignore_adverts yes",
+            "",
+            Election {
+                down_timer_adverts: 5,
+                lower_prio_no_advert: true,
+                higher_prio_send_advert: true,
+                owner_ignore_adverts: true,
+                strict: false,
+            },
+        ),
+        (
+            "vrrp_down_timer_adverts 5\nvrrp_lower_prio_no_advert",
+            "down_timer_adverts 2\nlower_prio_no_advert off",
+            Election { down_timer_adverts: 2, ..Election::default() },
+        ),
+        (
+            "vrrp_strict",
+            "",
+            Election { strict: true, lower_prio_no_advert: true, ..Election::default() },
+        ),
+        ("vrrp_strict", "strict_mode no", Election::default()),
+    ];
+    for (globals, words, want) in rows {
+        let config = config(one(globals, words));
+        assert_eq!(config.vrrp_instances[0].election, want, "{globals} / {words}");
+    }
+}
+
+#[test]
+fn bad_options_are_told_at_their_place() {
+    let rows = [
+        ("", "down_timer_adverts 0", "7: `down_timer_adverts` cannot be `0`"),
+        ("", "down_timer_adverts 101", "7: `down_timer_adverts` cannot be `101`"),
+        ("", "down_timer_adverts 1", "7: with `down_timer_adverts 1` a single lost"),
+        ("", "lower_prio_no_advert maybe", "7: `lower_prio_no_advert` cannot be `maybe`"),
+        ("", "timer_expired_backup 255\nnopreempt", "7: `timer_expired_backup` cannot be `255`"),
+        ("", "timer_expired_backup", "7: vrrp_instance `A`: `timer_expired_backup` has no effect"),
+        ("", "nopreempt\nstate MASTER\npriority 100", "7: vrrp_instance `A`: `nopreempt` has no"),
+        ("", "state MASTER", "4: vrrp_instance `A`: state MASTER without `priority` means"),
+        ("vrrp_rt_priority 100", "", "2: `vrrp_rt_priority` cannot be `100`"),
+        ("vrrp_priority -21", "", "2: `vrrp_priority` cannot be `-21`"),
+        ("vrrp_cpu_affinity 0 1024", "", "2: `vrrp_cpu_affinity` cannot be `1024`"),
+        ("vrrp_startup_delay x", "", "2: `vrrp_startup_delay` cannot be `x`"),
+    ];
+    for (globals, words, want) in rows {
+        let outcome = one(globals, words);
+        let said = said(&outcome);
+        assert!(said.iter().any(|it| it.starts_with(want)), "{want}: {said:#?}");
+    }
+}
+
+#[test]
+fn timer_expired_backup_is_254_unless_it_says() {
+    for (words, want) in [
+        ("nopreempt\ntimer_expired_backup", Some(Priority(254))),
+        ("nopreempt\nthread_timer_expired 90", Some(Priority(90))),
+        ("timer_expired_backup 90", None),
+        ("", None),
+    ] {
+        assert_eq!(config(one("", words)).vrrp_instances[0].timer_expired_backup, want, "{words}");
+    }
+}
+
+#[test]
+fn strict_mode_clears_and_refuses_with_a_reason() {
+    let cleared = one(
+        "vrrp_strict",
+        "state MASTER\npriority 150\npreempt_delay 3\ndown_timer_adverts 4\n\
+         authentication {\nauth_type PASS\nauth_pass x\n}",
+    );
+    let words = said(&cleared).join("\n");
+    for what in ["`authentication`", "`preempt_delay`", "`down_timer_adverts`", "state MASTER"] {
+        assert!(words.contains(&format!("strict mode has no {what}")), "{what}: {words}");
+    }
+    let config = config(cleared);
+    let it = &config.vrrp_instances[0];
+    assert_eq!(it.state, InitialState::Backup);
+    assert_eq!((it.preempt_delay, it.election.down_timer_adverts), (Duration::ZERO, 3));
+    assert_eq!(it.authentication, Authentication::None);
+    let owner = one("vrrp_strict", "state MASTER\npriority 255");
+    assert!(!said(&owner).join("").contains("strict"), "{:?}", said(&owner));
+    let unicast = one("vrrp_strict", "unicast_peer {\n192.0.2.99\n}");
+    assert!(unicast.config.is_none());
+    assert!(
+        said(&unicast)[0].contains("strict mode has no `unicast_peer`"),
+        "{:?}",
+        said(&unicast)
+    );
+    let none = "vrrp_instance A {\ninterface eth0\nvirtual_router_id 1\nstrict_mode\n\
+                no_virtual_ipaddress\n}";
+    assert!(check("x.conf", none.as_bytes()).config.is_none(), "no VIP");
+}
+
+#[test]
+fn the_vrrp_process_and_its_start() {
+    let globals = "vrrp_priority -5\nvrrp_no_swap\nvrrp_rt_priority 50\nvrrp_cpu_affinity 0 2\n\
+                   vrrp_rlimit_rttime 20000\nvrrp_startup_delay 2.5\nvrrp_delay_after_boot 60";
+    let global = config(one(globals, "")).global;
+    assert_eq!(
+        global.vrrp_process,
+        Scheduling {
+            nice: Some(-5),
+            no_swap: true,
+            rt_priority: Some(50),
+            cpu_affinity: vec![0, 2],
+            rlimit_rttime_us: Some(20_000),
+        }
+    );
+    assert_eq!(global.vrrp_startup_delay, Duration::from_millis(2500));
+    assert_eq!(global.vrrp_delay_after_boot, Duration::from_secs(60));
+}
+
+fn grouped(group: &str, words: &str) -> Outcome {
+    let text = format!(
+        "vrrp_script chk {{\nscript /bin/true\nweight -20\n}}\n{}{}vrrp_sync_group G {{\n{group}\n}}\n",
+        instance("A", 1, words),
+        instance("B", 2, ""),
+    );
+    check("x.conf", text.as_bytes())
+}
+
+#[test]
+fn a_sync_group_with_what_it_tracks_and_runs() {
+    let outcome = grouped(
+        "group {\nA\nB\n}\ntrack_script {\nchk weight 0\n}\ntrack_interface {\neth9\n}\n\
+         notify_master \"/bin/m x\"\nnotify /bin/n\nglobal_tracking",
+        "",
+    );
+    let config = config(outcome);
+    let [group] = &config.vrrp_sync_groups[..] else { panic!("one group") };
+    assert_eq!((group.name.as_str(), group.members.join(" ")), ("G", "A B".to_owned()));
+    assert_eq!(group.track_scripts[0].weight, Some(0));
+    assert_eq!(group.track_interfaces[0].name, "eth9");
+    assert_eq!(group.notify.master.as_ref().map(|it| it.argv.len()), Some(2));
+    assert!(group.notify.any.is_some() && group.notify.stop.is_none());
+    assert!(!group.tracking_weight);
+}
+
+#[test]
+fn weights_in_a_group_are_cleared_and_told_unless_they_are_asked_for() {
+    let track = "track_script {\nchk\n}\ntrack_interface {\neth9 weight 5\n}";
+    let outcome = grouped("group { A\nB }\ntrack_script {\nchk\n}", track);
+    let words = said(&outcome).join("\n");
+    let want = "weights do not count in a group; not tracked: script chk, script chk of A, \
+                interface eth9 of A";
+    assert!(words.contains(want), "{words}");
+    let config = config(outcome);
+    assert!(config.vrrp_sync_groups[0].track_scripts.is_empty());
+    assert!(config.vrrp_instances[0].track_scripts.is_empty());
+    let outcome =
+        grouped("group { A\nB }\ntrack_script {\nchk\n}\nsync_group_tracking_weight", track);
+    assert!(!said(&outcome).join("").contains("weights do not count"));
+    let kept = self::config(outcome);
+    assert!(kept.vrrp_sync_groups[0].tracking_weight);
+    assert_eq!(kept.vrrp_sync_groups[0].track_scripts.len(), 1);
+    assert_eq!(kept.vrrp_instances[0].track_interfaces.len(), 1);
+}
+
+#[test]
+fn mistakes_in_groups_are_told_at_their_place() {
+    let rows = [
+        ("group { A\nC }", "", "there is no vrrp_instance `C`"),
+        ("group { A\nA }", "", "vrrp_instance `A` is in a sync group already"),
+        ("group { A }", "", "fewer than two members"),
+        ("group { A\nB }", "priority 150", "different priorities {100, 150}"),
+        ("group { A\nB }", "nopreempt", "some of its members have `nopreempt`"),
+        ("group { A\nB }\ntrack_script {\nchl\n}", "", "track script `chl` is not defined"),
+        ("group { A\nB }\n}\nvrrp_sync_group G {\ngroup { A }", "", "`G` is defined twice"),
+    ];
+    for (group, words, want) in rows {
+        let said = said(&grouped(group, words)).join("\n");
+        assert!(said.contains(want), "{want}: {said}");
+    }
+}

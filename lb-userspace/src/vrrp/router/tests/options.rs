@@ -1,0 +1,221 @@
+//! Options that change an election, in virtual time, and a member of a sync group.
+
+use super::*;
+
+#[test]
+fn down_timer_adverts_moves_the_takeover_and_the_lease() {
+    // adverts missed → takeover, end of the first lease
+    for (down_adverts, takeover, lease) in [(1, 1610, 2613), (2, 2610, 4600), (5, 5610, 10_600)] {
+        let mut bench = Bench::backup(Config { down_adverts, ..config(100) });
+        bench.run_to(takeover - 1);
+        assert_eq!(bench.adverts(), 0, "{down_adverts} early");
+        bench.run_to(takeover);
+        let did = bench.did();
+        assert_eq!(did[0], format!("{takeover}:advert 100"));
+        assert_eq!(did[1], format!("{takeover}:lease {lease}"), "ends before a peer takes over");
+        bench.run_to(takeover + 5000);
+        let did = bench.did();
+        assert!(!did.iter().any(|word| word.contains("fence")), "{did:?}");
+        assert_eq!(bench.router.state(), VrrpState::Master, "{down_adverts}");
+    }
+}
+
+#[test]
+fn weights_move_the_timers_with_the_priority() {
+    let scripts = vec![Tracked { name: "chk".into(), weight: -50, reverse: false }];
+    let script = |verdict| Input::Script { name: "chk".into(), verdict };
+    let mut bench = Bench::backup(Config { scripts, ..config(150) });
+    bench.input(script(Verdict::Good));
+    bench.run_to(1000);
+    bench.input(script(Verdict::Bad));
+    bench.run_to(3609);
+    assert_eq!(bench.adverts(), 0, "as with priority 100: 3.609 s");
+    bench.run_to(3610);
+    assert_eq!(bench.did()[0], "3610:advert 100");
+    // And back: a shorter skew of a backup that waits already.
+    let mut bench = Bench::backup(Config {
+        scripts: vec![Tracked { name: "chk".into(), weight: 50, reverse: false }],
+        ..config(100)
+    });
+    bench.input(script(Verdict::Bad));
+    bench.run_to(3000);
+    bench.input(script(Verdict::Good));
+    bench.run_to(3415);
+    assert_eq!(bench.did()[0], "3415:advert 150", "3 + 106/256 s");
+}
+
+#[test]
+fn lower_prio_no_advert_leaves_lower_routers_unanswered() {
+    let mut bench = Bench::master(Config { lower_prio_no_advert: true, ..config(100) });
+    bench.hears(HIGH, 50);
+    bench.hears(LOW, 100);
+    assert_eq!(bench.did(), [""; 0]);
+    bench.hears(HIGH, 0);
+    assert_eq!(bench.did()[..1], ["5000:advert 100"], "a farewell is answered all the same");
+}
+
+#[test]
+fn higher_prio_send_advert_speaks_once_more_before_it_yields() {
+    let mut bench = Bench::master(Config { higher_prio_send_advert: true, ..config(100) });
+    bench.hears(HIGH, 150);
+    let did = bench.did();
+    assert_eq!(did[0], "5000:advert 100");
+    assert_eq!(did[1..3], ["5000:fence", "5000:remove"], "{did:?}");
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+}
+
+#[test]
+fn owner_ignore_adverts_makes_a_deaf_master_and_no_deaf_backup() {
+    let owner = Config { owner_ignore_adverts: true, ..config(255) };
+    let mut bench = Bench::master(owner.clone());
+    bench.hears(HIGH, 255);
+    assert_eq!(bench.router.state(), VrrpState::Master);
+    assert_eq!(bench.did(), [""; 0]);
+    let mut bench = Bench::master(Config { owner_ignore_adverts: true, ..config(254) });
+    bench.hears(HIGH, 255);
+    assert_eq!(bench.router.state(), VrrpState::Backup, "not the owner");
+}
+
+#[test]
+fn timer_expired_backup_does_not_take_the_vips_back_after_a_stall() {
+    for (stall, wakes_as) in
+        [(2900, VrrpState::Master), (3007, VrrpState::Backup), (9000, VrrpState::Backup)]
+    {
+        let mut bench = Bench::master(Config {
+            preempt: false,
+            timer_expired_backup: Some(Priority(254)),
+            ..config(100)
+        });
+        // The last advert left at 4610; the next wakes late.
+        let now = 4610 + stall + 1;
+        bench.now = now;
+        bench.router.handle_timeout(at(now));
+        bench.drain();
+        assert_eq!(bench.router.state(), wakes_as, "{stall} ms");
+        if wakes_as == VrrpState::Backup {
+            assert_eq!(bench.adverts(), 0, "it says nothing: {:?}", bench.done);
+            assert!(bench.done[0].ends_with("fence"));
+        }
+    }
+}
+
+#[test]
+fn two_owners_are_told_of_once() {
+    let mut bench = Bench::master(config(255));
+    let mut told = 0;
+    for _ in 0..5 {
+        let advert = advert_from(&config(255), LOW, 255);
+        bench.router.handle(advert, at(bench.now));
+        while let Some(effect) = bench.router.poll_effect() {
+            if let Effect::Log { text, .. } = effect {
+                told += u32::from(text.contains("255 too"));
+            }
+        }
+    }
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn nopreempt_leaves_a_lower_master_but_not_its_farewell_nor_its_silence() {
+    let mut bench = Bench::backup(Config { preempt: false, ..config(150) });
+    for second in 1..6 {
+        bench.run_to(second * 1000);
+        bench.hears(HIGH, 50);
+    }
+    assert_eq!(bench.adverts(), 0);
+    bench.hears(HIGH, 0);
+    bench.run_to(5415);
+    assert_eq!(bench.adverts(), 1, "skew after the farewell");
+    let mut bench = Bench::backup(Config { preempt: false, ..config(150) });
+    bench.hears(HIGH, 50);
+    bench.run_to(3416);
+    assert_eq!(bench.adverts(), 1, "master-down after its silence");
+}
+
+#[test]
+fn preempt_delay_counts_in_fractions() {
+    let delay = Duration::from_millis(4500);
+    let mut bench = Bench::backup(Config { preempt_delay: delay, ..config(150) });
+    let mut announced = None;
+    for tenth in 1..120 {
+        bench.run_to(tenth * 100);
+        if bench.adverts() > 0 {
+            announced = Some(tenth * 100);
+            break;
+        }
+        if tenth % 10 == 0 {
+            bench.hears(HIGH, 50);
+        }
+    }
+    // From 1.0 s until 5.5 s its adverts restart the timer; the last that does is at 5.0 s.
+    assert_eq!(announced, Some(8500), "5.0 + 3.414 s");
+}
+
+#[test]
+fn a_grouped_router_waits_for_its_group_before_it_announces_and_before_it_forwards() {
+    let mut bench = Bench::backup(Config { grouped: true, ..config(100) });
+    assert_eq!(bench.router.standing(), Standing::Listening);
+    bench.run_to(20_000);
+    assert_eq!(bench.router.standing(), Standing::Wants);
+    assert_eq!((bench.did(), bench.router.poll_timeout()), (vec![], None), "no timer runs");
+    bench.input(Input::Group(Order::Forward));
+    assert_eq!(bench.router.standing(), Standing::Wants, "out of order: nothing");
+    bench.input(Input::Group(Order::Announce));
+    assert_eq!(bench.router.standing(), Standing::Ready);
+    assert_eq!(bench.did(), ["20000:advert 100"]);
+    bench.run_to(21_000);
+    assert_eq!(bench.did(), ["21000:advert 100"], "it keeps what it has announced");
+    bench.input(Input::Group(Order::Forward));
+    assert_eq!(bench.router.standing(), Standing::Master);
+    assert_eq!(bench.did()[1], "21000:probe");
+    bench.input(Input::Group(Order::Yield { why: "b is backup".into() }));
+    let did = bench.did();
+    assert_eq!(did[..3], ["21000:advert 0", "21000:fence", "21000:remove"], "{did:?}");
+    assert_eq!(bench.router.standing(), Standing::Backup);
+}
+
+#[test]
+fn a_better_advert_ends_what_a_grouped_router_wants() {
+    let mut bench = Bench::backup(Config { grouped: true, ..config(100) });
+    bench.run_to(4000);
+    bench.hears(HIGH, 50);
+    assert_eq!(bench.router.standing(), Standing::Wants, "a lower one does not");
+    bench.hears(HIGH, 0);
+    assert_eq!(bench.router.standing(), Standing::Wants);
+    bench.hears(HIGH, 150);
+    assert_eq!(bench.router.standing(), Standing::Backup);
+    bench.input(Input::Group(Order::Announce));
+    assert_eq!((bench.router.standing(), bench.adverts()), (Standing::Backup, 0));
+}
+
+#[test]
+fn a_grouped_router_that_cannot_advertise_gives_up_at_once() {
+    let mut bench = Bench::backup(Config { grouped: true, ..config(100) });
+    bench.run_to(4000);
+    bench.send_fails = true;
+    bench.input(Input::Group(Order::Announce));
+    assert_eq!(bench.router.standing(), Standing::Backup, "its group yields with it");
+}
+
+#[test]
+fn a_router_held_by_its_group_is_in_fault_until_it_is_let_go() {
+    let mut bench = Bench::master(config(100));
+    bench.input(Input::Group(Order::Hold(Some("x".into()))));
+    assert_eq!(bench.router.standing(), Standing::Master, "it is in no group");
+    bench.input(Input::Configure(Box::new(Config { grouped: true, ..config(100) })));
+    bench.did();
+    bench.input(Input::Group(Order::Hold(Some("sync group G: b is in FAULT".into()))));
+    assert_eq!(bench.did()[..3], ["5000:advert 0", "5000:fence", "5000:remove"]);
+    assert_eq!(bench.router.standing(), Standing::Held);
+    assert_eq!(bench.router.reason(), "fault: sync group G: b is in FAULT");
+    bench.input(Input::Interface { name: "eth0".into(), up: false });
+    assert_eq!(bench.router.standing(), Standing::Faulty);
+    bench.input(Input::Group(Order::Hold(None)));
+    assert_eq!(bench.router.standing(), Standing::Faulty);
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    assert_eq!(bench.router.standing(), Standing::Listening);
+    // Leaving the group lets go as well.
+    bench.input(Input::Group(Order::Hold(Some("b".into()))));
+    bench.input(Input::Configure(Box::new(config(100))));
+    assert_eq!(bench.router.standing(), Standing::Listening);
+}
