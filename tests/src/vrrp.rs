@@ -58,6 +58,8 @@ pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
         authentication: Authentication::None,
         nopreempt: false,
         preempt_delay: Duration::ZERO,
+        election: lb_userspace::config::model::Election::default(),
+        timer_expired_backup: None,
         source: None,
         unicast_peers: vec![],
         wire: Options::default(),
