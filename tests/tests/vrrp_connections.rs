@@ -33,6 +33,9 @@ const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
 /// A peer has to be told within this, counted from what makes the VIP leave.
 const TOLD: Duration = Duration::from_secs(1);
 
+/// The server ends a connection that says so.
+const BYE: &[u8; 3] = b"bye";
+
 /// Servers that take connections, echo and otherwise wait, as a server does that is busy.
 struct Servers {
     /// Bound to the IPv4 wildcard, and to the one of IPv6, which takes IPv4 as mapped addresses.
@@ -62,6 +65,9 @@ impl Servers {
 fn echo(mut stream: TcpStream) {
     let mut buffer = [0; 64];
     while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        if buffer[..len] == *BYE {
+            return;
+        }
         if stream.write_all(&buffer[..len]).is_err() {
             return;
         }
@@ -114,6 +120,22 @@ impl Waiting {
         ensure!(took < TOLD, "the client of {what} was told after {took:?}");
         Ok(took)
     }
+}
+
+/// tcp_states.h of the kernel.
+const TIME_WAIT: u8 = 6;
+
+/// States of a host's IPv4 sockets on an address.
+fn sockets(netns: &Namespace, address: Ipv4Addr) -> Result<Vec<u8>> {
+    let all = netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp"))??;
+    // The kernel prints the four bytes as a number of its own order.
+    let local = format!("{:08X}:", u32::from_ne_bytes(address.octets()));
+    let of = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let is = words.next()?.starts_with(&local);
+        is.then(|| u8::from_str_radix(words.nth(1)?, 16).ok())?
+    };
+    Ok(all.lines().filter_map(of).collect())
 }
 
 fn fast(priority: u8, vips: &[u8]) -> VrrpInstance {
@@ -179,6 +201,14 @@ fn vip_leaves(
     } else {
         waiting.push(wait(&peer, (OTHER_VIP, servers.ports[0]))?);
     }
+    // Ended by the server: its end stays behind for a minute.
+    let mut ended = connect(&peer, (VIP, servers.ports[0]))?;
+    ended.write_all(BYE)?;
+    ensure!(ended.read(&mut [0; 1])? == 0, "the server did not end it");
+    drop(ended);
+    wait_true("TIME-WAIT on the host", Duration::from_secs(2), || {
+        sockets(&lb, VIP).is_ok_and(|states| states.contains(&TIME_WAIT))
+    })?;
     let count = waiting.len() as u64;
     let sniffer = Sniffer::new(&peer)?;
     let since = Instant::now();
@@ -187,6 +217,7 @@ fn vip_leaves(
         client.reset_after(since)?;
     }
     wait_true("the VIP to go", Duration::from_secs(2), || !lb.has_address(VIP).unwrap_or(true))?;
+    ensure!(sockets(&lb, VIP)?.is_empty(), "left on the host: {:?}", sockets(&lb, VIP)?);
     for stream in &mut living {
         ping(stream).context("a connection of an address that stays")?;
     }

@@ -5,6 +5,11 @@
 //! socket on request (`SOCK_DESTROY` of sock_diag(7)) and tells the peer by a RST, which must happen
 //! while the address is still there. The fence does not stop it, because XDP sees ingress only.
 //!
+//! What is left of ended connections (TIME-WAIT and its like) is forgotten too. When the VIP comes back
+//! within a minute, it would catch the client that has taken the same port for a connection to the host
+//! between: TIME-WAIT answers a stray segment with an ACK, which that client ignores, and no RST, so that
+//! it waits for minutes.
+//!
 //! Listening sockets are never touched: they are not asked for, and every socket is named with the
 //! cookie that the kernel gave it, so that one that is gone meanwhile is not taken for the listener
 //! on the same address.
@@ -46,15 +51,17 @@ pub struct Aborted {
     pub error: Option<String>,
 }
 
-/// States in which the kernel sends a RST on abort, and connections under way from here. Half-open
-/// ones are left out: the kernel forgets them without a word.
-fn states() -> StateFlags {
-    StateFlags::ESTABLISHED
-        | StateFlags::SYN_SENT
-        | StateFlags::FIN_WAIT1
-        | StateFlags::FIN_WAIT2
-        | StateFlags::CLOSE_WAIT
-}
+/// Connections of which the peer is told by a RST, and those under way from here.
+const LIVING: StateFlags = StateFlags::ESTABLISHED
+    .union(StateFlags::SYN_SENT)
+    .union(StateFlags::FIN_WAIT1)
+    .union(StateFlags::FIN_WAIT2)
+    .union(StateFlags::CLOSE_WAIT);
+/// Half-open ones and remains: forgotten without a word.
+const REMAINS: StateFlags = StateFlags::SYN_RECV
+    .union(StateFlags::LAST_ACK)
+    .union(StateFlags::CLOSING)
+    .union(StateFlags::TIME_WAIT);
 
 /// A server on `::` has IPv4 connections with mapped addresses, in sockets of the family of IPv6.
 fn is_of(id: &SocketId, addresses: &BTreeSet<IpAddr>) -> bool {
@@ -110,24 +117,43 @@ enum Error {
 
 fn abort(addresses: &BTreeSet<IpAddr>, limits: Limits, count: &mut u32) -> Result<(), Error> {
     let mut kernel = Kernel::open().map_err(Error::List)?;
+    kernel.try_destroy().map_err(Error::Unable)?;
     let families = if addresses.iter().any(IpAddr::is_ipv4) {
         [AF_INET, AF_INET6].as_slice()
     } else {
         [AF_INET6].as_slice()
     };
     for &family in families {
-        for _ in 0..ROUNDS {
-            let (found, complete) = kernel.list(family, addresses, limits)?;
-            if found.is_empty() && complete {
-                break;
-            }
-            end(&mut kernel, family, &found, limits, count)?;
-            if !complete {
-                return Err(Error::Count(limits.count));
-            }
-        }
+        *count += clear(&mut kernel, family, LIVING, addresses, limits)?;
+    }
+    for &family in families {
+        clear(&mut kernel, family, REMAINS, addresses, limits)?;
     }
     Ok(())
+}
+
+/// Ends all sockets in these states; how many.
+fn clear(
+    kernel: &mut Kernel,
+    family: u8,
+    states: StateFlags,
+    addresses: &BTreeSet<IpAddr>,
+    limits: Limits,
+) -> Result<u32, Error> {
+    let mut count = 0;
+    for _ in 0..ROUNDS {
+        let all = request(family, states.clone(), SocketId::new_v6());
+        let (found, complete) = kernel.list(all, addresses, limits)?;
+        let before = count;
+        end(kernel, family, &found, limits, &mut count)?;
+        if !complete {
+            return Err(Error::Count(limits.count));
+        }
+        if count == before {
+            break;
+        }
+    }
+    Ok(count)
 }
 
 fn end(
@@ -145,9 +171,9 @@ fn end(
         match kernel.destroy(family, id) {
             Ok(()) => *count += 1,
             Err(error) => match error.raw_os_error() {
-                // It ended by itself, or its place is another socket's by now.
-                Some(libc::ENOENT | libc::ESTALE) => {}
-                Some(libc::EOPNOTSUPP | libc::EPERM) => return Err(Error::Unable(error)),
+                // It ended by itself, or its place is another socket's by now. Older kernels do not
+                // end what is in TIME-WAIT.
+                Some(libc::ENOENT | libc::ESTALE | libc::EOPNOTSUPP) => {}
                 _ => {
                     failed += 1;
                     first.get_or_insert(error);
@@ -171,15 +197,25 @@ impl Kernel {
         Ok(Self { socket, buffer: vec![0; MESSAGE_LEN] })
     }
 
-    /// Connections of `addresses`; false when there are more than the limit.
+    /// Whether it ends sockets at all, asked with one that cannot exist.
+    fn try_destroy(&mut self) -> io::Result<()> {
+        match self.destroy(AF_INET, &SocketId::new_v4()) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Sockets of `addresses`; false when there are more than the limit.
     fn list(
         &mut self,
-        family: u8,
+        all: InetRequest,
         addresses: &BTreeSet<IpAddr>,
         limits: Limits,
     ) -> Result<(Vec<SocketId>, bool), Error> {
-        let all = SockDiagMessage::InetRequest(request(family, SocketId::new_v6()));
-        let request = message(all, NLM_F_DUMP);
+        let family = all.family;
+        let request = message(SockDiagMessage::InetRequest(all), NLM_F_DUMP);
         self.socket.send(&request, 0).map_err(Error::List)?;
         let mut found = Vec::new();
         loop {
@@ -209,9 +245,6 @@ impl Kernel {
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) && family == AF_INET6 => {
                     break;
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                    return Err(Error::Unable(error));
-                }
                 Err(error) => return Err(Error::List(error)),
             }
         }
@@ -221,7 +254,8 @@ impl Kernel {
     }
 
     fn destroy(&mut self, family: u8, id: &SocketId) -> io::Result<()> {
-        let request = SockDiagMessage::InetRequest(request(family, id.clone()));
+        let request = request(family, StateFlags::empty(), id.clone());
+        let request = SockDiagMessage::InetRequest(request);
         self.socket.send(&message(SockDiagDestroy::new(request), NLM_F_ACK), 0)?;
         let answer = self.receive(|payload: NetlinkPayload<SockDiagMessage>| match payload {
             NetlinkPayload::Error(error) if error.raw_code() == 0 => Some(Ok(())),
@@ -254,12 +288,12 @@ impl Kernel {
     }
 }
 
-fn request(family: u8, socket_id: SocketId) -> InetRequest {
+fn request(family: u8, states: StateFlags, socket_id: SocketId) -> InetRequest {
     InetRequest {
         family,
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::empty(),
-        states: states(),
+        states,
         socket_id,
     }
 }
@@ -307,7 +341,8 @@ mod tests {
         let addresses = [IpAddr::from(addr)].into();
         let listener = TcpListener::bind((addr, 0)).expect("loopback");
         let mut kernel = Kernel::open().expect("sock_diag");
-        let mut list = |limits| kernel.list(AF_INET, &addresses, limits);
+        let mut list =
+            |limits| kernel.list(request(AF_INET, LIVING, SocketId::new_v4()), &addresses, limits);
         assert_eq!(list(far()).expect("listed"), (vec![], true), "the listener is not one");
         let target = listener.local_addr().expect("bound");
         let connect = || (TcpStream::connect(target).expect("up"), listener.accept().expect("up"));
