@@ -27,6 +27,7 @@ use crate::{
     process::output,
     traffic::Load,
     tutorial::{self, Script},
+    witness::{Method, Witness},
 };
 
 /// The virtual address.
@@ -200,6 +201,18 @@ impl Lab {
     /// The cable of a balancer host on the client's side.
     pub fn cable(&self, host: usize) -> Option<&Port> {
         self.cables.get(host)
+    }
+
+    /// Watches both hosts' cables on the client's side for frames in the VIP's name.
+    ///
+    /// # Errors
+    /// When there is no packet socket.
+    pub fn witness(&self) -> Result<Witness> {
+        let method = match self.spec.mode {
+            Mode::Dr | Mode::Nat => Method::Forwards,
+            Mode::Local => Method::Accepts,
+        };
+        Witness::start(&self.lan, &self.cables, VIP, method)
     }
 
     /// Writes both hosts' configuration for the present [`Lab::pool`]; running daemons are not

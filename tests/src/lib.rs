@@ -22,3 +22,4 @@ pub mod tutorial;
 pub mod verdict;
 pub mod vrrp;
 pub mod wait;
+pub mod witness;

@@ -34,8 +34,12 @@ pub struct EventReport {
     pub resets: u64,
     /// New connections that failed.
     pub new_connection_errors: u64,
-    /// Time during which two hosts forwarded at once, milliseconds.
+    /// Time during which two hosts had the right to forward (leases), milliseconds.
     pub two_forwarders_ms: f64,
+    /// The same by the frames that left the hosts in the VIP's name, milliseconds.
+    pub two_forwarders_by_frames_ms: f64,
+    /// Such frames of lb1 and lb2.
+    pub frames_by_host: [usize; 2],
     /// Time during which no host forwarded, milliseconds.
     pub no_forwarder_ms: f64,
     /// Everything the client saw.
@@ -81,7 +85,12 @@ impl EventReport {
                 ways.join(", ")
             ));
         }
-        facts.push(format!("two forwarders {:.0} ms", self.two_forwarders_ms));
+        facts.push(format!(
+            "two forwarders {:.0} ms (by {} frames {:.0} ms)",
+            self.two_forwarders_ms,
+            self.frames_by_host.iter().sum::<usize>(),
+            self.two_forwarders_by_frames_ms
+        ));
         if self.no_forwarder_ms > 0.0 {
             facts.push(format!("none {:.0} ms", self.no_forwarder_ms));
         }

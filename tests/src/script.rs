@@ -14,10 +14,11 @@ use crate::{
     host::{Program, ROLES},
     lab::{Lab, Mode, VIP},
     report::{EventReport, Report},
-    sampler::Sampler,
+    sampler::{Change, Sampler},
     traffic::{IDLE_PAUSE, Traffic},
     verdict::{LostSession, Seen, judge},
     wait::wait_until,
+    witness::{self, Witness},
 };
 
 /// How long an event is watched once the world has settled: every idle session asks in it, and
@@ -105,7 +106,9 @@ pub fn run(
         passed: false,
     };
     let begin = Instant::now();
-    let mut runner = Runner { lab, traffic, sampler, interrupted, only, say, report, begin };
+    let witness = lab.witness()?;
+    let mut runner =
+        Runner { lab, traffic, sampler, witness, interrupted, only, say, report, begin };
     runner.event("steady", UNTOUCHED, |_| Ok(()), |_, _| Ok(true))?;
     match runner.lab.spec.mode {
         Mode::Dr | Mode::Nat => runner.server_events()?,
@@ -134,6 +137,7 @@ struct Runner<'a> {
     lab: &'a mut Lab,
     traffic: &'a Traffic,
     sampler: &'a Sampler,
+    witness: Witness,
     interrupted: &'a dyn Fn() -> bool,
     only: Option<&'a str>,
     say: &'a mut dyn FnMut(&str),
@@ -169,7 +173,7 @@ impl Runner<'_> {
                 || {
                     let now = Instant::now();
                     if settled_at.is_none() {
-                        let seen = judge(&traffic.since(event), event, now);
+                        let seen = judge(&traffic.since(event), &[event], now);
                         // A daemon that is being restarted does not answer: not settled yet.
                         match settled(lab, &seen) {
                             Ok(true) => settled_at = Some(now),
@@ -190,18 +194,23 @@ impl Runner<'_> {
         let settled = outcome.and_then(|()| self.calm(&format!("after `{name}`")));
         let end = Instant::now();
         let early = event.checked_sub(Duration::from_secs(2)).unwrap_or(event);
-        let seen = judge(&self.traffic.since(early), event, end);
-        let mut judged = seen.clone();
-        if self.lab.spec.mode == Mode::Local {
-            unjudged_sessions(&mut judged);
-        }
-        let mut problems = problems(&expect, &judged);
+        let causes = causes(event, end, &expect, &self.sampler.changes());
+        let seen = judge(&self.traffic.since(early), &causes, end);
+        let mut problems = problems(&expect, &seen);
         if let Err(err) = &settled {
             problems.push(format!("{err:#}"));
         }
         let overlap = self.sampler.overlap(event, end);
         if !overlap.is_zero() {
             problems.push(format!("two hosts forwarded for {overlap:?}"));
+        }
+        let acts = self.witness.acts(event, end);
+        let both_acted = witness::both_acted(&acts);
+        if !both_acted.is_zero() {
+            problems.push(format!("frames of two hosts in the VIP's name for {both_acted:?}"));
+        }
+        if acts.is_empty() {
+            problems.push("no frame in the VIP's name was seen: nothing proves one master".into());
         }
         let flaps: Vec<_> = self
             .sampler
@@ -228,6 +237,8 @@ impl Runner<'_> {
             resets: seen.resets,
             new_connection_errors: seen.connect_errors,
             two_forwarders_ms: overlap.as_secs_f64() * 1e3,
+            two_forwarders_by_frames_ms: both_acted.as_secs_f64() * 1e3,
+            frames_by_host: [0, 1].map(|host| acts.iter().filter(|act| act.host == host).count()),
             no_forwarder_ms: self.sampler.silence(event, end).as_secs_f64() * 1e3,
             client: seen,
             expected: expect.words(),
@@ -441,12 +452,17 @@ impl Runner<'_> {
     }
 
     fn reload_events(&mut self) -> Result<()> {
+        let before = self.lab.hosts[0].status()?.reloads;
         self.event(
             "HUP with an unchanged file",
             UNTOUCHED,
             |lab| lab.hosts[0].signal_main(Signal::SIGHUP),
-            |lab, _| Ok(lab.hosts[0].status()?.last_reload_error.is_none()),
+            |lab, _| {
+                let status = lab.hosts[0].status()?;
+                Ok(status.reloads > before && all_ready(&status))
+            },
         )?;
+        let before = self.lab.hosts[0].status()?.reload_failures;
         self.event(
             "HUP with a broken file",
             UNTOUCHED,
@@ -460,14 +476,20 @@ impl Runner<'_> {
                 lab.hosts[0].signal_main(Signal::SIGHUP)
             },
             |lab, _| {
-                let refused = lab.hosts[0].status()?.last_reload_error;
-                Ok(refused.is_some_and(|text| text.contains("51000")))
+                let status = lab.hosts[0].status()?;
+                let told = status.last_reload_error.is_some_and(|text| text.contains("51000"));
+                Ok(status.reload_failures > before && told)
             },
         )?;
         self.lab.write_configs()?;
         if self.lab.spec.mode == Mode::Local {
             return Ok(());
         }
+        let mut before = [0; 2];
+        for (before, host) in before.iter_mut().zip(&self.lab.hosts) {
+            *before = host.status()?.config_generation;
+        }
+        let mut taken = takes_new(3);
         self.event(
             "HUP adding db3",
             UNTOUCHED,
@@ -477,7 +499,14 @@ impl Runner<'_> {
                 lab.write_configs()?;
                 lab.hosts.iter_mut().try_for_each(|host| host.signal_main(Signal::SIGHUP))
             },
-            takes_new(3),
+            move |lab, seen| {
+                for (before, host) in before.iter().zip(&lab.hosts) {
+                    if host.status()?.config_generation <= *before {
+                        return Ok(false);
+                    }
+                }
+                taken(lab, seen)
+            },
         )
     }
 }
@@ -510,12 +539,22 @@ fn all_ready(status: &Status) -> bool {
     !status.processes.is_empty() && status.processes.iter().all(|process| process.ready)
 }
 
-/// Without a virtual server lbd is not on the connections' way: a query that the host's own mysqld
-/// has taken when the VIP leaves it is answered to nobody (README, limits). Ends of sessions are
-/// told in the report; what is judged in local mode is new connections, the VIP and the leases.
-fn unjudged_sessions(seen: &mut Seen) {
-    seen.lost.clear();
-    seen.hangs = 0;
+/// What may make new connections fail: the event, and each later moment in which a host lost the
+/// right to forward, when the time allowed after the one before is over (a host that comes back
+/// preempts seconds after its start).
+fn causes(event: Instant, end: Instant, expect: &Expect, changes: &[Change]) -> Vec<Instant> {
+    let mut causes = vec![event];
+    let losses = changes.windows(2).filter_map(|pair| match pair {
+        [before, after] if before.forwarders & !after.forwarders != 0 => Some(after.at),
+        _ => None,
+    });
+    for loss in losses.filter(|loss| !expect.no_flap && (event..=end).contains(loss)) {
+        let allowed = Duration::from_millis(expect.connects_ms);
+        if causes.last().is_some_and(|last| loss > *last + allowed) {
+            causes.push(loss);
+        }
+    }
+    causes
 }
 
 fn problems(expect: &Expect, seen: &Seen) -> Vec<String> {

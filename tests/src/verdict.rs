@@ -29,8 +29,8 @@ pub struct LostSession {
 pub struct Seen {
     /// Longest time between two successful new connections, milliseconds.
     pub longest_gap_ms: u64,
-    /// From the event until the last new connection that failed was tried, milliseconds; 0 when
-    /// none failed.
+    /// From the event (or what later made connections fail) until the last new connection that failed
+    /// was tried, the longest such time, milliseconds; 0 when none failed.
     pub connects_failed_for_ms: u64,
     /// New connections that succeeded.
     pub connects: u64,
@@ -50,12 +50,16 @@ pub struct Seen {
     pub connects_by_server: BTreeMap<u32, u64>,
 }
 
-/// Judges the samples of the window from `event` to `end`. `samples` may begin earlier: the last
+/// A connection that began so shortly before something happened was under way then.
+const UNDER_WAY: Duration = Duration::from_millis(100);
+
+/// Judges the samples of the window from the event, which is the first of `causes`, to `end`. Further
+/// causes are moments at which connections began to fail anew. `samples` may begin earlier: the last
 /// success before the event starts the first gap.
-pub fn judge(samples: &[Sample], event: Instant, end: Instant) -> Seen {
+pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
     let mut seen = Seen::default();
+    let Some(&event) = causes.first() else { return seen };
     let mut last_success: Option<Instant> = None;
-    let mut last_failed_start: Option<Instant> = None;
     for sample in samples {
         if sample.ended > end {
             break;
@@ -75,7 +79,13 @@ pub fn judge(samples: &[Sample], event: Instant, end: Instant) -> Seen {
             (Try::Connect, Err(failure)) if in_window => {
                 seen.connect_errors += 1;
                 *seen.connect_errors_by_kind.entry(failure.word()).or_default() += 1;
-                last_failed_start = last_failed_start.max(Some(sample.started));
+                let causes = causes.iter().rev();
+                let cause = causes.into_iter().find(|cause| **cause <= sample.started + UNDER_WAY);
+                let cause = cause.copied().unwrap_or(event);
+                // One that was tried before the event (and ended in it) counts as one millisecond,
+                // so that "none failed" and "some failed at once" differ.
+                let failing = millis(sample.started.saturating_duration_since(cause)).max(1);
+                seen.connects_failed_for_ms = seen.connects_failed_for_ms.max(failing);
             }
             (Try::Query { .. }, Ok(_)) if in_window => {
                 let took = sample.ended.saturating_duration_since(sample.started);
@@ -101,13 +111,6 @@ pub fn judge(samples: &[Sample], event: Instant, end: Instant) -> Seen {
         seen.longest_gap_ms = seen.longest_gap_ms.max(open_gap);
     } else {
         seen.longest_gap_ms = millis(end.saturating_duration_since(event));
-    }
-    seen.connects_failed_for_ms =
-        last_failed_start.map_or(0, |start| millis(start.saturating_duration_since(event)));
-    // A failure that was tried before the event (and ended in it) counts as one millisecond, so
-    // that "none failed" and "some failed at once" differ.
-    if seen.connect_errors > 0 {
-        seen.connects_failed_for_ms = seen.connects_failed_for_ms.max(1);
     }
     seen
 }
@@ -138,7 +141,7 @@ mod tests {
             connect(base, 300, 310, Err(Failure::Refused)),
             connect(base, 600, 605, Ok(2)),
         ];
-        let seen = judge(&samples, at(base, 100), at(base, 700));
+        let seen = judge(&samples, &[at(base, 100)], at(base, 700));
         assert_eq!(seen.longest_gap_ms, 510);
         assert_eq!(seen.connects_failed_for_ms, 200);
         assert_eq!((seen.connects, seen.connect_errors), (1, 2));
@@ -146,12 +149,26 @@ mod tests {
     }
 
     #[test]
+    fn failures_are_timed_from_what_made_them() {
+        let base = Instant::now();
+        let refused = |from| connect(base, from, from + 5, Err(Failure::Refused));
+        let samples = [refused(150), refused(4080), refused(4300)];
+        let failed = |causes: &[u64]| {
+            let causes: Vec<_> = causes.iter().map(|ms| at(base, *ms)).collect();
+            judge(&samples, &causes, at(base, 9000)).connects_failed_for_ms
+        };
+        assert_eq!(failed(&[100]), 4200);
+        assert_eq!(failed(&[100, 4083]), 217, "one was under way at the second");
+        assert_eq!(failed(&[100, 4200]), 3980, "one began long before the second");
+    }
+
+    #[test]
     fn a_gap_that_never_closes_lasts_until_the_end() {
         let base = Instant::now();
         let samples = [connect(base, 0, 5, Ok(1))];
-        let seen = judge(&samples, at(base, 10), at(base, 2010));
+        let seen = judge(&samples, &[at(base, 10)], at(base, 2010));
         assert_eq!(seen.longest_gap_ms, 2000);
-        let none = judge(&[], base, at(base, 700));
+        let none = judge(&[], &[base], at(base, 700));
         assert_eq!(none.longest_gap_ms, 700);
     }
 
@@ -166,7 +183,7 @@ mod tests {
             result: Err(Failure::Reset),
             server: Some(2),
         }];
-        let seen = judge(&samples, at(base, 100), at(base, 1000));
+        let seen = judge(&samples, &[at(base, 100)], at(base, 1000));
         assert_eq!((seen.resets, seen.hangs), (1, 0));
         let [lost] = seen.lost.as_slice() else { panic!("{seen:?}") };
         assert_eq!((lost.server, lost.after_event_ms, lost.after_query_ms), (2, 540, 490));

@@ -103,6 +103,8 @@ impl Snapshot {
             .gauge(&vec![], signed(status.config_generation))?;
         gauge(e, "config_last_reload_failed", "1 when the last reload was refused.")?
             .gauge(&vec![], i64::from(status.last_reload_error.is_some()))?;
+        counter(e, "config_reloads", "Times the file was read again, with whatever result.")?
+            .counter(&vec![], status.reloads)?;
         counter(e, "config_reload_failures", "Reloads that were refused.")?
             .counter(&vec![], status.reload_failures)?;
         gauge(e, "problems", "Problems that `lbctl status` lists.")?

@@ -17,6 +17,7 @@ pub(super) fn status() -> Status {
         config_file: "/etc/lbd/lbd.conf".to_owned(),
         config_generation: 3,
         last_reload_error: Some("lbd.conf:7:3: unknown word `prority`".to_owned()),
+        reloads: 4,
         reload_failures: 2,
         problems: vec!["metrics_listen 0.0.0.0:9650: address in use".to_owned()],
         scripts: ScriptCounters {

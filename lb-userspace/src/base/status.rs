@@ -255,6 +255,9 @@ pub struct Status {
     pub config_generation: u64,
     /// The last reload that was refused, with its diagnostics.
     pub last_reload_error: Option<String>,
+    /// Reloads since the start: the file was read, and refused, unchanged or put in force.
+    #[serde(default)]
+    pub reloads: u64,
     /// Reloads refused since the start.
     pub reload_failures: u64,
     /// What an operator should know beside the rest: a role that did not answer, a metrics port

@@ -8,6 +8,8 @@
 //! | forwarder | root | BPF, NET_ADMIN, PERFMON, NET_RAW |
 //! | api | nobody | none |
 //!
+//! The root suite `proc_privileges` compares it with /proc of live processes.
+//!
 //! Decisions behind the table:
 //! - *vrrp* and *forwarder* stay uid 0, because bpffs (mode 0700, root) is where the lease and the
 //!   pinned maps are; without DAC capabilities uid 0 may do no more with files than their owner.

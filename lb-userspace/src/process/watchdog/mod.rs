@@ -95,6 +95,7 @@ struct Watchdog {
     config: Arc<Config>,
     generation: u64,
     last_reload_error: Option<String>,
+    reloads_read: u64,
     reload_failures: u64,
     core: Supervisor,
     spawner: Spawner,
@@ -141,6 +142,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         runtime: start.runtime,
         generation: 1,
         last_reload_error: None,
+        reloads_read: 0,
         reload_failures: 0,
         spawner: start.spawner,
         children: BTreeMap::new(),
@@ -549,6 +551,7 @@ impl Watchdog {
             config_file: self.runtime.config_file.display().to_string(),
             config_generation: self.generation,
             last_reload_error: self.last_reload_error.clone(),
+            reloads: self.reloads_read,
             reload_failures: self.reload_failures,
             problems,
             scripts: ScriptCounters {
@@ -588,6 +591,7 @@ impl Watchdog {
     /// A reading ended: take the new generation or keep the old one.
     fn loaded(&mut self, loaded: config_file::Loaded, now: Instant) {
         let (asked, again) = self.reloads.read();
+        self.reloads_read += 1;
         let findings = match loaded.outcome.config {
             None => loaded.outcome.render_errors(),
             Some(_) => loaded.outcome.render(),

@@ -150,7 +150,7 @@ fn press(lab: &mut Lab, key: char) -> Result<String> {
 fn table(lab: &Lab, traffic: &Traffic, sampler: &Sampler) -> String {
     let now = Instant::now();
     let since = now.checked_sub(RECENT).unwrap_or(now);
-    let seen = judge(&traffic.since(since), since, now);
+    let seen = judge(&traffic.since(since), &[since], now);
     let forwards: Vec<_> = lab
         .hosts
         .iter()
