@@ -72,6 +72,7 @@ fn instance() -> InstanceStatus {
         master_priority: None,
         lease_ms: Some(2710),
         reason: "no peer was heard for 3.6 s".to_owned(),
+        why: Default::default(),
         last_transition_ms: 1_790_000_000_000,
         counters: InstanceCounters {
             advert_sent: 77,

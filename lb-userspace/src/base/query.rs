@@ -31,6 +31,8 @@ pub enum Query {
     Explain {
         what: String,
     },
+    /// Counters of every vrrp_instance start from zero (SIGRTMAX-1).
+    ClearStatistics,
     /// Read the configuration again.
     Reload,
 }

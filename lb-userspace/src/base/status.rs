@@ -51,9 +51,27 @@ pub struct InstanceStatus {
     pub lease_ms: Option<i64>,
     /// One sentence: why it is (not) master.
     pub reason: String,
+    /// The parts of that sentence, for programs.
+    #[serde(default)]
+    pub why: Why,
     /// Unix time of the last transition, seconds with fraction in milliseconds.
     pub last_transition_ms: u64,
     pub counters: InstanceCounters,
+}
+
+/// Why an instance is (not) master.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The router that is master in its stead.
+    pub lost_to: Option<String>,
+    /// Its priority.
+    pub lost_by: Option<u8>,
+    /// What holds it in FAULT or INIT.
+    pub held_by: Vec<String>,
+    /// What it does next if nothing happens.
+    pub next: Option<String>,
+    /// In how many milliseconds.
+    pub next_ms: Option<u64>,
 }
 
 /// keepalived's statistics of an instance, by its names.

@@ -67,8 +67,8 @@ enum Command {
     },
     /// Read the configuration again, as SIGHUP does, and wait until it is in force
     Reload,
-    /// What a word of the configuration means, where a connection goes (CLIENT:PORT VIP:PORT),
-    /// or what a virtual server stands for
+    /// What a word of the configuration means, why a vrrp_instance is (not) master, where a
+    /// connection goes (CLIENT:PORT VIP:PORT), or what a virtual server stands for
     Explain {
         #[arg(required = true)]
         what: Vec<String>,
@@ -84,10 +84,14 @@ fn main() -> ExitCode {
     // Words of the configuration are known without a running lbd.
     if let Command::Explain { what } = &args.command
         && let [word] = &what[..]
-        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_uppercase() || b == b'_')
+        && let reply @ Reply::Text(_) = explain_word(word)
     {
-        return show(&explain_word(word), args.json);
+        return show(&reply, args.json);
     }
+    let word = match &args.command {
+        Command::Explain { what } if what.len() == 1 => what.first().cloned(),
+        _ => None,
+    };
     let query = match args.command {
         Command::Status => Query::Status,
         Command::Flows { limit } => Query::Flows { limit },
@@ -102,6 +106,9 @@ fn main() -> ExitCode {
     };
     match client::ask(&socket, &query) {
         Ok(reply) => show(&reply, args.json),
+        Err(AskError::NotRunning { .. }) if word.is_some() => {
+            show(&explain_word(word.as_deref().unwrap_or_default()), args.json)
+        }
         Err(error) => {
             fail(&error.to_string(), args.json);
             ExitCode::from(match error {

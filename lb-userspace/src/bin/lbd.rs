@@ -13,7 +13,7 @@ use clap::Parser as _;
 use lb_userspace::process::{
     api, checker, child,
     cli::{self, Args, Engine, RoleArgs},
-    config_file, daemon, forwarder,
+    config_file, daemon, dumps, forwarder,
     ipc::{Role, Runtime},
     logging::{self, Logging},
     pidfile::{LockError, PidFile},
@@ -55,6 +55,9 @@ fn role(args: RoleArgs) -> ExitCode {
 /// The watchdog, from its arguments to its exit code.
 fn daemon_main(words: &[OsString]) -> u8 {
     let args = Args::parse_from(words);
+    if let Some(name) = &args.signum {
+        return signum(name);
+    }
     let path = args.config.clone().unwrap_or_else(config_file::default_path);
     let path = std::path::absolute(&path).unwrap_or(path);
     if let Some(log) = &args.config_test {
@@ -167,8 +170,23 @@ fn process_name(called: Option<&OsString>, configured: Option<&str>) -> Option<S
 }
 
 /// `-t`: findings to stderr or to a file; keepalived's exit code.
+/// `--signum`, as scripts and exporters ask keepalived.
+fn signum(name: &str) -> u8 {
+    match dumps::SIGNALS.iter().find(|(known, _)| *known == name) {
+        Some((_, number)) => {
+            println!("{number}");
+            0
+        }
+        None => {
+            eprintln!("lbd: unknown signal {name}");
+            EXIT_FATAL
+        }
+    }
+}
+
 fn config_test(path: &Path, log: Option<&Path>) -> u8 {
-    let loaded = config_file::load(path);
+    let mut loaded = config_file::load(path);
+    loaded.check_script_security();
     let findings = loaded.outcome.render();
     match log {
         None => eprint!("{findings}"),

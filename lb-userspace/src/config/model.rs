@@ -72,6 +72,7 @@ pub struct Global {
     pub startup_script: Timed,
     /// Runs after the last role has ended.
     pub shutdown_script: Timed,
+    pub dumps: DumpFiles,
     /// Ours: how long a notify script may keep a later one of its object waiting; then it is ended.
     pub notify_timeout: Duration,
     /// Default identity of scripts.
@@ -146,6 +147,7 @@ impl Default for Global {
             rs_init_notifies: false,
             startup_script: Timed::default(),
             shutdown_script: Timed::default(),
+            dumps: DumpFiles::default(),
             notify_timeout: Duration::from_secs(30),
             script_user: None,
             enable_script_security: false,
@@ -169,6 +171,24 @@ impl Default for Global {
             flow_table_size: 131_072,
             xdp_mode: XdpMode::Auto,
         }
+    }
+}
+
+/// `state_dump_file` and its like: where signals write, and in what form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpFiles {
+    pub state: Option<PathBuf>,
+    pub stats: Option<PathBuf>,
+    pub json: Option<PathBuf>,
+    /// 1 or 2.
+    pub json_version: u8,
+    /// `data_use_instance`: the name of `--instance` in default names.
+    pub use_instance: bool,
+}
+
+impl Default for DumpFiles {
+    fn default() -> Self {
+        Self { state: None, stats: None, json: None, json_version: 1, use_instance: false }
     }
 }
 

@@ -71,6 +71,9 @@ pub struct Args {
     /// Sockets and pid files [default: /run/lbd, or /run/lbd-NAME]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
+    /// Print the number of a signal (STOP, RELOAD, DATA, STATS, STATS_CLEAR, JSON) and exit
+    #[arg(long, value_name = "NAME")]
+    pub signum: Option<String>,
     /// Print the version
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,

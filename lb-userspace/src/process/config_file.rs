@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::config::{
-    self, Outcome, SOURCE_LIMIT,
+    self, Outcome, ReferenceKind, SOURCE_LIMIT,
+    diag::{Class, Severity},
     model::{Checker, Config, Password},
 };
 
@@ -38,6 +39,24 @@ impl Loaded {
             (None, true) => EXIT_CONFIG,
             (None, false) => EXIT_NO_FILE,
         }
+    }
+
+    /// keepalived's word for scripts that anybody may have changed, exit code 6 of `-t`: scripts are
+    /// run and `enable_script_security` is not set.
+    pub fn check_script_security(&mut self) {
+        let Some(config) = &self.outcome.config else { return };
+        let mut scripts =
+            self.outcome.references.iter().filter(|it| it.kind == ReferenceKind::Script);
+        let Some(first) = scripts.next().cloned() else { return };
+        if config.global.enable_script_security {
+            return;
+        }
+        let message = format!(
+            "`{}` and {} more scripts are run and `enable_script_security` is not set",
+            first.object,
+            scripts.count()
+        );
+        self.outcome.report(&first, Severity::Warning, Class::Security, message);
     }
 
     /// Exit code of `-t`.

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod codec;
 pub mod config_file;
 pub mod daemon;
+pub mod dumps;
 pub mod forwarder;
 pub mod ipc;
 pub mod logging;

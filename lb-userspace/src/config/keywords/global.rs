@@ -193,12 +193,12 @@ keywords! {
     GlobalDefs: "reload_repeat", Nothing, "off", C, Later(T::Files), "reload at that time every day";
     GlobalDefs: "reload_file", Optional("[FILE]"), "", C, Later(T::Files), "handshake file of reloads";
     GlobalDefs: "config_save_dir", Word("DIR"), "", C, Later(T::Files), "keeps copies of loaded configurations";
-    GlobalDefs: "tmp_config_directory", Word("DIR"), "", C, Never(T::Files), "where the consolidated configuration is kept";
-    GlobalDefs: "json_version", Int { min: 1, max: 2 }, "1", C, Later(T::Files), "form of the JSON dump";
-    GlobalDefs: "data_use_instance", Bool, "off", C, Later(T::Files), "instance name in names of dump files";
-    GlobalDefs: "state_dump_file", Word("FILE"), "/tmp/keepalived.data", C, Later(T::Files), "state dump";
-    GlobalDefs: "stats_dump_file", Word("FILE"), "/tmp/keepalived.stats", C, Later(T::Files), "statistics dump";
-    GlobalDefs: "json_dump_file", Word("FILE"), "/tmp/keepalived.json", C, Later(T::Files), "JSON dump";
+    GlobalDefs: "tmp_config_directory", Word("DIR"), "", C, Never(T::Files), "where the consolidated configuration is kept; lbd needs no such copy";
+    GlobalDefs: "json_version", Int { min: 1, max: 2 }, "1", C, Acts, "form of the JSON dump";
+    GlobalDefs: "data_use_instance", Bool, "off", C, Acts, "instance name in names of dump files";
+    GlobalDefs: "state_dump_file", Word("FILE"), "/tmp/keepalived.data", C, Acts, "state dump";
+    GlobalDefs: "stats_dump_file", Word("FILE"), "/tmp/keepalived.stats", C, Acts, "statistics dump";
+    GlobalDefs: "json_dump_file", Word("FILE"), "/tmp/keepalived.json", C, Acts, "JSON dump";
     GlobalDefs: "umask", Words("MODE"), "022", C, Never(T::Files), "of files that are written";
     GlobalDefs: "random_seed", Int { min: 0, max: U32 }, "", C, Never(T::Language), "seed of $_RANDOM";
     GlobalDefs: "iproute_usr_dir", Word("DIR"), "", C, Later(T::Static), "names of routing tables";

@@ -371,7 +371,7 @@ impl Topic {
             Self::Reload => {
                 "a reload always checks the whole file first and changes nothing if it is bad"
             }
-            Self::Files => "dump files are not written; use lbctl status --json",
+            Self::Files => "lbd keeps no such file",
             Self::Scripts => "the script is not run",
             Self::LinkPolling => "link state comes from netlink",
             Self::Include => "the included text would be missing; put it into this file",

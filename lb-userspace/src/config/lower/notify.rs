@@ -96,9 +96,34 @@ impl Lower<'_> {
                     self.config.global.notify_timeout = limit;
                 }
             }
-            _ => return self.mail_word(entry),
+            _ => return self.dump_word(entry) || self.mail_word(entry),
         }
         true
+    }
+
+    fn dump_word(&mut self, entry: &Entry<'_>) -> bool {
+        match entry.name() {
+            "state_dump_file" => self.config.global.dumps.state = self.dump_path(entry),
+            "stats_dump_file" => self.config.global.dumps.stats = self.dump_path(entry),
+            "json_dump_file" => self.config.global.dumps.json = self.dump_path(entry),
+            "json_version" => {
+                let version = self.int(entry).and_then(|it| u8::try_from(it).ok());
+                self.config.global.dumps.json_version = version.unwrap_or(1);
+            }
+            "data_use_instance" => self.config.global.dumps.use_instance = self.bool(entry),
+            _ => return false,
+        }
+        true
+    }
+
+    fn dump_path(&mut self, entry: &Entry<'_>) -> Option<std::path::PathBuf> {
+        let path = self.word(entry)?;
+        if !path.value.starts_with('/') {
+            let message = format!("the path of `{}` must begin with /", entry.name());
+            self.error(path.span, message);
+            return None;
+        }
+        Some(path.value.into())
     }
 
     fn script_timeout(&mut self, entry: &Entry<'_>) -> Duration {

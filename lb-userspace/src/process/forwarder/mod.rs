@@ -309,6 +309,7 @@ impl Forwarder {
                 self.administered(done)
             }
             Query::Explain { what } => self.explain(&what).map_or_else(Reply::Error, Reply::Text),
+            Query::ClearStatistics => Reply::Error("the forwarder has no such counters".into()),
             Query::Reload => Reply::Error("the forwarder does not read configurations".into()),
         }
     }

@@ -448,6 +448,34 @@ impl Instance {
         shell.say(Up::Event(Event::Vrrp { instance, state, priority: priority.0 }));
     }
 
+    /// `lbctl explain NAME`: lines for a person.
+    pub fn explain(&self, now: Instant) -> String {
+        let (router, config) = (&self.router, self.router.config());
+        let mut out = format!(
+            "vrrp_instance {} on {}: {}, VRID {}, priority {} (configured {})\n  {}\n",
+            self.model.name,
+            self.model.interface,
+            router.state().name(),
+            config.vrid.get(),
+            router.effective_priority(),
+            config.priority,
+            router.reason(),
+        );
+        let why = router.why(now);
+        for held in &why.held_by {
+            out.push_str(&format!("  held by: {held}\n"));
+        }
+        if let (Some(next), Some(ms)) = (&why.next, why.next_ms) {
+            out.push_str(&format!("  in {}.{:03} s: {next}\n", ms / 1000, ms % 1000));
+        }
+        out
+    }
+
+    /// Its statistics start from zero.
+    pub fn clear_statistics(&mut self) {
+        self.router.clear_counters();
+    }
+
     pub fn status(&self, now: Instant, shell: &Shell) -> InstanceStatus {
         let config = self.router.config();
         let peer = self.router.peer().filter(|(_, priority)| *priority != Priority::RELEASE);
@@ -473,6 +501,7 @@ impl Instance {
             master_priority: peer.map(|(_, priority)| priority.0),
             lease_ms: shell.lease.as_ref().and(self.router.lease_end()).map(signed_ms),
             reason: self.router.reason(),
+            why: self.router.why(now),
             last_transition_ms: self.last_transition_ms,
             counters: self.router.counters().clone(),
         }

@@ -503,6 +503,20 @@ impl VrrpRole {
                 let status = self.instances.iter().map(|it| it.status(now, &self.shell)).collect();
                 self.shell.say(Up::Reply { id, reply: Reply::Vrrp(status) });
             }
+            Down::Query { id, query: Query::Explain { what } } => {
+                let found = self.instances.iter().find(|it| it.model.name == what);
+                let reply = match found {
+                    Some(instance) => Reply::Text(instance.explain(now)),
+                    None => Reply::Error(format!("there is no vrrp_instance {what}")),
+                };
+                self.shell.say(Up::Reply { id, reply });
+            }
+            Down::Query { query: Query::ClearStatistics, .. } => {
+                for instance in &mut self.instances {
+                    instance.clear_statistics();
+                }
+                tracing::info!("statistics start from zero");
+            }
             Down::Query { id, .. } => {
                 let reply = Reply::Error("vrrp answers status only".into());
                 self.shell.say(Up::Reply { id, reply });

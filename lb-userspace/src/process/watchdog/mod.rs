@@ -7,7 +7,9 @@
 //! any other message that does not fit gets that child killed and restarted.
 
 pub mod asks;
+mod bracket;
 pub mod children;
+mod dump;
 mod init_files;
 mod notify;
 pub mod reload;
@@ -19,7 +21,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 
 use self::{
@@ -31,6 +33,7 @@ use self::{
 };
 use super::{
     clock, config_file, daemon,
+    dumps::Dump,
     ipc::{Down, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
     notifications::Notifications,
     pidfile::{self, PidFile},
@@ -58,10 +61,6 @@ const FIFO_STOP_LIMIT: Duration = Duration::from_secs(2);
 const QUEUE_RESERVE: usize = QUEUE_LIMIT / 8;
 /// How often a full queue is looked at again for events that it had no room for.
 const PAY_INTERVAL: Duration = Duration::from_millis(5);
-
-/// Signals that keepalived writes files at (data, statistics, JSON, clear). They would end a
-/// process that does not know them.
-const DUMP_SIGNALS: [i32; 4] = [10, 12, 36, 63];
 
 /// What the watchdog is started with.
 #[derive(Debug)]
@@ -161,6 +160,15 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
     watchdog.scripts.configure(&watchdog.config.global);
     watchdog.notifications.configure(&watchdog.config);
     init_files::write(&watchdog.config, None);
+    let startup = &watchdog.config.global;
+    let (cancel, mut stopped) = (Notify::new(), None);
+    tokio::select! {
+        () = bracket::run("startup_script", &startup.startup_script, startup, &cancel) => {}
+        asked = signals.stop() => stopped = Some(asked),
+    }
+    if let Some(asked) = stopped {
+        watchdog.signal(asked);
+    }
     watchdog.perform(now);
     let code = loop {
         if let Some(code) = watchdog.is_over() {
@@ -180,6 +188,8 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         watchdog.time(clock::now());
     };
     watchdog.notifications.close(FIFO_STOP_LIMIT).await;
+    let global = &watchdog.config.global;
+    bracket::run("shutdown_script", &global.shutdown_script, global, &Notify::new()).await;
     tidy_up(&run_dir, start.pid_file, start.lock);
     tracing::info!(code, "lbd ends");
     Ok(code)
@@ -271,10 +281,7 @@ impl Watchdog {
                 tracing::info!("reload (SIGHUP)");
                 self.request_reload(None);
             }
-            Asked::Dump(number) => tracing::warn!(
-                signal = number,
-                "keepalived's dump files are not written yet; see `lbctl status --json`, /metrics"
-            ),
+            Asked::Dump(signal) => self.dump(signal, now),
         }
         self.perform(now);
     }
@@ -506,14 +513,24 @@ impl Watchdog {
             Query::Flows { .. }
             | Query::Drain { .. }
             | Query::Enable { .. }
+            | Query::ClearStatistics
             | Query::Explain { .. } => {
-                if !self.children.contains_key(&Role::Forwarder) {
-                    let why = "the forwarder process is being restarted; try again".to_owned();
+                let instances = &self.config.vrrp_instances;
+                let role = match &query {
+                    Query::ClearStatistics => Role::Vrrp,
+                    Query::Explain { what } if instances.iter().any(|it| it.name == *what) => {
+                        Role::Vrrp
+                    }
+                    _ => Role::Forwarder,
+                };
+                if !self.children.contains_key(&role) {
+                    let name = role.name();
+                    let why = format!("the {name} process is being restarted; try again");
                     return self.answer(ask, Reply::Error(why), now);
                 }
-                let id = self.asks.single(ask, Role::Forwarder, now);
+                let id = self.asks.single(ask, role, now);
                 if let Some(id) = id {
-                    self.send(Role::Forwarder, Down::Query { id, query }, now);
+                    self.send(role, Down::Query { id, query }, now);
                 }
                 id
             }
@@ -531,6 +548,9 @@ impl Watchdog {
     fn resolved(&mut self, resolved: Resolved, now: Instant) {
         match resolved {
             Resolved::Status { ask, parts } => {
+                if let Some(dump) = dump::of(ask) {
+                    return self.dumped(dump, *parts, now);
+                }
                 let status = self.status(*parts, now);
                 self.answer(ask, Reply::Status(Box::new(status)), now);
             }
@@ -678,11 +698,19 @@ impl Signals {
             term: take(SignalKind::terminate())?,
             int: take(SignalKind::interrupt())?,
             hup: take(SignalKind::hangup())?,
-            dumps: DUMP_SIGNALS
+            dumps: Dump::NUMBERS
                 .into_iter()
                 .map(|number| Ok((number, take(SignalKind::from_raw(number))?)))
                 .collect::<anyhow::Result<_>>()?,
         })
+    }
+
+    /// Waits for a signal that ends lbd.
+    async fn stop(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.term.recv() => Asked::Stop("SIGTERM"),
+            _ = self.int.recv() => Asked::Stop("SIGINT"),
+        }
     }
 
     async fn next(&mut self) -> Asked {

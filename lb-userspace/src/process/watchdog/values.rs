@@ -108,6 +108,11 @@ impl LastValues {
         self.0.values().cloned()
     }
 
+    /// The last events.
+    pub fn events(&self) -> impl Iterator<Item = &Event> + '_ {
+        self.0.values().map(|(_, event)| event)
+    }
+
     /// All of it for a role that starts.
     pub fn everything(&self) -> Vec<Down> {
         messages(self.replay())

@@ -265,6 +265,11 @@ impl Router {
         &self.counters
     }
 
+    /// Statistics start from zero.
+    pub fn clear_counters(&mut self) {
+        self.counters = InstanceCounters::default();
+    }
+
     /// Counts what the shell did for it: gratuitous ARPs that left.
     pub fn count_garps(&mut self, sent: u64) {
         self.counters.garp_sent += sent;

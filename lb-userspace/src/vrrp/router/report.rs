@@ -2,7 +2,11 @@
 
 use super::{Elsewhere, Guard, Heard, Phase, Router, State, Wait};
 use crate::{
-    base::{net::Priority, status::VrrpState},
+    base::{
+        net::Priority,
+        status::{VrrpState, Why},
+        time::Instant,
+    },
     vrrp::track,
 };
 
@@ -22,6 +26,34 @@ impl Router {
     pub fn effective_priority(&self) -> Priority {
         let weight = self.trackers.weight().saturating_add(self.group_weight);
         self.config.priority.weighted(weight)
+    }
+
+    /// [`Router::reason`] in parts, with the timer that runs.
+    pub fn why(&self, now: Instant) -> Why {
+        let mut why = Why::default();
+        let own = self.effective_priority();
+        match self.state {
+            State::Init => why.held_by.push(self.reason()),
+            State::Fault => why.held_by = self.faults(),
+            State::Backup { since, wait } => {
+                let master = self.heard.filter(|heard| heard.priority != Priority::RELEASE);
+                if let Some(Heard { source, priority, .. }) = master {
+                    why.lost_to = Some(source.to_string());
+                    why.lost_by = Some(priority.0);
+                }
+                let preempts = master.is_some_and(|it| it.priority < own) && self.may_preempt();
+                let (text, at) = match self.preempt_at.filter(|at| preempts && *at > now) {
+                    Some(at) => ("preempt_delay ends", at),
+                    None if preempts => ("takes over, for it preempts", self.down_at(since, wait)),
+                    None => ("takes over unless it hears the master", self.down_at(since, wait)),
+                };
+                why.next = Some(text.to_owned());
+                let span = at.saturating_since(now);
+                why.next_ms = Some(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+            }
+            State::Master { .. } | State::Stopping | State::Stopped => {}
+        }
+        why
     }
 
     /// One sentence: why it is in its state.

@@ -1,0 +1,196 @@
+//! keepalived's dump files, which exporters and scripts parse: SIGUSR1 state, SIGUSR2 statistics,
+//! SIGRTMIN+2 JSON, SIGRTMAX−1 statistics and then from zero. Names, fields and units are
+//! keepalived's; passwords are not written.
+
+mod json;
+mod text;
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    base::status::{InstanceCounters, InstanceStatus, VrrpState},
+    config::model::{Config, VrrpInstance},
+    vrrp::track::Verdict,
+};
+
+pub use json::render as json;
+pub use text::{data, stats};
+
+/// Signal numbers by the names of `--signum`. keepalived counts from the kernel's 34 and 64, two
+/// of which the C library keeps.
+pub const SIGNALS: [(&str, i32); 6] =
+    [("STOP", 15), ("RELOAD", 1), ("DATA", 10), ("STATS", 12), ("STATS_CLEAR", 63), ("JSON", 36)];
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dump {
+    Data,
+    Stats,
+    StatsClear,
+    Json,
+}
+
+impl Dump {
+    /// Every signal that asks for one.
+    pub const NUMBERS: [i32; 4] = [10, 12, 63, 36];
+
+    /// By its signal.
+    pub fn of(signal: i32) -> Option<Self> {
+        match signal {
+            10 => Some(Self::Data),
+            12 => Some(Self::Stats),
+            63 => Some(Self::StatsClear),
+            36 => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    /// Where it is written.
+    pub fn path(self, config: &Config, instance: Option<&str>) -> PathBuf {
+        let files = &config.global.dumps;
+        let (given, ending) = match self {
+            Self::Data => (&files.state, "data"),
+            Self::Stats | Self::StatsClear => (&files.stats, "stats"),
+            Self::Json => (&files.json, "json"),
+        };
+        if let Some(path) = given {
+            return path.clone();
+        }
+        let name = match instance.filter(|_| files.use_instance) {
+            Some(instance) => format!("keepalived_{instance}.{ending}"),
+            None => format!("keepalived.{ending}"),
+        };
+        let directory = std::env::var_os("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
+        directory.join(name)
+    }
+
+    /// Its text.
+    pub fn render(self, known: &Known<'_>) -> String {
+        match self {
+            Self::Data => data(known),
+            Self::Stats | Self::StatsClear => stats(known),
+            Self::Json => json(known),
+        }
+    }
+}
+
+/// All that a dump says.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    pub config: &'a Config,
+    pub instances: &'a [InstanceStatus],
+    /// Last verdicts of tracked objects.
+    pub verdicts: &'a [(String, Verdict)],
+}
+
+impl<'a> Known<'a> {
+    /// Instances with their configuration.
+    fn pairs(&self) -> impl Iterator<Item = (&'a VrrpInstance, &'a InstanceStatus)> {
+        let Self { config, instances, .. } = *self;
+        config
+            .vrrp_instances
+            .iter()
+            .filter_map(|model| Some((model, instances.iter().find(|it| it.name == model.name)?)))
+    }
+
+    fn verdict(&self, key: &str) -> Option<Verdict> {
+        self.verdicts.iter().find(|(name, _)| name == key).map(|(_, verdict)| *verdict)
+    }
+}
+
+/// keepalived's number of a state.
+fn number(state: VrrpState) -> u8 {
+    match state {
+        VrrpState::Init => 0,
+        VrrpState::Backup => 1,
+        VrrpState::Master => 2,
+        VrrpState::Fault => 3,
+    }
+}
+
+/// A VIP as keepalived shows it: `10.9.0.100/24 dev d0 scope global set`.
+fn vips(model: &VrrpInstance, status: &InstanceStatus) -> Vec<String> {
+    let set = if status.vips_set { " set" } else { "" };
+    model
+        .virtual_ipaddress
+        .iter()
+        .map(|vip| {
+            let dev = vip.dev.as_deref().unwrap_or(&model.interface);
+            let scope = match vip.scope {
+                0 => "global".to_owned(),
+                200 => "site".to_owned(),
+                253 => "link".to_owned(),
+                254 => "host".to_owned(),
+                255 => "nowhere".to_owned(),
+                other => other.to_string(),
+            };
+            let label = vip.label.as_ref().map(|it| format!(" label {it}")).unwrap_or_default();
+            format!("{} dev {dev} scope {scope}{label}{set}", vip.prefix)
+        })
+        .collect()
+}
+
+/// keepalived's counters of discarded adverts from ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Errors {
+    length: u64,
+    interval: u64,
+    ttl: u64,
+    kind: u64,
+    addresses: u64,
+    auth_type: u64,
+    auth_mismatch: u64,
+    auth_failure: u64,
+}
+
+fn errors(counters: &InstanceCounters) -> Errors {
+    let mut errors = Errors::default();
+    for (name, count) in &counters.discarded {
+        let to = match name.as_str() {
+            "ip_truncated" | "too_short" | "too_long" => &mut errors.length,
+            "interval_mismatch" => &mut errors.interval,
+            "ttl" | "peer_ttl" => &mut errors.ttl,
+            "type" => &mut errors.kind,
+            "address_list" => &mut errors.addresses,
+            "auth_type_unknown" => &mut errors.auth_type,
+            "auth_type_mismatch" => &mut errors.auth_mismatch,
+            name if name.starts_with("auth_") => &mut errors.auth_failure,
+            _ => continue,
+        };
+        *to += count;
+    }
+    errors
+}
+
+/// Writes a dump as a whole: readers see the old file or the new one. The name is never followed
+/// if it is a link, and nobody but the owner may read it, as keepalived's.
+///
+/// # Errors
+/// What the directory does not allow.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(hidden);
+    let _ = fs::remove_file(&temporary); // of a process that died writing
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(&temporary)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary); // the error that matters is the first one
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests;
