@@ -43,13 +43,15 @@ impl Router {
                 }
                 let preempts = master.is_some_and(|it| it.priority < own) && self.may_preempt();
                 let (text, at) = match self.preempt_at.filter(|at| preempts && *at > now) {
-                    Some(at) => ("preempt_delay ends", at),
+                    Some(at) => ("preempt_delay ends", Some(at)),
                     None if preempts => ("takes over, for it preempts", self.down_at(since, wait)),
                     None => ("takes over unless it hears the master", self.down_at(since, wait)),
                 };
-                why.next = Some(text.to_owned());
-                let span = at.saturating_since(now);
-                why.next_ms = Some(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+                if let Some(at) = at {
+                    why.next = Some(text.to_owned());
+                    let span = at.saturating_since(now);
+                    why.next_ms = Some(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+                }
             }
             State::Master { .. } | State::Stopping | State::Stopped => {}
         }

@@ -1,0 +1,381 @@
+//! What a running lbd tells: scripts, FIFOs, mail, dump files; and what it tracks.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    host::{Host, Program},
+    mariadb::MariaDb,
+    single::{self, LIMIT, Single, config, instance},
+    wait::wait_true,
+};
+use lb_userspace::base::status::VrrpState;
+use nix::sys::signal::Signal;
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn priority(single: &Single, what: &str, wanted: u8) -> Result<()> {
+    single
+        .wait_status(what, |status| {
+            instance(status).is_ok_and(|it| it.effective_priority == wanted)
+        })
+        .map(drop)
+}
+
+/// A script that hangs and ignores SIGTERM, a FIFO that nobody reads, a vrrp process that is killed
+/// and a reload: order is kept, nothing is told twice, and the last state arrives.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_last_state_arrives_whatever_hangs() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let (notes, bad, fifo) =
+        (single.dir().join("notes"), single.dir().join("bad"), single.dir().join("fifo"));
+    let text = format!(
+        "#!/bin/sh\necho \"$@\" >> {}\n[ \"$3\" = MASTER ] || exit 0\ntrap '' TERM\nsleep 1000\n",
+        notes.display()
+    );
+    let script = single.script("notify.sh", &text)?;
+    let check = format!(
+        "vrrp_script chk {{\n script \"/usr/bin/test ! -e {}\"\n interval 1\n user root\n}}\n",
+        bad.display()
+    );
+    let global = format!(
+        "script_user root\nnotify_timeout 1s\nvrrp_notify_fifo {} root\n\
+         vrrp_notify_priority_changes on",
+        fifo.display()
+    );
+    let words = format!("notify {}\ntrack_script {{\n chk\n }}", script.display());
+    // At this interval a process that is killed is back before its lease ends.
+    single.host.write_config(&config("1", &global, &words, &check))?;
+    single.host.start()?;
+    single.wait_master()?;
+    wait_true("the hanging script", LIMIT, || lines(&notes).len() == 2)?;
+    // A restarted vrrp process resumes as master: nothing to tell.
+    single.host.kill_role("vrrp")?;
+    single.wait_status("vrrp back", |status| {
+        status.processes.iter().any(|it| it.role == "vrrp" && it.restarts == 1 && it.ready)
+            && instance(status).is_ok_and(|it| it.state == VrrpState::Master)
+    })?;
+    ensure!(lines(&notes).len() == 2, "told again: {:?}", lines(&notes));
+    fs::write(&bad, "")?;
+    // It may have only just been told MASTER by the state machine: the state counts.
+    wait_true("FAULT, although the script before it hangs", Duration::from_secs(15), || {
+        lines(&notes).last().is_some_and(|line| line.contains("FAULT"))
+    })?;
+    // A priority change and a reload go into the FIFO too.
+    let reloaded = config("1", &global, &words, &check).replace("priority 101", "priority 102");
+    single.host.write_config(&reloaded)?;
+    single.host.lbctl(&["reload"])?;
+    fs::remove_file(&bad)?;
+    single.wait_master()?;
+    // MASTER hangs again; the stop must not wait for it, and STOP must arrive.
+    let reader = fifo.clone();
+    let (sender, receiver) = mpsc::channel();
+    let read = thread::spawn(move || -> Result<()> {
+        let file = fs::File::open(&reader)?;
+        sender.send(())?;
+        for line in BufReader::new(file).lines() {
+            let _ = sender.send(()); // nobody waits for more than the first
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(reader.with_extension("read"))
+                .and_then(|mut it| writeln!(it, "{}", line.unwrap_or_default()))?;
+        }
+        Ok(())
+    });
+    receiver.recv_timeout(LIMIT).context("the FIFO cannot be opened")?;
+    single.host.stop()?;
+    read.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+    ensure!(!fifo.exists(), "the FIFO's name is left");
+    let told: Vec<String> = lines(&fifo.with_extension("read"));
+    let states: Vec<&str> = told.iter().filter_map(|line| line.split(' ').nth(2)).collect();
+    let want = ["BACKUP", "MASTER", "FAULT", "BACKUP", "MASTER", "STOP"];
+    let plain: Vec<&str> =
+        states.iter().copied().filter(|state| !state.ends_with("_PRIORITY")).collect();
+    ensure!(plain == want, "{told:?}");
+    ensure!(told[0] == "INSTANCE \"VI_1\" BACKUP 101", "{told:?}");
+    ensure!(told.last().is_some_and(|it| it == "INSTANCE \"VI_1\" STOP 0"), "{told:?}");
+    let notes = lines(&notes);
+    ensure!(notes.last().is_some_and(|it| it == "INSTANCE VI_1 STOP 0"), "{notes:?}");
+    let mut order = states.iter();
+    for note in &notes {
+        let state = note.split(' ').nth(2).unwrap_or_default();
+        ensure!(order.any(|it| *it == state), "{state} out of order: {notes:?} {told:?}");
+    }
+    Ok(())
+}
+
+/// Speaks SMTP to one client after the other; subjects in order.
+fn sink(listener: TcpListener, subjects: mpsc::Sender<String>) {
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { return };
+        let Ok(copy) = stream.try_clone() else { return };
+        let mut lines = BufReader::new(copy).lines();
+        let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).is_ok();
+        say("220 sink");
+        let mut data = false;
+        let mut recipients = 0;
+        while let Some(Ok(line)) = lines.next() {
+            if data {
+                if let Some(subject) = line.strip_prefix("Subject: ") {
+                    let _ = subjects.send(format!("{recipients} {subject}"));
+                }
+                if line == "." {
+                    data = false;
+                    say("250 taken");
+                }
+                continue;
+            }
+            let word: String = line.chars().take(4).collect::<String>().to_uppercase();
+            match word.as_str() {
+                "DATA" => {
+                    data = true;
+                    say("354 go on");
+                }
+                "QUIT" => {
+                    say("221 bye");
+                    break;
+                }
+                "RCPT" => {
+                    recipients += 1;
+                    say("250 yes");
+                }
+                _ => {
+                    say("250 yes");
+                }
+            }
+        }
+    }
+}
+
+/// Mail about every change, in order, also those of the time when the server was away.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn mails_wait_for_a_server_that_is_away() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let global = "smtp_server 127.0.0.1 2525\nsmtp_connect_timeout 2\nsmtp_alert_vrrp\n\
+        notification_email_from lbd@example.com\n\
+        notification_email {\n a@example.com\n b@example.com\n }";
+    single.host.write_config(&config("0.2", global, "", ""))?;
+    single.host.start()?;
+    // Nobody listens: the election does not care.
+    single.wait_master()?;
+    let listener = single.host.netns().enter(|| TcpListener::bind("127.0.0.1:2525"))??;
+    let (sender, subjects) = mpsc::channel();
+    thread::spawn(move || sink(listener, sender));
+    for state in ["BACKUP", "MASTER"] {
+        let subject = subjects.recv_timeout(Duration::from_secs(30)).context("no mail")?;
+        ensure!(
+            subject == format!("2 [LBD] VRRP Instance VI_1 - Entering {state} state"),
+            "{subject}"
+        );
+    }
+    // The role that sends them is killed: what comes then is sent by the next one.
+    single.host.kill_role("api")?;
+    single.wait_status("api back", |status| status.processes.iter().all(|it| it.ready))?;
+    single.host.stop()?;
+    let subject = subjects.recv_timeout(Duration::from_secs(10)).context("no last mail")?;
+    ensure!(subject == "2 [LBD] VRRP Instance VI_1 - Stopping", "{subject}");
+    Ok(())
+}
+
+/// keepalived's signals write keepalived's files.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn signals_write_keepaliveds_files() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let dir = single.dir().to_owned();
+    let global = format!(
+        "state_dump_file {0}/d\nstats_dump_file {0}/s\njson_dump_file {0}/j",
+        dir.display()
+    );
+    single.host.write_config(&config("0.2", &global, "", ""))?;
+    single.host.start()?;
+    single.wait_master()?;
+    single.host.signal_main(Signal::SIGUSR1)?;
+    single.host.signal_main(Signal::SIGUSR2)?;
+    let main = single.host.pids().first().copied().context("it runs")?.as_raw();
+    let number = single.lbd(&["--signum=JSON"])?;
+    let number = String::from_utf8(number.stdout)?;
+    ensure!(number.trim() == "36", "{number}");
+    let send = |number: &str| -> Result<()> {
+        let status = std::process::Command::new("kill")
+            .args([&format!("-{}", number.trim()), &main.to_string()])
+            .status()?;
+        ensure!(status.success(), "kill");
+        Ok(())
+    };
+    send(&number)?;
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+    wait_true("the three files", LIMIT, || {
+        ["d", "s", "j"].iter().all(|name| !read(name).is_empty())
+    })?;
+    let json: serde_json::Value = serde_json::from_str(&read("j"))?;
+    let (data, stats) = (&json[0]["data"], &json[0]["stats"]);
+    ensure!(data["iname"] == "VI_1" && data["state"] == 2 && data["vipset"] == true, "{json}");
+    ensure!(stats["become_master"] == 1 && stats["advert_sent"].as_u64() > Some(0), "{json}");
+    ensure!(read("d").contains("   State = MASTER\n"), "{}", read("d"));
+    ensure!(read("s").contains("  Became master: 1\n"), "{}", read("s"));
+    send("63")?;
+    single.wait_status("statistics from zero", |status| {
+        instance(status).is_ok_and(|it| it.counters.become_master == 0)
+    })?;
+    let said = single.host.lbctl(&["explain", "VI_1"])?;
+    ensure!(said.contains("MASTER") && said.contains("master with priority 101"), "{said}");
+    single.host.stop()
+}
+
+/// Files, processes and a real MariaDB move the priority; a restart of vrrp forgets none of it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_is_tracked_moves_the_priority() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let value = single.dir().join("value");
+    let name = format!("lbdt{}", std::process::id());
+    let program = single.dir().join(&name);
+    fs::copy("/bin/sleep", &program)?;
+    let mut db = MariaDb::start(single.host.netns(), 1)?;
+    let blocks = format!(
+        "track_file f {{\n file {}\n init_file 3\n}}\n\
+         vrrp_track_process p {{\n process {name}\n weight -10\n terminate_delay 0.2\n}}\n\
+         track_mysql m {{\n level greeting\n weight -40\n fall 2\n}}\n",
+        value.display()
+    );
+    let lists = "track_file {\n f\n }\ntrack_process {\n p\n }\ntrack_mysql {\n m\n }";
+    single.host.write_config(&config("0.2", "", lists, &blocks))?;
+    single.host.start()?;
+    priority(&single, "3 from the file, no process, a database", 101 + 3 - 10)?;
+    let mut child = std::process::Command::new(&program).arg("1000").spawn()?;
+    priority(&single, "the process", 101 + 3)?;
+    fs::write(single.dir().join("new"), "-20\n")?;
+    fs::rename(single.dir().join("new"), &value)?;
+    priority(&single, "another file", 101 - 20)?;
+    db.kill();
+    priority(&single, "no database", 101 - 20 - 40)?;
+    single.host.kill_role("vrrp")?;
+    single.wait_status("vrrp back with what was known", |status| {
+        status.processes.iter().any(|it| it.role == "vrrp" && it.restarts == 1 && it.ready)
+            && instance(status).is_ok_and(|it| it.effective_priority == 101 - 20 - 40)
+    })?;
+    child.kill()?;
+    child.wait()?;
+    priority(&single, "the process gone", 101 - 20 - 40 - 10)?;
+    db.launch()?;
+    priority(&single, "the database back", 101 - 20 - 10)?;
+    fs::write(&value, "-300\n")?;
+    single.wait_status("FAULT by a file", |status| {
+        instance(status).is_ok_and(|it| {
+            it.state == VrrpState::Fault && it.why.held_by.iter().any(|why| why.contains("file f"))
+        })
+    })?;
+    single.host.stop()
+}
+
+/// A backup whose slow check fails keeps its lower priority over the death of its vrrp process.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn verdicts_survive_the_death_of_vrrp() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let fast = single.dir().join("fast");
+    fs::write(&fast, "")?;
+    let text = format!("#!/bin/sh\n[ -e {} ] || sleep 8\nexit 1\n", fast.display());
+    let script = single.script("chk.sh", &text)?;
+    let check = format!(
+        "vrrp_script chk {{\n script {}\n interval 1\n timeout 20\n weight -20\n user root\n}}\n",
+        script.display()
+    );
+    let peer_dir = single.dir().join("peer");
+    fs::create_dir(&peer_dir)?;
+    let mut peer = Host::new(&single.other, Program::Lbd, &peer_dir)?;
+    peer.write_config(&config("1", "", "", "").replace("priority 101", "priority 95"))?;
+    peer.start()?;
+    peer.wait_state(VrrpState::Master, single::VIP, LIMIT)?;
+    single.host.write_config(&config("1", "", "track_script {\n chk\n }", &check))?;
+    single.host.start()?;
+    priority(&single, "the check", 81)?;
+    single.wait_status("backup", |status| {
+        instance(status).is_ok_and(|it| {
+            it.state == VrrpState::Backup && it.why.lost_by == Some(95) && it.why.next_ms.is_some()
+        })
+    })?;
+    let said = single.host.lbctl(&["explain", "VI_1"])?;
+    ensure!(said.contains("priority 95 > 81") && said.contains("takes over unless"), "{said}");
+    // From now on a check lasts longer than master-down: without the old verdict the priority
+    // would be 101, and this host would preempt.
+    fs::remove_file(&fast)?;
+    single.host.kill_role("vrrp")?;
+    single.wait_status("vrrp back with its verdict", |status| {
+        status.processes.iter().any(|it| it.role == "vrrp" && it.restarts == 1 && it.ready)
+            && instance(status).is_ok_and(|it| it.effective_priority == 81)
+    })?;
+    let master_down = Duration::from_secs(5);
+    let since = std::time::Instant::now();
+    wait_true("master-down to pass", LIMIT, || since.elapsed() > master_down)?;
+    let (own, its) = (single.host.status()?, peer.status()?);
+    ensure!(instance(&own)?.counters.become_master == 0, "{own:#?}");
+    ensure!(instance(&its)?.counters.release_master == 0, "{its:#?}");
+    single.host.stop()?;
+    peer.stop()
+}
+
+/// Scripts around the daemon's life, one of which hangs.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn scripts_surround_the_life() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let notes = single.dir().join("notes");
+    let up = single.script(
+        "up.sh",
+        &format!(
+            "#!/bin/sh\nip -br link show eth0 > /dev/null\necho up >> {}\nsleep 1000\n",
+            notes.display()
+        ),
+    )?;
+    let down =
+        single.script("down.sh", &format!("#!/bin/sh\necho down >> {}\n", notes.display()))?;
+    let global = format!(
+        "script_user root\nstartup_script {}\nstartup_script_timeout 1\nshutdown_script {}",
+        up.display(),
+        down.display()
+    );
+    let tested = single.host.config_file();
+    single.host.write_config(&config("0.2", &global, "", ""))?;
+    let path = tested.to_str().context("path is text")?;
+    let output = single.lbd(&["-t", "-f", path])?;
+    ensure!(output.status.code() == Some(6), "script security only: {output:?}");
+    single.host.start()?;
+    single.wait_master()?;
+    ensure!(lines(&notes) == ["up"], "{:?}", lines(&notes));
+    single.host.stop()?;
+    ensure!(lines(&notes) == ["up", "down"], "{:?}", lines(&notes));
+    Ok(())
+}
