@@ -25,6 +25,7 @@ use lb_userspace::{
         wire::{Advert, ChecksumForm, GROUP, Version},
     },
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The host's own address.
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -175,7 +176,7 @@ fn is_reset(frame: &[u8]) -> bool {
 fn vip_leaves(
     other_stays: bool,
     leave: impl FnOnce(&mut RoleThread, &Namespace) -> Result<()>,
-) -> Result<Option<(RoleThread, Sniffer)>> {
+) -> Result<Option<Sniffer>> {
     if !ready_or_skip("vrrp_connections")? {
         return Ok(None);
     }
@@ -227,24 +228,24 @@ fn vip_leaves(
     if let Ok(status) = role.status() {
         ensure!(status.counters.connections_aborted == count, "{count} clients: {status:?}");
     }
-    Ok(Some((role, sniffer)))
+    role.finish()?;
+    Ok(Some(sniffer))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_better_master_resets_clients_of_the_old_one() -> Result<()> {
-    let left = vip_leaves(false, |_, peer| {
+    vip_leaves(false, |_, peer| {
         let out = peer.enter(|| ArpSocket::open("eth0"))??;
         Ok(out.send(&better_advert())?)
-    })?;
-    left.map_or(Ok(()), |(role, _)| role.finish().map(drop))
+    })
+    .map(drop)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_reload_without_a_vip_resets_its_clients_only() -> Result<()> {
-    let left = vip_leaves(true, |role, _| role.reload(one(fast(150, &[101]))))?;
-    left.map_or(Ok(()), |(role, _)| role.finish().map(drop))
+    vip_leaves(true, |role, _| role.reload(one(fast(150, &[101])))).map(drop)
 }
 
 /// The farewell, which the peer's takeover waits for, leaves before any RST.
@@ -252,7 +253,7 @@ fn a_reload_without_a_vip_resets_its_clients_only() -> Result<()> {
 #[ignore = "needs root: cargo xtask test"]
 fn a_stop_resets_clients_after_its_farewell() -> Result<()> {
     let left = vip_leaves(false, |role, _| role.say(lb_userspace::process::ipc::Down::Stop))?;
-    let Some((_, sniffer)) = left else { return Ok(()) };
+    let Some(sniffer) = left else { return Ok(()) };
     let farewell = |frame: &[u8]| is_vrrp(frame) && frame[36] == 0;
     let first = sniffer
         .next(Duration::from_secs(1), |frame| farewell(frame) || is_reset(frame))
@@ -260,6 +261,17 @@ fn a_stop_resets_clients_after_its_farewell() -> Result<()> {
     ensure!(farewell(&first), "a RST left before the farewell");
     sniffer.next(Duration::from_secs(1), is_reset)?;
     Ok(())
+}
+
+fn eth0(address: IpAddr) -> Vip {
+    Vip {
+        interface: "eth0".into(),
+        prefix: IpPrefix::host(address),
+        label: None,
+        broadcast: None,
+        scope: 0,
+        options: AddressOptions::default(),
+    }
 }
 
 /// A change of addresses through the rtnetlink thread alone, as the vrrp role asks for it.
@@ -304,14 +316,7 @@ fn ipv6_connections_are_reset_too() -> Result<()> {
     let port = servers.ports[1];
     let waiting = [wait(&peer, (address, port))?, wait(&peer, (address, port))?];
     let mut living = connect(&peer, (own, port))?;
-    let vip = Vip {
-        interface: "eth0".into(),
-        prefix: IpPrefix::host(address.into()),
-        label: None,
-        broadcast: None,
-        scope: 0,
-        options: AddressOptions::default(),
-    };
+    let vip = eth0(address.into());
     let mut links = links(&lb)?;
     let since = Instant::now();
     let aborted = clear(&mut links, &vip)?;
@@ -336,18 +341,46 @@ fn connections_of_an_address_that_stays_elsewhere_live_on() -> Result<()> {
     }
     let servers = Servers::start(&lb)?;
     let mut client = connect(&peer, (VIP, servers.ports[0]))?;
-    let vip = Vip {
-        interface: "eth0".into(),
-        prefix: IpPrefix::host(VIP.into()),
-        label: None,
-        broadcast: None,
-        scope: 0,
-        options: AddressOptions::default(),
-    };
+    let vip = eth0(VIP.into());
     let mut links = links(&lb)?;
     ensure!(clear(&mut links, &vip)? == Aborted::default());
     let addresses = lb.ip(&["-o", "address", "show", "dev", "eth0"])?;
     ensure!(!addresses.contains(&VIP.to_string()), "{addresses}");
     ping(&mut client)?;
+    Ok(())
+}
+
+/// A server's usual number of connections takes a part of the time that is allowed for it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_thousand_connections_are_reset_in_time() -> Result<()> {
+    const COUNT: u32 = 1000;
+    if !ready_or_skip("vrrp_connections")? {
+        return Ok(());
+    }
+    let (lb, peer) = cable()?;
+    lb.ip(&["address", "add", &format!("{VIP}/32"), "dev", "eth0"])?;
+    // Two descriptors a connection, beside those of other tests.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(8192).min(hard), hard)?;
+    let listener = lb.enter(|| TcpListener::bind((VIP, 3306)))??;
+    let mut pairs = vec![];
+    peer.enter(|| -> Result<()> {
+        for _ in 0..COUNT {
+            let client = TcpStream::connect((VIP, 3306))?;
+            pairs.push((client, listener.accept()?.0));
+        }
+        Ok(())
+    })??;
+    let mut links = links(&lb)?;
+    let since = Instant::now();
+    let aborted = clear(&mut links, &eth0(VIP.into()))?;
+    println!("{COUNT} connections: {:?}", since.elapsed());
+    ensure!(aborted == Aborted { count: COUNT, error: None }, "{aborted:?}");
+    for (mut client, _server) in pairs {
+        client.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let kind = client.read(&mut [0; 1]).map_err(|error| error.kind());
+        ensure!(kind == Err(ErrorKind::ConnectionReset), "a client read {kind:?}");
+    }
     Ok(())
 }

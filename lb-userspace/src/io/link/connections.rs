@@ -31,8 +31,9 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
-/// All connections of one change of addresses together are given this much; what is left then times
-/// out at its peers. A host that cannot fence itself answers for the VIP so much longer.
+/// All connections of one change of addresses together are given this much, and then their remains as
+/// much again; what is left times out. A host that cannot fence itself answers for the VIP so much
+/// longer. A connection takes some 10 to 30 µs.
 const TIME_LIMIT: Duration = Duration::from_millis(100);
 /// Connections that are aborted for one change of addresses.
 const COUNT_LIMIT: usize = 65_536;
@@ -77,14 +78,13 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Ends every TCP connection whose address on this host is one of these. Does not wait for
-    /// anything but the kernel's own work, for [`TIME_LIMIT`] at most.
+    /// anything but the kernel's own work, for twice [`TIME_LIMIT`] at most.
     pub(super) fn abort(&mut self, addresses: &BTreeSet<IpAddr>) -> Aborted {
         let mut done = Aborted::default();
         if addresses.is_empty() || self.unable {
             return done;
         }
-        let limits = Limits { deadline: Instant::now() + TIME_LIMIT, count: COUNT_LIMIT };
-        done.error = abort(addresses, limits, &mut done.count).err().map(|error| {
+        done.error = abort(addresses, &mut done.count).err().map(|error| {
             self.unable = matches!(error, Error::Unable(_));
             error.to_string()
         });
@@ -98,6 +98,12 @@ struct Limits {
     count: usize,
 }
 
+impl Limits {
+    fn from_now() -> Self {
+        Self { deadline: Instant::now() + TIME_LIMIT, count: COUNT_LIMIT }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(
@@ -109,13 +115,15 @@ enum Error {
     Count(usize),
     #[error("no time left after {TIME_LIMIT:?}: {0} connections wait for their own time-out")]
     Time(usize),
+    #[error("not all that is left of ended connections could be removed in {TIME_LIMIT:?}")]
+    Remains,
     #[error("list TCP sockets: {0}")]
     List(io::Error),
     #[error("{failed} connections not ended, the first because: {first}")]
     End { failed: usize, first: io::Error },
 }
 
-fn abort(addresses: &BTreeSet<IpAddr>, limits: Limits, count: &mut u32) -> Result<(), Error> {
+fn abort(addresses: &BTreeSet<IpAddr>, count: &mut u32) -> Result<(), Error> {
     let mut kernel = Kernel::open().map_err(Error::List)?;
     kernel.try_destroy().map_err(Error::Unable)?;
     let families = if addresses.iter().any(IpAddr::is_ipv4) {
@@ -123,37 +131,43 @@ fn abort(addresses: &BTreeSet<IpAddr>, limits: Limits, count: &mut u32) -> Resul
     } else {
         [AF_INET6].as_slice()
     };
+    let limits = Limits::from_now();
     for &family in families {
-        *count += clear(&mut kernel, family, LIVING, addresses, limits)?;
+        clear(&mut kernel, family, LIVING, addresses, limits, count)?;
     }
+    let limits = Limits::from_now();
     for &family in families {
-        clear(&mut kernel, family, REMAINS, addresses, limits)?;
+        let done = clear(&mut kernel, family, REMAINS, addresses, limits, &mut 0);
+        done.map_err(|error| match error {
+            Error::Count(_) | Error::Time(_) => Error::Remains,
+            other => other,
+        })?;
     }
     Ok(())
 }
 
-/// Ends all sockets in these states; how many.
+/// Ends all sockets in these states, and counts them.
 fn clear(
     kernel: &mut Kernel,
     family: u8,
     states: StateFlags,
     addresses: &BTreeSet<IpAddr>,
     limits: Limits,
-) -> Result<u32, Error> {
-    let mut count = 0;
+    count: &mut u32,
+) -> Result<(), Error> {
     for _ in 0..ROUNDS {
         let all = request(family, states.clone(), SocketId::new_v6());
         let (found, complete) = kernel.list(all, addresses, limits)?;
-        let before = count;
-        end(kernel, family, &found, limits, &mut count)?;
+        let before = *count;
+        end(kernel, family, &found, limits, count)?;
         if !complete {
             return Err(Error::Count(limits.count));
         }
-        if count == before {
+        if *count == before {
             break;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 fn end(
