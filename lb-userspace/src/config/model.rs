@@ -87,6 +87,13 @@ pub struct Global {
     pub vrrp_delay_after_boot: Duration,
     /// `vrrp_rt_priority` and its like.
     pub vrrp_process: Scheduling,
+    /// `vrrp_mcast_group4`, of instances that name none.
+    pub mcast_group4: Option<IpAddr>,
+    /// `vrrp_mcast_group6`.
+    pub mcast_group6: Option<IpAddr>,
+    /// `vrrp_check_unicast_src`.
+    pub check_unicast_src: bool,
+    pub v3_checksum_as_v2: bool,
     /// Name that the daemon gives its main process (`process_name`).
     pub process_name: Option<String>,
     /// Defaults of instances.
@@ -156,6 +163,10 @@ impl Default for Global {
             vrrp_startup_delay: Duration::ZERO,
             vrrp_delay_after_boot: Duration::ZERO,
             vrrp_process: Scheduling::default(),
+            mcast_group4: None,
+            mcast_group6: None,
+            check_unicast_src: false,
+            v3_checksum_as_v2: false,
             process_name: None,
             garp: Garp::default(),
             garp_interval: Duration::ZERO,

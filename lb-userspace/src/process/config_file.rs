@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::{
-    self, Outcome, ReferenceKind, SOURCE_LIMIT,
-    diag::{Class, Severity},
-    model::{Checker, Config, Password},
+use crate::{
+    config::{
+        self, Outcome, Reference, ReferenceKind, SOURCE_LIMIT,
+        diag::{Class, Severity},
+        model::{Checker, Config, Password},
+    },
+    vrrp::auth::hmac::{self, Secret},
 };
 
 /// Ours, then keepalived's.
@@ -83,6 +86,7 @@ pub fn load(path: &Path) -> Loaded {
             if let Some(config) = &mut outcome.config {
                 fetch_secrets(config);
             }
+            fetch_keys(&mut outcome);
             Loaded { outcome, readable: true }
         }
         Err(error) => {
@@ -138,6 +142,28 @@ fn fetch_secrets(config: &mut Config) {
     }
 }
 
+/// Replaces every `key ID file:PATH` of `auth_hmac` by the key. One that cannot be read takes the
+/// configuration away: adverts without a signature make two masters.
+fn fetch_keys(outcome: &mut Outcome) {
+    let Some(config) = &mut outcome.config else { return };
+    let mut failed = Vec::new();
+    let hmacs = config.vrrp_instances.iter_mut().filter_map(|it| it.wire.hmac.as_mut());
+    for key in hmacs.flat_map(|hmac| &mut hmac.keys) {
+        let Secret::File(path) = &key.secret else { continue };
+        let read = read_password(path).map_err(|error| error.to_string());
+        match read.and_then(|text| hmac::key_bytes(&text)) {
+            Ok(bytes) => key.secret = Secret::Bytes(bytes),
+            Err(error) => failed.push((path.display().to_string(), error)),
+        }
+    }
+    for (path, error) in failed {
+        let named = |it: &&Reference| it.object == "key" && it.value == path;
+        let Some(reference) = outcome.references.iter().find(named).cloned() else { continue };
+        let message = format!("auth_hmac key not read from {path}: {error}");
+        outcome.report(&reference, Severity::Error, Class::CannotRun, message);
+    }
+}
+
 fn read_password(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
@@ -183,6 +209,28 @@ mod tests {
         let path = dir.path().join("binary.conf");
         std::fs::write(&path, b"\x7fELF\0\0\0").expect("written");
         assert_eq!(load(&path).start_code(), EXIT_CONFIG);
+    }
+
+    #[test]
+    fn keys_of_auth_hmac_come_from_files_or_nothing_runs() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, key) = (dir.path().join("lbd.conf"), dir.path().join("key"));
+        let text = format!(
+            "vrrp_instance V {{\n interface lo\n virtual_router_id 1\n auth_hmac {{\n  key 1 \
+             file:{}\n }}\n virtual_ipaddress {{\n  192.0.2.1\n }}\n}}\n",
+            key.display()
+        );
+        std::fs::write(&path, text).expect("written");
+        let loaded = load(&path);
+        assert!(loaded.outcome.config.is_none());
+        let text = loaded.outcome.render();
+        assert!(text.contains("auth_hmac key not read") && text.contains(":5:"), "{text}");
+        std::fs::write(&key, format!("hex:{}\n", "2a".repeat(32))).expect("written");
+        let config = load(&path).outcome.config.expect("a configuration");
+        let hmac = config.vrrp_instances[0].wire.hmac.as_ref().expect("auth_hmac");
+        assert_eq!(hmac.keys[0].secret, Secret::Bytes(vec![0x2a; 32]));
+        std::fs::write(&key, "short").expect("written");
+        assert!(load(&path).outcome.render().contains("32 to 64 bytes"));
     }
 
     #[test]

@@ -108,8 +108,8 @@ keywords! {
     GlobalDefs: "dynamic_interfaces", Optional("[allow_if_changes]"), "off", B, Acts, "interfaces may be absent at start";
     GlobalDefs: "default_interface", Word("IF"), "eth0", C, Acts, "interface of static addresses";
     GlobalDefs: "vrrp_version", Int { min: 2, max: 3 }, "2", B, Acts, "version of instances that do not say";
-    GlobalDefs: "vrrp_mcast_group4", Address, "224.0.0.18", C, Later(T::VrrpDetail), "multicast group";
-    GlobalDefs: "vrrp_mcast_group6", Address, "ff02::12", C, Later(T::VrrpDetail), "multicast group";
+    GlobalDefs: "vrrp_mcast_group4", Address, "224.0.0.18", C, Acts, "multicast group of IPv4 instances";
+    GlobalDefs: "vrrp_mcast_group6", Address, "ff02::12", C, Acts, "multicast group of IPv6 instances";
     GlobalDefs: "vrrp_garp_master_delay", Int { min: 0, max: 4294 }, "5", A, Acts, "seconds until gratuitous ARP goes out again; 0: only once";
     GlobalDefs: "vrrp_garp_master_repeat", Int { min: 0, max: U32 }, "5", A, Acts, "gratuitous ARP messages in a batch";
     GlobalDefs: "vrrp_garp_master_refresh", Int { min: 0, max: U32 }, "0", A, Acts, "seconds between batches while master; 0: none";
@@ -125,7 +125,7 @@ keywords! {
     GlobalDefs: "vrrp_lower_prio_no_advert", Bool, "off", C, Acts, "a master does not answer lower priorities";
     GlobalDefs: "vrrp_higher_prio_send_advert", Bool, "off", C, Acts, "a last advert before giving way";
     GlobalDefs: "vrrp_owner_ignore_adverts", Bool, "off", C, Acts, "the owner of the addresses does not listen";
-    GlobalDefs: "vrrp_check_unicast_src", Nothing, "off", B, Later(T::VrrpDetail), "adverts only from configured peers";
+    GlobalDefs: "vrrp_check_unicast_src", Nothing, "off", B, Acts, "adverts only from configured peers";
     GlobalDefs: "vrrp_skip_check_adv_addr", Nothing, "off", B, Never(T::VrrpDetail), "no comparison of the VIP list; lbd only logs a difference";
     GlobalDefs: "vrrp_strict", Nothing, "off", B, Acts, "RFC mode: no authentication, unicast, preempt_delay or state MASTER below 255; lower priorities are not answered";
     GlobalDefs: "vrrp_iptables", Optional("[IN [OUT]]"), "INPUT OUTPUT", C, Never(T::Firewall), "iptables chains";
@@ -142,7 +142,7 @@ keywords! {
     GlobalDefs: "vrrp_rx_bufs_policy", Words("MTU | ADVERT | BYTES"), "", C, Never(T::Buffers), "receive buffer";
     GlobalDefs: "vrrp_rx_bufs_multiplier", Int { min: 1, max: U32 }, "3", C, Never(T::Buffers), "receive buffer";
     GlobalDefs: "disable_local_igmp", Nothing, "off", C, Later(T::VrrpDetail), "no IGMP for the VRRP group";
-    GlobalDefs VrrpInstance: "v3_checksum_as_v2", Bool, "off", C, Later(T::VrrpDetail), "VRRPv3 checksum without the pseudo-header (RFC 9568)";
+    GlobalDefs VrrpInstance: "v3_checksum_as_v2", Bool, "off", C, Acts, "VRRPv3 over IPv4 is sent with the checksum of RFC 9568, without pseudo-header; both are accepted";
     GlobalDefs: "log_unknown_vrids", Nothing, "off", C, Later(T::VrrpDetail), "log adverts of foreign VRIDs";
     GlobalDefs: "vmac_prefix", Word("PREFIX"), "vrrp.", C, Later(T::Vmac), "names of virtual MAC interfaces";
     GlobalDefs: "vmac_addr_prefix", Word("PREFIX"), "vrrp.", C, Later(T::Vmac), "names of virtual MAC interfaces";

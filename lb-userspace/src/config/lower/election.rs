@@ -149,10 +149,11 @@ impl Lower<'_> {
         if raw.vips.is_empty() {
             self.strict_refuses(name, at, "an instance without `virtual_ipaddress`");
         }
-        if let Some(span) = raw.unicast.filter(|_| !raw.peers.is_empty()) {
+        if let Some(span) = raw.wire.unicast.filter(|_| !raw.wire.peers.is_empty()) {
             self.strict_refuses(name, span, "`unicast_peer`");
         }
-        if let Some(given) = raw.authentication.take_if(|it| it.value != Authentication::None) {
+        if let Some(given) = raw.wire.authentication.take_if(|it| it.value != Authentication::None)
+        {
             self.strict_clears(name, given.span, "`authentication`", "adverts go without it");
         }
         if let Some(given) = raw.preempt_delay.take_if(|it| it.value != Duration::ZERO) {

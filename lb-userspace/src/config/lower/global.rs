@@ -44,6 +44,7 @@ impl Lower<'_> {
                 _ if self.global_notify_word(&entry) => {}
                 word if self.election_default(&entry, word) => {}
                 word if self.scheduling(&entry, word) => {}
+                _ if self.global_wire_word(&entry) => {}
                 other => {
                     if !self.global_host_word(&entry, &mut garp) {
                         self.unhandled(&entry, other);

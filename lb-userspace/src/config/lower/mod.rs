@@ -12,6 +12,7 @@ mod notify;
 mod tracking;
 mod vip;
 mod vrrp;
+mod wire;
 
 use std::{
     borrow::Cow,

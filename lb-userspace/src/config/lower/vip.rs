@@ -7,7 +7,6 @@ use crate::base::net::IpPrefix;
 use super::{
     super::{
         ReferenceKind,
-        diag::Severity,
         keywords::{self, Block},
         lex::Word,
         model::{AddressOptions, TrackInterface, TrackScript, VipAddress},
@@ -226,43 +225,6 @@ impl Lower<'_> {
                 self.warn(word.span, message, "");
             }
         }
-    }
-
-    /// `unicast_peer { IP [min_ttl N] [max_ttl N] }`.
-    pub(super) fn peers(&mut self, entry: &Entry<'_>) -> Vec<Spanned<IpAddr>> {
-        let mut peers: Vec<Spanned<IpAddr>> = Vec::new();
-        for line in self.list_lines(entry) {
-            let mut words = line.iter();
-            while let Some(word) = words.next() {
-                let text = self.text(*word).into_owned();
-                if let Ok(value) = text.parse::<IpAddr>() {
-                    if let Some(first) = peers.iter().find(|peer| peer.value == value) {
-                        let first = first.span;
-                        let diagnostic = self
-                            .diagnostic(
-                                Severity::Warning,
-                                word.span,
-                                format!("peer {value} is listed twice"),
-                            )
-                            .related(self.place(first), "listed here before");
-                        self.sink.push(diagnostic);
-                    } else {
-                        peers.push(Spanned { value, span: word.span });
-                    }
-                } else if matches!(text.as_str(), "min_ttl" | "max_ttl") {
-                    words.next();
-                    self.notice(
-                        word.span,
-                        format!("`{text}` is accepted and not acted on yet"),
-                        "",
-                    );
-                } else {
-                    let shown: String = text.chars().take(64).collect();
-                    self.error(word.span, format!("`{shown}` is no IP address of a peer"));
-                }
-            }
-        }
-        peers
     }
 
     /// `track_script { NAME [weight N [reverse|noreverse]] }`.

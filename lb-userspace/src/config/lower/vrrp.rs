@@ -1,11 +1,8 @@
 //! `vrrp_script` and `vrrp_instance`.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use crate::{
-    base::net::{Priority, Vrid},
-    vrrp::wire::Options,
-};
+use crate::base::net::{Priority, Vrid};
 
 use super::{
     super::{
@@ -13,18 +10,15 @@ use super::{
         diag::{Class, Severity},
         keywords::{Block, micros_text},
         model::{
-            Authentication, InitialState, TrackLists, User, VipAddress, VrrpInstance, VrrpScript,
-            VrrpVersion,
+            InitialState, TrackLists, User, VipAddress, VrrpInstance, VrrpScript, VrrpVersion,
         },
         source::Span,
     },
     Entry, Lower, Spanned,
     cross::InstanceMarks,
     host::HostWords,
+    wire::WireWords,
 };
-
-/// Bytes of a PASS password that count (RFC 2338 §5.3.10).
-const PASS_LEN: usize = 8;
 
 /// What an instance block says, before defaults depend on each other.
 #[derive(Default)]
@@ -35,15 +29,11 @@ pub(super) struct Raw {
     priority: Option<Spanned<u8>>,
     version: Option<Spanned<VrrpVersion>>,
     advert_int: Option<Spanned<Duration>>,
-    pub(super) authentication: Option<Spanned<Authentication>>,
     preempt: Option<Span>,
     nopreempt: Option<Span>,
     pub(super) preempt_delay: Option<Spanned<Duration>>,
     timer_expired: Option<Spanned<Priority>>,
-    mcast_src: Option<Spanned<IpAddr>>,
-    unicast_src: Option<Spanned<IpAddr>>,
-    pub(super) peers: Vec<Spanned<IpAddr>>,
-    pub(super) unicast: Option<Span>,
+    pub(super) wire: WireWords,
     pub(super) vips: Vec<Spanned<VipAddress>>,
     no_vips: bool,
     host: HostWords,
@@ -164,15 +154,8 @@ impl Lower<'_> {
                 "version" => {
                     raw.version = self.version(&entry).map(|value| Spanned { value, span: at });
                 }
-                "authentication" => raw.authentication = self.authentication(&name.value, &entry),
                 "virtual_ipaddress" => raw.vips.extend(self.vips(&entry)),
                 "no_virtual_ipaddress" => raw.no_vips = true,
-                "mcast_src_ip" => raw.mcast_src = self.address(&entry),
-                "unicast_src_ip" => raw.unicast_src = self.address(&entry),
-                "unicast_peer" => {
-                    raw.unicast = Some(entry.head());
-                    raw.peers.extend(self.peers(&entry));
-                }
                 "preempt" => raw.preempt = Some(at),
                 "nopreempt" => raw.nopreempt = Some(at),
                 "preempt_delay" => {
@@ -188,6 +171,7 @@ impl Lower<'_> {
                 word if self.election(&entry, word, &mut election) => {}
                 _ if self.notify_word(&entry, &mut notify) => {}
                 _ if self.track_list(&entry, &mut track_more) => {}
+                _ if self.wire_word(&name.value, &entry, &mut raw.wire) => {}
                 other => {
                     if !self.host_word(&entry, &mut raw.host) {
                         self.unhandled(&entry, other);
@@ -204,9 +188,11 @@ impl Lower<'_> {
         let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, given_state, priority);
         let timer_expired_backup =
             self.timer_expired_backup(&name.value, raw.timer_expired.take(), nopreempt);
-        let authentication = self.version_authentication(&name.value, version, &raw);
-        self.vip_families(&name, &raw);
-        let source = self.source_address(&name.value, &raw);
+        let authentication = self.usable_authentication(&name.value, version, &raw.wire);
+        self.no_vips(&name, &raw);
+        let vips: Vec<_> = raw.vips.iter().map(|vip| (vip.value.prefix, vip.span)).collect();
+        let wire = self.wire_options(&name.value, &raw.wire, &vips, advert_int);
+        let source = self.source_address(&name.value, &raw.wire, &vips);
         let (Some(interface), Some(vrid)) = (&raw.interface, &raw.vrid) else {
             for (missing, word) in
                 [(raw.interface.is_none(), "interface"), (raw.vrid.is_none(), "virtual_router_id")]
@@ -237,8 +223,8 @@ impl Lower<'_> {
             election,
             timer_expired_backup,
             source,
-            unicast_peers: raw.peers.iter().map(|peer| peer.value).collect(),
-            wire: Options::default(),
+            unicast_peers: raw.wire.peers.iter().map(|peer| peer.value).collect(),
+            wire,
             virtual_ipaddress: raw.vips.iter().map(|vip| vip.value.clone()).collect(),
             track_scripts: scripts.iter().map(|script| script.value.clone()).collect(),
             track_more,
@@ -257,66 +243,10 @@ impl Lower<'_> {
         self.config.vrrp_instances.push(instance);
     }
 
-    fn authentication(&mut self, name: &str, block: &Entry<'_>) -> Option<Spanned<Authentication>> {
-        let (mut kind, mut pass) = (None, None);
-        for entry in self.entries(Block::Authentication, block.block()) {
-            match entry.name() {
-                "auth_type" => {
-                    kind = self.choice(&entry).map(|choice| (choice, entry.statement.span));
-                }
-                "auth_pass" => pass = self.first(&entry),
-                other => self.unhandled(&entry, other),
-            }
-        }
-        let bytes = pass.map(|word| (self.text(word).into_owned(), word.span));
-        match (kind, bytes) {
-            (Some((0, _)), Some((text, span))) => {
-                if text.is_empty() {
-                    self.error(span, format!("vrrp_instance `{name}`: `auth_pass` is empty"));
-                    return None;
-                }
-                if text.len() > PASS_LEN {
-                    self.warn(
-                        span,
-                        format!("`auth_pass` has {} bytes; the first {PASS_LEN} count", text.len()),
-                        "keepalived cuts it too, so both hosts still agree",
-                    );
-                }
-                let mut value = [0; PASS_LEN];
-                for (to, from) in value.iter_mut().zip(text.bytes()) {
-                    *to = from;
-                }
-                Some(Spanned { value: Authentication::Pass(value), span: block.head() })
-            }
-            (Some((0, span)), None) => {
-                self.error(span, format!("vrrp_instance `{name}`: PASS without `auth_pass`"));
-                None
-            }
-            (Some((_, span)), _) => {
-                self.cannot(
-                    span,
-                    "`auth_type AH` is not available",
-                    "without it the pair would have two masters; use PASS, or none, on both hosts",
-                );
-                None
-            }
-            (None, Some((_, span))) => {
-                self.warn(
-                    span,
-                    format!(
-                        "vrrp_instance `{name}`: `auth_pass` without `auth_type` has no effect"
-                    ),
-                    "add `auth_type PASS` on both hosts",
-                );
-                None
-            }
-            (None, None) => None,
-        }
-    }
-
     fn instance_version(&mut self, name: &str, raw: &Raw) -> VrrpVersion {
         let wanted = raw.version.as_ref().map_or(self.config.global.vrrp_version, |v| v.value);
-        let has_v6 = raw.vips.iter().any(|vip| vip.value.prefix.addr.is_ipv6());
+        let vips: Vec<_> = raw.vips.iter().map(|vip| (vip.value.prefix, vip.span)).collect();
+        let has_v6 = raw.wire.ipv6(&vips);
         if has_v6 && wanted == VrrpVersion::V2 {
             if let Some(version) = &raw.version {
                 let message =
@@ -431,32 +361,7 @@ impl Lower<'_> {
         (nopreempt, delay)
     }
 
-    fn version_authentication(
-        &mut self,
-        name: &str,
-        version: VrrpVersion,
-        raw: &Raw,
-    ) -> Authentication {
-        match &raw.authentication {
-            None => Authentication::None,
-            Some(given) if version == VrrpVersion::V3 => {
-                self.warn(
-                    given.span,
-                    format!(
-                        "vrrp_instance `{name}`: VRRP version 3 has no password; it is ignored"
-                    ),
-                    "",
-                );
-                Authentication::None
-            }
-            Some(given) => given.value.clone(),
-        }
-    }
-
-    fn vip_families(&mut self, name: &Spanned<String>, raw: &Raw) {
-        for vip in raw.vips.iter().filter(|vip| vip.value.prefix.addr.is_ipv6()) {
-            self.cannot(vip.span, "IPv6 VIPs are not available yet", "use an IPv4 VIP");
-        }
+    fn no_vips(&mut self, name: &Spanned<String>, raw: &Raw) {
         if raw.vips.is_empty() && !raw.no_vips {
             let diagnostic = self
                 .diagnostic(
@@ -468,45 +373,5 @@ impl Lower<'_> {
                 .help("`no_virtual_ipaddress` says that none is meant");
             self.sink.push(diagnostic);
         }
-    }
-
-    fn source_address(&mut self, name: &str, raw: &Raw) -> Option<IpAddr> {
-        if let Some(span) = raw.unicast
-            && raw.peers.is_empty()
-        {
-            self.warn(
-                span,
-                format!("vrrp_instance `{name}`: `unicast_peer` is empty; adverts go by multicast"),
-                "",
-            );
-        }
-        let given = match (&raw.unicast_src, &raw.mcast_src) {
-            (Some(unicast), Some(mcast)) => {
-                let used = if raw.peers.is_empty() { mcast } else { unicast };
-                Some(used)
-            }
-            (Some(one), None) | (None, Some(one)) => Some(one),
-            (None, None) => None,
-        }?;
-        let (value, span) = (given.value, given.span);
-        for peer in raw.peers.iter().filter(|peer| peer.value == value) {
-            self.error(
-                peer.span,
-                format!("vrrp_instance `{name}`: peer {value} is this host's own source address"),
-            );
-        }
-        for vip in raw.vips.iter().filter(|vip| vip.value.prefix.addr == value) {
-            let diagnostic = self
-                .diagnostic(
-                    Severity::Error,
-                    span,
-                    format!(
-                        "vrrp_instance `{name}`: the source address {value} is one of its VIPs"
-                    ),
-                )
-                .related(self.place(vip.span), "the VIP");
-            self.sink.push(diagnostic);
-        }
-        Some(value)
     }
 }

@@ -5,3 +5,4 @@ mod corpus;
 mod election;
 mod model;
 mod telling;
+mod wire;

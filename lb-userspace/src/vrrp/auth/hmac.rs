@@ -33,7 +33,7 @@ pub const KEY_LEN: std::ops::RangeInclusive<usize> = 32..=64;
 const SENDERS: usize = 4;
 
 /// A key, by number so that it can be replaced without a gap. Never shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub id: u8,
     pub secret: Secret,
@@ -46,11 +46,11 @@ pub enum Secret {
     File(PathBuf),
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.secret {
-            Secret::Bytes(_) => write!(f, "Key({}, ***)", self.id),
-            Secret::File(path) => write!(f, "Key({}, {})", self.id, path.display()),
+        match self {
+            Self::Bytes(_) => f.write_str("***"),
+            Self::File(path) => write!(f, "{}", path.display()),
         }
     }
 }
