@@ -34,8 +34,13 @@ pub fn decide(segment: &Segment) -> Plan {
             Gate::Fenced => return Plan::Done(Outcome::Fenced),
         }
         let alive = is_alive(flow, real);
-        let reopens = is_opening(segment) && (!alive || flow.flags & FLOW_CLOSING != 0);
-        if !reopens {
+        let ended = flow.flags & FLOW_CLOSING != 0;
+        let reopens = is_opening(segment) && (!alive || ended);
+        // It ended here, and another host has been master since: the segment is of a later connection
+        // of that host. The server of the ended one may hold its TIME-WAIT, and would answer by an ACK
+        // that the client ignores, so that it hangs.
+        let is_stale = ended && flow.last_seen < maps::tenure(real.gate);
+        if !reopens && !is_stale {
             if !alive {
                 return dead(flow, real, segment, now);
             }
@@ -50,7 +55,7 @@ pub fn decide(segment: &Segment) -> Plan {
             }
             return Plan::Forward { id: flow.real, real, what: Outcome::DrForwarded };
         }
-        // The client uses the tuple of an ended connection again.
+        // The client uses, or has used, the tuple of an ended connection again.
         maps::forget_flow(&segment.key);
         maps::forget_embryo(&segment.key);
     }

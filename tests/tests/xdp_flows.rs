@@ -271,6 +271,24 @@ fn a_new_tenure_takes_the_first_segment_at_its_word() {
     }
 }
 
+/// What is left of a connection that ended before another host was master says nothing about the
+/// client's next one with the same port.
+#[test]
+fn an_ended_connection_of_an_older_tenure_is_forgotten() {
+    for method in [DR, NAT] {
+        let Some(mut bed) = Bed::new(abi::SCHED_RR, method, &[(1, 1), (2, 1)]) else { return };
+        bed.expect(&Tcp::new(CLIENT, VIP, SYN), Outcome::Scheduled);
+        bed.expect(&sent(ACK).numbers(OURS, 1), Outcome::Promoted);
+        bed.expect(&sent(FIN | ACK).numbers(OURS, 1), passed(method));
+        bed.expect(&sent(ACK).numbers(OURS + 1, 1), passed(method));
+        let (jiffies, _) = bed.engine.clock().expect("clock");
+        let mut leases = bed.engine.array::<u64>(maps::LEASE).expect("lease");
+        leases.set(maps::tenure(GATE), jiffies + 1000, 0).expect("tenure");
+        bed.expect(&sent(ACK | PSH).numbers(OURS + 1, 1), Outcome::ResetUnknown);
+        bed.expect(&sent(ACK | PSH).numbers(OURS + 1, 1), Outcome::ResetUnknown);
+    }
+}
+
 fn limits(bed: &mut Bed, change: impl FnOnce(&mut Control)) {
     let mut array = bed.engine.array::<Control>(maps::CONTROL).expect("control");
     let mut control = array.get(&0, 0).expect("control");
