@@ -444,7 +444,7 @@ impl Drop for Host {
     }
 }
 
-/// Processes of `program` inside a namespace, parents before children.
+/// Processes of `program` inside a namespace, the one that no other of them has started first.
 pub fn daemon_pids(netns: &Namespace, program: Program) -> Vec<Pid> {
     let mut pids: Vec<Pid> = netns
         .pids()
@@ -461,8 +461,16 @@ pub fn daemon_pids(netns: &Namespace, program: Program) -> Vec<Pid> {
             }
         })
         .collect();
-    pids.sort_unstable();
+    // Numbers start over at pid_max: the order of numbers is not that of age.
+    let others = pids.clone();
+    pids.sort_unstable_by_key(|pid| (parent(*pid).is_some_and(|it| others.contains(&it)), *pid));
     pids
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(1)?.parse().ok().map(Pid::from_raw)
 }
 
 fn plays(pid: Pid, role: &str) -> bool {

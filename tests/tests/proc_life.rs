@@ -23,7 +23,7 @@ use lb_tests::{
     wait::{wait_for, wait_true},
 };
 use lb_userspace::{
-    base::table::ForwardingTable,
+    base::{status::VrrpState, table::ForwardingTable},
     config::model::XdpMode,
     dataplane::{DataPlane as _, xdp::Xdp},
     reconcile::plan,
@@ -400,11 +400,29 @@ fn recordings_are_json_lines_of_every_role() -> Result<()> {
     let mut single = Single::new()?;
     let _listener = single.listen_on_other(3306)?;
     let servers = virtual_server(3306, "rr", &[OTHER]);
-    single.host.write_config(&config("0.2", "", "", &servers))?;
+    let auth = "authentication {\n auth_type PASS\n auth_pass topsecre\n }";
+    let good = config("0.2", "", auth, &servers).replace("version 3", "version 2");
+    let good = good.replace("advert_int 0.2", "advert_int 1");
+    single.host.write_config(&good)?;
     let base = single.dir().join("record");
     single.host.set_arguments(&["--record", text(&base)?]);
     single.host.start()?;
     single.wait_master()?;
+    // A reload, a link that goes and comes, a killed role: all of it is found again.
+    single.host.write_config(&good.replace("priority 101", "priority 110"))?;
+    ensure!(single.lbctl(&["reload"])?.status.success());
+    let netns = single.host.netns().clone();
+    for (state, word) in [(VrrpState::Fault, "down"), (VrrpState::Master, "up")] {
+        netns.ip(&["link", "set", "eth0", word])?;
+        single.wait_status(state.name(), |status| {
+            instance(status).is_ok_and(|vrrp| vrrp.state == state)
+        })?;
+    }
+    single.host.kill_role("checker")?;
+    single.wait_status("the server up again", |status| {
+        status.servers.iter().any(|server| format!("{:?}", server.health) == "Up")
+            && status.processes.iter().all(|process| process.ready)
+    })?;
     for role in ["vrrp", "checker", "forwarder"] {
         let path = single.dir().join(format!("record.{role}"));
         let lines = wait_for(&format!("lines of {role}"), LIMIT, || {
@@ -421,6 +439,45 @@ fn recordings_are_json_lines_of_every_role() -> Result<()> {
             last = time;
         }
         ensure!(fs::metadata(&path)?.permissions().mode() & 0o077 == 0, "{role}: others can read");
+        // JSON writes bytes as numbers, text as it is.
+        let numbers = format!("{:?}", b"topsecre").replace(' ', "");
+        let secret = [numbers.trim_matches(['[', ']']), "topsecre"];
+        ensure!(!secret.iter().any(|it| lines.contains(it)), "{role}: the password is in it");
     }
-    single.host.stop()
+    single.host.stop()?;
+    // What the cores did, told again from the files alone: the same as the log told.
+    let replay = |role: &str| -> Result<Vec<(String, String)>> {
+        let path = single.dir().join(format!("record.{role}"));
+        let output = single.lbctl(&["replay", "--json", text(&path)?])?;
+        ensure!(output.status.success(), "{output:?}");
+        let row = |line: &str| -> Result<(String, String)> {
+            let value: serde_json::Value = serde_json::from_str(line)?;
+            let word = |key: &str| value[key].as_str().map(str::to_owned).context("a word");
+            Ok((word("object")?, word("state")?))
+        };
+        String::from_utf8(output.stdout)?.lines().map(row).collect()
+    };
+    let log = single.log();
+    let between = |line: &str, from: &str, to: &str| -> Option<String> {
+        Some(line.split_once(from)?.1.split_once(to)?.0.to_owned())
+    };
+    let states = |rows: Vec<(String, String)>| rows.into_iter().map(|(_, state)| state);
+    let wanted: Vec<_> =
+        log.lines().filter_map(|line| between(line, "Entering ", " STATE")).collect();
+    let found: Vec<_> = states(replay("vrrp")?).filter(|state| state != "INIT").collect();
+    ensure!(wanted == found && found.iter().any(|state| state == "FAULT"), "{wanted:?} {found:?}");
+    let wanted: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("real server health"))
+        .filter_map(|line| between(line, "health=", " "))
+        .map(|health| health.to_uppercase())
+        .collect();
+    let found: Vec<_> = replay("checker")?
+        .into_iter()
+        .filter_map(|(object, state)| object.starts_with("real_server").then_some(state))
+        .collect();
+    ensure!(wanted == found && !found.is_empty(), "{wanted:?} {found:?}");
+    let output = single.lbctl(&["replay", text(&single.dir().join("record.forwarder"))?])?;
+    ensure!(output.status.code() == Some(1) && stderr(&output).contains("`forwarder`"));
+    Ok(())
 }

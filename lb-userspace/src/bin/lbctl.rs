@@ -1,6 +1,12 @@
 //! The operator's tool: asks a running lbd through its control socket.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{BufReader, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use lb_userspace::{
@@ -14,7 +20,10 @@ use lb_userspace::{
         query::{Query, Reply},
     },
     config::docs,
-    process::cli,
+    process::{
+        cli,
+        replay::{self, Transition},
+    },
 };
 
 /// lbd said no, or something failed.
@@ -73,10 +82,16 @@ enum Command {
         #[arg(required = true)]
         what: Vec<String>,
     },
+    /// State transitions of a recording of the vrrp or checker process (lbd --record FILE writes
+    /// FILE.vrrp and FILE.checker); needs no running lbd. With --json one object a line
+    Replay { file: PathBuf },
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Command::Replay { file } = &args.command {
+        return replay_file(file, args.json);
+    }
     let socket = args
         .socket
         .clone()
@@ -103,6 +118,8 @@ fn main() -> ExitCode {
         }
         Command::Reload => Query::Reload,
         Command::Explain { what } => Query::Explain { what: what.join(" ") },
+        // Answered above: it asks no daemon.
+        Command::Replay { .. } => return ExitCode::SUCCESS,
     };
     match client::ask(&socket, &query) {
         Ok(reply) => show(&reply, args.json),
@@ -115,6 +132,31 @@ fn main() -> ExitCode {
                 AskError::NotRunning { .. } => EXIT_NOT_RUNNING,
                 _ => EXIT_ERROR,
             })
+        }
+    }
+}
+
+fn replay_file(path: &Path, json: bool) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let mut tell = |transition: Transition| {
+        // A closed pipe (`| head`) is no failure.
+        let _ = if json {
+            serde_json::to_string(&transition).map(|line| writeln!(out, "{line}")).map(drop)
+        } else {
+            let Transition { t, object, state, detail } = transition;
+            let seconds = t as f64 / 1e9;
+            let _ = writeln!(out, "{seconds:>14.6} {object} {state} {detail}");
+            Ok(())
+        };
+    };
+    let result = File::open(path)
+        .map_err(replay::Error::from)
+        .and_then(|file| replay::replay(BufReader::new(file), &mut tell));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            fail(&format!("{}: {error}", path.display()), json);
+            ExitCode::from(EXIT_ERROR)
         }
     }
 }

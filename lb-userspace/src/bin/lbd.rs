@@ -158,7 +158,10 @@ fn start(
         .build()
         .context("tokio runtime")?;
     let start = watchdog::Start { runtime, config, spawner, pid_file, lock, starter };
-    tokio.block_on(watchdog::run(start))
+    let code = tokio.block_on(watchdog::run(start));
+    // A reading of the configuration may hang in the file system for ever.
+    tokio.shutdown_background();
+    code
 }
 
 /// The name to show, when it is not simply lbd's: `process_name`, or keepalived's when lbd was

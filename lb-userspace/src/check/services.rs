@@ -10,6 +10,8 @@ use std::{
     net::SocketAddr,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Verdict,
     quorum::{self, Quorum},
@@ -20,7 +22,7 @@ use crate::base::{net::VirtualServerKey, status::Health, time::Instant};
 pub type ProbeId = u64;
 
 /// One checker of one real server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckerSpec {
     pub probe: ProbeId,
     /// Keyword and target for reasons: `TCP_CHECK 192.0.2.11:3306`.
@@ -30,7 +32,7 @@ pub struct CheckerSpec {
 }
 
 /// One real server of one virtual server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSpec {
     pub addr: SocketAddr,
     pub weight: u32,
@@ -38,7 +40,7 @@ pub struct ServerSpec {
 }
 
 /// One virtual server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSpec {
     pub key: VirtualServerKey,
     pub quorum: quorum::Spec,

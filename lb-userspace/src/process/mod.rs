@@ -16,6 +16,7 @@ pub mod notifications;
 pub mod pidfile;
 pub mod privileges;
 pub mod record;
+pub mod replay;
 pub mod scripts;
 pub mod secrets;
 pub mod vrrp;

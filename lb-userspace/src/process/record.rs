@@ -6,20 +6,53 @@
 //! Every line is one write, so that a process that dies leaves all it was fed.
 
 use std::{
+    borrow::Cow,
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::ipc::Role;
-use crate::base::time::Instant;
+use super::ipc::{Event, Role};
+use crate::{
+    base::time::Instant,
+    check::{
+        Verdict,
+        services::{ProbeId, ServiceSpec},
+    },
+    vrrp::router,
+};
 
 /// Bytes that one run of a role records at most; recording then ends with a warning, the role
 /// goes on.
 pub const RECORD_LIMIT: u64 = 256 << 20;
+
+/// What the vrrp role records; `String` is the instance's name. `lbctl replay` reads it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum VrrpStep<'a> {
+    /// The process began; nothing of before is in its memory.
+    Start,
+    /// A router begins with this configuration.
+    New(String, Box<router::Config>),
+    Input(String, Cow<'a, router::Input>),
+    /// Its timer fired.
+    Timeout(String),
+}
+
+/// What the checker role records.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum CheckerStep<'a> {
+    /// The process began.
+    Start,
+    /// A configuration comes into force.
+    Configure(Cow<'a, [ServiceSpec]>),
+    /// Last events of the process before.
+    Restore(Cow<'a, [(Role, Event)]>),
+    /// A probe's verdict, which fell at `at`.
+    Verdict { probe: ProbeId, verdict: Cow<'a, Verdict>, at: Instant },
+}
 
 /// Writes inputs when recording is on, does nothing when it is off.
 #[derive(Debug)]
@@ -36,10 +69,19 @@ struct Out {
 }
 
 #[derive(Serialize)]
-struct Line<'a, T> {
+struct Written<'a, T> {
     t: u64,
     role: &'a str,
     input: &'a T,
+}
+
+/// A line of a recording, read back.
+#[derive(Debug, Deserialize)]
+pub struct Line<T> {
+    /// Nanoseconds of the recording host's monotonic clock.
+    pub t: u64,
+    pub role: String,
+    pub input: T,
 }
 
 impl Recorder {
@@ -65,7 +107,7 @@ impl Recorder {
     /// recording: it must never stop the role.
     pub fn record(&mut self, input: &impl Serialize, now: Instant) {
         let Some(out) = &mut self.out else { return };
-        let line = Line { t: now.as_nanos(), role: self.role.name(), input };
+        let line = Written { t: now.as_nanos(), role: self.role.name(), input };
         let result = serde_json::to_vec(&line).map_err(io::Error::other).and_then(|mut bytes| {
             bytes.push(b'\n');
             let length = bytes.len() as u64;

@@ -4,15 +4,18 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::ipc::{Down, Role};
+use lb_common::csum;
+
+use super::ipc::Role;
 use crate::{
     config::model::{Authentication, Checker, Config},
-    vrrp::router::Input,
+    vrrp::{
+        auth::{Auth, TYPE_PASS},
+        router::{self, Input},
+    },
 };
 
-/// VRRPv2's authentication type "simple text" (RFC 2338 §5.3.6).
-const AUTH_PASS: u8 = 1;
-/// Bytes of its data, at the end of the message.
+/// Bytes of VRRPv2's authentication data, at the end of the message.
 const AUTH_DATA: usize = 8;
 
 /// The configuration with the secrets of this role only. Everything else is as it was, so that a
@@ -37,39 +40,45 @@ pub fn for_role(config: &Config, role: Role) -> Arc<Config> {
     Arc::new(config)
 }
 
-/// A message as it may be recorded.
-pub fn recordable(message: &Down) -> Cow<'_, Down> {
-    // The api role is trusted with nothing.
-    match message {
-        Down::Start { runtime, generation, config } => Cow::Owned(Down::Start {
-            runtime: runtime.clone(),
-            generation: *generation,
-            config: for_role(config, Role::Api),
-        }),
-        Down::Reload { generation, config } => Cow::Owned(Down::Reload {
-            generation: *generation,
-            config: for_role(config, Role::Api),
-        }),
-        other => Cow::Borrowed(other),
-    }
-}
-
-/// An input of a virtual router as it may be recorded: `auth_pass` in an advert becomes zeros,
-/// and its checksum is that of the advert as it came.
-pub fn recordable_input(input: &Input) -> Cow<'_, Input> {
-    let Input::Datagram(bytes) = input else { return Cow::Borrowed(input) };
+/// An input of a virtual router as it may be recorded. `auth_pass` of an advert becomes zeros where
+/// it is ours and 0xff where it is not, so that a replay, whose `auth_pass` is zeros too, judges
+/// it as the router did; the checksum changes with it (RFC 1624): a right one stays right, a wrong
+/// one wrong.
+pub fn recordable_input(input: &Input, own: Auth) -> Cow<'_, Input> {
+    let bytes = match input {
+        Input::Datagram(bytes) => bytes,
+        Input::Configure(config) => {
+            return Cow::Owned(Input::Configure(Box::new(recordable_router(config))));
+        }
+        _ => return Cow::Borrowed(input),
+    };
     let header = bytes.first().map_or(0, |byte| usize::from(byte & 0xf) * 4);
     let message = bytes.get(header..).unwrap_or_default();
     let has_pass = message.first().is_some_and(|byte| byte >> 4 == 2)
-        && message.get(4) == Some(&AUTH_PASS)
+        && message.get(4) == Some(&TYPE_PASS)
         && message.len() >= 8 + AUTH_DATA;
     if !has_pass {
         return Cow::Borrowed(input);
     }
     let mut bytes = bytes.clone();
-    let data = bytes.len() - AUTH_DATA;
-    bytes[data..].fill(0);
+    let end = bytes.len() - AUTH_DATA;
+    let (rest, data) = bytes.split_at_mut(end);
+    let mask = if data == own.data() { 0 } else { 0xff };
+    let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair[1]]);
+    // An odd length shifts the words of the sum; such a message is discarded for its length.
+    let delta = data
+        .chunks_exact(2)
+        .fold(0, |sum, pair| sum + csum::delta16(word(pair), u16::from_be_bytes([mask; 2])));
+    data.fill(mask);
+    let field = &mut rest[header + 6..header + 8];
+    let checksum = csum::update(word(field), csum::fold(delta));
+    field.copy_from_slice(&checksum.to_be_bytes());
     Cow::Owned(Input::Datagram(bytes))
+}
+
+/// A virtual router's configuration as it may be recorded.
+pub fn recordable_router(config: &router::Config) -> router::Config {
+    router::Config { auth: config.auth.without_secret(), ..config.clone() }
 }
 
 #[cfg(test)]
@@ -117,32 +126,55 @@ mod tests {
 
     #[test]
     fn what_is_recorded_carries_no_secret() {
-        let config = Arc::new(checked());
-        let message = Down::Reload { generation: 2, config };
-        assert_eq!(secrets(&message), (true, true));
-        assert_eq!(secrets(&*recordable(&message)), (false, false));
+        let own = Auth::Pass(*b"vrrpsec\0");
+        let config = router_config(own);
+        let reload = Input::Configure(Box::new(config));
+        assert_eq!(secrets(&reload), (true, false));
+        assert_eq!(secrets(&*recordable_input(&reload, own)), (false, false));
 
         // IPv4 header, VRRPv2 advert with one address and simple text authentication.
         let mut bytes = vec![0x45];
         bytes.resize(20, 0);
-        bytes.extend([0x21, 51, 100, 1, AUTH_PASS, 1, 0, 0, 192, 0, 2, 10]);
+        bytes.extend([0x21, 51, 100, 1, TYPE_PASS, 1, 0, 0, 192, 0, 2, 10]);
         bytes.extend(b"vrrpsec\0");
+        let sum = |message: &[u8]| {
+            let words = message.chunks_exact(2);
+            csum::fold(words.map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum())
+        };
+        let field = !sum(&bytes[20..]);
+        bytes[26..28].copy_from_slice(&field.to_be_bytes());
         let advert = Input::Datagram(bytes.clone());
         assert_eq!(secrets(&advert), (true, false));
-        let recorded = recordable_input(&advert);
-        assert_eq!(secrets(&*recorded), (false, false));
-        let Input::Datagram(recorded) = &*recorded else { panic!("a datagram") };
-        assert_eq!((recorded.len(), &recorded[..32]), (40, &bytes[..32]));
+        for (own, mask) in [(own, 0), (Auth::Pass(*b"another\0"), 0xff)] {
+            let recorded = recordable_input(&advert, own);
+            assert_eq!(secrets(&*recorded), (false, false));
+            let Input::Datagram(recorded) = &*recorded else { panic!("a datagram") };
+            assert_eq!((recorded.len(), &recorded[..26]), (40, &bytes[..26]));
+            assert_eq!(recorded[32..], [mask; 8]);
+            assert_eq!(sum(&recorded[20..]), 0xffff, "a right checksum stays right");
+        }
+        let mut wrong = bytes.clone();
+        wrong[27] ^= 1;
+        let wrong = Input::Datagram(wrong);
+        let Input::Datagram(recorded) = &*recordable_input(&wrong, own) else { panic!() };
+        assert_ne!(sum(&recorded[20..]), 0xffff, "a wrong one wrong");
         // No authentication, VRRPv3, or too short: as it is.
         for (at, byte) in [(24, 0), (20, 0x31)] {
             let mut bytes = bytes.clone();
             bytes[at] = byte;
             let advert = Input::Datagram(bytes);
-            assert!(matches!(recordable_input(&advert), Cow::Borrowed(_)), "{at}");
+            assert!(matches!(recordable_input(&advert, own), Cow::Borrowed(_)), "{at}");
         }
         for length in 0..36 {
             let advert = Input::Datagram(bytes[..length].to_vec());
-            assert!(matches!(recordable_input(&advert), Cow::Borrowed(_)), "{length}");
+            assert!(matches!(recordable_input(&advert, own), Cow::Borrowed(_)), "{length}");
         }
+    }
+
+    fn router_config(auth: Auth) -> router::Config {
+        let config = checked();
+        let instance = &config.vrrp_instances[0];
+        let lowered = crate::process::vrrp::router_config(instance, &config.vrrp_scripts);
+        router::Config { auth, ..lowered.expect("lowered") }
     }
 }

@@ -48,6 +48,16 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
+    /// The same method with a secret of zeros, for recordings. Adverts under AH are recorded as
+    /// they came, signed with the true key: a replay discards them.
+    pub fn without_secret(self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Pass(_) => Self::Pass([0; 8]),
+            Self::Ah(_) => Self::Ah([0; 8]),
+        }
+    }
+
     /// Byte 4 of a VRRPv2 advert.
     pub fn type_number(self) -> u8 {
         match self {

@@ -16,6 +16,7 @@ mod tell;
 mod tests;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
@@ -35,8 +36,7 @@ use super::{
     Link, clock,
     ipc::{Down, Event, HealthChange, Query, Reply, Role, ScriptDone, ScriptRun, Up},
     privileges,
-    record::Recorder,
-    secrets,
+    record::{CheckerStep, Recorder},
 };
 use crate::{
     base::{
@@ -78,7 +78,8 @@ pub async fn serve(
     let mut recorder = Recorder::open(runtime.record.as_deref(), Role::Checker)?;
     limit()?;
     let (reports, mut inbox) = mpsc::channel(REPORT_LIMIT);
-    let mut checker = Checker::new(link.tx, reports);
+    recorder.record(&CheckerStep::Start, clock::now());
+    let mut checker = Checker::new(link.tx, reports, recorder);
     checker.configure(config).await?;
     checker.send(Up::Ready { generation }).await?;
     let mut patrol = tokio::time::interval(PATROL_INTERVAL);
@@ -89,9 +90,6 @@ pub async fn serve(
             biased;
             message = link.rx.recv() => {
                 let Some(message) = message else { break }; // the watchdog died
-                if recorder.is_on() {
-                    recorder.record(&*secrets::recordable(&message), clock::now());
-                }
                 if checker.handle(message).await?.is_break() {
                     break;
                 }
@@ -101,6 +99,30 @@ pub async fn serve(
         }
     }
     Ok(())
+}
+
+/// Gives what an earlier checker process published to a new one's services. Returns what each
+/// probe is known to have found.
+pub fn restore(services: &mut Services, events: &[(Role, Event)]) -> BTreeMap<ProbeId, Health> {
+    let mut known = BTreeMap::<ProbeId, Health>::new();
+    for (_, event) in events.iter().filter(|(from, _)| *from == Role::Checker) {
+        match event {
+            Event::Health(change) => {
+                let HealthChange { virtual_server, real_server, health, weight, .. } = change;
+                for id in services.restore(*virtual_server, *real_server, *health, *weight) {
+                    // Where virtual servers that share the probe differ, another checker of the
+                    // worse one is the cause: the best is what this one found.
+                    let best = known.entry(id).or_insert(*health);
+                    *best = (*health).min(*best);
+                }
+            }
+            Event::Quorum { virtual_server, up } => {
+                services.restore_quorum(*virtual_server, *up);
+            }
+            Event::Vrrp { .. } | Event::Converged { .. } | Event::Script { .. } => {}
+        }
+    }
+    known
 }
 
 struct Probe {
@@ -123,10 +145,11 @@ struct Checker {
     next_script: u64,
     /// MISC_CHECK scripts that run.
     scripts: HashMap<u64, oneshot::Sender<ScriptDone>>,
+    recorder: Recorder,
 }
 
 impl Checker {
-    fn new(tx: mpsc::Sender<Up>, reports: mpsc::Sender<Report>) -> Self {
+    fn new(tx: mpsc::Sender<Up>, reports: mpsc::Sender<Report>, recorder: Recorder) -> Self {
         Self {
             tx,
             reports,
@@ -138,6 +161,7 @@ impl Checker {
             next_id: 0,
             next_script: 0,
             scripts: HashMap::new(),
+            recorder,
         }
     }
 
@@ -158,7 +182,7 @@ impl Checker {
                 return Ok(std::ops::ControlFlow::Break(()));
             }
             Down::Replay { events } => {
-                self.restore(events);
+                self.restore(&events);
             }
             Down::ScriptDone(done) => {
                 if let Some(waiting) = self.scripts.remove(&done.id) {
@@ -229,6 +253,7 @@ impl Checker {
             self.probes.insert(id, Probe { checker, handle, stats });
         }
         self.config = config;
+        self.recorder.record(&CheckerStep::Configure(services.as_slice().into()), now);
         self.services.configure(services, now);
         for (id, name) in self.tracks.clone() {
             let health = self.probes.get(&id).map(|probe| probe.stats.status().health);
@@ -245,27 +270,9 @@ impl Checker {
     }
 
     /// What an earlier checker process published stands until it is learned again.
-    fn restore(&mut self, events: Vec<(Role, Event)>) {
-        let mut known = BTreeMap::<ProbeId, Health>::new();
-        for (_, event) in events.into_iter().filter(|(from, _)| *from == Role::Checker) {
-            match event {
-                Event::Health(HealthChange {
-                    virtual_server, real_server, health, weight, ..
-                }) => {
-                    for id in self.services.restore(virtual_server, real_server, health, weight) {
-                        // Where virtual servers that share the probe differ, another checker of
-                        // the worse one is the cause: the best is what this one found.
-                        let best = known.entry(id).or_insert(health);
-                        *best = health.min(*best);
-                    }
-                }
-                Event::Quorum { virtual_server, up } => {
-                    self.services.restore_quorum(virtual_server, up);
-                }
-                Event::Vrrp { .. } | Event::Converged { .. } | Event::Script { .. } => {}
-            }
-        }
-        for (id, health) in known {
+    fn restore(&mut self, events: &[(Role, Event)]) {
+        self.recorder.record(&CheckerStep::Restore(events.into()), clock::now());
+        for (id, health) in restore(&mut self.services, events) {
             if let Some(probe) = self.probes.get(&id) {
                 probe.handle.command(Command::Known(health));
             }
@@ -299,6 +306,8 @@ impl Checker {
             What::Probed { took, result } => probe.stats.probed(took, result),
             What::Verdict(verdict) => {
                 probe.stats.verdict(&verdict);
+                let step = CheckerStep::Verdict { probe: id, verdict: Cow::Borrowed(&verdict), at };
+                self.recorder.record(&step, clock::now());
                 let health = verdict.health;
                 let names = self.tracks.iter().filter(|(probe, _)| *probe == id);
                 for name in names.map(|(_, name)| name.clone()).collect::<Vec<_>>() {

@@ -264,7 +264,7 @@ async fn a_probe_that_ends_by_itself_is_started_again_and_counted() {
     let addr = listener.local_addr().expect("name");
     let (tx, mut up) = mpsc::channel(QUEUE_LIMIT);
     let (reports, mut inbox) = mpsc::channel(REPORT_LIMIT);
-    let mut checker = Checker::new(tx, reports);
+    let mut checker = Checker::new(tx, reports, Recorder::open(None, Role::Checker).expect("off"));
     let config = config(addr, CheckerConfig::Tcp(common(addr)));
     checker.configure(config).await.expect("in force");
     let verdict = async |checker: &mut Checker, inbox: &mut mpsc::Receiver<Report>| {

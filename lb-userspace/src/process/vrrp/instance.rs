@@ -24,7 +24,7 @@ use crate::{
     process::{
         clock,
         ipc::{Event, Up},
-        record::Recorder,
+        record::{Recorder, VrrpStep},
         secrets,
     },
     vrrp::{
@@ -93,10 +93,16 @@ pub(super) struct Instance {
     published: Option<(VrrpState, Priority)>,
     last_transition_ms: u64,
     garp_error: Option<String>,
+    /// When the router was called last: its time never goes backwards.
+    latest: Instant,
 }
 
 impl Instance {
-    pub fn new(model: VrrpInstance, config: Config, now: Instant) -> Self {
+    pub fn new(model: VrrpInstance, config: Config, now: Instant, shell: &mut Shell) -> Self {
+        if shell.recorder.is_on() {
+            let config = Box::new(secrets::recordable_router(&config));
+            shell.recorder.record(&VrrpStep::New(model.name.clone(), config), now);
+        }
         let vips = lower::vips(&model);
         Self {
             identity: lower::identity(&model),
@@ -112,6 +118,7 @@ impl Instance {
             published: None,
             last_transition_ms: clock::unix_ms(),
             garp_error: None,
+            latest: now,
             model,
         }
     }
@@ -144,7 +151,12 @@ impl Instance {
             self.retry_clear = None;
             self.change(Change::Clear, shell);
         }
+        let now = now.max(self.latest);
         if self.router.poll_timeout().is_some_and(|at| at <= now) {
+            self.latest = now;
+            if shell.recorder.is_on() {
+                shell.recorder.record(&VrrpStep::Timeout(self.model.name.clone()), now);
+            }
             self.router.handle_timeout(now);
             self.perform(shell);
         }
@@ -159,9 +171,12 @@ impl Instance {
     }
 
     fn handle(&mut self, input: Input, now: Instant, shell: &mut Shell) {
+        // A caller's `now` may be older than that of an advert sent meanwhile.
+        let now = now.max(self.latest);
+        self.latest = now;
         if shell.recorder.is_on() {
-            let input = secrets::recordable_input(&input);
-            shell.recorder.record(&(&self.model.name, &*input), now);
+            let input = secrets::recordable_input(&input, self.router.config().auth);
+            shell.recorder.record(&VrrpStep::Input(self.model.name.clone(), input), now);
         }
         self.router.handle(input, now);
     }

@@ -123,11 +123,7 @@ pub(super) fn group(
 ///
 /// # Errors
 /// What this version of lbd cannot do, for the log.
-pub(super) fn config(
-    instance: &VrrpInstance,
-    scripts: &Scripts,
-    grouped: bool,
-) -> Result<Config, String> {
+pub fn config(instance: &VrrpInstance, scripts: &Scripts, grouped: bool) -> Result<Config, String> {
     let version = match instance.version {
         VrrpVersion::V2 => Version::V2,
         VrrpVersion::V3 => Version::V3,

@@ -37,7 +37,7 @@ use super::{
     Link, clock,
     ipc::{Down, Event, Query, Reply, Role, Up},
     privileges,
-    record::Recorder,
+    record::{Recorder, VrrpStep},
 };
 use crate::{
     base::{
@@ -64,6 +64,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Messages of the watchdog and of the kernel that are taken before timers get their turn.
 const MESSAGE_BUDGET: usize = 256;
 
+/// How an instance of the configuration is told to its state machine.
+pub use lower::config as router_config;
+
 type OpenLease = fn(&Path) -> anyhow::Result<Box<dyn LeaseStore>>;
 
 /// Runs the role until the watchdog says stop or is gone.
@@ -80,7 +83,8 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         Some(other) => bail!("the first message was not Start but {other:?}"),
         None => return Ok(()),
     };
-    let recorder = Recorder::open(runtime.record.as_deref(), Role::Vrrp)?;
+    let mut recorder = Recorder::open(runtime.record.as_deref(), Role::Vrrp)?;
+    recorder.record(&VrrpStep::Start, clock::now());
     privileges::limit(Role::Vrrp)?;
     let shell = Shell {
         interfaces: Interfaces::default(),
@@ -213,7 +217,7 @@ impl VrrpRole {
                     self.instances.push(instance);
                 }
                 None => {
-                    let mut instance = Instance::new(model.clone(), lowered, now);
+                    let mut instance = Instance::new(model.clone(), lowered, now, &mut self.shell);
                     instance.look_at_interfaces(now, &mut self.shell);
                     self.instances.push(instance);
                 }

@@ -9,25 +9,25 @@
 pub mod asks;
 mod bracket;
 pub mod children;
+mod configuration;
 mod dump;
 mod init_files;
 mod notify;
 pub mod reload;
+mod signals;
 pub mod supervise;
 pub mod values;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, mpsc},
-};
+use tokio::sync::{Notify, mpsc};
 
 use self::{
     asks::{Asks, Resolved},
     children::{Attended, Spawner},
     reload::Reloads,
+    signals::{Asked, Signals},
     supervise::{Effect, Input, Supervisor},
     values::{LastValues, Owed},
 };
@@ -85,8 +85,8 @@ pub enum Happening {
     PipeLost { role: Role, pid: u32, why: String },
     /// A child was reaped, after all it said.
     Exited { role: Role, pid: u32, how: String },
-    /// A reading of the configuration ended.
-    Read(Box<config_file::Loaded>),
+    /// The reading of the configuration with this number ended.
+    Read { number: u64, loaded: Box<config_file::Loaded> },
 }
 
 struct Watchdog {
@@ -279,7 +279,7 @@ impl Watchdog {
             }
             Asked::Reload => {
                 tracing::info!("reload (SIGHUP)");
-                self.request_reload(None);
+                self.request_reload(None, now);
             }
             Asked::Dump(signal) => self.dump(signal, now),
         }
@@ -314,7 +314,7 @@ impl Watchdog {
                 }
                 self.core.handle(Input::Exited { role, pid, how }, now);
             }
-            Happening::Read(loaded) => self.loaded(*loaded, now),
+            Happening::Read { number, loaded } => self.loaded(number, *loaded, now),
         }
         self.perform(now);
     }
@@ -505,7 +505,7 @@ impl Watchdog {
             }
             Query::Reload => {
                 if self.reloads.has_room() {
-                    self.request_reload(Some(ask));
+                    self.request_reload(Some(ask), now);
                     return;
                 }
                 None
@@ -585,148 +585,6 @@ impl Watchdog {
             servers: parts.servers,
             quorum: parts.quorum,
             forwarder: parts.forwarder,
-        }
-    }
-
-    fn request_reload(&mut self, ask: Option<u64>) {
-        if self.reloads.request(ask) {
-            notify::reloading();
-            self.read_config();
-        }
-    }
-
-    /// Reads and parses beside the loop: a large file must not cost heartbeats.
-    fn read_config(&self) {
-        let path = self.runtime.config_file.clone();
-        let happenings = self.happenings.clone();
-        tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || config_file::load(&path)).await;
-            // A panic in the parser aborts the process, so the task always ends well.
-            if let Ok(loaded) = read {
-                let _ = happenings.send(Happening::Read(Box::new(loaded))).await;
-            }
-        });
-    }
-
-    /// A reading ended: take the new generation or keep the old one.
-    fn loaded(&mut self, loaded: config_file::Loaded, now: Instant) {
-        let (asked, again) = self.reloads.read();
-        self.reloads_read += 1;
-        let findings = match loaded.outcome.config {
-            None => loaded.outcome.render_errors(),
-            Some(_) => loaded.outcome.render(),
-        };
-        match loaded.outcome.config {
-            None => {
-                self.reload_failures += 1;
-                tracing::error!(
-                    generation = self.generation,
-                    "reload refused, the old configuration stays in force:\n{}",
-                    findings.trim_end()
-                );
-                self.last_reload_error = Some(findings.trim_end().to_owned());
-                let why = format!(
-                    "reload refused, generation {} stays in force:\n{}",
-                    self.generation,
-                    findings.trim_end()
-                );
-                for ask in asked {
-                    self.answer(ask, Reply::Error(why.clone()), now);
-                }
-            }
-            Some(config) => {
-                if !findings.is_empty() {
-                    tracing::warn!("findings in the configuration:\n{}", findings.trim_end());
-                }
-                self.last_reload_error = None;
-                if config == *self.config {
-                    tracing::info!(generation = self.generation, "configuration unchanged");
-                } else {
-                    self.generation += 1;
-                    init_files::write(&config, Some(&self.config));
-                    self.config = Arc::new(config);
-                    self.values.retain(&self.config);
-                    self.scripts.configure(&self.config.global);
-                    self.notifications.configure(&self.config);
-                    tracing::info!(generation = self.generation, "configuration reloaded");
-                    let roles: Vec<Role> = self.children.keys().copied().collect();
-                    for role in roles {
-                        let config = secrets::for_role(&self.config, role);
-                        let generation = self.generation;
-                        self.send(role, Down::Reload { generation, config }, now);
-                    }
-                }
-                self.reloads.confirm(asked, self.generation, now);
-            }
-        }
-        notify::ready(&format!("configuration generation {}", self.generation));
-        if again {
-            notify::reloading();
-            self.read_config();
-        }
-    }
-
-    fn settle_reloads(&mut self, now: Instant) {
-        let core = &self.core;
-        let answers = self.reloads.settle(now, |generation| {
-            core.behind(generation).into_iter().map(Role::name).collect()
-        });
-        for (ask, reply) in answers {
-            self.answer(ask, reply, now);
-        }
-    }
-}
-
-/// What a signal asks for.
-enum Asked {
-    Stop(&'static str),
-    Reload,
-    Dump(i32),
-}
-
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    dumps: Vec<(i32, Signal)>,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let take = |kind| signal(kind).context("signal handler");
-        Ok(Self {
-            term: take(SignalKind::terminate())?,
-            int: take(SignalKind::interrupt())?,
-            hup: take(SignalKind::hangup())?,
-            dumps: Dump::NUMBERS
-                .into_iter()
-                .map(|number| Ok((number, take(SignalKind::from_raw(number))?)))
-                .collect::<anyhow::Result<_>>()?,
-        })
-    }
-
-    /// Waits for a signal that ends lbd.
-    async fn stop(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.term.recv() => Asked::Stop("SIGTERM"),
-            _ = self.int.recv() => Asked::Stop("SIGINT"),
-        }
-    }
-
-    async fn next(&mut self) -> Asked {
-        let dump = std::future::poll_fn(|context| {
-            for (number, signal) in &mut self.dumps {
-                if signal.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*number);
-                }
-            }
-            std::task::Poll::Pending
-        });
-        tokio::select! {
-            _ = self.term.recv() => Asked::Stop("SIGTERM"),
-            _ = self.int.recv() => Asked::Stop("SIGINT"),
-            _ = self.hup.recv() => Asked::Reload,
-            number = dump => Asked::Dump(number),
         }
     }
 }

@@ -8,14 +8,19 @@ use crate::base::{query::Reply, time::Instant};
 /// Longest wait for the roles to put a new generation in force before the operator is told who
 /// still works on it.
 pub const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for reading and parsing the file: a file system that hangs must not end reloads
+/// for ever. What such a reading brings later is dropped.
+pub const READ_LIMIT: Duration = Duration::from_secs(30);
 /// Operators that wait for reloads at most; a further one is told to look at the status.
 pub const WAITERS_LIMIT: usize = 64;
 
 /// The queue of reload requests.
 #[derive(Debug, Default)]
 pub struct Reloads {
-    /// The file is being read and parsed for these.
-    reading: Option<Vec<u64>>,
+    /// The file is being read and parsed for these, until then.
+    reading: Option<(Vec<u64>, Instant)>,
+    /// Number of that reading: an answer of another one comes too late.
+    number: u64,
     /// Came after reading began: the file may have changed, so it is read again.
     again: Option<Vec<u64>>,
     /// Accepted; wait until every role has the generation.
@@ -23,27 +28,47 @@ pub struct Reloads {
 }
 
 impl Reloads {
-    /// A request, with the question to answer if there is one. True: start reading now.
-    pub fn request(&mut self, ask: Option<u64>) -> bool {
+    /// A request, with the question to answer if there is one. `Some`: start the reading of this
+    /// number now.
+    pub fn request(&mut self, ask: Option<u64>, now: Instant) -> Option<u64> {
         if self.reading.is_none() {
-            self.reading = Some(ask.into_iter().collect());
-            return true;
+            return Some(self.begin(ask.into_iter().collect(), now));
         }
         self.again.get_or_insert_default().extend(ask);
-        false
+        None
+    }
+
+    fn begin(&mut self, asks: Vec<u64>, now: Instant) -> u64 {
+        self.number += 1;
+        self.reading = Some((asks, now + READ_LIMIT));
+        self.number
     }
 
     /// Whether a question can be taken.
     pub fn has_room(&self) -> bool {
-        self.reading.iter().chain(&self.again).map(Vec::len).sum::<usize>() + self.confirming.len()
-            < WAITERS_LIMIT
+        let reading = self.reading.as_ref().map_or(0, |(asks, _)| asks.len());
+        let again = self.again.as_ref().map_or(0, Vec::len);
+        reading + again + self.confirming.len() < WAITERS_LIMIT
     }
 
-    /// Reading ended: who asked for it, and whether to read once more.
-    pub fn read(&mut self) -> (Vec<u64>, bool) {
-        let done = self.reading.take().unwrap_or_default();
-        self.reading = self.again.take();
-        (done, self.reading.is_some())
+    /// The reading of this number ended: who asked for it, and the number of the next one if the
+    /// file is to be read once more. `None`: it was given up before.
+    pub fn read(&mut self, number: u64, now: Instant) -> Option<(Vec<u64>, Option<u64>)> {
+        if number != self.number {
+            return None;
+        }
+        let (done, _) = self.reading.take()?;
+        let next = self.again.take().map(|asks| self.begin(asks, now));
+        Some((done, next))
+    }
+
+    /// Gives a reading up that lasts too long; as [`Reloads::read`].
+    pub fn overdue(&mut self, now: Instant) -> Option<(Vec<u64>, Option<u64>)> {
+        let (_, deadline) = self.reading.as_ref()?;
+        if now < *deadline {
+            return None;
+        }
+        self.read(self.number, now)
     }
 
     /// These wait until `generation` is in force everywhere.
@@ -84,14 +109,14 @@ impl Reloads {
 
     /// When [`Reloads::settle`] has to be called even if nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.confirming.iter().map(|(_, _, deadline)| *deadline).min()
+        let reading = self.reading.as_ref().map(|(_, deadline)| *deadline);
+        self.confirming.iter().map(|(_, _, deadline)| *deadline).chain(reading).min()
     }
 
     /// The api role is gone: nobody waits any more.
     pub fn forget_waiters(&mut self) {
-        for asks in self.reading.iter_mut().chain(&mut self.again) {
-            asks.clear();
-        }
+        let reading = self.reading.as_mut().map(|(asks, _)| asks);
+        reading.into_iter().chain(&mut self.again).for_each(Vec::clear);
         self.confirming.clear();
     }
 }
@@ -105,14 +130,33 @@ mod tests {
     #[test]
     fn requests_during_a_reading_lead_to_exactly_one_more() {
         let mut reloads = Reloads::default();
-        assert!(reloads.request(Some(1)));
-        assert!(!reloads.request(Some(2)));
-        assert!(!reloads.request(None));
-        assert!(!reloads.request(Some(3)));
-        assert_eq!(reloads.read(), (vec![1], true));
-        assert_eq!(reloads.read(), (vec![2, 3], false));
-        assert!(reloads.request(None));
-        assert_eq!(reloads.read(), (vec![], false));
+        assert_eq!(reloads.request(Some(1), T0), Some(1));
+        assert_eq!(reloads.request(Some(2), T0), None);
+        assert_eq!(reloads.request(None, T0), None);
+        assert_eq!(reloads.request(Some(3), T0), None);
+        assert_eq!(reloads.read(1, T0), Some((vec![1], Some(2))));
+        assert_eq!(reloads.read(2, T0), Some((vec![2, 3], None)));
+        assert_eq!(reloads.request(None, T0), Some(3));
+        assert_eq!(reloads.read(3, T0), Some((vec![], None)));
+    }
+
+    /// A hung file system: whoever waits is answered, and the next request is a new reading.
+    #[test]
+    fn a_reading_that_hangs_is_given_up_and_its_late_answer_dropped() {
+        let mut reloads = Reloads::default();
+        assert_eq!(reloads.request(Some(1), T0), Some(1));
+        let due = reloads.next_deadline().expect("it waits");
+        assert_eq!(due, T0 + READ_LIMIT);
+        assert_eq!(reloads.overdue(T0), None);
+        assert_eq!(reloads.overdue(due), Some((vec![1], None)));
+        assert_eq!(reloads.next_deadline(), None);
+        assert_eq!(reloads.read(1, due), None, "too late");
+        // With a request that came meanwhile, the next reading begins at once.
+        assert_eq!(reloads.request(Some(2), due), Some(2));
+        assert_eq!(reloads.read(1, due), None, "still too late");
+        assert_eq!(reloads.request(Some(3), due), None);
+        assert_eq!(reloads.overdue(due + READ_LIMIT), Some((vec![2], Some(3))));
+        assert_eq!(reloads.read(3, due), Some((vec![3], None)));
     }
 
     #[test]
@@ -136,7 +180,7 @@ mod tests {
         let mut reloads = Reloads::default();
         for ask in 0..WAITERS_LIMIT as u64 {
             assert!(reloads.has_room());
-            reloads.request(Some(ask));
+            reloads.request(Some(ask), T0);
         }
         assert!(!reloads.has_room());
         reloads.forget_waiters();
