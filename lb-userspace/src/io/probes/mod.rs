@@ -2,7 +2,7 @@
 //! the whole exchange, never on a single read; dropping the future ends the probe.
 
 pub mod mysql;
-mod segment;
+pub mod segment;
 #[allow(unsafe_code, reason = "modules named `sys` only, DESIGN §5")]
 mod sys;
 pub mod tcp;

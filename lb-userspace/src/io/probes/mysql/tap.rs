@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     time::Duration,
 };
 
@@ -155,7 +155,7 @@ impl Tap {
 
 async fn run(opened: Opened, listener: TcpListener, mut guard: Guard) -> End {
     let Opened { stream: mut server, bytes, .. } = opened;
-    let Ok(Ok((mut library, _))) = timeout(JOIN_LIMIT, listener.accept()).await else {
+    let Ok(Some(mut library)) = timeout(JOIN_LIMIT, accept_own(&listener)).await else {
         return End::Client;
     };
     drop(listener);
@@ -204,6 +204,48 @@ async fn run(opened: Opened, listener: TcpListener, mut guard: Guard) -> End {
     }
 }
 
+/// Accepts until the other end is a socket of this very process: anybody on this host can connect
+/// to a loopback port, and would be handed a MySQL session from the balancer's address.
+async fn accept_own(listener: &TcpListener) -> Option<TcpStream> {
+    loop {
+        let (stream, peer) = listener.accept().await.ok()?;
+        let local = stream.local_addr().ok()?;
+        match tokio::task::spawn_blocking(move || is_own(peer, local)).await {
+            Ok(Ok(true)) => return Some(stream),
+            Ok(Ok(false)) => tracing::warn!(%peer, "stranger on a probe's loopback port: closed"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "whose connection this is cannot be told: closed");
+            }
+            Err(_) => return None, // the runtime is stopping
+        }
+    }
+}
+
+/// Whether the socket that is bound to `local` and connected to `remote` is one of ours: its row in
+/// /proc/net/tcp (proc_net(5)) has the inode of one of our descriptors.
+fn is_own(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+    let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (local, remote) else {
+        return Ok(false);
+    };
+    // Addresses are shown as the kernel's 32-bit words, ports as numbers.
+    let shown = |addr: SocketAddrV4| {
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(addr.ip().octets()), addr.port())
+    };
+    let (local, remote) = (shown(local), shown(remote));
+    let table = std::fs::read_to_string("/proc/self/net/tcp")?;
+    let inode = table.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let ours = words.next()? == local && words.next()? == remote;
+        ours.then(|| words.nth(6)).flatten()
+    });
+    let Some(inode) = inode else { return Ok(false) };
+    let wanted = format!("socket:[{inode}]");
+    let descriptors = std::fs::read_dir("/proc/self/fd")?;
+    // A descriptor may be closed while we look.
+    let mut links = descriptors.flatten().filter_map(|entry| entry.path().read_link().ok());
+    Ok(links.any(|link| link.as_os_str() == wanted.as_str()))
+}
+
 /// Ends our connection in order: COM_QUIT if the library did not get to it, then our FIN, then
 /// whatever the server still says, so that no RST overtakes the farewell.
 async fn farewell(mut server: TcpStream, guard: &Guard, said_quit: bool) {
@@ -217,4 +259,36 @@ async fn farewell(mut server: TcpStream, guard: &Guard, said_quit: bool) {
         io::Result::Ok(())
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Another process that gets there first learns nothing and takes nobody's place.
+    #[tokio::test]
+    async fn only_our_own_process_is_let_in() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+        let addr = server.local_addr().expect("name");
+        let stream = TcpStream::connect(addr).await.expect("connect");
+        let greeting = Greeting::Hello { version: "8".to_owned(), tls: false };
+        let opened = Opened { stream, greeting, bytes: b"greeting".to_vec() };
+        let (tap, at) = opened.join(false, false).await.expect("listens");
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}; cat <&3", at.port());
+        let mut stranger = Command::new("bash");
+        stranger.args(["-c", &script]).stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || stranger.output())
+            .await
+            .expect("joined")
+            .expect("bash runs");
+        assert!(output.status.success(), "it was let in to the port: {output:?}");
+        assert_eq!(output.stdout, b"", "it was told something");
+        let mut own = TcpStream::connect(at).await.expect("still open for us");
+        let mut bytes = [0; 8];
+        own.read_exact(&mut bytes).await.expect("the greeting");
+        assert_eq!(&bytes, b"greeting");
+        assert_eq!(tap.ended(), None);
+    }
 }
