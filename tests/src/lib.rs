@@ -2,6 +2,7 @@
 #![deny(unsafe_code)] // allowed only in modules named `sys` (xtask tidy checks)
 
 pub mod failover;
+pub mod fuzz;
 pub mod host;
 pub mod jail;
 pub mod lab;

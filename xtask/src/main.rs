@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod fuzz;
 mod run;
 mod setup;
 mod shell;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Arguments),
     /// Check the import rules of DESIGN §5, unsafe code, file lengths.
     Tidy,
+    /// Feed untrusted bytes to every decoder, with cargo-fuzz and nightly.
+    Fuzz(fuzz::Arguments),
     /// Nanoseconds per packet of the shipped object; fail-over beside keepalived.
     Bench(bench::Arguments),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments).map(|never| match never {}),
         Task::Test(arguments) => return test::run(&arguments),
         Task::Tidy => tidy::run(),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

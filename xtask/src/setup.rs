@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::shell::{command, output, run as run_command, say};
+use crate::{
+    fuzz,
+    shell::{command, output, run as run_command, say},
+};
 
 /// Programs that the lab and the root suites call, and the Debian package of each.
 const PROGRAMS: [(&str, &str); 17] = [
@@ -44,7 +47,7 @@ type Step = fn() -> Result<bool>;
 /// # Errors
 /// When something is missing that cannot be installed here; the message lists it all.
 pub fn run() -> Result<usize> {
-    perform(&[rust_source, linker, packages])
+    perform(&[rust_source, linker, fuzzer, packages])
 }
 
 /// What building lbd needs, and nothing of the lab's: for a host that is to run it.
@@ -104,6 +107,16 @@ fn linker() -> Result<bool> {
         ["run", "nightly", "cargo", "install", "--locked", "bpf-linker", "--version", "^0.10"];
     run_command(command("rustup", &words)).context("cannot install bpf-linker 0.10")?;
     Ok(true)
+}
+
+/// cargo-fuzz is wanted by one task only: told, not installed.
+fn fuzzer() -> Result<bool> {
+    if fuzz::available() {
+        step("cargo-fuzz", "there");
+    } else {
+        step("cargo-fuzz", &format!("missing, only `xtask fuzz` needs it: {}", fuzz::INSTALL));
+    }
+    Ok(false)
 }
 
 /// Debian packages, when apt and root are there.
