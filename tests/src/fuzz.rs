@@ -46,7 +46,7 @@ fn backup(words: &str, now: Instant) -> Router {
     let outcome = config::check("fuzz.conf", text.as_bytes());
     let findings = outcome.render();
     let config = outcome.config.unwrap_or_else(|| panic!("{findings}"));
-    let lowered = router_config(&config.vrrp_instances[0], &config.vrrp_scripts);
+    let lowered = router_config(&config.vrrp_instances[0], &config.vrrp_scripts, false);
     let mut router = Router::new(lowered.unwrap_or_else(|why| panic!("{why}")), now);
     router.handle(Input::Source(Some(Ipv4Addr::new(10, 77, 0, 2).into())), now);
     router.handle(Input::Interface { name: "eth0".into(), up: true }, now);
@@ -162,7 +162,7 @@ pub fn config(bytes: &[u8]) -> bool {
         return false;
     };
     for instance in &config.vrrp_instances {
-        let _ = router_config(instance, &config.vrrp_scripts);
+        let _ = router_config(instance, &config.vrrp_scripts, false);
     }
     assert_eq!(config::check("fuzz.conf", bytes).config.as_ref(), Some(&config));
     true

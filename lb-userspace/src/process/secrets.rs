@@ -174,7 +174,7 @@ mod tests {
     fn router_config(auth: Auth) -> router::Config {
         let config = checked();
         let instance = &config.vrrp_instances[0];
-        let lowered = crate::process::vrrp::router_config(instance, &config.vrrp_scripts);
+        let lowered = crate::process::vrrp::router_config(instance, &config.vrrp_scripts, false);
         router::Config { auth, ..lowered.expect("lowered") }
     }
 }
