@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Happening, Watchdog, init_files, notify, reload::READ_LIMIT};
 use crate::{
-    base::{core::Core as _, time::Instant},
+    base::time::Instant,
     process::{
         config_file,
         ipc::{Down, Reply, Role},

@@ -33,7 +33,6 @@ use self::{
 };
 use super::{
     clock, config_file, daemon,
-    dumps::Dump,
     ipc::{Down, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
     notifications::Notifications,
     pidfile::{self, PidFile},

@@ -34,7 +34,7 @@ impl Signals {
     }
 
     /// Waits for a signal that ends lbd.
-    async fn stop(&mut self) -> Asked {
+    pub(super) async fn stop(&mut self) -> Asked {
         tokio::select! {
             _ = self.term.recv() => Asked::Stop("SIGTERM"),
             _ = self.int.recv() => Asked::Stop("SIGINT"),
