@@ -35,12 +35,47 @@
 use crate::csum;
 
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// IPv4 address as it lies in the packet.
 pub type Be32 = u32;
 /// Port as it lies in the packet.
 pub type Be16 = u16;
+
+/// IPv6 address as it lies in the packet, four bytes a word.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr6 {
+    /// Its words in order.
+    pub words: [u32; 4],
+}
+
+impl Addr6 {
+    /// From address octets.
+    pub const fn new(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self {
+            words: [be32([a, b, c, d]), be32([e, f, g, h]), be32([i, j, k, l]), be32([m, n, o, p])],
+        }
+    }
+
+    /// To address octets.
+    pub const fn octets(self) -> [u8; 16] {
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = [
+            octets(self.words[0]),
+            octets(self.words[1]),
+            octets(self.words[2]),
+            octets(self.words[3]),
+        ];
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The multicast address that neighbours ask for it by (RFC 4291 §2.7.1).
+    pub const fn solicited_node(self) -> Self {
+        let [_, b, c, d] = octets(self.words[3]);
+        Self { words: [be32([0xff, 2, 0, 0]), 0, be32([0, 0, 0, 1]), be32([0xff, b, c, d])] }
+    }
+}
 
 /// Address to [`Be32`].
 pub const fn be32(octets: [u8; 4]) -> Be32 {
@@ -86,6 +121,8 @@ pub const FILTER_LEN: usize = 4096;
 pub const FILTER_VIP: u8 = 1;
 /// Some NAT real server has this fold: look at packets *from* it.
 pub const FILTER_NAT_SOURCE: u8 = 2;
+/// Some IPv6 VIP, or the solicited-node address of one, has this fold.
+pub const FILTER_VIP6: u8 = 4;
 
 /// Cheap reject of foreign packets: flags by [`crate::hash::filter_fold`] of an address. May say yes
 /// for a foreign address (exactness comes from the look-ups behind it), never no for one of ours.
@@ -96,7 +133,7 @@ pub struct Filter {
     pub flags: [u8; FILTER_LEN],
 }
 
-/// Value of `vips`, by address ([`Be32`]): every VIP of an instance and every address of a
+/// Value of `vips` and `vips6`, by address ([`Be32`], [`Addr6`]): every VIP of an instance and every address of a
 /// virtual server (gate 0 if no instance lists it).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -459,6 +496,7 @@ layout!(
     Control = 24,
     Filter = 4096,
     Vip = 4,
+    Addr6 = 16,
     ServiceKey = 8,
     Service = 16,
     PoolEntry = 8,

@@ -1,12 +1,19 @@
 //! Hashes that user space and the kernel object must compute alike.
 
-use crate::abi::{Be16, Be32, FILTER_LEN, RING_LEN};
+use crate::abi::{Addr6, Be16, Be32, FILTER_LEN, RING_LEN};
 
 /// Index of an address in [`crate::abi::Filter`].
 #[inline(always)]
 pub const fn filter_fold(addr: Be32) -> usize {
     // Multiplicative hashing; the top bits of the product depend on all bits of the address.
     (addr.wrapping_mul(0x9e37_79b1) >> 20) as usize & (FILTER_LEN - 1)
+}
+
+/// The same of an IPv6 address.
+#[inline(always)]
+pub const fn filter_fold6(addr: &Addr6) -> usize {
+    let [a, b, c, d] = addr.words;
+    filter_fold(a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d.rotate_left(5))
 }
 
 /// Finaliser of a 64-bit hash: every input bit reaches every output bit.

@@ -12,6 +12,8 @@ pub const CONTROL: &str = "control";
 pub const FILTER: &str = "filter";
 /// HASH address → [`crate::abi::Vip`].
 pub const VIPS: &str = "vips";
+/// HASH [`crate::abi::Addr6`] → [`crate::abi::Vip`]: guarded, not forwarded.
+pub const VIPS6: &str = "vips6";
 /// ARRAY of u64 by lease slot (`LEASE_*`), and behind them the tenures ([`tenure`]).
 pub const LEASE: &str = "lease";
 /// HASH [`crate::abi::ServiceKey`] → [`crate::abi::Service`], not preallocated.
@@ -51,10 +53,11 @@ pub const REAL_STATS: &str = "real_stats";
 pub const ORPHANS: &str = "orphans";
 
 /// Every map, in the order of the object.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 20] = [
     CONTROL,
     FILTER,
     VIPS,
+    VIPS6,
     LEASE,
     SERVICES_MAP,
     POOLS,
@@ -73,7 +76,7 @@ pub const ALL: [&str; 19] = [
     ORPHANS,
 ];
 
-/// VIPs, with or without virtual server. The loader refuses more.
+/// VIPs of one address family, with or without virtual server. The loader refuses more.
 pub const VIP_LIMIT: u32 = 1024;
 /// Lease slots (gates), slot 0 always open.
 pub const LEASES: u32 = 256;

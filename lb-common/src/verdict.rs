@@ -47,8 +47,12 @@ outcomes! {
     NotIp = "not_ip" => Pass,
     /// Too short to hold the headers that would say whom it is for.
     Short = "short" => Pass,
-    /// IPv6: not forwarded yet.
+    /// IPv6, but not to a VIP.
     Ipv6 = "ipv6" => Pass,
+    /// IPv6 for a VIP that this host is master of: the stack's, not forwarded yet.
+    VipIpv6 = "vip_ipv6" => Pass,
+    /// Neighbour solicitation (IPv6's ARP) that the gate does not forbid.
+    Nd = "nd" => Pass,
     /// VLAN-tagged: not forwarded yet.
     Vlan = "vlan" => Pass,
     /// ARP that the gate does not forbid.
@@ -72,6 +76,10 @@ outcomes! {
     Fenced = "fenced" => Drop,
     /// ARP for a VIP whose lease has run out.
     FencedArp = "fenced_arp" => Drop,
+    /// Neighbour solicitation for a VIP whose lease has run out.
+    FencedNd = "fenced_nd" => Drop,
+    /// Perhaps a neighbour solicitation for a VIP, behind more extension headers than are followed.
+    Ipv6Extensions = "ipv6_extensions" => Drop,
     /// TCP fragment for a VIP with a virtual server: the stack would answer it with a RST.
     Fragment = "fragment" => Drop,
     /// TCP with IP options for a VIP with a virtual server, for the same reason.

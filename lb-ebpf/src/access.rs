@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::generated as helper,
     programs::XdpContext,
 };
-use lb_common::abi::Be32;
+use lb_common::abi::{Addr6, Be32};
 
 /// A packet under the program's hands.
 pub struct Packet {
@@ -52,6 +52,20 @@ impl Packet {
     #[inline(always)]
     pub fn view<const N: usize>(&self) -> Option<View<'_, N>> {
         let (start, end) = self.bounds();
+        if start + N > end {
+            return None;
+        }
+        Some(View { start: start as *mut u8, packet: PhantomData })
+    }
+
+    /// `N` bytes from a place that is known only now, if the packet has them. Places are taken modulo
+    /// 16 KiB, so that the verifier knows a bound. Two bytes at least: for one, LLVM compares in a way
+    /// that proves nothing to the verifier.
+    #[inline(always)]
+    pub fn view_at<const N: usize>(&self, at: u32) -> Option<View<'_, N>> {
+        const { assert!(N > 1) };
+        let (start, end) = self.bounds();
+        let start = start + (at & 0x3fff) as usize;
         if start + N > end {
             return None;
         }
@@ -181,6 +195,24 @@ impl<const N: usize> View<'_, N> {
         const { assert!(AT + size_of::<T>() <= N, "outside of the view") };
         // SAFETY: `N` bytes from `start` belong to the packet, and every bit pattern is a `T`.
         unsafe { T::load::<AT>(self.start) }
+    }
+
+    /// The IPv6 address at offset `AT`.
+    #[inline(always)]
+    pub fn addr6<const AT: usize>(&self) -> Addr6 {
+        const { assert!(AT + size_of::<Addr6>() <= N, "outside of the view") };
+        // SAFETY: as above.
+        unsafe {
+            let at = self.start.add(AT);
+            Addr6 {
+                words: [
+                    u32::load::<0>(at),
+                    u32::load::<4>(at),
+                    u32::load::<8>(at),
+                    u32::load::<12>(at),
+                ],
+            }
+        }
     }
 
     /// Writes the word at offset `AT`.

@@ -21,6 +21,7 @@ mod client;
 mod flow;
 mod forward;
 mod gate;
+mod ipv6;
 mod lookup;
 #[allow(unsafe_code, reason = "the only map access")]
 mod maps;
@@ -94,7 +95,7 @@ fn decide(packet: &mut Packet) -> Decision {
     match view.get::<u16, { parse::ETH_TYPE }>() {
         IPV4 => lookup::decide(packet),
         ARP => Decision::of(arp::decide(packet)),
-        IPV6 => Decision::of(Outcome::Ipv6),
+        IPV6 => Decision::of(ipv6::decide(packet)),
         VLAN | VLAN_OUTER => Decision::of(Outcome::Vlan),
         _ => Decision::of(Outcome::NotIp),
     }

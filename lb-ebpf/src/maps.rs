@@ -14,8 +14,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Be32, Control, Filter, Flow4, FlowKey4, Orphan, Pool, Real, RealStats, Ring, Service,
-        ServiceKey, ServiceStats, Source, SourceKey, Vip,
+        Addr6, Be32, Control, Filter, Flow4, FlowKey4, Orphan, Pool, Real, RealStats, Ring,
+        Service, ServiceKey, ServiceStats, Source, SourceKey, Vip,
     },
     maps as size,
     verdict::Outcome,
@@ -27,6 +27,8 @@ static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 #[map(name = "vips")]
 static VIPS: HashMap<Be32, Vip> = HashMap::with_max_entries(size::VIP_LIMIT, BPF_F_NO_PREALLOC);
+#[map(name = "vips6")]
+static VIPS6: HashMap<Addr6, Vip> = HashMap::with_max_entries(size::VIP_LIMIT, BPF_F_NO_PREALLOC);
 #[map(name = "lease")]
 static LEASE: Array<u64> = Array::with_max_entries(size::LEASES * 2, 0);
 #[map(name = "services")]
@@ -74,6 +76,19 @@ pub fn report(orphan: &Orphan) -> bool {
 pub fn filter(addr: Be32) -> u8 {
     let index = lb_common::hash::filter_fold(addr);
     FILTER.get(0).and_then(|filter| filter.flags.get(index)).copied().unwrap_or(0)
+}
+
+/// Flags of an IPv6 address in the filter.
+#[inline(always)]
+pub fn filter6(addr: &Addr6) -> u8 {
+    let index = lb_common::hash::filter_fold6(addr);
+    FILTER.get(0).and_then(|filter| filter.flags.get(index)).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+pub fn vip6(addr: &Addr6) -> Option<Vip> {
+    // SAFETY: as in `vip`.
+    unsafe { VIPS6.get(addr) }.copied()
 }
 
 #[inline(always)]

@@ -305,3 +305,72 @@ fn a_lease_never_lasts_longer_than_asked() -> Result<()> {
     ensure!(!pins.0.exists());
     Ok(())
 }
+
+#[test]
+fn an_ipv6_vip_is_silent_without_a_lease() -> Result<()> {
+    const VIP6: &str = "2001:db8:77::100";
+    if !ready_or_skip("plane_engine")? {
+        return Ok(());
+    }
+    let switch = Switch::new("sw")?;
+    let (client, lb) = (Namespace::new("c")?, Namespace::new("lb")?);
+    let _cables = (
+        switch.plug(&client, "eth0", Some("10.77.0.1/24"))?,
+        switch.plug(&lb, "eth0", Some("10.77.0.2/24"))?,
+    );
+    for (host, address) in [(&client, "2001:db8:77::1/64"), (&lb, "2001:db8:77::100/64")] {
+        host.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0")?;
+        host.ip(&["-6", "addr", "add", address, "dev", "eth0", "nodad"])?;
+    }
+    // Nobody listens: a stack that gets the SYN refuses at once.
+    let answers = || -> Result<bool> {
+        client.ip(&["-6", "neigh", "flush", "dev", "eth0"])?;
+        let target: SocketAddr = format!("[{VIP6}]:{PORT}").parse()?;
+        let limit = Duration::from_millis(700);
+        let outcome = client.enter(|| TcpStream::connect_timeout(&target, limit))?;
+        Ok(outcome.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
+    };
+    ensure!(answers()?, "the host does not answer to begin with");
+    let (pins, slot) = (Pins::new("v6"), LeaseSlot(4));
+    let table = ForwardingTable {
+        vips: [(VIP6.parse()?, slot)].into(),
+        interfaces: ["eth0".to_owned()].into(),
+        ..ForwardingTable::default()
+    };
+    let (mut engine, mut writer) = lb.enter(|| -> Result<_> {
+        let mut engine = open(&pins.0)?;
+        reach(&mut engine, &table)?;
+        Ok((engine, LeaseWriter::open(&pins.0)?))
+    })??;
+    let count = |engine: &mut Xdp, name: &str| -> Result<u64> { Ok(engine.counters()?[name]) };
+    ensure!(answers()?, "standby passes");
+    ensure!(count(&mut engine, "standby")? > 0 && count(&mut engine, "nd")? > 0);
+    writer.set(slot, LeaseState::Until(clock::now() + Duration::from_secs(60)))?;
+    ensure!(answers()?, "a master answers");
+    ensure!(count(&mut engine, "vip_ipv6")? > 0);
+    writer.set(slot, LeaseState::Until(Monotonic::ZERO))?;
+    ensure!(!answers()?, "a fenced host answers");
+    ensure!(count(&mut engine, "fenced_nd")? > 0, "nobody asked for the address");
+    // To a client that knows the way already it is silent too.
+    let mac = lb.ip(&["-br", "link", "show", "dev", "eth0"])?;
+    let mac = mac.split_whitespace().nth(2).context("no MAC address")?.to_owned();
+    let target: SocketAddr = format!("[{VIP6}]:{PORT}").parse()?;
+    client.ip(&[
+        "-6",
+        "neigh",
+        "replace",
+        VIP6,
+        "lladdr",
+        &mac,
+        "dev",
+        "eth0",
+        "nud",
+        "permanent",
+    ])?;
+    let outcome =
+        client.enter(|| TcpStream::connect_timeout(&target, Duration::from_millis(300)))?;
+    ensure!(outcome.is_err_and(|error| error.kind() == ErrorKind::TimedOut));
+    ensure!(count(&mut engine, "fenced")? > 0);
+    lb.enter(|| engine.close())??;
+    Ok(())
+}

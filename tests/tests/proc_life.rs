@@ -172,6 +172,52 @@ fn each_role_is_restarted_without_a_flap() -> Result<()> {
     single.host.stop()
 }
 
+/// Somebody removes the pins and the forwarder makes new maps: vrrp's leases go there at once.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn leases_follow_the_forwarder_to_new_maps() -> Result<()> {
+    if !single::ready("proc_life")? {
+        return Ok(());
+    }
+    // Adverts far apart: hardly one will renew the lease at the moment that is looked at.
+    let mut single = Single::start(&config("4", "", "", &virtual_server(3306, "rr", &[OTHER])))?;
+    wait_for("the election", 3 * LIMIT, || {
+        Ok(single
+            .host
+            .status()
+            .ok()
+            .filter(|status| instance(status).is_ok_and(|vrrp| vrrp.state.name() == "MASTER")))
+    })?;
+    let pins = single.host.pin_dir();
+    let id = || anyhow::Ok(aya::maps::MapInfo::from_pin(pins.join(lb_common::maps::LEASE))?.id());
+    let leased = |host: &lb_tests::host::Host| -> Result<bool> {
+        let mut look = looks::of(std::slice::from_ref(host))?;
+        Ok(look.first_mut().context("one look")?())
+    };
+    ensure!(leased(&single.host)?, "no lease to begin with");
+    let before = id()?;
+    for folder in [pins.join("links"), pins.clone()] {
+        for entry in fs::read_dir(folder)?.flatten() {
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    single.host.kill_role("forwarder")?;
+    single.wait_status("the forwarder back", |status| {
+        status.processes.iter().all(|process| process.ready)
+            && status.processes.iter().any(|process| process.restarts == 1)
+    })?;
+    ensure!(id()? != before, "the maps are the old ones: the test tests nothing");
+    // `Converged` reaches vrrp a moment after the forwarder is ready.
+    wait_true("the lease in the new map", Duration::from_secs(2), || {
+        leased(&single.host).unwrap_or(false)
+    })?;
+    let vrrp = single.host.status()?;
+    ensure!(instance(&vrrp)?.counters.become_master == 1, "{vrrp:?}");
+    single.host.stop()
+}
+
 /// Without `-n`: the command returns when the daemon is ready, with pid files and a log.
 #[test]
 #[ignore = "needs root: cargo xtask test"]

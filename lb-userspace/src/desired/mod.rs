@@ -86,10 +86,7 @@ pub fn compile(inputs: &Inputs<'_>) -> ForwardingTable {
             let Some(slot) = inputs.slots.get(&instance.name) else { continue };
             table.interfaces.insert(instance.interface.clone());
             for vip in &instance.virtual_ipaddress {
-                // IPv6 is not guarded yet; `explain` says so.
-                if vip.prefix.addr.is_ipv4() {
-                    table.vips.entry(vip.prefix.addr).or_insert(slot);
-                }
+                table.vips.entry(vip.prefix.addr).or_insert(slot);
                 table.interfaces.extend(vip.dev.clone());
             }
         }

@@ -160,10 +160,6 @@ fn next(
 fn explain_address(inputs: &Inputs<'_>, ip: IpAddr) -> Result<String, String> {
     let mut lines = Vec::new();
     match instance_of(inputs, ip) {
-        Some(name) if ip.is_ipv6() => lines.push(format!(
-            "{ip} is a VIP of vrrp_instance {name}; the xdp engine cannot guard IPv6 yet: this \
-             host answers for it while the address is set, lease or not"
-        )),
         Some(name) => lines.push(format!(
             "{ip} is a VIP of vrrp_instance {name}: while this host is master it answers for it, \
              when the lease has run out it is silent, on standby packets pass"

@@ -192,9 +192,12 @@ fn gate_comes_from_the_instance_that_lists_the_address() {
 fn vips_without_a_virtual_server_are_guarded_too() {
     let mut scene = Scene::new();
     scene.config.virtual_servers.clear();
-    scene.config.vrrp_instances[0].virtual_ipaddress[1].dev = Some("eth7".into());
+    let vips = &mut scene.config.vrrp_instances[0].virtual_ipaddress;
+    vips[1].dev = Some("eth7".into());
+    let v6 = VipAddress { prefix: "2001:db8::50/64".parse().expect("prefix"), ..vips[0].clone() };
+    vips.push(v6);
     let table = scene.table();
-    assert_eq!(table.vips.values().collect::<Vec<_>>(), [&LeaseSlot(1), &LeaseSlot(1)]);
+    assert_eq!(table.vips.values().collect::<Vec<_>>(), [&LeaseSlot(1); 3]);
     assert_eq!(table.interfaces.iter().collect::<Vec<_>>(), ["eth0", "eth7"]);
 }
 

@@ -22,6 +22,10 @@ fn vip() -> impl Strategy<Value = IpAddr> {
     (1u8..6).prop_map(|n| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)))
 }
 
+fn vip6() -> impl Strategy<Value = IpAddr> {
+    (1u16..6).prop_map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n]))
+}
+
 fn key() -> impl Strategy<Value = VirtualServerKey> {
     (vip(), 3306u16..3309).prop_map(|(ip, port)| VirtualServerKey {
         protocol: Protocol::Tcp,
@@ -78,7 +82,11 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
 pub(crate) fn table() -> impl Strategy<Value = ForwardingTable> {
     (
         btree_map(key(), virtual_server(), 0..5),
-        btree_map(vip(), (1u16..LeaseSlot::LIMIT).prop_map(LeaseSlot), 0..5),
+        btree_map(
+            prop_oneof![2 => vip(), 1 => vip6()],
+            (1u16..LeaseSlot::LIMIT).prop_map(LeaseSlot),
+            0..5,
+        ),
         btree_set((0u8..5).prop_map(|n| format!("eth{n}")), 0..5),
     )
         .prop_map(|(virtual_servers, vips, interfaces)| ForwardingTable {

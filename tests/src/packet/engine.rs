@@ -1,6 +1,9 @@
 //! The shipped kernel object, loaded into the kernel but attached to nothing.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -210,6 +213,21 @@ impl Engine {
     pub fn vip(&mut self, addr: Ipv4Addr, gate: u16, flags: u16) -> Result<()> {
         self.hash::<u32, Vip>(maps::VIPS)?.insert(be32(addr.octets()), Vip { gate, flags }, 0)?;
         self.filter(addr, abi::FILTER_VIP)
+    }
+
+    /// Enters an IPv6 address: filter and `vips6`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn vip6(&mut self, addr: Ipv6Addr, gate: u16) -> Result<()> {
+        let addr = abi::Addr6::new(addr.octets());
+        self.hash::<abi::Addr6, Vip>(maps::VIPS6)?.insert(addr, Vip { gate, flags: 0 }, 0)?;
+        let mut array = self.array::<abi::Filter>(maps::FILTER)?;
+        let mut filter = array.get(&0, 0)?;
+        for addr in [addr, addr.solicited_node()] {
+            filter.flags[hash::filter_fold6(&addr)] |= abi::FILTER_VIP6;
+        }
+        Ok(array.set(0, filter, 0)?)
     }
 
     fn filter(&mut self, addr: Ipv4Addr, bit: u8) -> Result<()> {

@@ -11,10 +11,10 @@ use std::{
 
 use lb_common::{
     abi::{
-        Be32, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_LOCAL, METHOD_NAT, POOL_LEN,
-        PROTO_TCP, Real, SCHED_LC, SCHED_MH, SCHED_RR, SCHED_WLC, SCHED_WRR, SERVICE_KEEP,
-        SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP, Service, ServiceKey, Source,
-        VIP_TCP_SERVICE, Vip, be16, be32, macs, octets,
+        Addr6, Be32, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_LOCAL, METHOD_NAT,
+        POOL_LEN, PROTO_TCP, Real, SCHED_LC, SCHED_MH, SCHED_RR, SCHED_WLC, SCHED_WRR,
+        SERVICE_KEEP, SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP, Service,
+        ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, be32, macs, octets,
     },
     maps,
 };
@@ -48,7 +48,7 @@ pub enum EncodeError {
     RealServers,
     #[error("{0} has more than {POOL_LEN} real servers")]
     Pool(VirtualServerKey),
-    #[error("more than {max} VIPs", max = maps::VIP_LIMIT)]
+    #[error("more than {max} VIPs of one address family", max = maps::VIP_LIMIT)]
     Vips,
     #[error("{0} is a NAT real server of more than {SOURCE_LEN} virtual servers")]
     Shared(SocketAddr),
@@ -108,7 +108,11 @@ pub fn encode(
         }
     }
     for (vip, slot) in &table.vips {
-        next.vips.insert(ipv4(*vip)?, Vip { gate: gate(*slot)?, flags: 0 });
+        let gated = Vip { gate: gate(*slot)?, flags: 0 };
+        match vip {
+            IpAddr::V4(ip) => next.vips.insert(be32(ip.octets()), gated),
+            IpAddr::V6(ip) => next.vips6.insert(Addr6::new(ip.octets()), gated),
+        };
     }
     let mut ids = Ids::new(before);
     let mut seen = BTreeSet::new();
@@ -140,10 +144,10 @@ pub fn encode(
         publish(before, &mut next, map_key, service, scheduler, &candidates)
             .map_err(|_| EncodeError::Pool(key))?;
     }
-    if next.vips.len() > maps::VIP_LIMIT as usize {
+    if next.vips.len().max(next.vips6.len()) > maps::VIP_LIMIT as usize {
         return Err(EncodeError::Vips);
     }
-    let (filter, sources) = derived(&next.vips, &next.reals);
+    let (filter, sources) = derived(&next.vips, &next.vips6, &next.reals);
     next.filter = filter;
     for (key, ids) in sources {
         let mut source = Source::default();
@@ -369,6 +373,9 @@ pub fn decode(image: &Image) -> ForwardingTable {
         if vip.gate != 0 {
             table.vips.insert(IpAddr::V4(Ipv4Addr::from(octets(*addr))), LeaseSlot(vip.gate));
         }
+    }
+    for (addr, vip) in image.vips6.iter().filter(|(_, vip)| vip.gate != 0) {
+        table.vips.insert(IpAddr::from(addr.octets()), LeaseSlot(vip.gate));
     }
     let mut by_id = BTreeMap::new();
     for (map_key, service) in &image.services {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     abi::{
-        Be32, FILTER_LEN, FILTER_NAT_SOURCE, FILTER_VIP, FLAG_RESOLVED, Filter, METHOD_LOCAL,
-        METHOD_NAT, PROTO_TCP, Pool, Real, Ring, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP,
-        Service, ServiceKey, Source, SourceKey,
+        Addr6, Be32, FILTER_LEN, FILTER_NAT_SOURCE, FILTER_VIP, FILTER_VIP6, FLAG_RESOLVED, Filter,
+        METHOD_LOCAL, METHOD_NAT, PROTO_TCP, Pool, Real, Ring, STATE_ABSENT, STATE_DOWN,
+        STATE_DRAIN, STATE_UP, Service, ServiceKey, Source, SourceKey,
     },
-    hash::filter_fold,
+    hash::{filter_fold, filter_fold6},
 };
 
 pub use lb_common::abi::Vip;
@@ -18,6 +18,7 @@ pub use lb_common::abi::Vip;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     pub vips: BTreeMap<Be32, Vip>,
+    pub vips6: BTreeMap<Addr6, Vip>,
     pub services: BTreeMap<ServiceKey, Service>,
     /// Pools and rings by table index; only those that a service names.
     pub tables: BTreeMap<u32, (Box<Pool>, Box<Ring>)>,
@@ -32,6 +33,7 @@ impl Default for Image {
     fn default() -> Self {
         Self {
             vips: BTreeMap::new(),
+            vips6: BTreeMap::new(),
             services: BTreeMap::new(),
             tables: BTreeMap::new(),
             reals: BTreeMap::new(),
@@ -47,6 +49,8 @@ impl Default for Image {
 pub enum Write {
     Vip(Be32, Vip),
     NoVip(Be32),
+    Vip6(Addr6, Vip),
+    NoVip6(Addr6),
     Service(ServiceKey, Service),
     NoService(ServiceKey),
     Table(u32, Box<Pool>, Box<Ring>),
@@ -68,6 +72,7 @@ impl Write {
         use lb_common::maps;
         match self {
             Self::Vip(..) | Self::NoVip(_) => maps::VIPS,
+            Self::Vip6(..) | Self::NoVip6(_) => maps::VIPS6,
             Self::Service(..) | Self::NoService(_) => maps::SERVICES_MAP,
             Self::Table(..) => maps::POOLS,
             Self::Real(..) => maps::REALS_MAP,
@@ -139,10 +144,18 @@ pub fn writes(from: &Image, to: &Image) -> Vec<Write> {
             out.push(Write::Vip(*addr, *vip));
         }
     }
+    for (addr, vip) in &to.vips6 {
+        if from.vips6.get(addr) != Some(vip) {
+            out.push(Write::Vip6(*addr, *vip));
+        }
+    }
     publish(&mut out, &|have, want| have | want);
     publish(&mut out, &|_, want| want);
     for addr in from.vips.keys().filter(|addr| !to.vips.contains_key(addr)) {
         out.push(Write::NoVip(*addr));
+    }
+    for addr in from.vips6.keys().filter(|addr| !to.vips6.contains_key(addr)) {
+        out.push(Write::NoVip6(*addr));
     }
     for key in from.sources.keys().filter(|key| !to.sources.contains_key(key)) {
         out.push(Write::NoSource(*key));
@@ -174,11 +187,16 @@ fn falls(from: Option<&Real>, to: &Real) -> bool {
 /// The filter and the sources that vips and reals call for.
 pub fn derived(
     vips: &BTreeMap<Be32, Vip>,
+    vips6: &BTreeMap<Addr6, Vip>,
     reals: &BTreeMap<u16, Real>,
 ) -> (Box<Filter>, BTreeMap<SourceKey, Vec<u16>>) {
     let mut filter = Box::new(Filter { flags: [0; FILTER_LEN] });
     for addr in vips.keys() {
         filter.flags[filter_fold(*addr)] |= FILTER_VIP;
+    }
+    for addr in vips6.keys() {
+        filter.flags[filter_fold6(addr)] |= FILTER_VIP6;
+        filter.flags[filter_fold6(&addr.solicited_node())] |= FILTER_VIP6;
     }
     let mut sources: BTreeMap<SourceKey, Vec<u16>> = BTreeMap::new();
     for (id, real) in reals {

@@ -7,7 +7,7 @@
 use std::{os::fd::OwnedFd, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, bail};
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, MapData, MapInfo};
 use lb_common::{
     abi::{LEASE_ALWAYS, LEASE_FENCED, LEASE_STANDBY},
     maps,
@@ -158,6 +158,8 @@ fn decode(value: u64, sample: Sample, tick: u64) -> LeaseState {
 /// Handle on the lease map, for the vrrp process.
 pub struct LeaseWriter {
     lease: Array<MapData, u64>,
+    /// The kernel's name for this map.
+    id: u32,
     clock: Clock,
 }
 
@@ -168,7 +170,13 @@ impl LeaseWriter {
     /// # Errors
     /// When the forwarder has not pinned them (yet), or the clock cannot be calibrated.
     pub fn open(pin_dir: &Path) -> anyhow::Result<Self> {
-        Ok(Self { lease: array(pin_dir, maps::LEASE)?, clock: Clock::open(pin_dir)? })
+        let id = pinned_id(pin_dir)?;
+        Ok(Self { lease: array(pin_dir, maps::LEASE)?, id, clock: Clock::open(pin_dir)? })
+    }
+
+    /// Whether this is the map that is pinned there now.
+    pub fn is_pinned(&self, pin_dir: &Path) -> bool {
+        pinned_id(pin_dir).is_ok_and(|id| id == self.id)
     }
 
     /// Sets a lease. It is in force for the next packet and ends at the asked instant or up to one
@@ -225,6 +233,12 @@ impl LeaseWriter {
     pub fn tick(&self) -> Duration {
         self.clock.tick()
     }
+}
+
+fn pinned_id(pin_dir: &Path) -> anyhow::Result<u32> {
+    let path = pin_dir.join(maps::LEASE);
+    let info = MapInfo::from_pin(&path);
+    Ok(info.with_context(|| format!("ask for the pinned map {}", path.display()))?.id())
 }
 
 fn check(slot: LeaseSlot) -> anyhow::Result<()> {

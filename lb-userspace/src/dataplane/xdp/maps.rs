@@ -9,8 +9,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Be32, Control, Filter, Flow4, FlowKey4, Pool, Real, RealStats, Ring, STATE_ABSENT, Service,
-        ServiceKey, ServiceStats, Source, SourceKey, Vip,
+        Addr6, Be32, Control, Filter, Flow4, FlowKey4, Pool, Real, RealStats, Ring, STATE_ABSENT,
+        Service, ServiceKey, ServiceStats, Source, SourceKey, Vip,
     },
     maps,
 };
@@ -23,6 +23,7 @@ use super::{
 /// Handles of all maps that user space touches.
 pub struct Maps {
     vips: HashMap<MapData, Be32, Vip>,
+    vips6: HashMap<MapData, Addr6, Vip>,
     services: HashMap<MapData, ServiceKey, Service>,
     sources: HashMap<MapData, SourceKey, Source>,
     locals: HashMap<MapData, Be32, u8>,
@@ -91,6 +92,7 @@ impl Maps {
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             vips: hash(dir, maps::VIPS)?,
+            vips6: hash(dir, maps::VIPS6)?,
             services: hash(dir, maps::SERVICES_MAP)?,
             sources: hash(dir, maps::SOURCES)?,
             locals: hash(dir, maps::LOCALS)?,
@@ -124,6 +126,8 @@ impl Maps {
         let result = match write {
             Write::Vip(addr, vip) => self.vips.insert(addr, vip, 0),
             Write::NoVip(addr) => absent_is_fine(self.vips.remove(addr)),
+            Write::Vip6(addr, vip) => self.vips6.insert(addr, vip, 0),
+            Write::NoVip6(addr) => absent_is_fine(self.vips6.remove(addr)),
             Write::Service(key, service) => self.services.insert(key, service, 0),
             Write::NoService(key) => absent_is_fine(self.services.remove(key)),
             Write::Table(index, pool, ring) => {
@@ -162,6 +166,10 @@ impl Maps {
         for entry in self.vips.iter() {
             let (addr, vip) = entry.context("read the map vips")?;
             image.vips.insert(addr, vip);
+        }
+        for entry in self.vips6.iter() {
+            let (addr, vip) = entry.context("read the map vips6")?;
+            image.vips6.insert(addr, vip);
         }
         for entry in self.services.iter() {
             let (key, service) = entry.context("read the map services")?;

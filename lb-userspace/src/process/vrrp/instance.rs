@@ -371,6 +371,13 @@ impl Instance {
         }
     }
 
+    /// Writes the lease that runs, if one does, into a map that does not know it.
+    pub fn write_running_lease(&mut self, now: Instant, shell: &mut Shell) {
+        if let Some(end) = self.router.lease_end().filter(|end| *end > now) {
+            self.write_lease(LeaseState::Until(end), shell);
+        }
+    }
+
     fn write_lease(&mut self, state: LeaseState, shell: &mut Shell) {
         let (Some(lease), Some(slot)) = (&mut shell.lease, self.slot) else { return };
         if let Err(error) = lease.set(slot, state) {

@@ -13,6 +13,11 @@ pub(super) trait LeaseStore: Send {
     fn set(&mut self, slot: LeaseSlot, state: LeaseState) -> anyhow::Result<()>;
     /// What the slot says.
     fn get(&mut self, slot: LeaseSlot) -> anyhow::Result<LeaseState>;
+    /// Whether the program reads what is written here; false once the forwarder had to make new
+    /// maps, because somebody removed the pins.
+    fn is_current(&self, _pin_dir: &Path) -> bool {
+        true
+    }
 }
 
 impl LeaseStore for LeaseWriter {
@@ -22,6 +27,10 @@ impl LeaseStore for LeaseWriter {
 
     fn get(&mut self, slot: LeaseSlot) -> anyhow::Result<LeaseState> {
         Self::get(self, slot)
+    }
+
+    fn is_current(&self, pin_dir: &Path) -> bool {
+        self.is_pinned(pin_dir)
     }
 }
 

@@ -295,7 +295,9 @@ impl VrrpRole {
     /// before us may have left running.
     fn lend(&mut self, now: Instant) {
         let Some((slots, fenced)) = &self.converged else { return };
-        if *fenced && self.shell.lease.is_none() {
+        let pin_dir = &self.shell.pin_dir;
+        let open = self.shell.lease.as_ref().is_some_and(|lease| lease.is_current(pin_dir));
+        if *fenced && !open {
             match (self.open_lease)(&self.shell.pin_dir) {
                 Ok(lease) => self.shell.lease = Some(lease),
                 Err(error) => {
@@ -321,6 +323,10 @@ impl VrrpRole {
                 }
             }
             instance.feed(Input::Converged { resume }, now, &mut self.shell);
+            if *fenced && !open {
+                // A master whose map was replaced forwards again at once, not after its next advert.
+                instance.write_running_lease(now, &mut self.shell);
+            }
         }
     }
 

@@ -12,6 +12,8 @@ fn perform(image: &mut Image, write: &Write) {
     match write.clone() {
         Write::Vip(addr, vip) => drop(image.vips.insert(addr, vip)),
         Write::NoVip(addr) => drop(image.vips.remove(&addr)),
+        Write::Vip6(addr, vip) => drop(image.vips6.insert(addr, vip)),
+        Write::NoVip6(addr) => drop(image.vips6.remove(&addr)),
         Write::Service(key, service) => drop(image.services.insert(key, service)),
         Write::NoService(key) => drop(image.services.remove(&key)),
         Write::Table(index, pool, ring) => drop(image.tables.insert(index, (pool, ring))),
@@ -257,6 +259,9 @@ fn limits_are_named() {
     }
     assert!(fails(&table).contains("more than 255 virtual servers"), "{}", fails(&table));
     let vips = (0..1025u32).map(|n| (IpAddr::from(n.to_be_bytes()), LeaseSlot(1))).collect();
+    let table = ForwardingTable { vips, ..Default::default() };
+    assert!(fails(&table).contains("more than 1024 VIPs"));
+    let vips = (0..1025u128).map(|n| (IpAddr::from(n.to_be_bytes()), LeaseSlot(1))).collect();
     let table = ForwardingTable { vips, ..Default::default() };
     assert!(fails(&table).contains("more than 1024 VIPs"));
     let vips = [(IpAddr::from([192, 0, 2, 1]), LeaseSlot(0))].into();
