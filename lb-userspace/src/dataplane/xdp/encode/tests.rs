@@ -266,8 +266,11 @@ fn limits_are_named() {
     assert!(fails(&table).contains("more than 1024 VIPs"));
     let vips = [(IpAddr::from([192, 0, 2, 1]), LeaseSlot(0))].into();
     assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("slot 0"));
-    let vips = [("2001:db8::1".parse().expect("ip"), LeaseSlot(1))].into();
-    assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("not IPv4"));
+    // VIPs may be IPv6, virtual servers not yet.
+    let key = VirtualServerKey { addr: "[2001:db8::1]:3306".parse().expect("address"), ..key };
+    let empty = VirtualServer { real_servers: BTreeMap::new(), ..template };
+    let table = ForwardingTable { virtual_servers: [(key, empty)].into(), ..Default::default() };
+    assert!(fails(&table).contains("not IPv4"));
 }
 
 #[test]
