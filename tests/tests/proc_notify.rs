@@ -191,8 +191,10 @@ fn mails_wait_for_a_server_that_is_away() -> Result<()> {
     single.host.kill_role("api")?;
     single.wait_status("api back", |status| status.processes.iter().all(|it| it.ready))?;
     single.host.stop()?;
-    let subject = subjects.recv_timeout(Duration::from_secs(10)).context("no last mail")?;
-    ensure!(subject == "2 [LBD] VRRP Instance VI_1 - Stopping", "{subject}");
+    let mut rest = subjects.try_iter().collect::<Vec<_>>();
+    // A sender that dies before it has said so sends a mail again: better twice than never.
+    rest.retain(|subject| !subject.ends_with("Entering MASTER state"));
+    ensure!(rest == ["2 [LBD] VRRP Instance VI_1 - Stopping"], "{rest:?}");
     Ok(())
 }
 
