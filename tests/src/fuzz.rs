@@ -23,8 +23,11 @@ use lb_userspace::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+/// False when the bytes were refused.
+pub type Decoder = fn(&[u8]) -> bool;
+
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8]) -> bool); 7] = [
+pub const TARGETS: [(&str, Decoder); 7] = [
     ("vrrp", vrrp),
     ("mysql", mysql),
     ("config", config),

@@ -237,16 +237,18 @@ fn import_rule(file: &str, named: &Named) -> Option<String> {
     if (starts("aya") || starts("aya_log")) && !inside.starts_with("dataplane/xdp") {
         return Some(format!("only dataplane/xdp names aya, not {inside} ({text})"));
     }
-    let netlink = [
-        "rtnetlink",
-        "netlink_packet_core",
-        "netlink_packet_route",
-        "netlink_packet_sock_diag",
-        "netlink_sys",
-    ];
+    let netlink =
+        ["rtnetlink", "netlink_packet_core", "netlink_packet_route", "netlink_packet_sock_diag"];
     let links = ["io/link", "io/neigh", "dataplane/ipvs"];
-    if netlink.into_iter().any(starts) && !links.iter().any(|place| inside.starts_with(place)) {
+    let within = |places: &[&str]| places.iter().any(|place| inside.starts_with(place));
+    if netlink.into_iter().any(starts) && !within(&links) {
         return Some(format!("only io/link and io/neigh name rtnetlink, not {inside} ({text})"));
+    }
+    // A bare netlink socket, whatever is spoken on it: the process connector is another family.
+    if starts("netlink_sys") && !within(&links) && !within(&["io/track"]) {
+        return Some(format!(
+            "only io/link, io/neigh, io/track open netlink, not {inside} ({text})"
+        ));
     }
     None
 }
@@ -277,6 +279,8 @@ mod tests {
             ("lb-userspace/src/io/link.rs", "use crate::process::clock;"),
             ("lb-userspace/src/process/vrrp.rs", "use aya::maps::Array;"),
             ("lb-userspace/src/process/vrrp.rs", "use rtnetlink::new_connection;"),
+            ("lb-userspace/src/io/track/connector.rs", "use rtnetlink::new_connection;"),
+            ("lb-userspace/src/io/probes/tcp.rs", "use netlink_sys::Socket;"),
             ("lb-common/src/hash.rs", "use std::collections::BTreeMap;"),
             ("lb-common/src/hash.rs", "fn f() { unsafe { g() } }"),
             ("lb-userspace/src/io/link.rs", "unsafe fn f() {}"),
@@ -301,6 +305,7 @@ mod tests {
             ("lb-userspace/src/vrrp/tests.rs", "use std::fs;"),
             ("lb-userspace/src/dataplane/xdp/load.rs", "use aya::Ebpf;"),
             ("lb-userspace/src/io/link.rs", "use rtnetlink::Handle;"),
+            ("lb-userspace/src/io/track/connector.rs", "use netlink_sys::Socket;"),
             ("lb-userspace/src/io/sys.rs", "fn f() { unsafe { g() } }"),
             ("lb-common/src/abi.rs", "unsafe impl aya::Pod for X {}"),
             ("lb-ebpf/src/main.rs", "#[unsafe(no_mangle)]\nstatic X: u8 = 0;"),

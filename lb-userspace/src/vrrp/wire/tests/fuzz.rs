@@ -76,7 +76,7 @@ proptest! {
             }
             let header = bytes.len();
             bytes.extend(&payload);
-            with_payload(&bytes[..20].to_vec(), &bytes[20.min(header)..])
+            with_payload(&bytes[..20], &bytes[20.min(header)..])
         } else {
             let mut bytes = base[..40].to_vec();
             bytes[4..6].copy_from_slice(&u16::try_from(payload.len()).expect("short").to_be_bytes());

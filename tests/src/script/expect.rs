@@ -1,0 +1,136 @@
+//! What is expected of an event, and what of it did not hold.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    sampler::Change,
+    verdict::{LostSession, Seen},
+};
+
+/// A stop or kill of a MySQL server, until no new connection fails.
+pub const SERVER_LOSS_MS: u64 = 1500;
+/// An orderly stop of a balancer (advert_int 1).
+pub const HOST_STOP_MS: u64 = 1000;
+/// A kill of a balancer: 3 × advert + skew, and a retried SYN.
+pub const HOST_KILL_MS: u64 = 4000;
+/// A client of a dead server must know within this time.
+pub const TOLD_MS: u64 = 1000;
+/// Local mode: the check script runs every 2 s and stops the daemon, whose priority 0 moves the
+/// VIP within the skew (under 1 s); a SYN is retried after 1 s.
+pub const SCRIPT_MS: u64 = 4500;
+
+/// What may happen to kept sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sessions {
+    /// None may end.
+    AllSurvive,
+    /// Those of this server end, told within [`TOLD_MS`]; no other.
+    OnlyOf(u32),
+    /// Any may be reset, none may hang.
+    MayBeReset,
+}
+
+/// What is expected of an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expect {
+    pub(super) sessions: Sessions,
+    /// New connections may fail for so long, and gaps between successes be so long.
+    pub(super) connects_ms: u64,
+    /// No host may gain or lose the right to forward.
+    pub(super) no_flap: bool,
+}
+
+impl Expect {
+    pub(super) fn words(self) -> String {
+        let sessions = match self.sessions {
+            Sessions::AllSurvive => "every session survives".to_owned(),
+            Sessions::OnlyOf(id) => {
+                format!("only db{id}'s sessions end, told within {TOLD_MS} ms")
+            }
+            Sessions::MayBeReset => "sessions may be reset, none hangs".to_owned(),
+        };
+        let connects = match self.connects_ms {
+            0 => "no new connection fails".to_owned(),
+            ms => format!("new connections fail for {ms} ms at most"),
+        };
+        let flap = if self.no_flap { ", the VIP stays" } else { "" };
+        format!("{sessions}; {connects}; never two forwarders{flap}")
+    }
+}
+
+pub(super) const UNTOUCHED: Expect =
+    Expect { sessions: Sessions::AllSurvive, connects_ms: 0, no_flap: true };
+
+pub(super) fn server_loss(id: u32) -> Expect {
+    Expect { sessions: Sessions::OnlyOf(id), connects_ms: SERVER_LOSS_MS, no_flap: true }
+}
+
+/// What may make new connections fail: the event, and each later moment in which a host lost the
+/// right to forward, when the time allowed after the one before is over (a host that comes back
+/// preempts seconds after its start).
+pub(super) fn causes(
+    event: Instant,
+    end: Instant,
+    expect: &Expect,
+    changes: &[Change],
+) -> Vec<Instant> {
+    let mut causes = vec![event];
+    let losses = changes.windows(2).filter_map(|pair| match pair {
+        [before, after] if before.forwarders & !after.forwarders != 0 => Some(after.at),
+        _ => None,
+    });
+    for loss in losses.filter(|loss| !expect.no_flap && (event..=end).contains(loss)) {
+        let allowed = Duration::from_millis(expect.connects_ms);
+        if causes.last().is_some_and(|last| loss > *last + allowed) {
+            causes.push(loss);
+        }
+    }
+    causes
+}
+
+pub(super) fn problems(expect: &Expect, seen: &Seen) -> Vec<String> {
+    let mut found = Vec::new();
+    if seen.connects_failed_for_ms > expect.connects_ms {
+        found.push(format!(
+            "new connections failed for {} ms, {} ms allowed ({} errors)",
+            seen.connects_failed_for_ms, expect.connects_ms, seen.connect_errors
+        ));
+    }
+    // Between two successes lies a pause even on a calm day; half a second of it is a busy machine.
+    let gap_allowed = expect.connects_ms.max(500) + 100;
+    if seen.longest_gap_ms > gap_allowed {
+        found.push(format!(
+            "no new connection succeeded for {} ms, {gap_allowed} ms allowed",
+            seen.longest_gap_ms
+        ));
+    }
+    if seen.connects == 0 {
+        found.push("no new connection succeeded at all".to_owned());
+    }
+    if seen.hangs > 0 {
+        found.push(format!("{} sessions hung", seen.hangs));
+    }
+    for lost in &seen.lost {
+        if let Some(problem) = judge_loss(expect.sessions, lost) {
+            found.push(problem);
+        }
+    }
+    found
+}
+
+fn judge_loss(sessions: Sessions, lost: &LostSession) -> Option<String> {
+    let LostSession { session, server, how, after_event_ms, after_query_ms, idle } = lost;
+    match sessions {
+        Sessions::MayBeReset => None,
+        Sessions::OnlyOf(dead) if *server == dead => {
+            // An idle session learns when it asks; a busy one within the time from the event.
+            let late = if *idle { *after_query_ms } else { *after_event_ms };
+            (late > TOLD_MS).then(|| {
+                format!("session {session} of dead db{server} was told ({how}) after {late} ms")
+            })
+        }
+        Sessions::AllSurvive | Sessions::OnlyOf(_) => Some(format!(
+            "session {session} of living db{server} ended ({how}) {after_event_ms} ms after the event"
+        )),
+    }
+}
