@@ -98,7 +98,7 @@ keywords! {
     GlobalDefs: "vrrp_cpu_affinity", Words("CPU…"), "", C, Acts, "CPUs";
     GlobalDefs: "checker_cpu_affinity", Words("CPU…"), "", C, Never(T::Processes), "CPUs";
     GlobalDefs: "bfd_cpu_affinity", Words("CPU…"), "", C, Never(T::Processes), "CPUs";
-    GlobalDefs: "vrrp_rlimit_rttime", Int { min: 1, max: U32 }, "10000", C, Acts, "µs of CPU without a system call";
+    GlobalDefs: "vrrp_rlimit_rttime", Int { min: 1, max: U32 }, "off", C, Acts, "µs of CPU without a system call";
     GlobalDefs: "checker_rlimit_rttime", Int { min: 1, max: U32 }, "10000", C, Never(T::Processes), "µs of CPU without a system call";
     GlobalDefs: "bfd_rlimit_rttime", Int { min: 1, max: U32 }, "10000", C, Never(T::Processes), "µs of CPU without a system call";
     GlobalDefs: "vrrp_rlimit_rtime", Int { min: 1, max: U32 }, "", C, Acts, "old name of vrrp_rlimit_rttime";

@@ -9,6 +9,7 @@ mod instance;
 mod interfaces;
 mod lease;
 mod lower;
+mod scheduling;
 mod scripts;
 mod sys;
 mod timer;
@@ -85,6 +86,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
     };
     let mut recorder = Recorder::open(runtime.record.as_deref(), Role::Vrrp)?;
     recorder.record(&VrrpStep::Start, clock::now());
+    scheduling::apply(&config.global.vrrp_process);
     privileges::limit(Role::Vrrp)?;
     let shell = Shell {
         interfaces: Interfaces::default(),
@@ -97,6 +99,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         pin_dir: runtime.pin_dir.clone(),
     };
     let mut role = VrrpRole::new(shell, open_lease, runtime.checker);
+    role.earliest = scheduling::earliest(&config.global, clock::now());
     role.first_links().await?;
     if let Err(message) = role.check_interfaces(&config) {
         tracing::error!("{message}");
@@ -123,6 +126,8 @@ struct VrrpRole {
     lease_retry: Option<Instant>,
     converge_by: Option<Instant>,
     stop_by: Option<Instant>,
+    /// `vrrp_startup_delay` and `vrrp_delay_after_boot`.
+    earliest: Instant,
     /// Adverts of VRIDs that are not ours, by interface and VRID; at most 255 an interface.
     foreign: BTreeMap<(String, u8), u64>,
     /// Datagrams that are no adverts at all, by reason.
@@ -144,6 +149,7 @@ impl VrrpRole {
             lease_retry: None,
             converge_by: Some(clock::now() + CONVERGE_LIMIT),
             stop_by: None,
+            earliest: Instant::ZERO,
             foreign: BTreeMap::new(),
             malformed: BTreeMap::new(),
         }
@@ -322,6 +328,11 @@ impl VrrpRole {
                     Some(Ok(LeaseState::Standby)) | None => {}
                 }
             }
+            // What forwards already goes on.
+            if now < self.earliest && resume.is_none_or(|end| end <= now) {
+                self.lease_retry = Some(self.earliest);
+                continue;
+            }
             instance.feed(Input::Converged { resume }, now, &mut self.shell);
             if *fenced && !open {
                 // A master whose map was replaced forwards again at once, not after its next advert.
@@ -350,7 +361,8 @@ impl VrrpRole {
                         self.stop();
                     }
                 },
-                () = std::future::ready(()), if !idle => {}
+                // Lets the pipe and the kernel's messages have their turn in a flood of adverts.
+                () = tokio::task::yield_now(), if !idle => {}
                 () = self.shell.interfaces.readable() => {}
                 () = timer.fired() => {}
                 report = self.trackers.report() => self.tracked(report),
