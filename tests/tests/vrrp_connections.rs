@@ -17,7 +17,7 @@ use lb_tests::{
 use lb_userspace::{
     base::net::{IpPrefix, Priority, Vrid},
     config::model::{AddressOptions, Config, VrrpInstance, VrrpVersion},
-    io::link::{Aborted, ArpSocket, Event, Links, Request, Vip},
+    io::link::{Aborted, ArpSocket, Event, Links, Object, Request, Vip},
     vrrp::{
         auth::Auth,
         garp::Garp,
@@ -276,7 +276,7 @@ fn eth0(address: IpAddr) -> Vip {
 
 /// A change of addresses through the rtnetlink thread alone, as the vrrp role asks for it.
 fn clear(links: &mut Links, vip: &Vip) -> Result<Aborted> {
-    let request = Request { id: 9, set: vec![], clear: vec![vip.clone()] };
+    let request = Request { id: 9, set: vec![], clear: vec![Object::Address(vip.clone())] };
     links.request(request).map_err(|error| anyhow::anyhow!(error))?;
     wait_for("the address to be taken off", Duration::from_secs(5), || {
         Ok(std::iter::from_fn(|| links.try_event()).find_map(|event| match event {

@@ -108,8 +108,6 @@ pub struct Global {
     pub default_interface: Option<String>,
     /// Names of virtual MAC interfaces: PREFIX.VRID.
     pub vmac_prefix: String,
-    /// The same for VIPs of other interfaces: PREFIX.VRID.NUMBER.
-    pub vmac_addr_prefix: String,
     /// Priority of the chains that `no_accept` makes.
     pub nftables_priority: i32,
     pub nftables_counters: bool,
@@ -174,7 +172,6 @@ impl Default for Global {
             dynamic_interfaces: false,
             default_interface: None,
             vmac_prefix: "vrrp".into(),
-            vmac_addr_prefix: "vrrp".into(),
             nftables_priority: -1,
             nftables_counters: false,
             metrics_listen: None,

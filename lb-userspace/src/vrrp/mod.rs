@@ -9,7 +9,8 @@
 //! | [`router`] | the state machine of one vrrp_instance |
 //! | [`group`] | instances that are master together: vrrp_sync_group |
 //! | [`arp`], [`nd`] | gratuitous ARP and unsolicited neighbour advertisement in bytes |
-//! | [`garp`] | when they are sent |
+//! | [`garp`], [`pacer`] | when they are sent, and at what pace |
+//! | [`damper`] | links that flap |
 //! | [`processes`] | which processes a `vrrp_track_process` means, and how many there are |
 //! | [`notify`] | what scripts, FIFOs and mails are told of a change |
 //!
@@ -17,10 +18,12 @@
 
 pub mod arp;
 pub mod auth;
+pub mod damper;
 pub mod garp;
 pub mod group;
 pub mod nd;
 pub mod notify;
+pub mod pacer;
 pub mod processes;
 pub mod router;
 pub mod timing;

@@ -25,10 +25,10 @@ keywords! {
     Root: "vrrp_track_file", Word("NAME"), "", C, Acts, "old name of track_file", opens TrackFile + many;
     Root: "track_mysql", Word("NAME"), "", A, Ours, "a MYSQL_CHECK whose verdict changes priorities, in place of a script", opens TrackMysql + many;
     Root: "bfd_instance", Word("NAME"), "", B, Later(T::Bfd), "a BFD session with a neighbour", opens BfdInstance + many;
-    Root: "track_group", Word("NAME"), "", C, Later(T::Static), "group that follows static addresses and routes", opens TrackGroup + many;
-    Root: "static_ipaddress", Nothing, "", B, Later(T::Static), "addresses held from start to exit", opens StaticObjects + many;
-    Root: "static_routes", Nothing, "", B, Later(T::Static), "routes held from start to exit", opens StaticObjects + many;
-    Root: "static_rules", Nothing, "", C, Later(T::Static), "policy rules held from start to exit", opens StaticObjects + many;
+    Root: "track_group", Word("NAME"), "", C, Acts, "group that follows static addresses and routes", opens TrackGroup + many;
+    Root: "static_ipaddress", Nothing, "", B, Acts, "addresses held from start to exit", opens StaticObjects + many;
+    Root: "static_routes", Nothing, "", B, Acts, "routes held from start to exit", opens StaticObjects + many;
+    Root: "static_rules", Nothing, "", C, Acts, "policy rules held from start to exit", opens StaticObjects + many;
     Root: "garp_group", Nothing, "", C, Acts, "pace of gratuitous ARP over several interfaces", opens GarpGroup + many;
     Root: "linkbeat_interfaces", Nothing, "", C, Never(T::LinkPolling), "interfaces whose link is polled by MII or ethtool", opens InterfaceList + many;
     Root: "interface_up_down_delays", Nothing, "0", C, Acts, "damps links that flap", opens InterfaceList + many;
@@ -52,7 +52,8 @@ keywords! {
     Ssl: "ca", Word("FILE"), "", C, Later(T::CheckerDetail), "certificate authority";
     Ssl: "certificate", Word("FILE"), "", C, Later(T::CheckerDetail), "client certificate";
     Ssl: "key", Word("FILE"), "", C, Later(T::CheckerDetail), "client key";
-    TrackGroup SyncGroup: "group", Optional("NAME…"), "", A, Acts, "instances of the group", opens NameList + many;
+    SyncGroup: "group", Optional("NAME…"), "", A, Acts, "instances of the group", opens NameList + many;
+    TrackGroup: "group", Optional("NAME…"), "", C, Acts, "instances that follow the interfaces of static objects of this group", opens NameList + many;
     GarpGroup: "garp_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between gratuitous ARP messages";
     GarpGroup: "gna_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between unsolicited neighbour advertisements";
     GarpGroup: "interfaces", Nothing, "", C, Acts, "interfaces that share the pace", opens InterfaceList + many;
@@ -131,8 +132,8 @@ keywords! {
     GlobalDefs: "vrrp_iptables", Optional("[IN [OUT]]"), "INPUT OUTPUT", C, Never(T::Firewall), "iptables chains";
     GlobalDefs: "vrrp_ipsets", Optional("[NAME…]"), "on", C, Never(T::Firewall), "ipset names";
     GlobalDefs: "nftables", Optional("[TABLE]"), "keepalived", C, Later(T::Firewall), "nftables table";
-    GlobalDefs: "nftables_priority", Int { min: -2_147_483_648, max: 2_147_483_647 }, "-1", C, Later(T::Firewall), "priority of its chains";
-    GlobalDefs: "nftables_counters", Nothing, "off", C, Later(T::Firewall), "counters in rules";
+    GlobalDefs: "nftables_priority", Int { min: -2_147_483_648, max: 2_147_483_647 }, "-1", C, Acts, "priority of its chains";
+    GlobalDefs: "nftables_counters", Nothing, "off", C, Acts, "counters in rules";
     GlobalDefs: "nftables_ifindex", Nothing, "off", C, Later(T::Firewall), "interfaces by index";
     GlobalDefs: "nftables_ipvs", Optional("[TABLE]"), "keepalived_ipvs", C, Never(T::Ipvs), "table of firewall marks";
     GlobalDefs: "nftables_ipvs_priority", Int { min: -2_147_483_648, max: 2_147_483_647 }, "", C, Never(T::Ipvs), "its priority";
@@ -144,8 +145,8 @@ keywords! {
     GlobalDefs: "disable_local_igmp", Nothing, "off", C, Later(T::VrrpDetail), "no IGMP for the VRRP group";
     GlobalDefs VrrpInstance: "v3_checksum_as_v2", Bool, "off", C, Acts, "VRRPv3 over IPv4 is sent with the checksum of RFC 9568, without pseudo-header; both are accepted";
     GlobalDefs: "log_unknown_vrids", Nothing, "off", C, Later(T::VrrpDetail), "log adverts of foreign VRIDs";
-    GlobalDefs: "vmac_prefix", Word("PREFIX"), "vrrp.", C, Later(T::Vmac), "names of virtual MAC interfaces";
-    GlobalDefs: "vmac_addr_prefix", Word("PREFIX"), "vrrp.", C, Later(T::Vmac), "names of virtual MAC interfaces";
+    GlobalDefs: "vmac_prefix", Word("PREFIX"), "vrrp", C, Acts, "names of virtual MAC interfaces";
+    GlobalDefs: "vmac_addr_prefix", Word("PREFIX"), "vrrp", C, Later(T::Vmac), "names of virtual MAC interfaces";
     // ---- global_defs: events
     GlobalDefs: "notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Acts, "pipe for all events; lines wait for a reader, the last state of an object always";
     GlobalDefs: "notify_fifo_script", Command { user: true }, "", B, Acts, "is started with the pipe as its last word to read it, and again when it ends";
@@ -211,8 +212,8 @@ keywords! {
     // ---- entries of lists
     NotificationEmail: "ADDRESS", Nothing, "", A, Acts, "one recipient a line" + many;
     NameList: "NAME", Nothing, "", A, Acts, "one instance a line" + many;
-    StaticObjects: "OBJECT", Nothing, "", B, Later(T::Static), "address, route or rule as in ip(8)" + many;
-    InterfaceList: "IF", Nothing, "", C, Later(T::Tracking), "one interface a line" + many;
+    StaticObjects: "OBJECT", Nothing, "", B, Acts, "address, route or rule as in ip(8)" + many;
+    InterfaceList: "IF", Nothing, "", C, Acts, "one interface a line" + many;
     // ---- IPVS family word shared by virtual_server
     VirtualServer: "ip_family", Choice(FAMILY), "from the address", C, Never(T::Ipvs), "family of a firewall mark";
     BfdInstance: "passive", Nothing, "off", C, Later(T::Bfd), "waits for the neighbour to begin";

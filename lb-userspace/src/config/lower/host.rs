@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
-use crate::vrrp::garp::Garp;
+use crate::{
+    base::net::{IpPrefix, Mac},
+    vrrp::garp::Garp,
+};
 
 use super::{
     super::{
         diag::Severity,
         keywords::Block,
-        model::{GarpExtra, GarpGroup, Global, LinkDelay, OnHost},
+        lex::Word,
+        model::{
+            GarpExtra, GarpGroup, Global, IpvlanFlag, LinkDelay, NoAccept, OnHost, VirtualLink,
+            VirtualLinkKind,
+        },
     },
     Entry, Lower, value,
 };
@@ -67,10 +74,20 @@ impl GarpWords {
 #[derive(Clone, Debug, Default)]
 pub(super) struct HostWords {
     garp: GarpWords,
+    xmit_base: bool,
     pub(super) on_host: OnHost,
 }
 
 impl HostWords {
+    /// What the words mean together.
+    pub(super) fn on_host(&self) -> OnHost {
+        let mut host = self.on_host.clone();
+        if let Some(link) = &mut host.virtual_link {
+            link.xmit_base = self.xmit_base;
+        }
+        host
+    }
+
     pub(super) fn garp(&self, global: &Global) -> Garp {
         self.garp.over(&global.garp)
     }
@@ -93,11 +110,89 @@ impl Lower<'_> {
                 let vips = self.vips(entry);
                 host.excluded.extend(vips.into_iter().map(|vip| vip.value));
             }
-            "accept" => host.no_accept = false,
+            "virtual_routes" => {
+                let routes = self.routes(entry);
+                host.routes.extend(routes);
+            }
+            "virtual_rules" => {
+                let rules = self.rules(entry);
+                host.rules.extend(rules);
+            }
+            "use_vmac" => self.use_vmac(entry, host),
+            "use_ipvlan" => self.use_ipvlan(entry, host),
+            "vmac_xmit_base" => words.xmit_base = true,
+            "use_vmac_addr" => host.vmac_addresses = true,
+            "vrf" => host.vrf = self.word(entry).map(|word| word.value),
+            "promote_secondaries" => host.promote_secondaries = true,
+            "accept" => host.no_accept = None,
+            "no_accept" => {
+                let global = &self.config.global;
+                let (priority, counters) = (global.nftables_priority, global.nftables_counters);
+                host.no_accept = Some(NoAccept { priority, counters });
+            }
             "track_src_ip" => host.track_src_ip = true,
             _ => return false,
         }
         true
+    }
+
+    /// `use_vmac [NAME] [MAC]`.
+    fn use_vmac(&mut self, entry: &Entry<'_>, host: &mut OnHost) {
+        let (mut name, mut mac) = (String::new(), None);
+        let mut words = entry.args().iter();
+        while let Some(word) = words.next() {
+            let text = self.text(*word).into_owned();
+            match text.as_str() {
+                "name" => {}
+                "netlink_notify_msg" => {}
+                "group" => {
+                    words.next();
+                    self.cannot(word.span, "`group` of use_vmac is not available", "");
+                }
+                _ if text.contains(':') => match mac_address(&text) {
+                    Some(read) if read.0[0] & 1 == 0 => mac = Some(read),
+                    _ => {
+                        let message = "use_vmac: this is no MAC address of one host";
+                        self.error(word.span, message);
+                    }
+                },
+                _ => name = self.link_name(*word),
+            }
+        }
+        let kind = VirtualLinkKind::Macvlan { mac };
+        host.virtual_link = Some(VirtualLink { name, kind, xmit_base: false });
+    }
+
+    /// `use_ipvlan [NAME] [IP[/LEN]] [bridge|private|vepa]`.
+    fn use_ipvlan(&mut self, entry: &Entry<'_>, host: &mut OnHost) {
+        let (mut name, mut address, mut flag) = (String::new(), None, IpvlanFlag::Bridge);
+        for word in entry.args() {
+            let text = self.text(*word).into_owned();
+            match (text.as_str(), text.parse::<IpPrefix>()) {
+                ("bridge", _) => flag = IpvlanFlag::Bridge,
+                ("private", _) => flag = IpvlanFlag::Private,
+                ("vepa", _) => flag = IpvlanFlag::Vepa,
+                (_, Ok(prefix)) => address = Some(prefix),
+                _ => name = self.link_name(*word),
+            }
+        }
+        if host.virtual_link.is_some() {
+            self.error(entry.head(), "`use_ipvlan` cannot go with `use_vmac`");
+            return;
+        }
+        let kind = VirtualLinkKind::Ipvlan { address, flag };
+        host.virtual_link = Some(VirtualLink { name, kind, xmit_base: false });
+    }
+
+    fn link_name(&mut self, word: Word) -> String {
+        let text = self.text(word).into_owned();
+        let bad = |c: char| c == '/' || c.is_whitespace();
+        if text.len() > 15 || text.contains(bad) || matches!(text.as_str(), "." | "..") {
+            let shown: String = text.chars().take(64).collect();
+            self.error(word.span, format!("`{shown}` cannot be the name of an interface"));
+            return String::new();
+        }
+        text
     }
 
     /// A word of global_defs; false when it is not one of ours here.
@@ -119,6 +214,12 @@ impl Lower<'_> {
             "vrrp_garp_extra_if" | "vrrp_vmac_garp_intvl" => {
                 self.config.global.garp_extra = self.garp_extra(entry);
             }
+            "vmac_prefix" => self.config.global.vmac_prefix = self.link_prefix(entry),
+            "nftables_priority" => {
+                let priority = self.int(entry).and_then(|value| i32::try_from(value).ok());
+                self.config.global.nftables_priority = priority.unwrap_or(-1);
+            }
+            "nftables_counters" => self.config.global.nftables_counters = true,
             "dynamic_interfaces" => self.config.global.dynamic_interfaces = true,
             "default_interface" => {
                 self.config.global.default_interface = self.word(entry).map(|word| word.value);
@@ -126,6 +227,11 @@ impl Lower<'_> {
             _ => return false,
         }
         true
+    }
+
+    fn link_prefix(&mut self, entry: &Entry<'_>) -> String {
+        let name = self.first(entry).map(|word| self.link_name(word)).unwrap_or_default();
+        if name.is_empty() { "vrrp".into() } else { name }
     }
 
     /// true, on, yes or nothing; false, off, no.
@@ -232,4 +338,14 @@ impl Lower<'_> {
             self.config.link_delays.push(LinkDelay { interface, down, up });
         }
     }
+}
+
+/// Six bytes in hexadecimal with colons.
+fn mac_address(text: &str) -> Option<Mac> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(Mac(bytes))
 }

@@ -9,6 +9,9 @@ mod group;
 mod host;
 mod lvs;
 mod notify;
+mod route;
+mod rule;
+mod statics;
 mod tracking;
 mod vip;
 mod vrrp;
@@ -108,10 +111,14 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
             "vrrp_sync_group" => lower.sync_group(entry),
             "virtual_server" => lower.virtual_server(entry),
             "garp_group" => lower.garp_group(entry),
+            "static_ipaddress" | "static_routes" | "static_rules" | "track_group" => {
+                lower.statics(entry);
+            }
             "interface_up_down_delays" => lower.link_delays(entry),
             _ => {}
         }
     }
+    lower.complete_host();
     lower.cross_check();
     lower.tell_topics();
     (lower.config, lower.references)

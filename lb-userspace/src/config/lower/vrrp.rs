@@ -208,7 +208,7 @@ impl Lower<'_> {
             return;
         };
         let garp = raw.host.garp(&self.config.global);
-        let on_host = raw.host.on_host.clone();
+        let on_host = raw.host.on_host();
         let instance = VrrpInstance {
             name: name.value.clone(),
             state,

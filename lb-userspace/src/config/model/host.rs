@@ -47,11 +47,18 @@ pub struct OnHost {
     pub vrf: Option<String>,
     pub promote_secondaries: bool,
     /// Packets to the VIPs are dropped, neighbour discovery excepted.
-    pub no_accept: bool,
+    pub no_accept: Option<NoAccept>,
     /// FAULT while the configured source address is on no interface.
     pub track_src_ip: bool,
     /// `garp_extra_if`.
     pub garp_extra: Option<GarpExtra>,
+}
+
+/// `no_accept`, with `nftables_priority` and `nftables_counters`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoAccept {
+    pub priority: i32,
+    pub counters: bool,
 }
 
 /// `use_vmac`, `use_ipvlan`.

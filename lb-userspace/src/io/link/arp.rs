@@ -6,11 +6,10 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
-use nix::{
-    ifaddrs::getifaddrs,
-    sys::socket::{LinkAddr, bind},
-};
+use nix::sys::socket::bind;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::send::link_address;
 
 /// EtherType of ARP.
 const ETHERTYPE: u16 = 0x0806;
@@ -108,12 +107,6 @@ fn filter(senders: &[Ipv4Addr]) -> Vec<SockFilter> {
     }
     program.push(op(RETURN, 0, 0));
     program
-}
-
-fn link_address(interface: &str) -> io::Result<Option<LinkAddr>> {
-    Ok(getifaddrs()?
-        .filter(|it| it.interface_name == interface)
-        .find_map(|it| it.address.as_ref().and_then(|address| address.as_link_addr().copied())))
 }
 
 #[cfg(test)]

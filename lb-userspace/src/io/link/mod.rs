@@ -1,23 +1,33 @@
 //! Links and addresses of this host, through rtnetlink.
 //!
 //! A thread of its own, because the kernel makes netlink requests wait for its global lock, which
-//! others may hold for a long time; adverts must leave meanwhile. One socket carries requests and
-//! notifications, so that what a request caused is reported before its answer.
+//! others may hold for a long time; adverts must leave meanwhile. Requests go through a socket of
+//! their own, many in one system call; the kernel queues the notifications that they cause before
+//! it acknowledges them, so that what a request caused is told before its end.
 
 mod arp;
 mod connections;
+mod encode;
+mod filter;
+mod make;
 mod monitor;
+mod send;
+mod socket;
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use tokio::sync::mpsc;
 
 pub use arp::ArpSocket;
 pub use connections::Aborted;
+pub use send::FrameSocket;
 
 use crate::{
     base::net::{IpPrefix, Mac},
-    config::model::AddressOptions,
+    config::model::{AddressOptions, Route, Rule, RuleAction, VirtualLinkKind},
 };
 
 /// Requests that may wait; at the bound [`Links::request`] refuses.
@@ -37,14 +47,81 @@ pub struct Vip {
     pub options: AddressOptions,
 }
 
-/// Take `clear` off, then put `set` on. What is there or gone already is no error. The host's own TCP
-/// connections of an address that leaves it by that are aborted before: see [`Aborted`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A virtual interface on top of another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VirtualLink {
+    pub name: String,
+    /// The interface below.
+    pub base: String,
+    pub kind: VirtualLinkKind,
+    /// Of a macvlan.
+    pub mac: Mac,
+    /// Holds IPv6 addresses; else IPv6 is switched off on it.
+    pub ipv6: bool,
+}
+
+/// A number under /proc/sys/net, put back when the last who wanted it is gone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setting {
+    /// As in `ipv4/conf/eth0/promote_secondaries`.
+    pub key: String,
+    pub value: u32,
+}
+
+/// Packets to these addresses are dropped, neighbour discovery excepted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Filter {
+    /// nftables table of family inet, ours alone.
+    pub table: String,
+    pub vips: Vec<IpAddr>,
+    /// Of its chain.
+    pub priority: i32,
+    pub counters: bool,
+}
+
+/// Something that is held on this host. It is recognised by all it says: one changed word is
+/// another object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    Setting(Setting),
+    Link(VirtualLink),
+    /// Joins the interface (first) to the VRF or bridge (second).
+    Master(String, String),
+    /// Before the addresses that it is about, and gone after them.
+    Filter(Filter),
+    Address(Vip),
+    Route(Route),
+    Rule(Rule),
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(setting) => write!(f, "setting {} {}", setting.key, setting.value),
+            Self::Link(link) => write!(f, "interface {} on {}", link.name, link.base),
+            Self::Master(name, master) => write!(f, "{name} to {master}"),
+            Self::Filter(filter) => write!(f, "nftables table {}", filter.table),
+            Self::Address(vip) => write!(f, "{} on {}", vip.prefix, vip.interface),
+            Self::Route(route) => write!(f, "route {} table {}", route.to, route.table),
+            Self::Rule(rule) => {
+                let any = |prefix: Option<IpPrefix>| {
+                    prefix.map_or_else(|| "any".to_owned(), |prefix| prefix.to_string())
+                };
+                write!(f, "rule from {} to {}", any(rule.from), any(rule.to))
+            }
+        }
+    }
+}
+
+/// Take `clear` off, then put `set` on, each in its order. What is there or gone already is no
+/// error. The host's own TCP connections of an address that leaves it by that are aborted before:
+/// see [`Aborted`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// Returned in [`Event::Done`].
     pub id: u64,
-    pub set: Vec<Vip>,
-    pub clear: Vec<Vip>,
+    pub set: Vec<Object>,
+    pub clear: Vec<Object>,
 }
 
 /// An interface.
@@ -70,6 +147,34 @@ pub struct AddressInfo {
     pub tentative: bool,
 }
 
+/// A route or a rule that is no more, as far as the kernel tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    Route { table: u32, to: IpPrefix, metric: u32, tos: u8 },
+    Rule { v6: bool, priority: u32, from: Option<IpPrefix>, to: Option<IpPrefix>, table: u32 },
+}
+
+impl Gone {
+    /// Whether it may have been this object.
+    pub fn was(&self, object: &Object) -> bool {
+        match (self, object) {
+            (Self::Route { table, to, metric, tos }, Object::Route(route)) => {
+                let own = route.metric.unwrap_or(if route.to.addr.is_ipv6() { 1024 } else { 0 });
+                (*table, *to, *metric, *tos) == (route.table, route.to, own, route.tos)
+            }
+            (Self::Rule { v6, priority, from, to, table }, Object::Rule(rule)) => {
+                let own = match rule.action {
+                    RuleAction::Table(table) => table,
+                    _ => 0,
+                };
+                (*v6, *from, *to, *table) == (rule.v6, rule.from, rule.to, own)
+                    && rule.priority.is_none_or(|own| own == *priority)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What happened. After the start every link and address is told once, then [`Event::Ready`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -78,9 +183,11 @@ pub enum Event {
     LinkGone(LinkInfo),
     Address(AddressInfo),
     AddressGone(AddressInfo),
+    /// Someone else removed a route or a rule.
+    ObjectGone(Gone),
     /// Everything that exists has been told.
     Ready,
-    /// A request is done; `added` addresses were not there before.
+    /// A request is done; `added` addresses were not there before. `errors` name their objects.
     Done {
         id: u64,
         added: u32,

@@ -2,31 +2,51 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::IpAddr,
-    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage as Rtnl,
     address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+    rule::{RuleAttribute, RuleMessage},
 };
-use netlink_sys::AsyncSocket as _;
-use rtnetlink::{Handle, MulticastGroup};
-use tokio::sync::mpsc;
+use netlink_sys::{
+    AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
+};
+use tokio::{sync::mpsc, time};
 
-use super::{AddressInfo, Event, LinkInfo, Request, Vip, connections::Connections};
-use crate::base::net::{IpPrefix, Mac};
+use super::{
+    AddressInfo, Event, Gone, LinkInfo, Object, Request, Vip,
+    connections::Connections,
+    make::Maker,
+    socket::{RequestSocket, each},
+};
+use crate::{
+    base::net::{IpPrefix, Mac},
+    config::model::PROTOCOL,
+};
 
-/// A request that the kernel has not answered by then is told as failed.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often everything is read again, in case a notification was lost.
-const RESYNC: Duration = Duration::from_secs(10);
+const RESYNC: time::Duration = time::Duration::from_secs(10);
 /// Receive buffer for notifications; when it overflows, everything is read again.
-const RECEIVE_BUFFER: usize = 1 << 20;
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Of one datagram of notifications.
+const DATAGRAM: usize = 1 << 16;
+/// rtnetlink's multicast groups: links, addresses, rules; and routes, which a host with a full
+/// table has too many of to listen without need.
+const GROUPS: [u32; 5] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_RULE,
+];
+const ROUTE_GROUPS: [u32; 2] = [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV6_ROUTE];
 
 #[derive(Default)]
 struct Cache {
@@ -60,18 +80,66 @@ impl Cache {
     /// Addresses that are on this host now and on no interface after the request. One that stays
     /// elsewhere (a real server by DR has the VIP on `lo`) keeps its connections.
     fn leaving(&self, request: &Request) -> BTreeSet<IpAddr> {
-        let cleared: BTreeSet<(u32, IpPrefix)> = request
-            .clear
+        let vips = |objects: &[Object]| -> Vec<Vip> {
+            let vip = |object: &Object| match object {
+                Object::Address(vip) => Some(vip.clone()),
+                _ => None,
+            };
+            objects.iter().filter_map(vip).collect()
+        };
+        let cleared: BTreeSet<(u32, IpPrefix)> = vips(&request.clear)
             .iter()
             .filter_map(|vip| Some((self.index(&vip.interface)?, vip.prefix)))
             .collect();
-        let stays = |addr: IpAddr| {
-            request.set.iter().any(|vip| vip.prefix.addr == addr)
-                || self.addresses.keys().any(|it| it.1.addr == addr && !cleared.contains(it))
-        };
+        if cleared.is_empty() {
+            return BTreeSet::new();
+        }
+        let set: BTreeSet<IpAddr> = vips(&request.set).iter().map(|vip| vip.prefix.addr).collect();
+        let elsewhere: BTreeSet<IpAddr> = self
+            .addresses
+            .keys()
+            .filter(|it| !cleared.contains(it))
+            .map(|(_, prefix)| prefix.addr)
+            .collect();
+        let stays = |addr: IpAddr| set.contains(&addr) || elsewhere.contains(&addr);
         let here = cleared.iter().filter(|it| self.addresses.contains_key(it));
         here.map(|(_, prefix)| prefix.addr).filter(|addr| !stays(*addr)).collect()
     }
+
+    /// Puts what was read in the place of everything known; what is different.
+    fn replace(&mut self, links: &[Rtnl], addresses: &[Rtnl]) -> Vec<Event> {
+        let links: Vec<_> = links
+            .iter()
+            .filter_map(|it| if let Rtnl::NewLink(link) = it { link_info(link) } else { None })
+            .collect();
+        let addresses: Vec<_> = addresses
+            .iter()
+            .filter_map(|it| if let Rtnl::NewAddress(it) = it { address_info(it) } else { None })
+            .collect();
+        let seen_links: BTreeSet<_> = links.iter().map(|link| link.index).collect();
+        let seen: BTreeSet<_> = addresses.iter().map(|it| (it.index, it.prefix)).collect();
+        let gone_links: Vec<_> =
+            self.links.keys().copied().filter(|index| !seen_links.contains(index)).collect();
+        let gone: Vec<_> = self.addresses.keys().copied().filter(|it| !seen.contains(it)).collect();
+        let mut changes: Vec<Event> = Vec::new();
+        changes.extend(links.into_iter().filter_map(|link| self.link(link)));
+        changes.extend(addresses.into_iter().filter_map(|it| self.address(it)));
+        changes.extend(gone.into_iter().filter_map(|(index, it)| self.address_gone(index, it)));
+        changes.extend(gone_links.into_iter().filter_map(|index| self.link_gone(index)));
+        changes
+    }
+}
+
+/// The thread's state.
+struct Monitor<'a> {
+    notices: TokioSocket,
+    maker: Maker,
+    connections: Connections,
+    cache: Cache,
+    events: &'a mpsc::Sender<Event>,
+    routes_watched: bool,
+    /// Times that the kernel had to drop notifications.
+    overruns: u64,
 }
 
 /// Runs until the request queue is closed and empty.
@@ -79,111 +147,200 @@ pub(super) async fn run(
     mut requests: mpsc::Receiver<Request>,
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<()> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (mut connection, handle, mut messages) =
-        rtnetlink::new_multicast_connection(&groups).context("rtnetlink socket")?;
-    // A wish: the default works, it overflows earlier.
-    let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER);
-    let connection = tokio::spawn(connection);
-    let mut cache = Cache::default();
-    let mut connections = Connections::default();
-    resync(&handle, &mut cache, events).await?;
-    send(events, Event::Ready).await?;
-    let mut tick = tokio::time::interval(RESYNC);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let notices = listen().context("rtnetlink socket")?;
+    let socket = RequestSocket::open().context("rtnetlink socket for requests")?;
+    let mut monitor = Monitor {
+        notices,
+        maker: Maker::new(socket),
+        connections: Connections::default(),
+        cache: Cache::default(),
+        events,
+        routes_watched: false,
+        overruns: 0,
+    };
+    monitor.resync().await?;
+    monitor.send(Event::Ready).await?;
+    let mut tick = time::interval(RESYNC);
+    tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     tick.reset();
+    let mut buffer = Vec::with_capacity(DATAGRAM);
     loop {
+        buffer.clear();
         tokio::select! {
             biased;
-            message = messages.next() => match message {
-                Some((message, _)) => notice(message.payload, &handle, &mut cache, events).await?,
-                None => return Err(anyhow!("rtnetlink socket closed")),
-            },
-            request = requests.recv() => {
-                let Some(request) = request else { break };
-                let id = request.id;
-                let aborted = connections.abort(&cache.leaving(&request));
-                let (added, errors, changes) = perform(&handle, &mut cache, request).await;
-                // What the request caused is told before its end.
-                while let Ok((message, _)) = messages.try_recv() {
-                    notice(message.payload, &handle, &mut cache, events).await?;
-                }
-                for change in changes {
-                    send(events, change).await?;
-                }
-                send(events, Event::Done { id, added, aborted, errors }).await?;
+            received = monitor.notices.recv(&mut buffer) => {
+                monitor.received(received, &buffer).await?;
+                monitor.drain().await?;
             }
-            _ = tick.tick() => resync(&handle, &mut cache, events).await?,
+            request = requests.recv() => {
+                let Some(request) = request else { return Ok(()) };
+                monitor.perform(request).await?;
+            }
+            _ = tick.tick() => monitor.resync().await?,
         }
     }
-    connection.abort();
-    Ok(())
 }
 
-async fn send(events: &mpsc::Sender<Event>, event: Event) -> anyhow::Result<()> {
-    events.send(event).await.map_err(|_| anyhow!("nobody listens"))
+fn listen() -> io::Result<TokioSocket> {
+    let mut tokio = TokioSocket::new(NETLINK_ROUTE)?;
+    let socket = tokio.socket_mut();
+    // A wish: the default works, it overflows earlier.
+    let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER);
+    socket.bind(&SocketAddr::new(0, 0))?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    Ok(tokio)
 }
 
-async fn notice(
-    payload: NetlinkPayload<RouteNetlinkMessage>,
-    handle: &Handle,
-    cache: &mut Cache,
-    events: &mpsc::Sender<Event>,
-) -> anyhow::Result<()> {
-    let event = match payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-            link_info(&message).and_then(|link| cache.link(link))
+impl Monitor<'_> {
+    async fn send(&self, event: Event) -> anyhow::Result<()> {
+        self.events.send(event).await.map_err(|_| anyhow!("nobody listens"))
+    }
+
+    async fn perform(&mut self, request: Request) -> anyhow::Result<()> {
+        let aborted = self.connections.abort(&self.cache.leaving(&request));
+        let Request { id, set, clear } = request;
+        if !self.routes_watched && set.iter().any(|it| matches!(it, Object::Route(_))) {
+            self.routes_watched = true;
+            for group in ROUTE_GROUPS {
+                // Without it a deleted route is not noticed, and nothing else is lost.
+                let _ = self.notices.socket_ref().add_membership(group);
+            }
         }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
+        let cache = &self.cache;
+        let outcome = self.maker.change(&clear, &set, &|name| cache.index(name));
+        // What the request caused is told before its end.
+        self.drain().await?;
+        let (added, errors) = (outcome.added, outcome.errors);
+        self.send(Event::Done { id, added, aborted, errors }).await
+    }
+
+    /// Reads every notification that waits.
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        let mut buffer = Vec::with_capacity(DATAGRAM);
+        loop {
+            buffer.clear();
+            match self.notices.socket_ref().recv(&mut buffer, libc::MSG_DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                received => self.received(received.map(drop), &buffer).await?,
+            }
+        }
+    }
+
+    async fn received(&mut self, received: io::Result<()>, bytes: &[u8]) -> anyhow::Result<()> {
+        match received {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.overruns += 1;
+                let count = self.overruns;
+                tracing::warn!(count, "rtnetlink notifications were lost: all is read again");
+                return self.resync().await;
+            }
+            Err(error) => return Err(error).context("rtnetlink socket"),
+        }
+        let (own, cache) = (self.maker.socket.port(), &mut self.cache);
+        let mut changes = Vec::new();
+        each(bytes, |header, payload| {
+            if let NetlinkPayload::InnerMessage(message) = payload {
+                changes.extend(notice(message, header.port_number == own, cache));
+            }
+        });
+        for event in changes {
+            self.send(event).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything and tells the differences.
+    async fn resync(&mut self) -> anyhow::Result<()> {
+        let socket = &mut self.maker.socket;
+        let dumps =
+            [Rtnl::GetLink(LinkMessage::default()), Rtnl::GetAddress(AddressMessage::default())]
+                .map(|request| socket.dump(request));
+        let [links, addresses] = match dumps {
+            [Ok(links), Ok(addresses)] => [links, addresses],
+            [Err(error), _] | [_, Err(error)] => {
+                // The next tick tries again.
+                tracing::warn!(%error, "links and addresses could not be read");
+                return Ok(());
+            }
+        };
+        let changes = self.cache.replace(&links, &addresses);
+        for event in changes {
+            self.send(event).await?;
+        }
+        Ok(())
+    }
+}
+
+fn notice(message: Rtnl, own: bool, cache: &mut Cache) -> Option<Event> {
+    match message {
+        Rtnl::NewLink(message) => link_info(&message).and_then(|link| cache.link(link)),
+        Rtnl::DelLink(message) if !is_bridge_port(&message) => {
             cache.link_gone(message.header.index)
         }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
-            address_info(&message).and_then(|address| cache.address(address))
-        }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(message)) => {
+        Rtnl::NewAddress(message) => address_info(&message).and_then(|it| cache.address(it)),
+        Rtnl::DelAddress(message) => {
             address_info(&message).and_then(|it| cache.address_gone(it.index, it.prefix))
         }
-        NetlinkPayload::Overrun(_) => return resync(handle, cache, events).await,
+        Rtnl::DelRoute(message) if !own => route_gone(&message).map(Event::ObjectGone),
+        Rtnl::DelRule(message) if !own => Some(Event::ObjectGone(rule_gone(&message))),
         _ => None,
-    };
-    match event {
-        Some(event) => send(events, event).await,
-        None => Ok(()),
     }
 }
 
-/// Reads everything and tells the differences.
-async fn resync(
-    handle: &Handle,
-    cache: &mut Cache,
-    events: &mpsc::Sender<Event>,
-) -> anyhow::Result<()> {
-    let dump = async {
-        let links: Vec<_> = handle.link().get().execute().try_collect().await?;
-        let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
-        Ok::<_, rtnetlink::Error>((links, addresses))
-    };
-    let (links, addresses) = match tokio::time::timeout(REQUEST_TIMEOUT, dump).await {
-        Ok(result) => result.context("read links and addresses")?,
-        // The next tick tries again.
-        Err(_) => return Ok(()),
-    };
-    let links: Vec<_> = links.iter().filter_map(link_info).collect();
-    let addresses: Vec<_> = addresses.iter().filter_map(address_info).collect();
-    let seen_links: BTreeSet<_> = links.iter().map(|link| link.index).collect();
-    let seen: BTreeSet<_> = addresses.iter().map(|it| (it.index, it.prefix)).collect();
-    let gone_links: Vec<_> =
-        cache.links.keys().copied().filter(|index| !seen_links.contains(index)).collect();
-    let gone: Vec<_> = cache.addresses.keys().copied().filter(|it| !seen.contains(it)).collect();
-    let mut changes: Vec<Event> = Vec::new();
-    changes.extend(links.into_iter().filter_map(|link| cache.link(link)));
-    changes.extend(addresses.into_iter().filter_map(|it| cache.address(it)));
-    changes.extend(gone.into_iter().filter_map(|(index, it)| cache.address_gone(index, it)));
-    changes.extend(gone_links.into_iter().filter_map(|index| cache.link_gone(index)));
-    for event in changes {
-        send(events, event).await?;
+/// A port that leaves a bridge is told as a deleted link of the family of bridges.
+fn is_bridge_port(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Bridge
+}
+
+/// Only of our protocol number.
+fn route_gone(message: &RouteMessage) -> Option<Gone> {
+    let header = &message.header;
+    if u8::from(header.protocol) != PROTOCOL {
+        return None;
     }
-    Ok(())
+    let mut to = match header.address_family {
+        AddressFamily::Inet => IpPrefix::new([0, 0, 0, 0].into(), 0)?,
+        AddressFamily::Inet6 => IpPrefix::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 0)?,
+        _ => return None,
+    };
+    let (mut table, mut metric) = (u32::from(header.table), 0);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => {
+                let address = match address {
+                    RouteAddress::Inet(address) => (*address).into(),
+                    RouteAddress::Inet6(address) => (*address).into(),
+                    _ => return None,
+                };
+                to = IpPrefix::new(address, header.destination_prefix_length)?;
+            }
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Priority(number) => metric = *number,
+            _ => {}
+        }
+    }
+    Some(Gone::Route { table, to, metric, tos: header.tos })
+}
+
+fn rule_gone(message: &RuleMessage) -> Gone {
+    let header = &message.header;
+    let v6 = header.family == AddressFamily::Inet6;
+    let (mut priority, mut from, mut to) = (0, None, None);
+    let mut table = u32::from(header.table);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Source(address) => from = IpPrefix::new(*address, header.src_len),
+            RuleAttribute::Destination(address) => to = IpPrefix::new(*address, header.dst_len),
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    Gone::Rule { v6, priority, from, to, table }
 }
 
 fn link_info(message: &LinkMessage) -> Option<LinkInfo> {
@@ -227,106 +384,6 @@ fn address_info(message: &AddressMessage) -> Option<AddressInfo> {
     Some(AddressInfo { index: message.header.index, prefix, secondary, tentative })
 }
 
-/// Addresses that were added, errors, and what changed: the kernel's notification of a change
-/// carries the request's sequence number, so the library takes it for an answer to the request
-/// and tells nobody.
-async fn perform(
-    handle: &Handle,
-    cache: &mut Cache,
-    request: Request,
-) -> (u32, Vec<String>, Vec<Event>) {
-    let (mut added, mut errors, mut changes) = (0, Vec::new(), Vec::new());
-    for (vip, on) in request
-        .clear
-        .iter()
-        .map(|vip| (vip, false))
-        .chain(request.set.iter().map(|vip| (vip, true)))
-    {
-        let Some(index) = cache.index(&vip.interface) else {
-            // Nothing can be left on an interface that is gone.
-            if on {
-                errors.push(format!("add {}: no interface {}", vip.prefix, vip.interface));
-            }
-            continue;
-        };
-        let change = async {
-            if on { add(handle, index, vip).await } else { remove(handle, index, vip).await }
-        };
-        let what = if on { "add" } else { "remove" };
-        match tokio::time::timeout(REQUEST_TIMEOUT, change).await {
-            Ok(Ok(changed)) if on => {
-                added += u32::from(changed);
-                let prefix = vip.prefix;
-                let known = cache.addresses.contains_key(&(index, prefix));
-                if changed || !known {
-                    // Whether it is secondary the next resync tells.
-                    changes.extend(cache.address(AddressInfo {
-                        index,
-                        prefix,
-                        secondary: false,
-                        tentative: false,
-                    }));
-                }
-            }
-            Ok(Ok(_)) => changes.extend(cache.address_gone(index, vip.prefix)),
-            Ok(Err(error)) => {
-                errors.push(format!("{what} {} on {}: {error}", vip.prefix, vip.interface));
-            }
-            Err(_) => errors.push(format!(
-                "{what} {} on {}: no answer from the kernel for {REQUEST_TIMEOUT:?}",
-                vip.prefix, vip.interface
-            )),
-        }
-    }
-    (added, errors, changes)
-}
-
-/// Whether the address was not there before.
-async fn add(handle: &Handle, index: u32, vip: &Vip) -> Result<bool, rtnetlink::Error> {
-    let mut request = handle.address().add(index, vip.prefix.addr, vip.prefix.len);
-    let message = request.message_mut();
-    message.header.scope = vip.scope.into();
-    // The library sets the subnet's broadcast address; a VIP has one only when configured.
-    message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
-    if let Some(broadcast) = vip.broadcast {
-        message.attributes.push(AddressAttribute::Broadcast(broadcast));
-    }
-    if let (Some(label), IpAddr::V4(_)) = (&vip.label, vip.prefix.addr) {
-        message.attributes.push(AddressAttribute::Label(label.clone()));
-    }
-    match request.execute().await {
-        Ok(()) => Ok(true),
-        Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the address was there.
-async fn remove(handle: &Handle, index: u32, vip: &Vip) -> Result<bool, rtnetlink::Error> {
-    let mut message = AddressMessage::default();
-    message.header.family = match vip.prefix.addr {
-        IpAddr::V4(_) => netlink_packet_route::AddressFamily::Inet,
-        IpAddr::V6(_) => netlink_packet_route::AddressFamily::Inet6,
-    };
-    message.header.index = index;
-    message.header.prefix_len = vip.prefix.len;
-    message.attributes.push(AddressAttribute::Local(vip.prefix.addr));
-    match handle.address().del(message).execute().await {
-        Ok(()) => Ok(true),
-        Err(error) if matches!(errno(&error), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,8 +416,9 @@ mod tests {
             cache.address(AddressInfo { index, prefix, secondary: false, tentative: false });
         }
         let leaving = |clear: &[IpPrefix], set: &[IpPrefix]| {
-            let on_eth0 =
-                |all: &[IpPrefix]| all.iter().map(|prefix| vip("eth0", *prefix)).collect();
+            let on_eth0 = |all: &[IpPrefix]| {
+                all.iter().map(|prefix| Object::Address(vip("eth0", *prefix))).collect()
+            };
             cache.leaving(&Request { id: 1, set: on_eth0(set), clear: on_eth0(clear) })
         };
         let own = |last: u8| BTreeSet::from([IpAddr::from([10, 77, 0, last])]);
@@ -370,7 +428,11 @@ mod tests {
         assert!(leaving(&[prefix(100, 32)], &[]).is_empty(), "that prefix is not here");
         assert!(leaving(&[prefix(100, 24)], &[prefix(100, 32)]).is_empty(), "another prefix");
         assert_eq!(leaving(&[prefix(100, 24)], &[prefix(103, 24)]), own(100));
-        let gone = Request { id: 1, set: vec![], clear: vec![vip("eth9", prefix(100, 24))] };
+        let gone = Request {
+            id: 1,
+            set: vec![],
+            clear: vec![Object::Address(vip("eth9", prefix(100, 24)))],
+        };
         assert!(cache.leaving(&gone).is_empty(), "no such interface");
     }
 }

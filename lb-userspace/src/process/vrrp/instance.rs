@@ -7,18 +7,18 @@ use std::{
     time::Duration,
 };
 
-use super::{interfaces::Interfaces, lease::LeaseStore, lower};
+use super::{hold::Change, interfaces::Interfaces, lease::LeaseStore, lower};
 use crate::{
     base::{
         core::Core as _,
-        net::{IpPrefix, Mac, Priority},
+        net::{Mac, Priority},
         status::{InstanceStatus, VrrpState},
         table::{LeaseSlot, LeaseState},
         time::Instant,
     },
     config::model::{NotifyWords, VrrpInstance},
     io::{
-        link::{Aborted, Links, Request, Vip},
+        link::{Aborted, Links, Object, Vip},
         vrrp::Channel,
     },
     process::{
@@ -28,15 +28,14 @@ use crate::{
         secrets,
     },
     vrrp::{
-        arp,
         auth::Auth,
+        damper::Damper,
         notify::{Notification, Subject, What, notification},
+        pacer::Pacer,
         router::{Config, Effect, Input, Level, Notify, Outgoing, Router, Standing},
     },
 };
 
-/// VIPs that could not be taken off are tried again after this long; the lease stays fenced.
-const CLEAR_RETRY: Duration = Duration::from_secs(1);
 /// Messages to the watchdog that may wait; status events beyond it are dropped and counted,
 /// because the watchdog only wants the last one.
 const OUTBOX_LIMIT: usize = 4096;
@@ -52,6 +51,8 @@ pub(super) struct Shell {
     pub dropped: u64,
     pub next_request: u64,
     pub pin_dir: PathBuf,
+    pub pacer: Pacer,
+    pub damper: Damper,
 }
 
 impl Shell {
@@ -68,12 +69,6 @@ impl Shell {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Set,
-    Clear,
-}
-
 /// An instance and its shell.
 pub(super) struct Instance {
     pub model: VrrpInstance,
@@ -84,15 +79,26 @@ pub(super) struct Instance {
     /// Effect::Stopped has come.
     pub stopped: bool,
     router: Router,
-    vips: Vec<Vip>,
+    pub(super) vips: Vec<Vip>,
+    /// Addresses of `vips`.
+    own: BTreeSet<IpAddr>,
+    /// What a master of this configuration holds, in the order in which it is put on.
+    pub(super) holds: Vec<Object>,
     /// Put on by us, or possibly left by a process before us.
-    held: BTreeSet<Vip>,
-    wants_vips: bool,
-    changes: VecDeque<(u64, Change)>,
-    retry_clear: Option<Instant>,
+    pub(super) held: BTreeSet<Object>,
+    /// Held from start to end.
+    pub(super) base: Vec<Object>,
+    /// Names of the virtual interfaces among them.
+    pub(super) links: BTreeSet<String>,
+    pub(super) base_errors: Vec<String>,
+    pub(super) wants_vips: bool,
+    pub(super) changes: VecDeque<(u64, Change)>,
+    pub(super) retry_clear: Option<Instant>,
+    pub(super) retry_base: Option<Instant>,
+    pub(super) extra_at: Option<Instant>,
     published: Option<(VrrpState, Priority)>,
     last_transition_ms: u64,
-    garp_error: Option<String>,
+    pub(super) garp_error: Option<String>,
     /// When the router was called last: its time never goes backwards.
     latest: Instant,
 }
@@ -104,17 +110,25 @@ impl Instance {
             shell.recorder.record(&VrrpStep::New(model.name.clone(), config), now);
         }
         let vips = lower::vips(&model);
+        let holds = lower::holds(&model);
         Self {
             identity: lower::identity(&model),
             slot: None,
             removed: false,
             stopped: false,
             router: Router::new(config, now),
-            held: vips.iter().cloned().collect(),
+            own: vips.iter().map(|vip| vip.prefix.addr).collect(),
+            held: holds.iter().cloned().collect(),
+            holds,
+            base: vec![],
+            links: BTreeSet::new(),
+            base_errors: vec![],
             vips,
             wants_vips: false,
             changes: VecDeque::new(),
             retry_clear: None,
+            retry_base: None,
+            extra_at: None,
             published: None,
             last_transition_ms: clock::unix_ms(),
             garp_error: None,
@@ -132,7 +146,10 @@ impl Instance {
         shell: &mut Shell,
     ) {
         self.vips = lower::vips(&model);
+        self.own = self.vips.iter().map(|vip| vip.prefix.addr).collect();
+        self.holds = lower::holds(&model);
         self.model = model;
+        self.prepare(shell);
         self.feed(Input::Configure(Box::new(config)), now, shell);
         self.look_at_interfaces(now, shell);
     }
@@ -142,14 +159,24 @@ impl Instance {
         self.router.standing()
     }
 
+    /// Puts settings and virtual interfaces on that the configuration asks for.
+    pub fn prepare(&mut self, shell: &mut Shell) {
+        let wanted = lower::base(&self.model);
+        self.links = lower::link_names(&wanted);
+        self.change_base(wanted, shell);
+    }
+
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.router.poll_timeout(), self.retry_clear].into_iter().flatten().min()
+        [self.router.poll_timeout(), self.retry_clear, self.retry_base, self.extra_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant, shell: &mut Shell) {
-        if self.retry_clear.is_some_and(|at| at <= now) {
-            self.retry_clear = None;
-            self.change(Change::Clear, shell);
+        self.retry(now, shell);
+        if self.extra_at.is_some_and(|at| at <= now) {
+            self.extra(now, shell);
         }
         let now = now.max(self.latest);
         if self.router.poll_timeout().is_some_and(|at| at <= now) {
@@ -181,9 +208,19 @@ impl Instance {
         self.router.handle(input, now);
     }
 
+    /// Whether it has to know of changes of an interface.
+    pub fn follows(&self, name: &str) -> bool {
+        self.model.interface == name
+            || self.links.contains(name)
+            || self.router.config().interfaces.iter().any(|it| it.name == name)
+            || self.vips.iter().any(|vip| vip.interface == name)
+            || self.base.iter().any(|it| matches!(it, Object::Link(link) if link.base == name))
+    }
+
     /// Tells the state machine what its interfaces are like now.
     pub fn look_at_interfaces(&mut self, now: Instant, shell: &mut Shell) {
-        let own: Vec<IpAddr> = self.vips.iter().map(|vip| vip.prefix.addr).collect();
+        self.remake_links(shell);
+        let own = &self.own;
         let interface = &self.model.interface;
         let config = self.router.config();
         let unicast = !config.unicast_peers.is_empty();
@@ -200,7 +237,7 @@ impl Instance {
         let global = config.unicast_peers.iter().any(far);
         let source = self.model.source.or_else(|| {
             let interface = shell.interfaces.get(interface)?;
-            interface.source(&own, config.wire.ipv6, global)
+            interface.source(own, config.wire.ipv6, global)
         });
         if let Some(link) = link {
             self.feed(Input::Mtu(link.mtu), now, shell);
@@ -209,32 +246,16 @@ impl Instance {
             self.router.config().interfaces.iter().map(|it| it.name.clone()).collect();
         for name in names {
             let up = shell.interfaces.get(&name).is_some_and(|it| it.up());
+            let up = shell.damper.see(&name, up, now);
             self.feed(Input::Interface { name, up }, now, shell);
         }
-        self.feed(Input::Source(source), now, shell);
-    }
-
-    /// Someone took an address off an interface.
-    pub fn address_gone(
-        &mut self,
-        interface: &str,
-        prefix: IpPrefix,
-        now: Instant,
-        shell: &mut Shell,
-    ) {
-        // What we are changing ourselves is told before the change is done.
-        if !self.wants_vips || !self.changes.is_empty() {
-            return;
-        }
-        let ours = |vip: &&Vip| vip.interface == interface && vip.prefix == prefix;
-        let input = match self.vips.iter().find(ours) {
-            Some(vip) if vip.options.no_track => {
-                Input::HoldLost { what: format!("VIP {prefix}"), tracked: false }
-            }
-            Some(_) => Input::VipLost { address: prefix.addr },
-            None => return,
+        let lost = |address: &IpAddr| {
+            self.model.on_host.track_src_ip
+                && self.model.source.is_some()
+                && !shell.interfaces.has_address(*address)
         };
-        self.feed(input, now, shell);
+        let source = source.filter(|address| !lost(address));
+        self.feed(Input::Source(source), now, shell);
     }
 
     /// What a request to the kernel, if it is ours, did to connections of VIPs that left.
@@ -252,54 +273,9 @@ impl Instance {
         }
     }
 
-    /// A request to the kernel is done. False when it is not ours.
-    pub fn changed(
-        &mut self,
-        id: u64,
-        added: u32,
-        errors: &[String],
-        now: Instant,
-        shell: &mut Shell,
-    ) -> bool {
-        let Some(at) = self.changes.iter().position(|(other, _)| *other == id) else {
-            return false;
-        };
-        let change = self.changes.remove(at).map(|(_, change)| change);
-        for error in errors {
-            tracing::error!(instance = self.model.name, error, "virtual_ipaddress");
-        }
-        match change {
-            Some(Change::Set) => self.feed(Input::VipsSet { added }, now, shell),
-            Some(Change::Clear) if errors.is_empty() => {
-                self.feed(Input::VipsCleared, now, shell);
-            }
-            _ => self.retry_clear = Some(now + CLEAR_RETRY),
-        }
-        true
-    }
-
-    fn change(&mut self, change: Change, shell: &mut Shell) {
-        self.wants_vips = change == Change::Set;
-        let (set, clear) = match change {
-            Change::Set => {
-                let gone = self.held.iter().filter(|vip| !self.vips.contains(vip));
-                let gone = gone.cloned().collect();
-                self.held = self.vips.iter().cloned().collect();
-                (self.vips.clone(), gone)
-            }
-            Change::Clear => {
-                let all: BTreeSet<_> = self.held.iter().chain(&self.vips).cloned().collect();
-                (vec![], all.into_iter().collect())
-            }
-        };
-        shell.next_request += 1;
-        let id = shell.next_request;
-        self.changes.push_back((id, change));
-        if let Err(error) = shell.links.request(Request { id, set, clear }) {
-            tracing::error!(instance = self.model.name, error, "VIPs not changed");
-            self.changes.retain(|(other, _)| *other != id);
-            self.retry_clear = (change == Change::Clear).then(|| clock::now() + CLEAR_RETRY);
-        }
+    /// Counts announcements that left.
+    pub(super) fn count_garps(&mut self, sent: u64) {
+        self.router.count_garps(sent);
     }
 
     fn perform(&mut self, shell: &mut Shell) {
@@ -307,15 +283,13 @@ impl Instance {
             match effect {
                 Effect::SendAdvert { priority } => self.send(priority, shell),
                 Effect::Lease(state) => self.write_lease(state, shell),
-                Effect::AddVips => self.change(Change::Set, shell),
+                Effect::AddVips => {
+                    self.change(Change::Set, shell);
+                    self.extra(clock::now(), shell);
+                }
                 Effect::RemoveVips => self.change(Change::Clear, shell),
-                Effect::Garp { repeat } => {
-                    let sent = self.each_vip(repeat, arp::gratuitous, shell);
-                    self.router.count_garps(sent);
-                }
-                Effect::Probe => {
-                    self.each_vip(1, arp::probe, shell);
-                }
+                Effect::Garp { repeat } => self.announce(repeat, shell),
+                Effect::Probe => self.probe(shell),
                 Effect::Notify(what) => {
                     let what = match what {
                         Notify::State(state) => What::State(state),
@@ -334,7 +308,7 @@ impl Instance {
                         Level::Error => tracing::error!(instance, "{text}"),
                     }
                 }
-                Effect::Stopped => self.stopped = true,
+                Effect::Stopped => self.leave(shell),
             }
         }
         self.publish(shell);
@@ -349,7 +323,11 @@ impl Instance {
             let (mut sent, mut errors) = (false, Vec::new());
             for Outgoing { destination, bytes } in datagrams {
                 let interface = &self.model.interface;
-                match shell.interfaces.send(interface, channel, &bytes, destination) {
+                let result = match self.advert_link() {
+                    Some(link) => shell.interfaces.send_advert_frame(link, &bytes, destination),
+                    None => shell.interfaces.send(interface, channel, &bytes, destination),
+                };
+                match result {
                     Ok(()) => sent = true,
                     Err(error) => errors.push(error),
                 }
@@ -384,34 +362,6 @@ impl Instance {
             let instance = &self.model.name;
             tracing::error!(instance, slot = slot.0, ?state, "lease not written: {error:#}");
         }
-    }
-
-    /// Sends an ARP packet for every VIP, so often; how many left.
-    fn each_vip(
-        &mut self,
-        repeat: u32,
-        frame: fn(Mac, Ipv4Addr) -> [u8; arp::FRAME_LEN],
-        shell: &mut Shell,
-    ) -> u64 {
-        let mut sent = 0;
-        // Round after round, as keepalived, so that every VIP is told early.
-        for _ in 0..repeat {
-            for vip in &self.vips {
-                let IpAddr::V4(address) = vip.prefix.addr else { continue };
-                let send = shell.interfaces.send_frame(&vip.interface, |mac| frame(mac, address));
-                match send {
-                    Ok(()) => sent += 1,
-                    Err(error) => {
-                        if self.garp_error.as_ref() != Some(&error) {
-                            let (instance, interface) = (&self.model.name, &vip.interface);
-                            tracing::warn!(instance, interface, error, "ARP for a VIP not sent");
-                        }
-                        self.garp_error = Some(error);
-                    }
-                }
-            }
-        }
-        sent
     }
 
     /// Another host says on `interface` that it has `address`.

@@ -12,7 +12,7 @@ use super::sys;
 use crate::{
     base::net::{IpPrefix, Mac},
     io::{
-        link::{AddressInfo, ArpSocket, Event, LinkInfo},
+        link::{AddressInfo, ArpSocket, Event, FrameSocket, LinkInfo},
         vrrp::{Channel, VrrpSocket},
     },
     vrrp::arp,
@@ -26,10 +26,12 @@ const ARP_BUDGET: usize = 64;
 #[derive(Default)]
 pub(super) struct Interface {
     pub link: Option<LinkInfo>,
-    /// In the kernel's order of appearance.
-    addresses: Vec<AddressInfo>,
+    /// With the order of their appearance, which is the kernel's.
+    addresses: BTreeMap<IpPrefix, (u64, AddressInfo)>,
+    seen: u64,
     sockets: BTreeMap<Channel, (u32, AsyncFd<VrrpSocket>)>,
     arp: Option<(u32, AsyncFd<ArpSocket>)>,
+    frames: Option<(u32, FrameSocket)>,
     /// Whose ARP packets the ARP socket receives.
     watched: BTreeSet<Ipv4Addr>,
 }
@@ -41,14 +43,16 @@ impl Interface {
 
     /// Where adverts of a family come from: the first primary IPv4 address, or the link-local IPv6
     /// address (`global`: a global one, for peers behind a router), that is not one of `vips`.
-    pub fn source(&self, vips: &[IpAddr], ipv6: bool, global: bool) -> Option<IpAddr> {
-        let candidates: Vec<IpAddr> = self
+    pub fn source(&self, vips: &BTreeSet<IpAddr>, ipv6: bool, global: bool) -> Option<IpAddr> {
+        let mut candidates: Vec<(u64, IpAddr)> = self
             .addresses
-            .iter()
-            .filter(|it| !it.secondary && !it.tentative && it.prefix.addr.is_ipv6() == ipv6)
-            .map(|it| it.prefix.addr)
-            .filter(|address| !vips.contains(address))
+            .values()
+            .filter(|(_, it)| !it.secondary && !it.tentative && it.prefix.addr.is_ipv6() == ipv6)
+            .map(|(order, it)| (*order, it.prefix.addr))
+            .filter(|(_, address)| !vips.contains(address))
             .collect();
+        candidates.sort_unstable();
+        let candidates: Vec<IpAddr> = candidates.into_iter().map(|(_, address)| address).collect();
         let link_local = |it: &IpAddr| matches!(it, IpAddr::V6(it) if it.is_unicast_link_local());
         let mut fits = candidates.iter().filter(|it| !ipv6 || link_local(it) != global);
         let first = fits.next().copied();
@@ -56,7 +60,7 @@ impl Interface {
     }
 
     pub fn has(&self, prefix: IpPrefix) -> bool {
-        self.addresses.iter().any(|it| it.prefix == prefix)
+        self.addresses.contains_key(&prefix)
     }
 
     fn mac(&self) -> Option<(u32, Mac)> {
@@ -73,6 +77,12 @@ pub(super) struct Interfaces {
 impl Interfaces {
     pub fn get(&self, name: &str) -> Option<&Interface> {
         self.by_name.get(name).filter(|it| it.link.is_some())
+    }
+
+    /// The name under which an interface is known.
+    pub fn name_of(&self, index: u32) -> Option<String> {
+        let is = |it: &Interface| it.link.as_ref().is_some_and(|link| link.index == index);
+        self.by_name.iter().find(|(_, it)| is(it)).map(|(name, _)| name.clone())
     }
 
     /// Takes a notification; returns the name of the interface that it is about.
@@ -96,18 +106,18 @@ impl Interfaces {
             }
             Event::Address(address) => {
                 let (name, interface) = self.by_index(address.index)?;
-                match interface.addresses.iter_mut().find(|it| it.prefix == address.prefix) {
-                    Some(old) => *old = *address,
-                    None => interface.addresses.push(*address),
-                }
+                interface.seen += 1;
+                let order = interface.seen;
+                let known = interface.addresses.entry(address.prefix).or_insert((order, *address));
+                known.1 = *address;
                 Some(name)
             }
             Event::AddressGone(address) => {
                 let (name, interface) = self.by_index(address.index)?;
-                interface.addresses.retain(|it| it.prefix != address.prefix);
+                interface.addresses.remove(&address.prefix);
                 Some(name)
             }
-            Event::Ready | Event::Done { .. } | Event::Failed(_) => None,
+            Event::Ready | Event::Done { .. } | Event::ObjectGone(_) | Event::Failed(_) => None,
         }
     }
 
@@ -174,14 +184,52 @@ impl Interfaces {
     ///
     /// # Errors
     /// For the log.
-    pub fn send_frame(&mut self, name: &str, make: impl Fn(Mac) -> [u8; 42]) -> Result<(), String> {
+    pub fn send_frame(
+        &mut self,
+        name: &str,
+        make: impl FnOnce(Mac) -> Vec<u8>,
+    ) -> Result<(), String> {
         let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
         let (index, mac) = interface.mac().ok_or("the interface has no Ethernet address")?;
-        if interface.arp.as_ref().is_none_or(|(open, _)| *open != index) {
-            return Err("the interface has no ARP socket".into());
-        }
-        let (_, socket) = interface.arp.as_ref().ok_or("no socket")?;
-        socket.get_ref().send(&make(mac)).map_err(|error| error.to_string())
+        let socket = match &interface.frames {
+            Some((open, socket)) if *open == index => socket,
+            _ => {
+                let socket = FrameSocket::open(name).map_err(|error| error.to_string())?;
+                &interface.frames.insert((index, socket)).1
+            }
+        };
+        socket.send(&make(mac)).map_err(|error| error.to_string())
+    }
+
+    /// Sends an advert to the group with the interface's own MAC, which is a virtual router's.
+    ///
+    /// # Errors
+    /// For the log.
+    pub fn send_advert_frame(
+        &mut self,
+        name: &str,
+        datagram: &[u8],
+        group: IpAddr,
+    ) -> Result<(), String> {
+        self.send_frame(name, |mac| {
+            let (destination, ethertype) = match group {
+                IpAddr::V4(group) => {
+                    let [_, b, c, d] = group.octets();
+                    ([1, 0, 0x5e, b & 0x7f, c, d], [0x08, 0x00])
+                }
+                IpAddr::V6(group) => {
+                    let [.., a, b, c, d] = group.octets();
+                    ([0x33, 0x33, a, b, c, d], [0x86, 0xdd])
+                }
+            };
+            [&destination[..], &mac.0, &ethertype, datagram].concat()
+        })
+        .map_err(|error| format!("by {name}: {error}"))
+    }
+
+    /// Whether an address is on any interface.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.by_name.values().any(|it| it.addresses.keys().any(|it| it.addr == address))
     }
 
     /// Opens the ARP socket of an interface, again when the interface was made anew, and receives

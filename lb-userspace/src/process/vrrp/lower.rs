@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    base::net::Vrid,
+    base::net::{Mac, Priority, Vrid},
     config::model::{
-        Authentication, SyncGroup, TrackScript, VrrpInstance, VrrpScript, VrrpVersion,
+        AddressOptions, Authentication, Statics, SyncGroup, TrackScript, VipAddress,
+        VirtualLinkKind, VrrpInstance, VrrpScript, VrrpVersion,
     },
-    io::{link::Vip, vrrp::Channel},
+    io::{
+        link::{Filter, Object, Setting, Vip, VirtualLink},
+        vrrp::Channel,
+    },
     vrrp::{
         auth::Auth, group, router::Config, timing::AdvertInterval, track::Tracked, wire::Version,
     },
@@ -52,19 +56,171 @@ pub(super) fn send_channel(config: &Config) -> Channel {
 
 /// VIPs with their interfaces, in configured order, those that adverts do not name last.
 pub(super) fn vips(instance: &VrrpInstance) -> Vec<Vip> {
-    instance
-        .virtual_ipaddress
+    let (host, links) = (&instance.on_host, address_links(instance));
+    let own = host.virtual_link.as_ref().map_or(&instance.interface, |link| &link.name);
+    let addresses = instance.virtual_ipaddress.iter().chain(&host.excluded);
+    let interface = |vip: &VipAddress| {
+        let link = links.iter().find(|(link, v6)| {
+            vip.dev.as_ref() == Some(&link.base) && *v6 == vip.prefix.addr.is_ipv6()
+        });
+        match link {
+            Some((link, _)) if vip.options.use_vmac || host.vmac_addresses => link.name.clone(),
+            _ => vip.dev.clone().unwrap_or_else(|| own.clone()),
+        }
+    };
+    addresses.map(|vip| address(vip, interface(vip))).collect()
+}
+
+fn address(vip: &VipAddress, interface: String) -> Vip {
+    Vip {
+        interface,
+        prefix: vip.prefix,
+        label: vip.label.clone(),
+        broadcast: vip.broadcast,
+        scope: vip.scope,
+        options: vip.options.clone(),
+    }
+}
+
+/// What a master holds: VIPs, then routes, then rules.
+pub(super) fn holds(instance: &VrrpInstance) -> Vec<Object> {
+    let vips = vips(instance).into_iter().map(Object::Address);
+    let routes = instance.on_host.routes.iter().cloned().map(Object::Route);
+    let rules = instance.on_host.rules.iter().cloned().map(Object::Rule);
+    filter(instance).into_iter().chain(vips).chain(routes).chain(rules).collect()
+}
+
+/// The owner's own addresses are always accepted (RFC 9568 §6.1).
+fn filter(instance: &VrrpInstance) -> Option<Object> {
+    let words = instance.on_host.no_accept.filter(|_| instance.priority != Priority::OWNER)?;
+    Some(Object::Filter(Filter {
+        table: format!("lbd-{}", instance.name),
+        vips: vips(instance).iter().map(|vip| vip.prefix.addr).collect(),
+        priority: words.priority,
+        counters: words.counters,
+    }))
+}
+
+/// The virtual router's MAC (RFC 9568 §7.3).
+fn virtual_mac(instance: &VrrpInstance, v6: bool) -> Mac {
+    Mac([0, 0, 0x5e, 0, if v6 { 2 } else { 1 }, instance.vrid.get()])
+}
+
+/// Virtual MAC interfaces of VIPs whose `dev` is another interface, and the family of their MAC.
+fn address_links(instance: &VrrpInstance) -> Vec<(VirtualLink, bool)> {
+    let host = &instance.on_host;
+    let mut links: Vec<(VirtualLink, bool)> = Vec::new();
+    for vip in instance.virtual_ipaddress.iter().chain(&host.excluded) {
+        let Some(base) = &vip.dev else { continue };
+        let v6 = vip.prefix.addr.is_ipv6();
+        let known = links.iter().any(|(link, family)| link.base == *base && *family == v6);
+        if known || !(vip.options.use_vmac || host.vmac_addresses) {
+            continue;
+        }
+        let name = format!("vrrp.{}.{}", instance.vrid, links.len() + 1);
+        let kind = VirtualLinkKind::Macvlan { mac: None };
+        let mac = virtual_mac(instance, v6);
+        links.push((VirtualLink { name, base: base.clone(), kind, mac, ipv6: v6 }, v6));
+    }
+    links
+}
+
+/// What the instance needs from its start to its end.
+pub(super) fn base(instance: &VrrpInstance) -> Vec<Object> {
+    let host = &instance.on_host;
+    let setting = |interface: &str, word: &str| {
+        let key = format!("ipv4/conf/{interface}/{word}");
+        Object::Setting(Setting { key, value: 1 })
+    };
+    let mut base = Vec::new();
+    if host.promote_secondaries {
+        base.push(setting(&instance.interface, "promote_secondaries"));
+    }
+    let own = host.virtual_link.as_ref().map(|link| {
+        let v6 = instance.wire.ipv6;
+        let mac = match link.kind {
+            VirtualLinkKind::Macvlan { mac: Some(mac) } => mac,
+            _ => virtual_mac(instance, v6),
+        };
+        let (name, base) = (link.name.clone(), instance.interface.clone());
+        let ipv6 = v6 || host.excluded.iter().any(|vip| vip.prefix.addr.is_ipv6());
+        VirtualLink { name, base, kind: link.kind.clone(), mac, ipv6 }
+    });
+    let others = address_links(instance).into_iter().map(|(link, _)| link);
+    for link in own.into_iter().chain(others) {
+        if matches!(link.kind, VirtualLinkKind::Macvlan { .. }) {
+            // The host answers ARP for a VIP with the virtual MAC only (RFC 9568 §8.1.2).
+            base.push(setting(&link.base, "arp_ignore"));
+            base.push(setting(&link.base, "arp_filter"));
+        }
+        let name = link.name.clone();
+        let address = match link.kind {
+            VirtualLinkKind::Ipvlan { address, .. } => address,
+            VirtualLinkKind::Macvlan { .. } => None,
+        };
+        base.push(Object::Link(link));
+        if let Some(vrf) = &host.vrf {
+            base.push(Object::Master(name.clone(), vrf.clone()));
+        }
+        base.extend(address.map(|prefix| {
+            let (label, broadcast, options) = (None, None, AddressOptions::default());
+            Object::Address(Vip { interface: name, prefix, label, broadcast, scope: 0, options })
+        }));
+    }
+    base
+}
+
+/// Names of virtual interfaces among objects.
+pub(super) fn link_names(objects: &[Object]) -> BTreeSet<String> {
+    let name = |object: &Object| match object {
+        Object::Link(link) => Some(link.name.clone()),
+        _ => None,
+    };
+    objects.iter().filter_map(name).collect()
+}
+
+/// Objects held from start to exit.
+pub(super) fn statics(statics: &Statics) -> Vec<Object> {
+    let addresses = statics.addresses.iter().map(|vip| {
+        Object::Address(address(vip, vip.dev.clone().unwrap_or_else(|| "eth0".to_owned())))
+    });
+    let routes = statics.routes.iter().cloned().map(Object::Route);
+    let rules = statics.rules.iter().cloned().map(Object::Rule);
+    addresses.chain(routes).chain(rules).collect()
+}
+
+/// Interfaces that an object needs, unless it is not tracked.
+fn interfaces_of(object: &Object) -> Vec<String> {
+    match object {
+        Object::Address(vip) if !vip.options.no_track => vec![vip.interface.clone()],
+        Object::Route(route) if !route.no_track => {
+            route.next_hops.iter().filter_map(|hop| hop.dev.clone()).collect()
+        }
+        Object::Rule(rule) if !rule.no_track => rule.iif.iter().chain(&rule.oif).cloned().collect(),
+        _ => vec![],
+    }
+}
+
+fn group_of(object: &Object) -> Option<&String> {
+    match object {
+        Object::Address(vip) => vip.options.track_group.as_ref(),
+        Object::Route(route) => route.track_group.as_ref(),
+        Object::Rule(rule) => rule.track_group.as_ref(),
+        _ => None,
+    }
+}
+
+/// Interfaces that an instance follows because static objects of its track_group need them.
+pub(super) fn group_interfaces(instance: &str, all: &Statics) -> Vec<String> {
+    let groups: Vec<&String> = all
+        .groups
         .iter()
-        .chain(&instance.on_host.excluded)
-        .map(|vip| Vip {
-            interface: vip.dev.clone().unwrap_or_else(|| instance.interface.clone()),
-            prefix: vip.prefix,
-            label: vip.label.clone(),
-            broadcast: vip.broadcast,
-            scope: vip.scope,
-            options: vip.options.clone(),
-        })
-        .collect()
+        .filter(|(_, members)| members.iter().any(|member| member == instance))
+        .map(|(name, _)| name)
+        .collect();
+    let objects = statics(all).into_iter();
+    let followed = objects.filter(|it| group_of(it).is_some_and(|group| groups.contains(&group)));
+    followed.flat_map(|object| interfaces_of(&object)).collect()
 }
 
 /// Interfaces whose state the instance follows: its own, those of its VIPs, the tracked ones.
@@ -75,10 +231,11 @@ fn tracked_interfaces(instance: &VrrpInstance) -> Vec<Tracked> {
         .map(|it| Tracked { name: it.name.clone(), weight: it.weight, reverse: it.reverse })
         .collect();
     let own = (!instance.dont_track_primary).then(|| instance.interface.clone());
-    let of_vips = vips(instance)
-        .into_iter()
-        .map(|vip| vip.interface)
-        .filter(|name| *name != instance.interface);
+    let of_vips = holds(instance)
+        .iter()
+        .flat_map(interfaces_of)
+        .filter(|name| *name != instance.interface)
+        .collect::<BTreeSet<String>>();
     let implied: BTreeSet<String> = own.into_iter().chain(of_vips).collect();
     for name in implied {
         if !tracked.iter().any(|it| it.name == name) {

@@ -4,13 +4,17 @@
 //! process that was stopped first hears what was said meanwhile), addresses are changed by the
 //! rtnetlink thread, scripts are run by the watchdog.
 
+mod announce;
 mod groups;
+mod hold;
+mod host;
 mod instance;
 mod interfaces;
 mod lease;
 mod lower;
 mod scheduling;
 mod scripts;
+mod statics;
 mod sys;
 mod timer;
 pub(super) mod trackers;
@@ -31,6 +35,7 @@ use self::{
     interfaces::Interfaces,
     lease::LeaseStore,
     scripts::Scripts,
+    statics::StaticObjects,
     timer::Timer,
     trackers::Trackers,
 };
@@ -48,8 +53,10 @@ use crate::{
     config::model::Config,
     io::{link, track::Report, vrrp::Channel},
     vrrp::{
+        damper::Damper,
+        pacer::Pacer,
         router::Input,
-        track::Verdict,
+        track::{Tracked, Verdict},
         wire::{Datagram, Reason},
     },
 };
@@ -97,6 +104,8 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         dropped: 0,
         next_request: 0,
         pin_dir: runtime.pin_dir.clone(),
+        pacer: Pacer::default(),
+        damper: Damper::default(),
     };
     let mut role = VrrpRole::new(shell, open_lease, runtime.checker);
     role.earliest = scheduling::earliest(&config.global, clock::now());
@@ -132,6 +141,10 @@ struct VrrpRole {
     foreign: BTreeMap<(String, u8), u64>,
     /// Datagrams that are no adverts at all, by reason.
     malformed: BTreeMap<Reason, u64>,
+    statics: StaticObjects,
+    /// Interfaces of which something was told in this turn.
+    touched: BTreeSet<String>,
+    announcements_dropped: u64,
 }
 
 impl VrrpRole {
@@ -152,6 +165,9 @@ impl VrrpRole {
             earliest: Instant::ZERO,
             foreign: BTreeMap::new(),
             malformed: BTreeMap::new(),
+            statics: StaticObjects::default(),
+            touched: BTreeSet::new(),
+            announcements_dropped: 0,
         }
     }
 
@@ -171,10 +187,16 @@ impl VrrpRole {
         .context("the kernel did not tell its interfaces in time")?
     }
 
-    /// keepalived refuses to start on an interface that does not exist; so do we.
+    /// keepalived refuses to start on an interface that does not exist, unless
+    /// `dynamic_interfaces` is set; so do we.
     fn check_interfaces(&self, config: &Config) -> Result<(), String> {
+        if config.global.dynamic_interfaces {
+            return Ok(());
+        }
         for instance in &config.vrrp_instances {
+            let made = lower::link_names(&lower::base(instance));
             let vips = lower::vips(instance).into_iter().map(|vip| vip.interface);
+            let vips = vips.filter(|name| !made.contains(name));
             for name in std::iter::once(instance.interface.clone()).chain(vips) {
                 if self.shell.interfaces.get(&name).is_none() {
                     let instance = &instance.name;
@@ -192,13 +214,14 @@ impl VrrpRole {
         let now = clock::now();
         self.scripts.configure(config, now);
         self.trackers.configure(config, self.checker);
+        self.configure_host(config);
         let mut old: Vec<Instance> = std::mem::take(&mut self.instances);
         let mut seen = BTreeSet::new();
         for model in &config.vrrp_instances {
             let identity = lower::identity(model);
             let groups = &config.vrrp_sync_groups;
             let group = groups.iter().find(|it| it.members.contains(&model.name));
-            let lowered = match lower::config(model, &config.vrrp_scripts, group.is_some()) {
+            let mut lowered = match lower::config(model, &config.vrrp_scripts, group.is_some()) {
                 Ok(mut lowered) => {
                     lowered.scripts.extend(trackers::tracked(&model.track_more, config));
                     if group.is_some_and(|group| !group.tracking_weight) {
@@ -216,6 +239,11 @@ impl VrrpRole {
                 tracing::error!(instance, vrid, "another instance has this VRID: not run");
                 continue;
             }
+            for name in lower::group_interfaces(&model.name, &config.statics) {
+                if !lowered.interfaces.iter().any(|it| it.name == name) {
+                    lowered.interfaces.push(Tracked { name, weight: 0, reverse: false });
+                }
+            }
             match old.iter().position(|it| it.identity == identity) {
                 Some(at) => {
                     let mut instance = old.remove(at);
@@ -224,6 +252,7 @@ impl VrrpRole {
                 }
                 None => {
                     let mut instance = Instance::new(model.clone(), lowered, now, &mut self.shell);
+                    instance.prepare(&mut self.shell);
                     instance.look_at_interfaces(now, &mut self.shell);
                     self.instances.push(instance);
                 }
@@ -254,6 +283,7 @@ impl VrrpRole {
     fn look_at_group_interfaces(&mut self, now: Instant) {
         for name in self.groups.interfaces() {
             let up = self.shell.interfaces.get(&name).is_some_and(|it| it.up());
+            let up = self.shell.damper.see(&name, up, now);
             self.groups.interface(&name, up, now);
         }
     }
@@ -390,6 +420,7 @@ impl VrrpRole {
                 self.message(message);
             }
             self.handle_timeout(clock::now());
+            more |= self.send_announcements(clock::now());
             if gone {
                 self.shell.outbox.clear();
             }
@@ -418,12 +449,18 @@ impl VrrpRole {
         let instances = self.instances.iter().chain(&self.leaving);
         instances
             .filter_map(Instance::poll_timeout)
+            .chain(self.shell.pacer.poll_timeout())
+            .chain(self.shell.damper.poll_timeout())
+            .chain(self.statics.poll_timeout())
             .chain(self.scripts.poll_timeout().filter(|_| self.stop_by.is_none()))
             .chain([self.lease_retry, self.converge_by, self.stop_by].into_iter().flatten())
             .min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.touched.extend(self.shell.damper.due(now));
+        self.look_at_touched(now);
+        self.statics.handle_timeout(now, &mut self.shell);
         for instance in self.instances.iter_mut().chain(&mut self.leaving) {
             instance.handle_timeout(now, &mut self.shell);
         }
@@ -455,11 +492,12 @@ impl VrrpRole {
             .filter(|instance| !instance.stopped)
             .map(|instance| instance.model.name.as_str())
             .collect();
-        if !left.is_empty() && clock::now() >= by {
+        let settled = self.statics.is_settled();
+        if (!left.is_empty() || !settled) && clock::now() >= by {
             tracing::error!(instances = ?left, "VIPs could not be removed in time");
             return true;
         }
-        left.is_empty()
+        left.is_empty() && settled
     }
 
     fn stop(&mut self) {
@@ -468,6 +506,7 @@ impl VrrpRole {
         }
         let now = clock::now();
         self.stop_by = Some(now + STOP_LIMIT);
+        self.statics.stop(&mut self.shell);
         self.feed_all(&Input::Stop, now);
     }
 
@@ -558,44 +597,6 @@ impl VrrpRole {
         tracing::info!(name, ?verdict, "tracked object");
         self.shell.say(Up::Event(Event::Script { name: name.clone(), verdict }));
         self.script_verdict(&name, verdict, clock::now());
-    }
-
-    fn link_event(&mut self, event: &link::Event) -> anyhow::Result<()> {
-        let now = clock::now();
-        match event {
-            link::Event::Failed(error) => bail!("rtnetlink: {error}"),
-            link::Event::Done { id, added, aborted, errors } => {
-                for instance in self.instances.iter_mut().chain(&mut self.leaving) {
-                    instance.aborted(*id, aborted);
-                    if instance.changed(*id, *added, errors, now, &mut self.shell) {
-                        break;
-                    }
-                }
-                return Ok(());
-            }
-            _ => {}
-        }
-        let Some(name) = self.shell.interfaces.notice(event) else { return Ok(()) };
-        if matches!(event, link::Event::Link(_)) {
-            self.watch_vips();
-        }
-        self.look_at_group_interfaces(now);
-        for instance in &mut self.instances {
-            let follows = instance.model.interface == name
-                || lower::vips(&instance.model).iter().any(|vip| vip.interface == name)
-                || instance.model.track_interfaces.iter().any(|it| it.name == name);
-            if !follows {
-                continue;
-            }
-            match event {
-                link::Event::AddressGone(address) => {
-                    instance.address_gone(&name, address.prefix, now, &mut self.shell);
-                    instance.look_at_interfaces(now, &mut self.shell);
-                }
-                _ => instance.look_at_interfaces(now, &mut self.shell),
-            }
-        }
-        Ok(())
     }
 
     /// True when adverts are left for the next turn.

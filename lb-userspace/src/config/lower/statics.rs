@@ -1,0 +1,94 @@
+//! `static_ipaddress`, `static_routes`, `static_rules`, `track_group`, and what interfaces of
+//! several instances mean together.
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::{keywords::Block, model::VirtualLinkKind},
+    Entry, Lower,
+};
+
+/// keepalived's `default_interface`.
+const DEFAULT_INTERFACE: &str = "eth0";
+/// Longest name of an interface (IFNAMSIZ − 1).
+const NAME_LIMIT: usize = 15;
+
+impl Lower<'_> {
+    /// Objects that are held from start to exit.
+    pub(super) fn statics(&mut self, block: &Entry<'_>) {
+        match block.name() {
+            "static_ipaddress" => {
+                let default = self.config.global.default_interface.clone();
+                let default = default.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
+                for mut address in self.vips(block) {
+                    address.value.dev.get_or_insert_with(|| default.clone());
+                    self.config.statics.addresses.push(address.value);
+                }
+            }
+            "static_routes" => {
+                let routes = self.routes(block);
+                self.config.statics.routes.extend(routes);
+            }
+            "static_rules" => {
+                let rules = self.rules(block);
+                self.config.statics.rules.extend(rules);
+            }
+            _ => self.track_group(block),
+        }
+    }
+
+    /// `track_group NAME { group { INSTANCE… } }`.
+    fn track_group(&mut self, block: &Entry<'_>) {
+        let Some(name) = self.word(block) else { return };
+        let mut instances = Vec::new();
+        for entry in self.entries(Block::TrackGroup, block.block()) {
+            for line in self.list_lines(&entry) {
+                instances.extend(line.iter().map(|word| self.text(*word).into_owned()));
+            }
+        }
+        if self.config.statics.groups.iter().any(|(other, _)| *other == name.value) {
+            let message = format!("track_group `{}` is defined twice", name.value);
+            self.error(name.span, message);
+            return;
+        }
+        self.config.statics.groups.push((name.value, instances));
+    }
+
+    /// Runs after every block: names of virtual interfaces, garp_extra_if of global_defs.
+    pub(super) fn complete_host(&mut self) {
+        let extra = self.config.global.garp_extra;
+        let prefix = self.config.global.vmac_prefix.clone();
+        let mut names: BTreeSet<String> = self
+            .config
+            .vrrp_instances
+            .iter()
+            .filter_map(|it| Some(it.on_host.virtual_link.as_ref()?.name.clone()))
+            .collect();
+        for instance in &mut self.config.vrrp_instances {
+            let host = &mut instance.on_host;
+            host.garp_extra = host.garp_extra.or(extra);
+            let v6 = instance.virtual_ipaddress.first().is_some_and(|it| it.prefix.addr.is_ipv6());
+            let Some(link) = host.virtual_link.as_mut().filter(|link| link.name.is_empty()) else {
+                continue;
+            };
+            let kind = match link.kind {
+                VirtualLinkKind::Macvlan { .. } => prefix.as_str(),
+                VirtualLinkKind::Ipvlan { .. } => "ipvl",
+            };
+            // As keepalived counts: vrrp.51, then vrrp6.51 for IPv6, then vrrp1.51.
+            let number = |n: u32| if n == 0 { String::new() } else { n.to_string() };
+            let tries = [0].into_iter().chain(v6.then_some(6)).chain(1..256);
+            let vrid = instance.vrid;
+            link.name = tries
+                .map(|n| {
+                    let tail = format!("{}.{vrid}", number(n));
+                    let room = NAME_LIMIT.saturating_sub(tail.len());
+                    let head: String = kind.chars().take(room).collect();
+                    format!("{head}{tail}")
+                })
+                .find(|name| !names.contains(name))
+                .unwrap_or_else(|| format!("{prefix}.{vrid}"));
+            names.insert(link.name.clone());
+        }
+    }
+}

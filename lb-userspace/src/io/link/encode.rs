@@ -1,0 +1,240 @@
+//! Objects as rtnetlink messages.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Rtnl,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric as Metric,
+        RouteNextHop, RouteNextHopFlags, RoutePreference, RouteType, RouteVia,
+    },
+    rule::{
+        RuleAction as Action, RuleAttribute, RuleFlags, RuleMessage, RulePortRange, RuleUidRange,
+    },
+};
+
+use super::{Vip, socket::Message};
+use crate::config::model::{NextHop, PROTOCOL, Route, RouteKind, RouteMetric, Rule, RuleAction};
+
+/// Put it there; what is there already is an error of its own (EEXIST).
+const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
+/// Life of an address that does not end.
+const FOREVER: u32 = u32::MAX;
+
+fn family(v6: bool) -> AddressFamily {
+    if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
+}
+
+/// Adds or removes an address.
+pub(super) fn address(vip: &Vip, index: u32, on: bool) -> Message {
+    let (v6, options) = (vip.prefix.addr.is_ipv6(), &vip.options);
+    let mut message = AddressMessage::default();
+    message.header.family = family(v6);
+    message.header.index = index;
+    message.header.prefix_len = options.peer.map_or(vip.prefix.len, |peer| peer.len);
+    message.header.scope = vip.scope.into();
+    let attributes = &mut message.attributes;
+    attributes.push(AddressAttribute::Local(vip.prefix.addr));
+    let other_end = options.peer.map_or(vip.prefix.addr, |peer| peer.addr);
+    attributes.push(AddressAttribute::Address(other_end));
+    if !on {
+        return (Rtnl::DelAddress(message), 0);
+    }
+    attributes.extend(vip.broadcast.map(AddressAttribute::Broadcast));
+    if let (Some(label), false) = (&vip.label, v6) {
+        attributes.push(AddressAttribute::Label(label.clone()));
+    }
+    let mut flags = AddressFlags::empty();
+    flags.set(AddressFlags::Nodad, v6 && !options.dad);
+    flags.set(AddressFlags::Homeaddress, options.home);
+    flags.set(AddressFlags::Managetempaddr, options.mngtmpaddr);
+    flags.set(AddressFlags::Noprefixroute, options.noprefixroute);
+    flags.set(AddressFlags::Mcautojoin, options.autojoin);
+    if !flags.is_empty() {
+        attributes.push(AddressAttribute::Flags(flags));
+    }
+    if let Some(preferred) = options.preferred_lft {
+        let mut life = CacheInfo::default();
+        (life.ifa_preferred, life.ifa_valid) = (preferred, FOREVER);
+        attributes.push(AddressAttribute::CacheInfo(life));
+    }
+    attributes.push(AddressAttribute::Protocol(AddressProtocol::from(PROTOCOL)));
+    (Rtnl::NewAddress(message), ADD)
+}
+
+/// Adds or removes a route. `index` finds an interface; its absence is the error.
+pub(super) fn route(
+    route: &Route,
+    on: bool,
+    index: impl Fn(&str) -> Option<u32>,
+) -> Result<Message, String> {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(route.to.addr.is_ipv6());
+    header.destination_prefix_length = route.to.len;
+    header.source_prefix_length = route.from.map_or(0, |from| from.len);
+    header.tos = route.tos;
+    // Greater numbers are in the attribute only.
+    header.table = u8::try_from(route.table).unwrap_or(0);
+    header.protocol = route.protocol.into();
+    header.scope = route.scope.into();
+    header.kind = kind(route.kind);
+    let index = |name: &str| index(name).ok_or_else(|| format!("no interface {name}"));
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Table(route.table));
+    if route.to.len > 0 {
+        attributes.push(RouteAttribute::Destination(route.to.addr.into()));
+    }
+    if let Some(from) = route.from {
+        attributes.push(RouteAttribute::Source(from.addr.into()));
+    }
+    attributes.extend(route.src.map(|src| RouteAttribute::PrefSource(src.into())));
+    attributes.extend(route.metric.map(RouteAttribute::Priority));
+    match route.next_hops.as_slice() {
+        [] => {}
+        [hop] => {
+            attributes.extend(gateway(hop.via, route.to.addr));
+            if let Some(dev) = &hop.dev {
+                attributes.push(RouteAttribute::Oif(index(dev)?));
+            }
+            header.flags.set(RouteFlags::Onlink, hop.onlink);
+        }
+        hops => {
+            let hops: Result<Vec<_>, String> =
+                hops.iter().map(|hop| next_hop(hop, route.to.addr, &index)).collect();
+            attributes.push(RouteAttribute::MultiPath(hops?));
+        }
+    }
+    if !on {
+        return Ok((Rtnl::DelRoute(message), 0));
+    }
+    let pref = |number: u8| RouteAttribute::Preference(RoutePreference::from(number));
+    attributes.extend(route.pref.map(pref));
+    attributes.extend(route.expires.map(RouteAttribute::Expires));
+    let mut lock = 0;
+    let mut metrics = Vec::new();
+    for (what, value, locked) in &route.metrics {
+        let (number, metric) = metric(*what, *value);
+        metrics.push(metric);
+        lock |= u32::from(*locked) << number;
+    }
+    metrics.extend(route.congctl.clone().map(Metric::CcAlgo));
+    if lock != 0 {
+        metrics.insert(0, Metric::Lock(lock));
+    }
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    Ok((Rtnl::NewRoute(message), ADD))
+}
+
+fn gateway(via: Option<IpAddr>, to: IpAddr) -> Option<RouteAttribute> {
+    Some(match via? {
+        via if via.is_ipv6() == to.is_ipv6() => RouteAttribute::Gateway(RouteAddress::from(via)),
+        IpAddr::V4(via) => RouteAttribute::Via(RouteVia::Inet(via)),
+        IpAddr::V6(via) => RouteAttribute::Via(RouteVia::Inet6(via)),
+    })
+}
+
+fn next_hop(
+    hop: &NextHop,
+    to: IpAddr,
+    index: &impl Fn(&str) -> Result<u32, String>,
+) -> Result<RouteNextHop, String> {
+    let mut out = RouteNextHop::default();
+    out.hops = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
+    if let Some(dev) = &hop.dev {
+        out.interface_index = index(dev)?;
+    }
+    out.flags.set(RouteNextHopFlags::Onlink, hop.onlink);
+    out.attributes.extend(gateway(hop.via, to));
+    Ok(out)
+}
+
+fn kind(kind: RouteKind) -> RouteType {
+    match kind {
+        RouteKind::Unicast => RouteType::Unicast,
+        RouteKind::Local => RouteType::Local,
+        RouteKind::Broadcast => RouteType::Broadcast,
+        RouteKind::Anycast => RouteType::Anycast,
+        RouteKind::Multicast => RouteType::Multicast,
+        RouteKind::Blackhole => RouteType::BlackHole,
+        RouteKind::Unreachable => RouteType::Unreachable,
+        RouteKind::Prohibit => RouteType::Prohibit,
+        RouteKind::Throw => RouteType::Throw,
+    }
+}
+
+/// rtnetlink's number, which is also the bit of the lock.
+fn metric(what: RouteMetric, value: u32) -> (u32, Metric) {
+    match what {
+        RouteMetric::Mtu => (2, Metric::Mtu(value)),
+        RouteMetric::Window => (3, Metric::Window(value)),
+        RouteMetric::Rtt => (4, Metric::Rtt(value)),
+        RouteMetric::Rttvar => (5, Metric::RttVar(value)),
+        RouteMetric::Ssthresh => (6, Metric::SsThresh(value)),
+        RouteMetric::Cwnd => (7, Metric::Cwnd(value)),
+        RouteMetric::Advmss => (8, Metric::Advmss(value)),
+        RouteMetric::Reordering => (9, Metric::Reordering(value)),
+        RouteMetric::Hoplimit => (10, Metric::Hoplimit(value)),
+        RouteMetric::Initcwnd => (11, Metric::InitCwnd(value)),
+        RouteMetric::Features => (12, Metric::Features(value)),
+        RouteMetric::RtoMin => (13, Metric::RtoMin(value)),
+        RouteMetric::Initrwnd => (14, Metric::InitRwnd(value)),
+        RouteMetric::Quickack => (15, Metric::QuickAck(value)),
+        RouteMetric::FastopenNoCookie => (17, Metric::FastopenNoCookie(value)),
+    }
+}
+
+/// Adds or removes a rule.
+pub(super) fn rule(rule: &Rule, on: bool) -> Message {
+    let mut message = RuleMessage::default();
+    let header = &mut message.header;
+    header.family = family(rule.v6);
+    header.tos = rule.tos;
+    header.src_len = rule.from.map_or(0, |from| from.len);
+    header.dst_len = rule.to.map_or(0, |to| to.len);
+    header.flags.set(RuleFlags::Invert, rule.invert);
+    let attributes = &mut message.attributes;
+    header.action = match rule.action {
+        RuleAction::Table(table) => {
+            header.table = u8::try_from(table).unwrap_or(0);
+            attributes.push(RuleAttribute::Table(table));
+            Action::ToTable
+        }
+        RuleAction::Goto(priority) => {
+            attributes.push(RuleAttribute::Goto(priority));
+            Action::Goto
+        }
+        RuleAction::Nop => Action::Nop,
+        RuleAction::Blackhole => Action::Blackhole,
+        RuleAction::Unreachable => Action::Unreachable,
+        RuleAction::Prohibit => Action::Prohibit,
+    };
+    attributes.extend(rule.from.map(|from| RuleAttribute::Source(from.addr)));
+    attributes.extend(rule.to.map(|to| RuleAttribute::Destination(to.addr)));
+    attributes.extend(rule.priority.map(RuleAttribute::Priority));
+    if let Some((mark, mask)) = rule.fwmark {
+        attributes.push(RuleAttribute::FwMark(mark));
+        attributes.extend(mask.map(RuleAttribute::FwMask));
+    }
+    attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
+    attributes.extend(rule.oif.clone().map(RuleAttribute::Oifname));
+    attributes.extend(rule.suppress_prefixlen.map(RuleAttribute::SuppressPrefixLen));
+    attributes.extend(rule.suppress_ifgroup.map(RuleAttribute::SuppressIfGroup));
+    attributes.extend(rule.tunnel_id.map(RuleAttribute::TunId));
+    attributes.extend(
+        rule.uidrange.map(|(start, end)| RuleAttribute::UidRange(RuleUidRange { start, end })),
+    );
+    if rule.l3mdev {
+        attributes.push(RuleAttribute::L3MDev(true));
+    }
+    attributes.push(RuleAttribute::Protocol(rule.protocol.into()));
+    attributes.extend(rule.ipproto.map(|number| RuleAttribute::IpProtocol(number.into())));
+    let range = |(start, end): (u16, u16)| RulePortRange { start, end };
+    attributes.extend(rule.sport.map(|ports| RuleAttribute::SourcePortRange(range(ports))));
+    attributes.extend(rule.dport.map(|ports| RuleAttribute::DestinationPortRange(range(ports))));
+    if on { (Rtnl::NewRule(message), ADD) } else { (Rtnl::DelRule(message), 0) }
+}

@@ -1,0 +1,384 @@
+//! Putting objects on the host and taking them off: the part of the thread that changes things.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage as Rtnl,
+    link::{
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
+        IpVlanFlags, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo as Info, LinkMessage,
+        MacVlanMode,
+    },
+};
+use nix::net::if_::if_nametoindex;
+
+use super::{
+    Object, Setting, VirtualLink, encode, filter,
+    socket::{REQUEST_TIMEOUT, RequestSocket},
+};
+use crate::config::model::{IpvlanFlag, VirtualLinkKind};
+
+/// What a request did.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Addresses that were not there before.
+    pub added: u32,
+    pub errors: Vec<String>,
+}
+
+/// Changes the host.
+#[derive(Debug)]
+pub(super) struct Maker {
+    pub socket: RequestSocket,
+    /// What settings were before us, and how many want them changed.
+    settings: BTreeMap<String, (String, u32)>,
+}
+
+impl Maker {
+    pub(super) fn new(socket: RequestSocket) -> Self {
+        Self { socket, settings: BTreeMap::new() }
+    }
+
+    /// Takes objects off, then puts others on. `index` finds interfaces as last told.
+    pub(super) fn change(
+        &mut self,
+        clear: &[Object],
+        set: &[Object],
+        index: &dyn Fn(&str) -> Option<u32>,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (objects, on) in [(clear, false), (set, true)] {
+            let mut rest = objects;
+            while let Some(first) = rest.first() {
+                // Addresses come in thousands: neighbours in the list share a system call.
+                let run = match first {
+                    Object::Address(_) => {
+                        rest.iter().take_while(|it| matches!(it, Object::Address(_))).count()
+                    }
+                    _ => 1,
+                };
+                let (now, later) = rest.split_at(run.max(1));
+                match first {
+                    Object::Address(_) => self.addresses(now, on, index, &mut outcome),
+                    other => {
+                        if let Err(error) = self.other(other, on, index) {
+                            let what = if on { "add" } else { "remove" };
+                            outcome.errors.push(format!("{what} {other}: {error}"));
+                        }
+                    }
+                }
+                rest = later;
+            }
+        }
+        outcome
+    }
+
+    fn addresses(
+        &mut self,
+        objects: &[Object],
+        on: bool,
+        index: &dyn Fn(&str) -> Option<u32>,
+        outcome: &mut Outcome,
+    ) {
+        let mut messages = Vec::new();
+        let mut sent = Vec::new();
+        for object in objects {
+            let Object::Address(vip) = object else { continue };
+            match self.index(&vip.interface, index) {
+                Some(index) => {
+                    messages.push(encode::address(vip, index, on));
+                    sent.push(vip);
+                }
+                // Nothing can be left on an interface that is gone.
+                None if !on => {}
+                None => outcome.errors.push(format!("add {object}: no such interface")),
+            }
+        }
+        for (vip, answer) in sent.into_iter().zip(self.socket.perform(messages)) {
+            match answer {
+                None => outcome.added += u32::from(on),
+                Some(libc::EEXIST) if on => {}
+                Some(libc::EADDRNOTAVAIL | libc::ENODEV) if !on => {}
+                Some(errno) => {
+                    let what = if on { "add" } else { "remove" };
+                    let (prefix, interface) = (vip.prefix, &vip.interface);
+                    outcome.errors.push(format!("{what} {prefix} on {interface}: {}", text(errno)));
+                }
+            }
+        }
+    }
+
+    /// As told, else as the kernel says now: it may have been made a moment ago, by us.
+    fn index(&self, name: &str, told: &dyn Fn(&str) -> Option<u32>) -> Option<u32> {
+        told(name).or_else(|| if_nametoindex(name).ok())
+    }
+
+    fn other(
+        &mut self,
+        object: &Object,
+        on: bool,
+        index: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<(), String> {
+        match object {
+            Object::Address(_) => Ok(()),
+            Object::Filter(filter) => filter::apply(filter, on),
+            Object::Setting(setting) if on => self.set(setting),
+            Object::Setting(setting) => self.put_back(setting),
+            Object::Link(link) if on => self.make_link(link, index),
+            Object::Link(link) => self.remove_link(link),
+            Object::Master(name, master) => {
+                let wanted = if on { Some(master.as_str()) } else { None };
+                self.join(name, wanted, index)
+            }
+            Object::Route(route) => {
+                let find = |name: &str| self.index(name, index);
+                let message = |on| encode::route(route, on, find);
+                if !on {
+                    let Ok(message) = message(false) else { return Ok(()) };
+                    return done(self.socket.one(message), &[libc::ESRCH, libc::ENODEV]);
+                }
+                let (add, remove) = (message(true)?, message(false)?);
+                match self.socket.one(add.clone()) {
+                    // Ours of a process before us makes room; someone else's is left alone.
+                    Some(libc::EEXIST) => {
+                        self.socket.one(remove);
+                        match self.socket.one(add) {
+                            Some(libc::EEXIST) => Err("another route is in its place".into()),
+                            answer => done(answer, &[]),
+                        }
+                    }
+                    answer => done(answer, &[]),
+                }
+            }
+            Object::Rule(rule) => {
+                let gone = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT];
+                let there = [libc::EEXIST];
+                let accepted: &[i32] = if on { &there } else { &gone };
+                done(self.socket.one(encode::rule(rule, on)), accepted)
+            }
+        }
+    }
+
+    fn set(&mut self, setting: &Setting) -> Result<(), String> {
+        let before = read(&setting.key)?;
+        let (_, users) = self.settings.entry(setting.key.clone()).or_insert((before.clone(), 0));
+        *users += 1;
+        if before == setting.value.to_string() {
+            return Ok(());
+        }
+        write(&setting.key, &setting.value.to_string())
+    }
+
+    fn put_back(&mut self, setting: &Setting) -> Result<(), String> {
+        let Some((before, users)) = self.settings.get_mut(&setting.key) else { return Ok(()) };
+        *users = users.saturating_sub(1);
+        if *users > 0 {
+            return Ok(());
+        }
+        let before = before.clone();
+        self.settings.remove(&setting.key);
+        match read(&setting.key) {
+            // Gone with its interface, or someone else's by now.
+            Ok(now) if now == setting.value.to_string() && now != before => {
+                write(&setting.key, &before)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a virtual interface, or adopts the one that a process before us has left.
+    fn make_link(
+        &mut self,
+        link: &VirtualLink,
+        index: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<(), String> {
+        let base = self.index(&link.base, index).ok_or_else(|| format!("no {}", link.base))?;
+        match self.look(&link.name)? {
+            Some(found) if found.is(link, base) => {}
+            Some(found) if found.kind == Some(kind(link)) => {
+                self.remove_link(link)?;
+                self.create(link, base)?;
+            }
+            Some(_) => return Err("an interface of another kind has this name".into()),
+            None => self.create(link, base)?,
+        }
+        let made = if_nametoindex(link.name.as_str()).map_err(|error| error.to_string())?;
+        // Before it is up, so that no link-local address is made from the virtual MAC
+        // (RFC 9568 §7.4).
+        let mut message = LinkMessage::default();
+        message.header.index = made;
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+        // Without IPv6 in the kernel there is nothing to prevent.
+        let _ = self.socket.one((Rtnl::NewLink(message), 0));
+        let name = &link.name;
+        let mut settings = vec![(format!("ipv4/conf/{name}/arp_ignore"), 1)];
+        if matches!(link.kind, VirtualLinkKind::Macvlan { .. }) {
+            settings.extend([
+                (format!("ipv4/conf/{name}/accept_local"), 1),
+                (format!("ipv4/conf/{name}/rp_filter"), 0),
+                (format!("ipv4/conf/{name}/promote_secondaries"), 1),
+            ]);
+        }
+        for (key, value) in settings {
+            write(&key, &value.to_string())?;
+        }
+        // A kernel without IPv6 has no such file.
+        let _ = write(&format!("ipv6/conf/{name}/disable_ipv6"), if link.ipv6 { "0" } else { "1" });
+        let mut message = LinkMessage::default();
+        message.header.index = made;
+        (message.header.flags, message.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
+        done(self.socket.one((Rtnl::NewLink(message), 0)), &[])
+    }
+
+    fn create(&mut self, link: &VirtualLink, base: u32) -> Result<(), String> {
+        let mut message = LinkMessage::default();
+        let attributes = &mut message.attributes;
+        attributes.push(LinkAttribute::IfName(link.name.clone()));
+        attributes.push(LinkAttribute::Link(base));
+        let data = match &link.kind {
+            VirtualLinkKind::Macvlan { .. } => {
+                attributes.push(LinkAttribute::Address(link.mac.0.to_vec()));
+                InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)])
+            }
+            VirtualLinkKind::Ipvlan { flag, .. } => {
+                let flags = match flag {
+                    IpvlanFlag::Bridge => IpVlanFlags::empty(),
+                    IpvlanFlag::Private => IpVlanFlags::Private,
+                    IpvlanFlag::Vepa => IpVlanFlags::Vepa,
+                };
+                let mode = InfoIpVlan::Mode(IpVlanMode::L2);
+                InfoData::IpVlan(vec![mode, InfoIpVlan::Flags(flags)])
+            }
+        };
+        attributes.push(LinkAttribute::LinkInfo(vec![Info::Kind(kind(link)), Info::Data(data)]));
+        match self.socket.one((Rtnl::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)) {
+            Some(libc::EOPNOTSUPP) => Err(format!("this kernel has no {} interfaces", kind(link))),
+            answer => done(answer, &[]),
+        }
+    }
+
+    fn remove_link(&mut self, link: &VirtualLink) -> Result<(), String> {
+        let Some(found) = self.look(&link.name)? else { return Ok(()) };
+        if found.kind != Some(kind(link)) {
+            return Ok(());
+        }
+        let mut message = LinkMessage::default();
+        message.header.index = found.index;
+        done(self.socket.one((Rtnl::DelLink(message), 0)), &[libc::ENODEV])
+    }
+
+    fn join(
+        &mut self,
+        name: &str,
+        master: Option<&str>,
+        index: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<(), String> {
+        let Some(own) = self.index(name, index) else {
+            return if master.is_some() { Err(format!("no interface {name}")) } else { Ok(()) };
+        };
+        let master = match master {
+            None => 0,
+            Some(master) => {
+                self.index(master, index).ok_or_else(|| format!("no interface {master}"))?
+            }
+        };
+        let mut message = LinkMessage::default();
+        message.header.index = own;
+        message.attributes.push(LinkAttribute::Controller(master));
+        done(self.socket.one((Rtnl::NewLink(message), 0)), &[])
+    }
+
+    fn look(&mut self, name: &str) -> Result<Option<Found>, String> {
+        let Ok(index) = if_nametoindex(name) else { return Ok(None) };
+        let links = self
+            .socket
+            .dump(Rtnl::GetLink(LinkMessage::default()))
+            .map_err(|error| format!("read interfaces: {error}"))?;
+        Ok(links.into_iter().find_map(|message| match message {
+            Rtnl::NewLink(link) if link.header.index == index => Some(Found::new(&link)),
+            _ => None,
+        }))
+    }
+}
+
+/// An interface of a wanted name.
+struct Found {
+    index: u32,
+    kind: Option<InfoKind>,
+    base: Option<u32>,
+    mac: Option<Vec<u8>>,
+    private: bool,
+}
+
+impl Found {
+    fn new(message: &LinkMessage) -> Self {
+        let mut found =
+            Self { index: message.header.index, kind: None, base: None, mac: None, private: false };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::Link(base) => found.base = Some(*base),
+                LinkAttribute::Address(mac) => found.mac = Some(mac.clone()),
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        match info {
+                            Info::Kind(kind) => found.kind = Some(kind.clone()),
+                            Info::Data(InfoData::MacVlan(data)) => {
+                                found.private =
+                                    data.contains(&InfoMacVlan::Mode(MacVlanMode::Private));
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn is(&self, link: &VirtualLink, base: u32) -> bool {
+        let macvlan = matches!(link.kind, VirtualLinkKind::Macvlan { .. });
+        self.kind == Some(kind(link))
+            && self.base == Some(base)
+            && (!macvlan || self.private && self.mac.as_deref() == Some(&link.mac.0[..]))
+    }
+}
+
+fn kind(link: &VirtualLink) -> InfoKind {
+    match link.kind {
+        VirtualLinkKind::Macvlan { .. } => InfoKind::MacVlan,
+        VirtualLinkKind::Ipvlan { .. } => InfoKind::IpVlan,
+    }
+}
+
+fn done(answer: Option<i32>, accepted: &[i32]) -> Result<(), String> {
+    match answer {
+        None => Ok(()),
+        Some(errno) if accepted.contains(&errno) => Ok(()),
+        Some(errno) => Err(text(errno)),
+    }
+}
+
+fn text(errno: i32) -> String {
+    if errno == libc::ETIMEDOUT {
+        return format!("no answer from the kernel for {REQUEST_TIMEOUT:?}");
+    }
+    std::io::Error::from_raw_os_error(errno).to_string()
+}
+
+fn path(key: &str) -> std::path::PathBuf {
+    Path::new("/proc/sys/net").join(key)
+}
+
+fn read(key: &str) -> Result<String, String> {
+    fs::read_to_string(path(key))
+        .map(|text| text.trim().to_owned())
+        .map_err(|error| format!("read /proc/sys/net/{key}: {error}"))
+}
+
+fn write(key: &str, value: &str) -> Result<(), String> {
+    fs::write(path(key), value)
+        .map_err(|error| format!("write {value} to /proc/sys/net/{key}: {error}"))
+}

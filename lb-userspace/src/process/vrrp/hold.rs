@@ -1,0 +1,206 @@
+//! What an instance holds on this host, and the requests that put it there: VIPs, routes and rules
+//! while it is master, settings and virtual interfaces from start to end.
+
+use std::time::Duration;
+
+use super::instance::{Instance, Shell};
+use crate::{
+    base::{net::IpPrefix, time::Instant},
+    config::model::VirtualLinkKind,
+    io::link::{Event, Object, Request},
+    process::clock,
+    vrrp::router::Input,
+};
+
+/// What could not be changed is tried again after this long; the lease stays fenced.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Set,
+    Clear,
+    /// Settings and virtual interfaces.
+    Base,
+    /// The same, for the last time.
+    Leave,
+}
+
+impl Instance {
+    /// Puts on or takes off what goes with being master.
+    pub(super) fn change(&mut self, change: Change, shell: &mut Shell) {
+        self.wants_vips = change == Change::Set;
+        if change == Change::Clear {
+            // Nothing of ours may draw the VIPs back here.
+            shell.pacer.forget(&self.model.name);
+            self.extra_at = None;
+        }
+        // Rules and routes before the addresses that they may need.
+        let (set, clear) = match change {
+            Change::Set => {
+                let gone = self.held.iter().rev().filter(|it| !self.holds.contains(it));
+                let gone: Vec<Object> = gone.cloned().collect();
+                self.held = self.holds.iter().cloned().collect();
+                (self.holds.clone(), gone)
+            }
+            _ => {
+                self.held.extend(self.holds.iter().cloned());
+                (vec![], self.held.iter().rev().cloned().collect())
+            }
+        };
+        self.request(change, set, clear, shell);
+    }
+
+    /// Puts on what the instance needs from its start, and takes off what it needs no more.
+    pub(super) fn change_base(&mut self, wanted: Vec<Object>, shell: &mut Shell) {
+        let gone = self.base.iter().rev().filter(|it| !wanted.contains(it)).cloned().collect();
+        let new: Vec<Object> = wanted
+            .iter()
+            .filter(|it| !self.base.contains(it) || !matches!(it, Object::Setting(_)))
+            .cloned()
+            .collect();
+        self.base = wanted;
+        self.request(Change::Base, new, gone, shell);
+    }
+
+    /// Makes virtual interfaces again that are gone, as with the interface below them.
+    pub(super) fn remake_links(&mut self, shell: &mut Shell) {
+        let missing = |object: &Object| match object {
+            Object::Link(link) => {
+                shell.interfaces.get(&link.name).is_none()
+                    && shell.interfaces.get(&link.base).is_some()
+            }
+            _ => false,
+        };
+        let waiting = self.changes.iter().any(|(_, change)| *change == Change::Base);
+        if self.stopped || waiting || self.retry_base.is_some() || !self.base.iter().any(missing) {
+            return;
+        }
+        let again = self.base.iter().filter(|it| !matches!(it, Object::Setting(_)));
+        let again = again.cloned().collect();
+        self.request(Change::Base, again, vec![], shell);
+    }
+
+    /// [`crate::vrrp::router::Effect::Stopped`]: nothing is held any more but the base.
+    pub(super) fn leave(&mut self, shell: &mut Shell) {
+        if self.base.is_empty() {
+            self.stopped = true;
+            return;
+        }
+        let base: Vec<Object> = std::mem::take(&mut self.base).into_iter().rev().collect();
+        self.request(Change::Leave, vec![], base, shell);
+    }
+
+    fn request(&mut self, change: Change, set: Vec<Object>, clear: Vec<Object>, shell: &mut Shell) {
+        if change == Change::Base && set.is_empty() && clear.is_empty() {
+            return;
+        }
+        shell.next_request += 1;
+        let id = shell.next_request;
+        self.changes.push_back((id, change));
+        if let Err(error) = shell.links.request(Request { id, set, clear }) {
+            tracing::error!(instance = self.model.name, error, "addresses not changed");
+            self.changes.retain(|(other, _)| *other != id);
+            let again = Some(clock::now() + RETRY);
+            match change {
+                Change::Set => {}
+                Change::Clear => self.retry_clear = again,
+                Change::Base => self.retry_base = again,
+                Change::Leave => self.stopped = true,
+            }
+        }
+    }
+
+    /// A request to the kernel is done. False when it is not ours.
+    pub(super) fn changed(
+        &mut self,
+        id: u64,
+        added: u32,
+        errors: &[String],
+        now: Instant,
+        shell: &mut Shell,
+    ) -> bool {
+        let Some(at) = self.changes.iter().position(|(other, _)| *other == id) else {
+            return false;
+        };
+        let change = self.changes.remove(at).map(|(_, change)| change);
+        let told = self.base_errors == errors && change == Some(Change::Base);
+        for error in errors.iter().filter(|_| !told) {
+            tracing::error!(instance = self.model.name, error, "host not changed");
+        }
+        match change {
+            Some(Change::Set) => self.feed(Input::VipsSet { added }, now, shell),
+            Some(Change::Clear) if errors.is_empty() => {
+                self.feed(Input::VipsCleared, now, shell);
+            }
+            Some(Change::Base) => {
+                self.base_errors = errors.to_vec();
+                self.retry_base = (!errors.is_empty()).then_some(now + RETRY);
+            }
+            Some(Change::Leave) => self.stopped = true,
+            _ => self.retry_clear = Some(now + RETRY),
+        }
+        true
+    }
+
+    /// Requests whose time has come again.
+    pub(super) fn retry(&mut self, now: Instant, shell: &mut Shell) {
+        if self.retry_clear.is_some_and(|at| at <= now) {
+            self.retry_clear = None;
+            self.change(Change::Clear, shell);
+        }
+        if self.retry_base.is_some_and(|at| at <= now) {
+            self.retry_base = None;
+            let again = self.base.iter().filter(|it| !matches!(it, Object::Setting(_)));
+            let again = again.cloned().collect();
+            self.request(Change::Base, again, vec![], shell);
+        }
+    }
+
+    /// Someone took an address off an interface.
+    pub(super) fn address_gone(
+        &mut self,
+        interface: &str,
+        prefix: IpPrefix,
+        now: Instant,
+        shell: &mut Shell,
+    ) {
+        // What we are changing ourselves is told before the change is done.
+        if !self.wants_vips || !self.changes.is_empty() {
+            return;
+        }
+        let ours = |vip: &&crate::io::link::Vip| vip.interface == interface && vip.prefix == prefix;
+        let input = match self.vips.iter().find(ours) {
+            Some(vip) if vip.options.no_track => {
+                Input::HoldLost { what: format!("VIP {prefix}"), tracked: false }
+            }
+            Some(_) => Input::VipLost { address: prefix.addr },
+            None => return,
+        };
+        self.feed(input, now, shell);
+    }
+
+    /// Someone removed a route or a rule.
+    pub(super) fn object_gone(&mut self, event: &Event, now: Instant, shell: &mut Shell) {
+        let Event::ObjectGone(gone) = event else { return };
+        if !self.wants_vips || !self.changes.is_empty() {
+            return;
+        }
+        let Some(object) = self.holds.iter().find(|object| gone.was(object)) else { return };
+        let tracked = match object {
+            Object::Route(route) => !route.no_track,
+            Object::Rule(rule) => !rule.no_track,
+            _ => true,
+        };
+        let what = object.to_string();
+        self.feed(Input::HoldLost { what, tracked }, now, shell);
+    }
+
+    /// The virtual interface that adverts leave by, when they carry the virtual MAC.
+    pub(super) fn advert_link(&self) -> Option<&str> {
+        let link = self.model.on_host.virtual_link.as_ref()?;
+        let macvlan = matches!(link.kind, VirtualLinkKind::Macvlan { .. });
+        let multicast = self.model.unicast_peers.is_empty();
+        (macvlan && !link.xmit_base && multicast).then_some(link.name.as_str())
+    }
+}
