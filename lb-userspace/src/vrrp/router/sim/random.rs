@@ -166,14 +166,16 @@ pub(super) fn run_seed(seed: u64, bug: Option<Bug>) -> Result<(), String> {
     ))
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
+/// A variable of the environment in which the tests were built: cargo builds them again when it
+/// changes, and the core's folder keeps its hands off the operating system.
+fn number(text: Option<&str>) -> Option<u64> {
+    text.and_then(|text| text.parse().ok())
 }
 
 /// Every fourth seed, so that processors share the work.
 fn run_quarter(quarter: u64) {
-    let runs = number("LB_SIM_RUNS").unwrap_or(RUNS);
-    let seeds = match number("LB_SIM_SEED") {
+    let runs = number(option_env!("LB_SIM_RUNS")).unwrap_or(RUNS);
+    let seeds = match number(option_env!("LB_SIM_SEED")) {
         Some(seed) => (seed..=seed).filter(|_| quarter == 0).collect::<Vec<_>>(),
         None => (1..=runs).filter(|seed| seed % 4 == quarter).collect(),
     };
