@@ -10,6 +10,7 @@ use lb_tests::{
     failover::{
         Pace,
         crowd::{self, Crowd},
+        health::{self, Health2Map},
         pair::Pair,
         report::{self, Line},
         rhythm::{self, Rhythm},
@@ -37,6 +38,9 @@ struct Arguments {
     /// Seconds among four busy loops in which no takeover may happen.
     #[arg(long, default_value_t = 60)]
     soak: u64,
+    /// Times all servers of a pool fail and come back.
+    #[arg(long, default_value_t = 10)]
+    verdicts: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -44,6 +48,7 @@ struct Report {
     failover: Vec<Line>,
     rhythm: Vec<Rhythm>,
     crowd: Vec<Crowd>,
+    health_to_map: Option<Health2Map>,
 }
 
 fn main() -> Result<()> {
@@ -108,8 +113,16 @@ fn main() -> Result<()> {
         );
         crowds.push(found);
     }
+    let health_to_map = match arguments.verdicts {
+        0 => None,
+        turns => {
+            let found = health::measure(turns)?;
+            println!("{}", found.line());
+            Some(found)
+        }
+    };
     ensure!(!lines.is_empty() || arguments.rounds == 0, "nothing was measured undisturbed");
-    let report = Report { failover: lines, rhythm: rhythms, crowd: crowds };
+    let report = Report { failover: lines, rhythm: rhythms, crowd: crowds, health_to_map };
     std::fs::write(&arguments.json, serde_json::to_vec_pretty(&report)?)
         .with_context(|| format!("cannot write {}", arguments.json.display()))?;
     println!("written: {}", arguments.json.display());

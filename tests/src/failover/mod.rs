@@ -2,6 +2,7 @@
 //! same faults, in the same run (reference/vrrp.md §4 has the method and keepalived's figures).
 
 pub mod crowd;
+pub mod health;
 pub mod pair;
 pub mod probe;
 pub mod report;

@@ -55,7 +55,7 @@ pub fn measure(program: Program, busy_loops: usize, span: Duration) -> Result<Rh
         switch.plug(&netns, "eth0", Some(&format!("10.77.0.{last}/24")))?;
         let mut host = Host::new(&netns, program, dir.path())?;
         host.write_config(&format!(
-            "global_defs {{\n    vrrp_version 3\n}}
+            "global_defs {{\n    vrrp_version 3\n    vrrp_rt_priority 50\n}}
 vrrp_instance VI_1 {{
     state BACKUP
     interface eth0

@@ -232,7 +232,8 @@ fn is_own(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
         format!("{:08X}:{:04X}", u32::from_ne_bytes(addr.ip().octets()), addr.port())
     };
     let (local, remote) = (shown(local), shown(remote));
-    let table = std::fs::read_to_string("/proc/self/net/tcp")?;
+    // Of this thread: a process may have threads in several network namespaces.
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
     let inode = table.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let ours = words.next()? == local && words.next()? == remote;
