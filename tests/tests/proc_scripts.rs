@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     process::alive,
     single::{self, LIMIT, Single, VIP, config, instance},
-    wait::wait_true,
+    wait::{wait_for, wait_true},
 };
 
 /// Missing, not executable, hanging, forking: none keeps the daemon from answering, the instance
@@ -160,6 +160,11 @@ fn notifications_are_complete_and_in_order() -> Result<()> {
         fs::remove_file(&bad)?;
         single.wait_master()?;
     }
+    // Each script takes its time, and a stop tells only the last of what still waits.
+    wait_for("the third MASTER", LIMIT, || {
+        let text = fs::read_to_string(&notes).unwrap_or_default();
+        Ok((text.matches("all INSTANCE VI_1 MASTER").count() == 3).then_some(()))
+    })?;
     single.host.stop()?;
     let text = fs::read_to_string(&notes).context("no notes")?;
     // The special word's own script and the general one, each in order.

@@ -475,6 +475,20 @@ impl Sim {
     }
 
     fn check(&mut self) {
+        // A master of the partition that is paused or dead meanwhile hears nobody until it goes on;
+        // its lease, which nothing renews, bounds that.
+        if self.now < self.healed_at + HEALING {
+            let ends = (0..self.nodes.len()).filter_map(|node| {
+                let it = &self.nodes[node];
+                match it.lease {
+                    LeaseState::Until(end) if it.paused || it.router.is_none() => {
+                        Some(self.global(node, end))
+                    }
+                    _ => None,
+                }
+            });
+            self.healed_at = ends.max().map_or(self.healed_at, |end| end.max(self.healed_at));
+        }
         let exempt = !self.cut.is_empty()
             || self.now < self.healed_at + HEALING
             || self.nodes.iter().any(|it| !it.up);

@@ -1,7 +1,8 @@
 //! Random scripts over seeds: whatever happens when, at most one host forwards, and the right one
 //! does in the end. A failure prints seed, shrunk script and trace.
 //!
-//! `LB_SIM_RUNS` says how many, `LB_SIM_SEED` which one alone.
+//! `LB_SIM_SEED`, when the tests are built, names one seed to run alone. Seeds are counted from 1:
+//! plain `cargo test` runs some hundreds, `cargo xtask test` 100,000.
 
 use super::*;
 
@@ -9,6 +10,8 @@ use super::*;
 const STEPS: usize = 14;
 /// Runs of plain `cargo test`.
 const RUNS: u64 = 300;
+/// Runs of `cargo xtask test`; two minutes on two processors.
+const ALL_RUNS: u64 = 100_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weather {
@@ -166,20 +169,14 @@ pub(super) fn run_seed(seed: u64, bug: Option<Bug>) -> Result<(), String> {
     ))
 }
 
-/// A variable of the environment in which the tests were built: cargo builds them again when it
+/// The variable of the environment in which the tests were built: cargo builds them again when it
 /// changes, and the core's folder keeps its hands off the operating system.
-fn number(text: Option<&str>) -> Option<u64> {
-    text.and_then(|text| text.parse().ok())
+fn only() -> Option<u64> {
+    option_env!("LB_SIM_SEED").and_then(|text| text.parse().ok())
 }
 
-/// Every fourth seed, so that processors share the work.
-fn run_quarter(quarter: u64) {
-    let runs = number(option_env!("LB_SIM_RUNS")).unwrap_or(RUNS);
-    let seeds = match number(option_env!("LB_SIM_SEED")) {
-        Some(seed) => (seed..=seed).filter(|_| quarter == 0).collect::<Vec<_>>(),
-        None => (1..=runs).filter(|seed| seed % 4 == quarter).collect(),
-    };
-    for seed in seeds {
+fn run_all(seeds: impl Iterator<Item = u64>) {
+    for seed in seeds.filter(|seed| only().is_none_or(|only| *seed == only)) {
         if let Err(report) = run_seed(seed, None) {
             panic!("{report}");
         }
@@ -187,21 +184,35 @@ fn run_quarter(quarter: u64) {
 }
 
 #[test]
+fn some_random_scripts() {
+    run_all(1..=RUNS);
+}
+
+/// Every fourth seed of all, so that processors share the work.
+fn run_quarter(quarter: u64) {
+    run_all((1..=ALL_RUNS).filter(|seed| seed % 4 == quarter));
+}
+
+#[test]
+#[ignore = "a minute: cargo xtask test"]
 fn random_scripts_first_quarter() {
     run_quarter(0);
 }
 
 #[test]
+#[ignore = "a minute: cargo xtask test"]
 fn random_scripts_second_quarter() {
     run_quarter(1);
 }
 
 #[test]
+#[ignore = "a minute: cargo xtask test"]
 fn random_scripts_third_quarter() {
     run_quarter(2);
 }
 
 #[test]
+#[ignore = "a minute: cargo xtask test"]
 fn random_scripts_fourth_quarter() {
     run_quarter(3);
 }
