@@ -65,8 +65,6 @@ pub struct Global {
     pub lvs_notify_fifo: Fifo,
     pub vrrp_notify_priority_changes: bool,
     pub fifo_write_vrrp_states_on_reload: bool,
-    /// `notify_up` for servers that are up when lbd starts.
-    pub rs_init_notifies: bool,
     /// Runs before the first role is started.
     pub startup_script: Timed,
     /// Runs after the last role has ended.
@@ -148,7 +146,6 @@ impl Default for Global {
             lvs_notify_fifo: Fifo::default(),
             vrrp_notify_priority_changes: false,
             fifo_write_vrrp_states_on_reload: false,
-            rs_init_notifies: false,
             startup_script: Timed::default(),
             shutdown_script: Timed::default(),
             dumps: DumpFiles::default(),

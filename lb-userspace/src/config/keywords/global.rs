@@ -156,7 +156,7 @@ keywords! {
     GlobalDefs: "lvs_notify_fifo_script", Command { user: true }, "", B, Acts, "is started with the pipe as its last word to read it, and again when it ends";
     GlobalDefs: "vrrp_notify_priority_changes", Bool, "off", C, Acts, "events for priority changes";
     GlobalDefs: "fifo_write_vrrp_states_on_reload", Nothing, "off", C, Acts, "states again after a reload";
-    GlobalDefs: "rs_init_notifies", Nothing, "off", C, Acts, "notify_up at start too";
+    GlobalDefs: "rs_init_notifies", Nothing, "off", C, Later(T::CheckerDetail), "notify_up at start too";
     GlobalDefs: "checker_log_all_failures", Bool, "off", C, Later(T::CheckerDetail), "log every failed check";
     // ---- global_defs: IPVS
     GlobalDefs: "lvs_timeouts", Words("tcp N tcpfin N udp N"), "of the kernel", C, Later(T::Ipvs), "IPVS timeouts; ours is idle_timeout";

@@ -78,7 +78,6 @@ impl Lower<'_> {
             "fifo_write_vrrp_states_on_reload" => {
                 self.config.global.fifo_write_vrrp_states_on_reload = true;
             }
-            "rs_init_notifies" => self.config.global.rs_init_notifies = true,
             "startup_script" => {
                 self.config.global.startup_script.command = self.notify_command(entry);
             }
