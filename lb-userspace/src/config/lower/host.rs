@@ -236,15 +236,7 @@ impl Lower<'_> {
 
     /// true, on, yes or nothing; false, off, no.
     fn flag(&mut self, entry: &Entry<'_>) -> bool {
-        let Some(word) = self.first(entry) else { return true };
-        match &*self.text(word) {
-            "true" | "on" | "yes" => true,
-            "false" | "off" | "no" => false,
-            _ => {
-                self.bad_value(entry, word);
-                false
-            }
-        }
+        self.bool_or(entry, false)
     }
 
     /// `[all] SECONDS`; 0 switches it off.

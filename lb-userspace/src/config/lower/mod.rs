@@ -430,13 +430,18 @@ impl<'a> Lower<'a> {
 
     /// Nothing means true.
     fn bool(&mut self, entry: &Entry<'_>) -> bool {
+        self.bool_or(entry, true)
+    }
+
+    /// A word alone means yes; `otherwise` stands for one that is neither yes nor no.
+    fn bool_or(&mut self, entry: &Entry<'_>, otherwise: bool) -> bool {
         let Some(word) = self.first(entry) else { return true };
         match &*self.text(word) {
             "true" | "on" | "yes" => true,
             "false" | "off" | "no" => false,
             _ => {
                 self.bad_value(entry, word);
-                true
+                otherwise
             }
         }
     }
