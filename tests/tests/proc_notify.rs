@@ -194,7 +194,11 @@ fn mails_wait_for_a_server_that_is_away() -> Result<()> {
     let mut rest = subjects.try_iter().collect::<Vec<_>>();
     // A sender that dies before it has said so sends a mail again: better twice than never.
     rest.retain(|subject| !subject.ends_with("Entering MASTER state"));
-    ensure!(rest == ["2 [LBD] VRRP Instance VI_1 - Stopping"], "{rest:?}");
+    ensure!(
+        rest == ["2 [LBD] VRRP Instance VI_1 - Stopping"],
+        "{rest:?}\n{}",
+        single.host.log_tail(40)
+    );
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The api role: control socket, /metrics and the page. Knows nothing itself; asks the watchdog.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -22,7 +22,7 @@ use crate::{
     vrrp::notify::Mail,
 };
 
-/// How long the stop waits for a mail that is being sent.
+/// How long the stop waits for mails that are still to be sent, all together.
 const MAIL_STOP_LIMIT: Duration = Duration::from_millis(800);
 /// How often a metrics address that is taken is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(5);
@@ -55,9 +55,12 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
                 None => break,
                 Some(Down::Stop) => {
                     control.abort();
-                    if let Ok(Some(done)) = timeout(MAIL_STOP_LIMIT, post.sent()).await {
-                        let _ = link.tx.send(done).await; // it may be gone by now
-                    }
+                    let rest = async {
+                        while let Some(done) = post.sent(&config).await {
+                            let _ = link.tx.send(done).await; // it may be gone by now
+                        }
+                    };
+                    let _ = timeout(MAIL_STOP_LIMIT, rest).await; // the watchdog counts what is left
                     let _ = link.tx.send(Up::Stopped).await; // it may be gone by now
                     break;
                 }
@@ -89,7 +92,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
                     | Down::ScriptDone(_),
                 ) => {}
             },
-            Some(done) = post.sent(), if post.is_busy() => {
+            Some(done) = post.sent(&config), if post.is_busy() => {
                 link.tx.send(done).await.context("watchdog is gone")?;
             }
             Some(asked) = questions.recv() => {
@@ -106,16 +109,29 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The mail that is being sent; the watchdog hands out one at a time.
+/// The mail that is being sent, and those behind it: the watchdog hands out one at a time, and the
+/// rest at once before it says stop.
 #[derive(Default)]
-struct Post(Option<(u64, JoinHandle<bool>)>);
+struct Post {
+    sending: Option<(u64, JoinHandle<bool>)>,
+    behind: VecDeque<(u64, Mail)>,
+}
 
 impl Post {
     fn is_busy(&self) -> bool {
-        self.0.is_some()
+        self.sending.is_some()
     }
 
     fn send(&mut self, config: &Arc<Config>, id: u64, mail: Mail) {
+        self.behind.push_back((id, mail));
+        self.next(config);
+    }
+
+    fn next(&mut self, config: &Arc<Config>) {
+        if self.is_busy() {
+            return;
+        }
+        let Some((id, mail)) = self.behind.pop_front() else { return };
         let config = Arc::clone(config);
         let task = tokio::spawn(async move {
             let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
@@ -127,14 +143,16 @@ impl Post {
             }
             sent.is_ok()
         });
-        self.0 = Some((id, task));
+        self.sending = Some((id, task));
     }
 
-    /// Waits for the end of the mail that is being sent; `None`: there is none.
-    async fn sent(&mut self) -> Option<Up> {
-        let (id, task) = self.0.as_mut()?;
+    /// Waits for the end of the mail that is being sent, and begins the next; `None`: there is
+    /// none.
+    async fn sent(&mut self, config: &Arc<Config>) -> Option<Up> {
+        let (id, task) = self.sending.as_mut()?;
         let (id, sent) = (*id, task.await.unwrap_or(false));
-        self.0 = None;
+        self.sending = None;
+        self.next(config);
         Some(Up::Mailed { id, sent })
     }
 }

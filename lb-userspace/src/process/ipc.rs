@@ -98,7 +98,8 @@ pub enum Down {
     ScriptDone(ScriptDone),
     /// A question from `lbctl` or /metrics; answer [`Up::Reply`] with the same id.
     Query { id: u64, query: Query },
-    /// A mail for the api role to send; answered by [`Up::Mailed`]. One at a time.
+    /// A mail for the api role to send; answered by [`Up::Mailed`]. One at a time, and all that
+    /// are left before [`Down::Stop`].
     Mail { id: u64, mail: Mail },
     /// Answer to a question this child (api) asked with [`Up::Ask`].
     Answer { id: u64, reply: Reply },

@@ -23,8 +23,8 @@ pub struct Counters {
 pub struct Mailbox {
     next: u64,
     waiting: VecDeque<(u64, Mail)>,
-    /// The first one is with the sender.
-    handed: bool,
+    /// So many of the first are with the sender.
+    handed: usize,
     pub counters: Counters,
 }
 
@@ -37,25 +37,33 @@ impl Mailbox {
             return None;
         }
         self.counters.dropped += 1;
-        // The one that is being sent may arrive yet.
-        self.waiting.remove(usize::from(self.handed)).map(|(_, mail)| mail)
+        // What is with the sender may arrive yet.
+        self.waiting.remove(self.handed).map(|(_, mail)| mail)
     }
 
     /// The mail to hand to the sender now; `None`: it has one, or there is none.
     pub fn hand(&mut self) -> Option<(u64, Mail)> {
-        if self.handed {
+        if self.handed > 0 {
             return None;
         }
         let first = self.waiting.front().cloned();
-        self.handed = first.is_some();
+        self.handed = usize::from(first.is_some());
         first
+    }
+
+    /// All that the sender does not have yet: at the stop, when nobody will be there to hand them
+    /// out one by one.
+    pub fn hand_rest(&mut self) -> Vec<(u64, Mail)> {
+        let rest = self.waiting.iter().skip(self.handed).cloned().collect();
+        self.handed = self.waiting.len();
+        rest
     }
 
     /// The sender is done with a mail.
     pub fn done(&mut self, id: u64, sent: bool) {
-        if self.handed && self.waiting.front().is_some_and(|(first, _)| *first == id) {
+        if self.handed > 0 && self.waiting.front().is_some_and(|(first, _)| *first == id) {
             self.waiting.pop_front();
-            self.handed = false;
+            self.handed -= 1;
             if sent {
                 self.counters.sent += 1;
             } else {
@@ -66,7 +74,7 @@ impl Mailbox {
 
     /// The sender is gone: what it had is handed out again.
     pub fn sender_gone(&mut self) {
-        self.handed = false;
+        self.handed = 0;
     }
 
     /// How many wait.
@@ -104,6 +112,25 @@ mod tests {
         mailbox.done(2, false);
         assert!(mailbox.is_empty());
         assert_eq!(mailbox.counters, Counters { sent: 1, failed: 1, dropped: 0 });
+    }
+
+    #[test]
+    fn at_the_stop_the_sender_gets_the_rest() {
+        let mut mailbox = Mailbox::default();
+        for n in 1..=3 {
+            mailbox.push(mail(n));
+        }
+        assert_eq!(mailbox.hand(), Some((1, mail(1))));
+        assert_eq!(mailbox.hand_rest(), [(2, mail(2)), (3, mail(3))]);
+        assert_eq!(mailbox.hand_rest(), []);
+        for id in 1..=2 {
+            mailbox.done(id, true);
+            assert_eq!(mailbox.hand(), None, "the sender has what is left");
+        }
+        mailbox.done(3, true);
+        assert!(mailbox.is_empty());
+        mailbox.push(mail(4));
+        assert_eq!(mailbox.hand(), Some((4, mail(4))));
     }
 
     #[test]

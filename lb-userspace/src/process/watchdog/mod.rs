@@ -186,6 +186,10 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         }
         watchdog.time(clock::now());
     };
+    let unsent = watchdog.notifications.mailbox.len();
+    if unsent > 0 {
+        tracing::warn!(unsent, "mails not sent before the stop");
+    }
     watchdog.notifications.close(FIFO_STOP_LIMIT).await;
     let global = &watchdog.config.global;
     bracket::run("shutdown_script", &global.shutdown_script, global, &Notify::new()).await;
@@ -330,7 +334,14 @@ impl Watchdog {
                     }
                 }
                 Effect::Ping { role, seq } => self.send(role, Down::Ping { seq }, now),
-                Effect::SendStop { role } => self.send(role, Down::Stop, now),
+                Effect::SendStop { role } => {
+                    if role == Role::Api {
+                        for (id, mail) in self.notifications.mailbox.hand_rest() {
+                            self.send(role, Down::Mail { id, mail }, now);
+                        }
+                    }
+                    self.send(role, Down::Stop, now);
+                }
                 Effect::AllReady => {
                     tracing::info!(generation = self.generation, "every role is ready");
                     notify::ready("every role is ready");
