@@ -2,16 +2,18 @@
 //!
 //! The program compares jiffies64, which costs it nothing; user space knows CLOCK_MONOTONIC. The
 //! pinned `lbd_clock` program reads both together, and every [`LeaseWriter::set`] asks it anew
-//! (about 2 µs): were jiffies late at that moment, the lease would end earlier, never later.
+//! (about 2 µs): were jiffies late at that moment, the lease would end earlier, never later. How long
+//! a jiffy is, the kernel says; a lease never trusts that further than what it has seen of both clocks.
 
-use std::{os::fd::OwnedFd, path::Path, thread, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use aya::maps::{Array, MapData, MapInfo};
 use lb_common::{
     abi::{LEASE_ALWAYS, LEASE_FENCED, LEASE_STANDBY},
     maps,
 };
+use nix::time::{ClockId, clock_getres};
 
 use super::{loader, maps::array, sys};
 use crate::base::{
@@ -34,50 +36,30 @@ pub struct Clock {
     tick: u64,
 }
 
-/// CONFIG_HZ values that the architecture's kernels are built with.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-const HZ: &[u64] = &[100, 250, 300, 1000];
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const HZ: &[u64] = &[24, 32, 48, 64, 100, 128, 200, 250, 256, 300, 500, 512, 1000, 1024];
-
-/// Between two samples of the measurement.
-const CALIBRATION_STEP: Duration = Duration::from_millis(20);
-/// A measurement ends when one CONFIG_HZ is left (after 80 to 250 ms), or after this long.
-const CALIBRATION: Duration = Duration::from_millis(600);
+/// From one sample to one that shows whether the kernel keeps to the tick that it told.
+const CHECK_AFTER: Duration = Duration::from_secs(1);
 /// Jiffies by which a sample may be behind the clock: the CPU that counts them may be late.
 const LAG: u64 = 2;
 
 impl Clock {
-    /// Opens the pinned clock program and measures the length of a jiffy (80 to 250 ms, asleep
-    /// nearly all of it).
+    /// Opens the pinned clock program and asks for the length of a jiffy.
     ///
     /// # Errors
-    /// When it is not pinned, cannot run, or jiffies stand still.
+    /// When it is not pinned, or the kernel tells no sensible length.
     pub fn open(pin_dir: &Path) -> anyhow::Result<Self> {
         Self::new(loader::pinned_program(pin_dir, maps::CLOCK_PROGRAM)?)
     }
 
     pub(super) fn new(program: OwnedFd) -> anyhow::Result<Self> {
-        let mut clock = Self { program, tick: 1 };
-        let limit = crate::base::time::nanos(CALIBRATION);
-        let begin = clock.sample()?;
-        clock.tick = loop {
-            thread::sleep(CALIBRATION_STEP);
-            let sample = clock.sample()?;
-            let nanos = sample.now.as_nanos().saturating_sub(begin.now.as_nanos());
-            let jiffies = sample.jiffies.saturating_sub(begin.jiffies);
-            match ticks(nanos, jiffies) {
-                (tick, 1) => break tick,
-                (tick, _) if nanos > limit => {
-                    if jiffies <= LAG {
-                        bail!("the kernel's jiffies stood still for {CALIBRATION:?}");
-                    }
-                    break tick;
-                }
-                _ => {}
-            }
-        };
-        Ok(clock)
+        // The coarse clock is the one that the timer interrupt moves, so that its resolution is
+        // the kernel's tick, rounded (TICK_NSEC), whatever timers of high resolution there are.
+        let clock = ClockId::CLOCK_MONOTONIC_COARSE;
+        let told = clock_getres(clock).context("ask for the resolution of the coarse clock")?;
+        let told = u64::try_from(Duration::from(told).as_nanos()).unwrap_or(0);
+        let tick = tick(told).with_context(|| {
+            format!("the kernel tells a tick of {told} ns, which no CONFIG_HZ has")
+        })?;
+        Ok(Self { program, tick })
     }
 
     /// Both clocks now.
@@ -107,22 +89,21 @@ impl Clock {
     }
 }
 
-/// Lengths of a jiffy that fit a measurement: the longest of them, and how many fit.
-///
-/// Wherever in their jiffies the two samples lie, however late the process was to take them, and
-/// with [`LAG`] jiffies not counted yet at either, the true length lies between
-/// `nanos / (jiffies + 1 + LAG)` and `nanos / (jiffies - 1 - LAG)`. The longest is the safe one:
-/// too long a jiffy makes leases shorter, too short a one would make them outlive their end. Where no
-/// CONFIG_HZ fits, it is the upper bound itself (and counts as none).
-fn ticks(nanos: u64, jiffies: u64) -> (u64, usize) {
-    let least = nanos / (jiffies + 1 + LAG);
-    let most = match jiffies.saturating_sub(1 + LAG) {
-        0 => u64::MAX, // too short to say
-        surely => nanos.div_ceil(surely),
-    };
-    let fits = |tick: &u64| (least..=most).contains(tick);
-    let fitting = || HZ.iter().map(|hz| 1_000_000_000_u64.div_ceil(*hz)).filter(fits);
-    (fitting().max().unwrap_or(most), fitting().count())
+/// Length of a jiffy in nanoseconds, rounded up, from the one that the kernel rounds to the nearest:
+/// too long a jiffy makes leases shorter, too short a one would make them outlive their end. `None`
+/// where it is none (kernels are built with 24 to 1024 jiffies a second, some old ones with 1200).
+fn tick(told: u64) -> Option<u64> {
+    const SECOND: u64 = 1_000_000_000;
+    let hz = (SECOND + told / 2).checked_div(told).filter(|hz| (24..=1200).contains(hz))?;
+    Some(SECOND.div_ceil(hz))
+}
+
+/// Whether jiffies have gone slower than one in `tick` nanoseconds for `nanos`: then leases would
+/// outlive their end. Wherever in their jiffies the two samples lie, however late the process was to
+/// take them, and with [`LAG`] jiffies not counted yet at either, the true length is at least
+/// `nanos / (jiffies + 1 + LAG)`.
+fn is_slow(tick: u64, nanos: u64, jiffies: u64) -> bool {
+    nanos / (jiffies + 1 + LAG) > tick
 }
 
 /// What to write for a lease state. `sample` was taken just before.
@@ -161,17 +142,21 @@ pub struct LeaseWriter {
     /// The kernel's name for this map.
     id: u32,
     clock: Clock,
+    /// At the opening, until the clock has been checked against it.
+    opened: Option<Sample>,
 }
 
 impl LeaseWriter {
-    /// Opens map and clock program where the forwarder pinned them. Takes 80 to 250 ms; needs no
+    /// Opens map and clock program where the forwarder pinned them. Needs no
     /// capability on kernels since 5.19, CAP_BPF before.
     ///
     /// # Errors
-    /// When the forwarder has not pinned them (yet), or the clock cannot be calibrated.
+    /// When the forwarder has not pinned them (yet), or the clock cannot be read.
     pub fn open(pin_dir: &Path) -> anyhow::Result<Self> {
         let id = pinned_id(pin_dir)?;
-        Ok(Self { lease: array(pin_dir, maps::LEASE)?, id, clock: Clock::open(pin_dir)? })
+        let clock = Clock::open(pin_dir)?;
+        let opened = Some(clock.sample()?);
+        Ok(Self { lease: array(pin_dir, maps::LEASE)?, id, clock, opened })
     }
 
     /// Whether this is the map that is pinned there now.
@@ -192,6 +177,7 @@ impl LeaseWriter {
             LeaseState::Until(Instant::ZERO) => LEASE_FENCED,
             LeaseState::Until(_) => {
                 let sample = self.clock.sample()?;
+                self.verify(sample)?;
                 if self.raw(slot)? <= sample.jiffies {
                     // Since it ran out, connections may have gone on elsewhere.
                     self.lease
@@ -229,6 +215,23 @@ impl LeaseWriter {
         value.with_context(|| format!("read lease slot {}", slot.0))
     }
 
+    /// Once, a while after the opening: leases rest on it.
+    fn verify(&mut self, sample: Sample) -> anyhow::Result<()> {
+        let Some(opened) = self.opened else { return Ok(()) };
+        let passed = sample.now.saturating_since(opened.now);
+        if passed < CHECK_AFTER {
+            return Ok(());
+        }
+        let (nanos, tick) = (crate::base::time::nanos(passed), self.clock.tick);
+        let jiffies = sample.jiffies.saturating_sub(opened.jiffies);
+        ensure!(
+            !is_slow(tick, nanos, jiffies),
+            "{jiffies} jiffies of {tick} ns in {passed:?}: the kernel's jiffies go too slow for leases"
+        );
+        self.opened = None;
+        Ok(())
+    }
+
     /// Length of a jiffy: the grain of leases.
     pub fn tick(&self) -> Duration {
         self.clock.tick()
@@ -255,35 +258,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_measurement_leaves_one_config_hz() {
-        for (nanos, jiffies, want) in [
-            (100_010_000, 25, 4_000_000),
-            (260_000_000, 26, 10_000_000),
-            (30_900_000, 30, 1_000_000),
-            (100_000_100, 30, 3_333_334),
-        ] {
-            assert_eq!(ticks(nanos, jiffies), (want, 1));
+    fn the_told_tick_is_rounded_up() {
+        for hz in [24, 32, 48, 64, 100, 128, 200, 250, 256, 300, 500, 512, 1000, 1024, 1200] {
+            let told = (1_000_000_000 + hz / 2) / hz; // TICK_NSEC (linux/jiffies.h)
+            assert_eq!(tick(told), Some(1_000_000_000u64.div_ceil(hz)), "CONFIG_HZ {hz}");
         }
-        // Too short to tell 250 from 300: the longer one.
-        assert_eq!(ticks(40_000_000, 10).0, 4_000_000);
-        let (odd, fitting) = ticks(700_000_000, 100);
-        assert!(odd > 7_000_000 && fitting == 0, "an unknown tick is taken too long: {odd}");
+        for told in [0, 1, 500_000, 1_000_000_000, u64::MAX] {
+            assert_eq!(tick(told), None, "{told} ns");
+        }
+    }
+
+    #[test]
+    fn jiffies_that_go_slow_or_stand_still_are_noticed() {
+        assert!(!is_slow(4_000_000, 1_000_000_000, 250));
+        assert!(!is_slow(4_000_000, 1_000_000_000, 250 - LAG), "lags");
+        assert!(!is_slow(4_000_000, 1_000_000_000, 1000), "leases are shorter, which is safe");
+        assert!(is_slow(4_000_000, 1_000_000_000, 200));
+        assert!(is_slow(4_000_000, 1_000_000_000, 0));
+        assert!(is_slow(1_000_000, 1_000_000_000, 250));
     }
 
     proptest! {
-        /// Samples anywhere in their jiffies, taken late, with jiffies lagging: never too short.
+        /// Samples anywhere in their jiffies, taken late, with jiffies lagging: never an alarm.
         #[test]
-        fn the_measured_tick_is_never_too_short(
-            hz in prop::sample::select(HZ), from in 0u64..10_000_000, nanos in 0u64..700_000_000,
+        fn no_alarm_while_the_kernel_keeps_its_tick(
+            hz in 24u64..=1200, from in 0u64..50_000_000, nanos in 0u64..1 << 45,
             lag_first in 0..=LAG, lag_last in 0..=LAG,
         ) {
             let tick = 1_000_000_000u64.div_ceil(hz);
             let first = (from / tick + 10).saturating_sub(lag_first);
             let last = ((from + nanos) / tick + 10).saturating_sub(lag_last);
-            if let (measured, 1) = ticks(nanos, last.saturating_sub(first)) {
-                prop_assert_eq!(measured, tick);
-            }
-            prop_assert!(ticks(nanos, last.saturating_sub(first)).0 >= tick);
+            prop_assert!(!is_slow(tick, nanos, last.saturating_sub(first)));
         }
 
         /// jiffies64 becomes `value` when that jiffy begins: no later than asked.
