@@ -12,12 +12,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{
-    abi::{Flow4, FlowKey4},
+    abi::{FLOW_RST, Flow4, FlowKey4},
     maps,
 };
 use lb_tests::netns::{Namespace, Switch, ready_or_skip};
 use lb_userspace::{
     base::{
+        status::FlowStatus,
         table::{
             ForwardingTable, Gate, LeaseSlot, LeaseState, Method, OnDown, RealServer,
             RealServerState, Scheduler, VirtualServer,
@@ -27,7 +28,7 @@ use lb_userspace::{
     config::model::XdpMode,
     dataplane::{
         DataPlane as _, FailureKind, NextHop, Surroundings,
-        xdp::{LeaseWriter, Xdp, loader::How},
+        xdp::{LeaseWriter, Xdp, housekeeping::SLICE, loader::How},
     },
     io::neigh::Neigh,
     process::clock,
@@ -111,6 +112,28 @@ fn reach(engine: &mut Xdp, desired: &ForwardingTable) -> Result<()> {
     Ok(())
 }
 
+/// A whole pass of housekeeping: entries looked at by slice.
+fn keep_house(engine: &mut Xdp) -> Result<Vec<usize>> {
+    engine.housekeep(clock::now())?;
+    let mut slices = Vec::new();
+    loop {
+        let progress = engine.work()?;
+        slices.push(progress.entries);
+        if !progress.more {
+            return Ok(slices);
+        }
+    }
+}
+
+fn list(engine: &mut Xdp, limit: usize) -> Result<Vec<FlowStatus>> {
+    engine.list_flows(limit);
+    loop {
+        if let Some(flows) = engine.listed_flows()? {
+            return Ok(flows);
+        }
+    }
+}
+
 fn echo(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> {
     stream.write_all(text)?;
     let mut back = vec![0; text.len()];
@@ -179,8 +202,12 @@ fn a_successor_adopts_and_loses_no_connection() -> Result<()> {
         ensure!(engine.observe()? == up, "the table was not read back whole");
         engine.set_surroundings(&surroundings()?)?;
         reach(&mut engine, &up)?;
-        engine.housekeep(clock::now())?;
-        let flows = engine.flows(10)?;
+        keep_house(&mut engine)?;
+        let flows = list(&mut engine, 10)?;
+        let flow = engine.flow(flows[0].client, flows[0].vip)?.context("not found by its ends")?;
+        ensure!(flow.real_server == flows[0].real_server, "{flow:?} {flows:?}");
+        ensure!(engine.flow(flows[0].vip, flows[0].client)?.is_none(), "the wrong way round");
+        ensure!(list(&mut engine, 0)?.is_empty());
         ensure!(flows.len() == 1 && flows[0].state == "established", "{flows:?}");
         ensure!(flows[0].real_server == Some((DB, PORT).into()), "{flows:?}");
         let status = engine.status()?;
@@ -243,15 +270,67 @@ fn pressure_ends_when_there_is_room_again() -> Result<()> {
         flows.insert(key(n), Flow4 { last_seen: jiffies, real: 9, ..Flow4::default() }, 0)?;
     }
     pressure.set(0, jiffies, 0)?;
-    engine.housekeep(clock::now())?;
+    keep_house(&mut engine)?;
     ensure!(pressure.get(&0, 0)? == jiffies, "there is no room yet");
     ensure!((engine.status()?.flows, engine.status()?.flows_max) == (4096, 4096));
     for n in 0..1000 {
         flows.remove(&key(n))?;
     }
-    engine.housekeep(clock::now())?;
+    keep_house(&mut engine)?;
     ensure!(pressure.get(&0, 0)? == 0, "three quarters are room enough");
     ensure!(engine.counters()?.contains_key("table_full"));
+    engine.close()
+}
+
+/// A verdict that falls while a large table is being swept is in the maps before the sweep is at its
+/// end, because no slice of it is large.
+#[test]
+fn a_large_table_is_swept_in_slices_and_verdicts_go_between() -> Result<()> {
+    const ENTRIES: u32 = 20_000;
+    if !ready_or_skip("plane_engine")? {
+        return Ok(());
+    }
+    let pins = Pins::new("slices");
+    let mut engine = Xdp::open(&pins.0, 32_768, XdpMode::Auto)?;
+    let unattached = |state| ForwardingTable { interfaces: [].into(), ..table(state) };
+    reach(&mut engine, &unattached(RealServerState::Up))?;
+    let map = |name| MapData::from_pin(pins.0.join(name)).and_then(Map::from_map_data);
+    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map(maps::FLOWS4)?)?;
+    let jiffies = lb_userspace::dataplane::xdp::lease::Clock::open(&pins.0)?.sample()?.jiffies;
+    let key = |n: u32| FlowKey4 { src: n, proto: 6, ..FlowKey4::default() };
+    for n in 0..ENTRIES {
+        // One in four was reset long ago (a jiffy is 10 ms at most).
+        let (flags, last_seen) =
+            if n % 4 == 0 { (FLOW_RST, jiffies - 60_000) } else { (0, jiffies) };
+        flows.insert(key(n), Flow4 { last_seen, flags, real: 9, ..Flow4::default() }, 0)?;
+    }
+    let state = |engine: &mut Xdp| -> Result<String> {
+        Ok(engine.status()?.virtual_servers[0].real_servers[0].state.clone())
+    };
+    engine.housekeep(clock::now())?;
+    let (mut slices, mut seen) = (0, 0);
+    loop {
+        let progress = engine.work()?;
+        ensure!(progress.entries <= SLICE, "{} entries in a slice", progress.entries);
+        (slices, seen) = (slices + 1, seen + progress.entries);
+        if !progress.more {
+            break;
+        }
+        if slices == 3 {
+            ensure!(seen < ENTRIES as usize / 2, "{seen} entries in three slices");
+            ensure!(state(&mut engine)? == "UP");
+            reach(&mut engine, &unattached(RealServerState::Down))?;
+            ensure!(state(&mut engine)? == "DOWN", "the verdict waits for the sweep");
+            engine.housekeep(clock::now())?;
+        }
+    }
+    ensure!(seen >= ENTRIES as usize, "{seen} entries seen: a pass is not begun anew");
+    ensure!(slices >= ENTRIES as usize / SLICE, "{slices} slices");
+    let left = flows.keys().filter(Result::is_ok).count();
+    ensure!(left == ENTRIES as usize / 4 * 3, "{left} entries are left");
+    ensure!(engine.status()?.flows == u64::from(ENTRIES / 4 * 3));
+    ensure!(list(&mut engine, 100)?.len() == 100);
+    ensure!(list(&mut engine, usize::MAX)?.len() == left);
     engine.close()
 }
 

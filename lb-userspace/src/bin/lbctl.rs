@@ -54,8 +54,8 @@ enum Command {
     Status,
     /// Connections in the flow table
     Flows {
-        /// At most so many
-        #[arg(long, default_value_t = 1000)]
+        /// At most so many, up to 65536
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=65_536))]
         limit: u32,
     },
     /// No new connections for a real server; established ones stay

@@ -1,8 +1,15 @@
 //! An engine in memory with failures on demand, for tests of everything above an engine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
-use super::{ApplyReport, Capabilities, DataPlane, Failure, Surroundings};
+use super::{ApplyReport, Capabilities, DataPlane, Failure, Progress, Surroundings};
 use crate::{
     base::{
         status::{FlowStatus, ForwarderStatus, VirtualServerStatus},
@@ -27,6 +34,16 @@ pub struct Fake {
     pub applied: u64,
     /// Surroundings as last told.
     pub around: Surroundings,
+    /// Slices that a pass of housekeeping takes.
+    pub slices: usize,
+    /// Slices of housekeeping and of listings that were done; shared with whoever looks on.
+    pub worked: Arc<AtomicUsize>,
+    /// [`Fake::worked`] when an operation was performed last.
+    pub performed_at: Arc<AtomicUsize>,
+    /// Slices that are left of a pass.
+    pub pass: usize,
+    /// Slices that are left of a listing, which takes as many as a pass.
+    pub listing: usize,
 }
 
 impl DataPlane for Fake {
@@ -53,6 +70,7 @@ impl DataPlane for Fake {
             };
             if outcome.is_ok() {
                 self.performed.push(operation.clone());
+                self.performed_at.store(self.worked.load(Relaxed), Relaxed);
             }
             report.outcomes.push(outcome);
         }
@@ -65,15 +83,34 @@ impl DataPlane for Fake {
     }
 
     fn housekeep(&mut self, _now: Instant) -> anyhow::Result<()> {
+        if self.pass == 0 {
+            self.pass = self.slices;
+        }
         Ok(())
+    }
+
+    fn work(&mut self) -> anyhow::Result<Progress> {
+        self.worked.fetch_add(1, Relaxed);
+        self.pass = self.pass.saturating_sub(1);
+        Ok(Progress { entries: 1, more: self.pass > 0 })
     }
 
     fn counters(&mut self) -> anyhow::Result<BTreeMap<String, u64>> {
         Ok(BTreeMap::new())
     }
 
-    fn flows(&mut self, _limit: usize) -> anyhow::Result<Vec<FlowStatus>> {
-        Ok(Vec::new())
+    fn list_flows(&mut self, _limit: usize) {
+        self.listing = self.slices;
+    }
+
+    fn listed_flows(&mut self) -> anyhow::Result<Option<Vec<FlowStatus>>> {
+        self.worked.fetch_add(1, Relaxed);
+        self.listing = self.listing.saturating_sub(1);
+        Ok((self.listing == 0).then(Vec::new))
+    }
+
+    fn flow(&mut self, _: SocketAddr, _: SocketAddr) -> anyhow::Result<Option<FlowStatus>> {
+        Ok(None)
     }
 
     fn status(&mut self) -> anyhow::Result<ForwarderStatus> {

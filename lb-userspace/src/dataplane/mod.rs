@@ -5,7 +5,7 @@ pub mod xdp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use crate::{
@@ -95,7 +95,20 @@ pub struct Surroundings {
     pub xdp_programs: BTreeMap<String, u32>,
 }
 
-/// A forwarding engine.
+/// Most connections that one listing tells: about 6 MB between two roles.
+pub const FLOWS_LIMIT: usize = 65_536;
+
+/// What a slice of housekeeping has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Entries of the kernel's tables that were looked at.
+    pub entries: usize,
+    /// Whether there is more to do.
+    pub more: bool,
+}
+
+/// A forwarding engine. No call takes long: what a large table of connections would make long is
+/// done in slices.
 ///
 /// `observe` reads the kernel back; `apply` performs a plan made by
 /// [`crate::reconcile::plan`] from an observed and a desired table.
@@ -108,12 +121,20 @@ pub trait DataPlane {
     /// Takes over ways to real servers and own addresses. A real server without a way is not
     /// chosen for new connections.
     fn set_surroundings(&mut self, around: &Surroundings) -> anyhow::Result<()>;
-    /// Expires idle and closed connections, corrects counters. To be called each second.
+    /// Begins to expire idle and closed connections and to correct counters; nothing while that is
+    /// under way. To be called each second; [`DataPlane::work`] does it.
     fn housekeep(&mut self, now: Instant) -> anyhow::Result<()>;
+    /// Does a slice of it. To be called until there is no more.
+    fn work(&mut self) -> anyhow::Result<Progress>;
     /// Packets by outcome name.
     fn counters(&mut self) -> anyhow::Result<BTreeMap<String, u64>>;
-    /// At most `limit` connections.
-    fn flows(&mut self, limit: usize) -> anyhow::Result<Vec<FlowStatus>>;
+    /// Begins to list at most `limit` connections ([`FLOWS_LIMIT`] in any case), in place of a
+    /// listing that is under way.
+    fn list_flows(&mut self, limit: usize);
+    /// Does a slice of it. `None`: there is more to do; else all of them.
+    fn listed_flows(&mut self) -> anyhow::Result<Option<Vec<FlowStatus>>>;
+    /// One connection.
+    fn flow(&mut self, client: SocketAddr, vip: SocketAddr) -> anyhow::Result<Option<FlowStatus>>;
     /// Everything `lbctl status` shows of an engine.
     fn status(&mut self) -> anyhow::Result<ForwarderStatus>;
     /// Clean stop: detaches from every interface and leaves nothing in the kernel. Dropping an

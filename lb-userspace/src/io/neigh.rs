@@ -133,11 +133,37 @@ impl Neigh {
         }
     }
 
-    /// Reads interfaces, addresses, and the ways to `destinations`.
+    /// Reads interfaces, addresses, and the ways to `destinations`. Changes can be waited for
+    /// meanwhile.
     ///
     /// # Errors
     /// When the kernel refuses to list; a single destination without a route is no error.
-    pub async fn snapshot(&self, destinations: &BTreeSet<IpAddr>) -> anyhow::Result<Snapshot> {
+    pub fn snapshot(
+        &self,
+        destinations: &BTreeSet<IpAddr>,
+    ) -> impl Future<Output = anyhow::Result<Snapshot>> + use<> {
+        Reader { handle: self.handle.clone() }.snapshot(destinations.clone())
+    }
+
+    /// Makes the kernel ask for (or confirm) the neighbours of stale ways, by an empty datagram to
+    /// the discard port of the next hop.
+    pub fn provoke(&self, snapshot: &Snapshot) {
+        let Some(socket) = &self.datagrams else { return };
+        for way in snapshot.ways.values().flatten().filter(|way| way.stale) {
+            // Failure means that the kernel cannot ask, which the next reading tells.
+            let _ = socket.send_to(&[], SocketAddr::new(way.via, DISCARD));
+        }
+    }
+}
+
+/// Asks the kernel, beside whoever listens.
+struct Reader {
+    handle: Handle,
+}
+
+impl Reader {
+    /// As [`Neigh::snapshot`].
+    async fn snapshot(self, destinations: BTreeSet<IpAddr>) -> anyhow::Result<Snapshot> {
         let mut snapshot = Snapshot::default();
         for message in all(self.handle.link().get().execute()).await.context("list interfaces")? {
             let interface = interface(&message);
@@ -152,7 +178,7 @@ impl Neigh {
             .iter()
             .filter_map(neighbour)
             .collect::<BTreeMap<_, _>>();
-        for destination in destinations {
+        for destination in &destinations {
             if snapshot.addresses.iter().any(|(_, prefix)| prefix.addr == *destination) {
                 continue;
             }
@@ -177,16 +203,6 @@ impl Neigh {
         let answers = self.handle.route().get(request).execute();
         let answer = pin!(answers).try_next().await?.context("the kernel answered nothing")?;
         read_route(&answer, destination)
-    }
-
-    /// Makes the kernel ask for (or confirm) the neighbours of stale ways, by an empty datagram to
-    /// the discard port of the next hop.
-    pub fn provoke(&self, snapshot: &Snapshot) {
-        let Some(socket) = &self.datagrams else { return };
-        for way in snapshot.ways.values().flatten().filter(|way| way.stale) {
-            // Failure means that the kernel cannot ask, which the next reading tells.
-            let _ = socket.send_to(&[], SocketAddr::new(way.via, DISCARD));
-        }
     }
 }
 

@@ -21,13 +21,14 @@ use tracing::{debug, warn};
 
 use super::{
     attach::{self, AttachError},
-    encode::{absent, decode, encode, socket},
+    encode::{decode, encode, socket},
+    housekeeping::Stage,
     image::{Image, writes},
     lease::Clock,
+    listing::Listing,
     loader::{self, How},
     maps::Maps,
     orphans::{self, Ask},
-    sweep::{self, Joined},
     sys,
 };
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
         time::Instant,
     },
     config::model::XdpMode,
-    dataplane::{ApplyReport, Capabilities, DataPlane, Failure, Surroundings},
+    dataplane::{ApplyReport, Capabilities, DataPlane, Failure, Progress, Surroundings},
     reconcile::{Operation, Plan},
 };
 
@@ -53,9 +54,9 @@ const PRESSURE: Duration = Duration::from_millis(250);
 /// The XDP engine.
 pub struct Xdp {
     pin_dir: PathBuf,
-    maps: Maps,
+    pub(super) maps: Maps,
     program: OwnedFd,
-    clock: Clock,
+    pub(super) clock: Clock,
     how: How,
     generic: bool,
     /// What the kernel holds; `None` after a failed write, until it is read back.
@@ -65,7 +66,12 @@ pub struct Xdp {
     problems: BTreeMap<String, String>,
     /// Writes that were needed although the table was as desired: someone else had a hand in it.
     repairs: u64,
-    flows: u64,
+    /// As of the last pass, as [`Xdp::embryos`].
+    pub(super) flows: u64,
+    pub(super) embryos: u64,
+    /// The pass that is under way.
+    housekeeping: Option<Stage>,
+    listing: Option<Listing>,
     run_stats: (u64, u64),
 }
 
@@ -94,6 +100,9 @@ impl Xdp {
             problems: BTreeMap::new(),
             repairs: 0,
             flows: 0,
+            embryos: 0,
+            housekeeping: None,
+            listing: None,
             run_stats: (0, 0),
         })
     }
@@ -140,7 +149,7 @@ impl Xdp {
         Ok(asks)
     }
 
-    fn image(&mut self) -> anyhow::Result<&Image> {
+    pub(super) fn image(&mut self) -> anyhow::Result<&Image> {
         let image = match self.image.take() {
             Some(image) => image,
             None => self.maps.read().context("read the maps back")?,
@@ -149,7 +158,7 @@ impl Xdp {
     }
 
     /// Brings the maps from what they hold to `table`.
-    fn publish(&mut self, table: &ForwardingTable) -> anyhow::Result<usize> {
+    pub(super) fn publish(&mut self, table: &ForwardingTable) -> anyhow::Result<usize> {
         let around = std::mem::take(&mut self.around);
         let next = self.image().and_then(|image| Ok(encode(image, table, &around)?));
         self.around = around;
@@ -157,7 +166,7 @@ impl Xdp {
         self.write(next)
     }
 
-    fn write(&mut self, next: Image) -> anyhow::Result<usize> {
+    pub(super) fn write(&mut self, next: Image) -> anyhow::Result<usize> {
         let before = self.image.take().unwrap_or_default();
         let writes = writes(&before, &next);
         for write in &writes {
@@ -229,19 +238,6 @@ impl Xdp {
         }
     }
 
-    /// What the table of connections holds, both directions as one.
-    fn joined(&mut self) -> anyhow::Result<Vec<Joined>> {
-        let mut entries = Vec::new();
-        self.maps.flows(|key, flow| entries.push((key, flow))).context("read the map flows4")?;
-        Ok(sweep::join(entries, self.image()?).0)
-    }
-
-    fn embryos(&self) -> anyhow::Result<u64> {
-        let mut count = 0;
-        self.maps.embryos(|_, _| count += 1).context("read the map embryo4")?;
-        Ok(count)
-    }
-
     /// Average cost of a packet since the last call, when the kernel counts it.
     fn ns_per_packet(&mut self) -> Option<u64> {
         let (time, runs) = sys::run_stats(&self.program).ok()?;
@@ -252,7 +248,7 @@ impl Xdp {
     fn real_server(&self, id: u16, real: &Real) -> anyhow::Result<RealServerStatus> {
         let addr = socket(real.addr, real.port);
         let stats = self.maps.real_stats(id).context("read the map real_stats")?;
-        let active = self.maps.conns(id).context("read the map conns")?;
+        let active = self.maps.conn(id).context("read the map conns")?;
         let local = real.method == METHOD_LOCAL;
         let hop = self.around.next_hops.get(&addr.ip());
         let problem = match hop {
@@ -376,45 +372,18 @@ impl DataPlane for Xdp {
     }
 
     fn housekeep(&mut self, _now: Instant) -> anyhow::Result<()> {
-        let image = self.image()?.clone();
-        let mut before = BTreeMap::new();
-        for id in image.reals.keys() {
-            before.insert(*id, self.maps.conns(*id).context("read the map conns")?);
-        }
-        let mut entries = Vec::new();
-        self.maps.flows(|key, flow| entries.push((key, flow))).context("read the map flows4")?;
-        let jiffies = self.clock.sample()?.jiffies;
-        let swept = sweep::sweep(entries, &image, jiffies, self.clock.tick());
-        for key in &swept.remove {
-            self.maps.remove_flow(key).context("remove from the map flows4")?;
-        }
-        for (id, was) in before {
-            let counted = swept.active.get(&id).copied().unwrap_or(0);
-            if counted != was {
-                // The program went on counting meanwhile: correct by the difference.
-                let now = self.maps.conns(id).context("read the map conns")?;
-                self.maps.set_conns(id, now + counted - was).context("write to the map conns")?;
-            }
-        }
-        self.flows = swept.flows;
-        // Below seven eighths the table takes new connections again, and strangers are strangers.
-        if swept.entries < self.maps.flows_max() / 8 * 7 {
-            self.maps.relieve().context("write to the map pressure")?;
-        }
-        // Real servers that only lingered for their connections.
-        let mut next = image;
-        next.reals
-            .iter_mut()
-            .filter(|(id, real)| {
-                real.service == 0 && real.state == STATE_DOWN && !swept.held.contains_key(id)
-            })
-            .for_each(|(_, real)| *real = absent(real));
-        if self.image.as_ref() != Some(&next) {
-            self.write(next)?;
-            let table = decode(self.image()?);
-            self.publish(&table)?;
+        if self.housekeeping.is_none() {
+            self.housekeeping = Some(self.begin()?);
         }
         Ok(())
+    }
+
+    fn work(&mut self) -> anyhow::Result<Progress> {
+        // After an error the next pass begins anew.
+        let Some(stage) = self.housekeeping.take() else { return Ok(Progress::default()) };
+        let (progress, next) = self.slice(stage)?;
+        self.housekeeping = next;
+        Ok(progress)
     }
 
     fn counters(&mut self) -> anyhow::Result<BTreeMap<String, u64>> {
@@ -426,47 +395,21 @@ impl DataPlane for Xdp {
         Ok(counters)
     }
 
-    fn flows(&mut self, limit: usize) -> anyhow::Result<Vec<FlowStatus>> {
-        let joined = self.joined()?;
-        let image = self.image()?.clone();
-        let sample = self.clock.sample()?;
-        let tick = self.clock.tick();
-        let real = |id: u16| -> Option<SocketAddr> {
-            image.reals.get(&id).map(|real| socket(real.addr, real.port))
-        };
-        let idle_ms = |last_seen| {
-            let idle = sweep::age(last_seen, sample.jiffies, tick).as_millis();
-            u64::try_from(idle).unwrap_or(u64::MAX)
-        };
-        let mut flows: Vec<_> = joined
-            .iter()
-            .take(limit)
-            .map(|flow| FlowStatus {
-                client: socket(flow.key.src, flow.key.sport),
-                vip: socket(flow.key.dst, flow.key.dport),
-                real_server: real(flow.flow.real),
-                state: flow.state.name().to_owned(),
-                idle_ms: idle_ms(flow.last_seen),
-                packets: flow.packets,
-                bytes: flow.bytes,
-            })
-            .collect();
-        self.maps
-            .embryos(|key, flow| {
-                if flows.len() < limit {
-                    flows.push(FlowStatus {
-                        client: socket(key.src, key.sport),
-                        vip: socket(key.dst, key.dport),
-                        real_server: real(flow.real),
-                        state: "embryo".to_owned(),
-                        idle_ms: idle_ms(flow.last_seen),
-                        packets: flow.packets,
-                        bytes: flow.bytes,
-                    });
-                }
-            })
-            .context("read the map embryo4")?;
-        Ok(flows)
+    fn list_flows(&mut self, limit: usize) {
+        self.listing = Some(Listing::new(limit));
+    }
+
+    fn listed_flows(&mut self) -> anyhow::Result<Option<Vec<FlowStatus>>> {
+        let Some(mut listing) = self.listing.take() else { return Ok(Some(Vec::new())) };
+        if self.list(&mut listing)? {
+            return Ok(Some(Self::listed(listing)));
+        }
+        self.listing = Some(listing);
+        Ok(None)
+    }
+
+    fn flow(&mut self, client: SocketAddr, vip: SocketAddr) -> anyhow::Result<Option<FlowStatus>> {
+        self.find(client, vip)
     }
 
     fn status(&mut self) -> anyhow::Result<ForwarderStatus> {
@@ -492,7 +435,7 @@ impl DataPlane for Xdp {
             outcomes: self.counters()?,
             flows: self.flows,
             flows_max: self.maps.flows_max(),
-            embryos: self.embryos()?,
+            embryos: self.embryos,
             reconcile_errors: 0,
             verdict_us: BTreeMap::new(),
             verdict_total_us: 0,

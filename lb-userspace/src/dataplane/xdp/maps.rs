@@ -40,8 +40,10 @@ pub struct Maps {
     service_stats: PerCpuArray<MapData, ServiceStats>,
     real_stats: PerCpuArray<MapData, RealStats>,
     flows: HashMap<MapData, FlowKey4, Flow4>,
+    embryos: HashMap<MapData, FlowKey4, Flow4>,
     // For batched look-ups.
     reals_fd: OwnedFd,
+    conns_fd: OwnedFd,
     flows_fd: OwnedFd,
     embryos_fd: OwnedFd,
     flows_max: u64,
@@ -84,6 +86,14 @@ fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
+fn some<V>(result: Result<V, MapError>) -> Result<Option<V>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Maps {
     /// Opens what the loader pinned.
     ///
@@ -109,7 +119,9 @@ impl Maps {
             service_stats: per_cpu(dir, maps::SERVICE_STATS)?,
             real_stats: per_cpu(dir, maps::REAL_STATS)?,
             flows: hash(dir, maps::FLOWS4)?,
+            embryos: hash(dir, maps::EMBRYO4)?,
             reals_fd: descriptor(dir, maps::REALS_MAP)?,
+            conns_fd: descriptor(dir, maps::CONNS)?,
             flows_fd: descriptor(dir, maps::FLOWS4)?,
             embryos_fd: descriptor(dir, maps::EMBRYO4)?,
             flows_max: MapInfo::from_pin(dir.join(maps::FLOWS4))
@@ -198,14 +210,30 @@ impl Maps {
         Ok(image)
     }
 
-    /// Every entry of the table of established connections, NAT ones twice.
-    pub fn flows(&self, each: impl FnMut(FlowKey4, Flow4)) -> io::Result<()> {
-        sys::entries(&self.flows_fd, each)
+    /// The next entries of the table of established connections, NAT ones twice.
+    pub fn flows(
+        &self,
+        walk: &mut sys::Walk<FlowKey4, Flow4>,
+    ) -> io::Result<impl Iterator<Item = (FlowKey4, Flow4)>> {
+        walk.step(&self.flows_fd)
     }
 
-    /// Every connection of which only SYNs were seen.
-    pub fn embryos(&self, each: impl FnMut(FlowKey4, Flow4)) -> io::Result<()> {
-        sys::entries(&self.embryos_fd, each)
+    /// The next connections of which only SYNs were seen.
+    pub fn embryos(
+        &self,
+        walk: &mut sys::Walk<FlowKey4, Flow4>,
+    ) -> io::Result<impl Iterator<Item = (FlowKey4, Flow4)>> {
+        walk.step(&self.embryos_fd)
+    }
+
+    /// One entry of the table of established connections.
+    pub fn flow(&self, key: &FlowKey4) -> Result<Option<Flow4>, MapError> {
+        some(self.flows.get(key, 0))
+    }
+
+    /// A connection of which only SYNs were seen.
+    pub fn embryo(&self, key: &FlowKey4) -> Result<Option<Flow4>, MapError> {
+        some(self.embryos.get(key, 0))
     }
 
     /// Takes a flow out.
@@ -219,12 +247,21 @@ impl Maps {
     }
 
     /// Active connections of a real id as the program counts them.
-    pub fn conns(&self, id: u16) -> Result<i64, MapError> {
+    pub fn conn(&self, id: u16) -> Result<i64, MapError> {
         self.conns.get(&u32::from(id), 0)
     }
 
+    /// Those of every real id that has not 0.
+    pub fn conns(&self, mut each: impl FnMut(u16, i64)) -> io::Result<()> {
+        sys::entries(&self.conns_fd, |id: u32, count: i64| {
+            if count != 0 {
+                each(id as u16, count);
+            }
+        })
+    }
+
     /// Overwrites the count of active connections.
-    pub fn set_conns(&mut self, id: u16, count: i64) -> Result<(), MapError> {
+    pub fn set_conn(&mut self, id: u16, count: i64) -> Result<(), MapError> {
         self.conns.set(u32::from(id), count, 0)
     }
 

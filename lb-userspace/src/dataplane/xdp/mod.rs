@@ -3,8 +3,10 @@
 pub mod attach;
 pub mod encode;
 pub mod engine;
+pub mod housekeeping;
 pub mod image;
 pub mod lease;
+mod listing;
 pub mod loader;
 pub mod maps;
 pub mod object;

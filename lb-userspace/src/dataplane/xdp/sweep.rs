@@ -1,4 +1,8 @@
 //! Which connections are over, and how many each real server has. Pure.
+//!
+//! The table of connections is read in slices, between which packets and verdicts go on. A [`Pass`]
+//! takes the entries in whatever order they come, joins both directions of a NAT connection when
+//! the second one comes, and says at its end what the counters should have been at its begin.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,7 +10,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    FLOW_CLOSING, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow4, FlowKey4, PROTO_TCP, STATE_ABSENT,
+    Be16, Be32, FLOW_CLOSING, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow4, FlowKey4, METHOD_NAT,
+    PROTO_TCP, Real, STATE_ABSENT, STATE_DOWN,
 };
 
 use super::image::Image;
@@ -28,6 +33,17 @@ pub enum State {
 }
 
 impl State {
+    /// Of a connection of `real`; `flags` are the bits of both directions.
+    pub fn new(flags: u16, generation: u32, real: Option<&Real>) -> Self {
+        let alive =
+            real.is_some_and(|real| real.state != STATE_ABSENT && real.generation == generation);
+        match () {
+            () if flags & FLOW_CLOSING != 0 => Self::Closing,
+            () if !alive => Self::Stale,
+            () => Self::Established,
+        }
+    }
+
     /// Word for status outputs.
     pub fn name(self) -> &'static str {
         match self {
@@ -38,234 +54,265 @@ impl State {
     }
 }
 
-/// What is to be done about the flow table.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// Entries to take out; both of a NAT connection.
-    pub remove: Vec<FlowKey4>,
-    /// Active connections by real id; ids without any are missing.
-    pub active: BTreeMap<u16, i64>,
-    /// Connections that stay, by real id, whatever their state.
-    pub held: BTreeMap<u16, u64>,
+/// Key of the entry for the replies of a connection of `real`.
+pub fn reply_key(client: &FlowKey4, real: &Real) -> FlowKey4 {
+    key((real.addr, real.port), (client.src, client.sport))
+}
+
+/// Key of the connection that an entry for replies of `real` belongs to.
+pub fn client_key(reply: &FlowKey4, real: &Real) -> FlowKey4 {
+    key((reply.dst, reply.dport), (real.vip, real.vip_port))
+}
+
+fn key((src, sport): (Be32, Be16), (dst, dport): (Be32, Be16)) -> FlowKey4 {
+    FlowKey4 { src, dst, sport, dport, proto: u16::from(PROTO_TCP), pad: 0 }
+}
+
+/// An entry that is over, and when it had its last packet: one that has had another since is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub key: FlowKey4,
+    pub last_seen: u64,
+}
+
+/// A connection to take out: its entry, and under NAT that of its replies. An entry for replies
+/// that belongs to none stands alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    pub entry: Stamp,
+    pub replies: Option<Stamp>,
+}
+
+/// Active connections of a real id by its own count, and by the table's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Correction {
+    pub id: u16,
+    /// To be added to what the program has counted by now.
+    pub by: i64,
+}
+
+/// What a pass has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
     /// Connections that stay.
     pub flows: u64,
     /// Entries that they take, two each under NAT.
     pub entries: u64,
+    /// Connections that stay, by real id, whatever their state.
+    held: BTreeMap<u16, u64>,
+    /// By real id: connections that were active at the begin; ids without any are missing.
+    active: BTreeMap<u16, i64>,
 }
 
-/// A connection with both directions as one.
+/// A real server at the begin of a pass.
 #[derive(Clone, Copy, Debug)]
-pub struct Joined {
-    pub key: FlowKey4,
-    pub flow: Flow4,
-    /// Key of the NAT reverse entry, when there is one.
-    pub reverse: Option<FlowKey4>,
-    /// Later of both directions.
-    pub last_seen: u64,
-    /// Bits of both directions.
-    pub flags: u16,
-    pub packets: u64,
-    pub bytes: u64,
-    pub state: State,
+struct Server {
+    real: Real,
+    /// Life of an idle connection.
+    idle: Duration,
+    /// Active connections as the program counted them.
+    counted: i64,
 }
 
-/// Joins the entries of a table. Reverse entries without a forward one are returned apart.
-pub fn join(
-    entries: Vec<(FlowKey4, Flow4)>,
-    image: &Image,
-) -> (Vec<Joined>, Vec<(FlowKey4, Flow4)>) {
-    let (mut reverse, forward): (HashMap<_, _>, Vec<_>) = {
-        let (reverse, forward): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|(_, flow)| flow.flags & FLOW_REVERSE != 0);
-        (reverse.into_iter().collect(), forward)
-    };
-    let joined = forward
-        .into_iter()
-        .map(|(key, flow)| {
-            let real = image.reals.get(&flow.real);
-            let back = real.map(|real| FlowKey4 {
-                src: real.addr,
-                dst: key.src,
-                sport: real.port,
-                dport: key.sport,
-                proto: u16::from(PROTO_TCP),
-                pad: 0,
-            });
-            let back = back.and_then(|back| Some((back, reverse.remove(&back)?)));
-            let other = back.map_or(Flow4::default(), |(_, flow)| flow);
-            let flags = flow.flags | (other.flags & !FLOW_REVERSE);
-            let alive = real.is_some_and(|real| {
-                real.state != STATE_ABSENT && real.generation == flow.generation
-            });
-            let state = match () {
-                () if flags & FLOW_CLOSING != 0 => State::Closing,
-                () if !alive => State::Stale,
-                () => State::Established,
-            };
-            Joined {
-                key,
-                flow,
-                reverse: back.map(|(key, _)| key),
-                last_seen: flow.last_seen.max(other.last_seen),
-                flags,
-                packets: flow.packets + other.packets,
-                bytes: flow.bytes + other.bytes,
-                state,
-            }
-        })
-        .collect();
-    (joined, reverse.into_iter().collect())
+/// One direction of a NAT connection whose other one has not come yet.
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    last_seen: u64,
+    created: u64,
+    generation: u32,
+    real: u16,
+    flags: u16,
 }
 
-/// Sorts the table out. `jiffies` is now, `tick` the length of one.
-pub fn sweep(
-    entries: Vec<(FlowKey4, Flow4)>,
-    image: &Image,
+impl Half {
+    fn new(flow: &Flow4) -> Self {
+        let Flow4 { last_seen, created, generation, real, flags, .. } = *flow;
+        Self { last_seen, created, generation, real, flags }
+    }
+}
+
+/// The half under `key` if it is one of this real id: the same tuple may be left of another
+/// connection.
+fn take_of(halves: &mut HashMap<FlowKey4, Half>, key: &FlowKey4, real: u16) -> Option<Half> {
+    if halves.get(key)?.real == real { halves.remove(key) } else { None }
+}
+
+/// One way through the table of connections.
+///
+/// [`Pass::entry`] for each entry, [`Pass::halves_left`] until nothing is left of them, then
+/// [`Pass::corrections`] and [`Pass::lingers`].
+///
+/// # Counting while connections come and go
+/// The counter of a real server is read at the begin, the table afterwards; what the program adds to
+/// the counter meanwhile must not be found in the table too. So a connection counts as it was at the
+/// begin: not, when it was made since; still, when it has ended since. Within the begin's own jiffy
+/// it cannot be told. At the end the *difference* is added to what the counter says then.
+///
+/// # Bound
+/// Halves that wait are at most as many as the table has entries (`lvs_flow_table`), 40 bytes each;
+/// in a table of NAT connections a quarter of it at the height.
+#[derive(Debug)]
+pub struct Pass {
+    servers: BTreeMap<u16, Server>,
     jiffies: u64,
     tick: Duration,
-) -> Sweep {
-    let idle: BTreeMap<u16, Duration> = image
-        .services
-        .values()
-        .map(|service| (service.id, Duration::from_secs(u64::from(service.idle_secs))))
-        .collect();
-    let mut out = Sweep::default();
-    let (joined, orphans) = join(entries, image);
-    for flow in joined {
-        let service = image.reals.get(&flow.flow.real).map_or(0, |real| real.service);
-        let life = match flow.flags {
-            flags if flags & (FLOW_RST | FLOW_RESET) != 0 => RESET,
-            flags if flags & FLOW_CLOSING != 0 => CLOSING,
-            _ => idle.get(&service).copied().unwrap_or(ORPHANED),
-        };
-        if age(flow.last_seen, jiffies, tick) > life {
-            out.remove.push(flow.key);
-            out.remove.extend(flow.reverse);
-            continue;
-        }
-        out.flows += 1;
-        out.entries += 1 + u64::from(flow.reverse.is_some());
-        *out.held.entry(flow.flow.real).or_default() += 1;
-        if flow.state == State::Established {
-            *out.active.entry(flow.flow.real).or_default() += 1;
-        }
-    }
-    // A young one may be that of a connection which was entered while the table was being read.
-    let over = orphans.into_iter().filter(|(_, flow)| age(flow.last_seen, jiffies, tick) > RESET);
-    out.remove.extend(over.map(|(key, _)| key));
-    out
+    /// Each by its own key.
+    clients: HashMap<FlowKey4, Half>,
+    replies: HashMap<FlowKey4, Half>,
+    found: Found,
 }
 
-/// Time since a jiffy.
+impl Pass {
+    /// `counted` are the counters of active connections by real id, read just before `jiffies`;
+    /// `tick` is the length of a jiffy.
+    pub fn new(image: &Image, counted: &BTreeMap<u16, i64>, jiffies: u64, tick: Duration) -> Self {
+        let idle: BTreeMap<u16, Duration> = image
+            .services
+            .values()
+            .map(|service| (service.id, Duration::from_secs(u64::from(service.idle_secs))))
+            .collect();
+        let server = |real: &Real, id| Server {
+            real: *real,
+            idle: idle.get(&real.service).copied().unwrap_or(ORPHANED),
+            counted: counted.get(id).copied().unwrap_or(0),
+        };
+        Self {
+            servers: image.reals.iter().map(|(id, real)| (*id, server(real, id))).collect(),
+            jiffies,
+            tick,
+            clients: HashMap::new(),
+            replies: HashMap::new(),
+            found: Found::default(),
+        }
+    }
+
+    /// Takes an entry; what is over by it.
+    pub fn entry(&mut self, key: FlowKey4, flow: &Flow4) -> Option<Over> {
+        let half = Half::new(flow);
+        let Some(Server { real, .. }) = self.servers.get(&half.real) else {
+            return match half.flags & FLOW_REVERSE {
+                0 => self.judge(key, half, None),
+                _ => self.stray(key, half),
+            };
+        };
+        if half.flags & FLOW_REVERSE != 0 {
+            let client = client_key(&key, real);
+            if let Some(forward) = take_of(&mut self.clients, &client, half.real) {
+                return self.judge(client, forward, Some((key, half)));
+            }
+            self.replies.insert(key, half);
+        } else if real.method == METHOD_NAT {
+            let replies = reply_key(&key, real);
+            if let Some(back) = take_of(&mut self.replies, &replies, half.real) {
+                return self.judge(key, half, Some((replies, back)));
+            }
+            self.clients.insert(key, half);
+        } else {
+            return self.judge(key, half, None);
+        }
+        None
+    }
+
+    /// After the last entry: at most `most` of the halves whose other one never came; what is over of
+    /// them. `None`: no half is left.
+    pub fn halves_left(&mut self, most: usize) -> Option<Vec<Over>> {
+        let clients: Vec<FlowKey4> = self.clients.keys().take(most).copied().collect();
+        if !clients.is_empty() {
+            let over = clients.into_iter().filter_map(|key| {
+                let half = self.clients.remove(&key)?;
+                self.judge(key, half, None)
+            });
+            return Some(over.collect());
+        }
+        let replies: Vec<FlowKey4> = self.replies.keys().take(most).copied().collect();
+        if replies.is_empty() {
+            return None;
+        }
+        let over = replies.into_iter().filter_map(|key| {
+            let half = self.replies.remove(&key)?;
+            self.stray(key, half)
+        });
+        Some(over.collect())
+    }
+
+    /// An entry for replies alone. A young one may be that of a connection which was entered while
+    /// the table was being read.
+    fn stray(&self, key: FlowKey4, half: Half) -> Option<Over> {
+        let over = age(half.last_seen, self.jiffies, self.tick) > RESET;
+        let entry = Stamp { key, last_seen: half.last_seen };
+        over.then_some(Over { entry, replies: None })
+    }
+
+    fn judge(&mut self, key: FlowKey4, half: Half, back: Option<(FlowKey4, Half)>) -> Option<Over> {
+        let flags = half.flags | back.map_or(0, |(_, back)| back.flags & !FLOW_REVERSE);
+        let last_seen = back.map_or(half.last_seen, |(_, back)| back.last_seen.max(half.last_seen));
+        let server = self.servers.get(&half.real);
+        let life = match flags {
+            flags if flags & (FLOW_RST | FLOW_RESET) != 0 => RESET,
+            flags if flags & FLOW_CLOSING != 0 => CLOSING,
+            _ => server.map_or(ORPHANED, |server| server.idle),
+        };
+        if age(last_seen, self.jiffies, self.tick) > life {
+            let stamp = |key, half: Half| Stamp { key, last_seen: half.last_seen };
+            let replies = back.map(|(key, half)| stamp(key, half));
+            return Some(Over { entry: stamp(key, half), replies });
+        }
+        self.found.flows += 1;
+        self.found.entries += 1 + u64::from(back.is_some());
+        *self.found.held.entry(half.real).or_default() += 1;
+        // What it was at the begin.
+        let ended_since = last_seen > self.jiffies;
+        let flags = if ended_since { flags & !FLOW_CLOSING } else { flags };
+        let state = State::new(flags, half.generation, server.map(|server| &server.real));
+        if state == State::Established && half.created <= self.jiffies {
+            *self.found.active.entry(half.real).or_default() += 1;
+        }
+        None
+    }
+
+    /// Connections that stay.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// What is to be added to the counters of the real servers that are what they were at the begin;
+    /// those that died meanwhile have their turn in the next pass.
+    pub fn corrections(&self, image: &Image) -> Vec<Correction> {
+        let is_same = |id: &u16, then: &Real| {
+            image.reals.get(id).is_some_and(|now| {
+                (now.generation, now.state == STATE_ABSENT)
+                    == (then.generation, then.state == STATE_ABSENT)
+            })
+        };
+        self.servers
+            .iter()
+            .filter(|(id, server)| is_same(id, &server.real))
+            .map(|(id, server)| Correction {
+                id: *id,
+                by: self.found.active.get(id).copied().unwrap_or(0) - server.counted,
+            })
+            .filter(|correction| correction.by != 0)
+            .collect()
+    }
+
+    /// Whether a real server that is in no virtual server any more still has connections to wait
+    /// for. Also those of which it is not known, because it was in one when the pass began.
+    pub fn lingers(&self, id: u16) -> bool {
+        let was_leaving = |server: &Server| is_leaving(&server.real);
+        self.found.held.contains_key(&id) || !self.servers.get(&id).is_some_and(was_leaving)
+    }
+}
+
+/// Whether a real server is only there for the connections that it has.
+pub fn is_leaving(real: &Real) -> bool {
+    real.service == 0 && real.state == STATE_DOWN
+}
+
+/// Time since a jiffy; none for one that is yet to come.
 pub fn age(last_seen: u64, jiffies: u64, tick: Duration) -> Duration {
     let passed = jiffies.saturating_sub(last_seen);
     tick.checked_mul(u32::try_from(passed).unwrap_or(u32::MAX)).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use lb_common::abi::{FLOW_FIN, METHOD_NAT, Real, STATE_UP, Service, ServiceKey, be16, be32};
-
-    use super::*;
-
-    const TICK: Duration = Duration::from_millis(4);
-    const NOW: u64 = 1 << 32;
-
-    fn image() -> Image {
-        let mut image = Image::default();
-        let service = Service { id: 1, idle_secs: 300, ..Service::default() };
-        image.services.insert(ServiceKey::default(), service);
-        let real = Real {
-            generation: 5,
-            state: STATE_UP,
-            method: METHOD_NAT,
-            service: 1,
-            addr: be32([10, 0, 0, 1]),
-            port: be16(3306),
-            ..Real::default()
-        };
-        image.reals.insert(7, real);
-        image
-    }
-
-    fn client(port: u16) -> FlowKey4 {
-        FlowKey4 {
-            src: be32([192, 0, 2, 99]),
-            dst: be32([192, 0, 2, 1]),
-            sport: be16(port),
-            dport: be16(3306),
-            proto: u16::from(PROTO_TCP),
-            pad: 0,
-        }
-    }
-
-    fn back(port: u16) -> FlowKey4 {
-        FlowKey4 {
-            src: be32([10, 0, 0, 1]),
-            dst: be32([192, 0, 2, 99]),
-            sport: be16(3306),
-            dport: be16(port),
-            proto: u16::from(PROTO_TCP),
-            pad: 0,
-        }
-    }
-
-    fn flow(age: u64, flags: u16) -> Flow4 {
-        let last_seen = NOW - age * 250;
-        Flow4 { last_seen, generation: 5, real: 7, flags, packets: 3, ..Flow4::default() }
-    }
-
-    #[test]
-    fn lives_end_by_state() {
-        let rows: &[(&str, u64, u16, bool, bool)] = &[
-            // name, idle seconds, flags, counts, stays
-            ("busy", 1, 0, true, true),
-            ("idle", 299, 0, true, true),
-            ("too idle", 302, 0, false, false),
-            ("closing", 59, FLOW_FIN, false, true),
-            ("closed", 62, FLOW_FIN, false, false),
-            ("reset", 9, FLOW_RST, false, true),
-            ("reset and gone", 12, FLOW_FIN | FLOW_RST, false, false),
-            ("answered by us", 12, FLOW_RESET, false, false),
-        ];
-        for (name, age, flags, counts, stays) in rows {
-            let got = sweep(vec![(client(1), flow(*age, *flags))], &image(), NOW, TICK);
-            assert_eq!(got.remove.is_empty(), *stays, "{name}");
-            assert_eq!(got.active.get(&7).copied(), counts.then_some(1), "{name}");
-            assert_eq!(got.flows, u64::from(*stays), "{name}");
-        }
-    }
-
-    #[test]
-    fn both_directions_are_one_connection() {
-        let reverse = FLOW_REVERSE;
-        // The client is silent, the server is not.
-        let entries = vec![(client(1), flow(400, 0)), (back(1), flow(2, reverse))];
-        let got = sweep(entries.clone(), &image(), NOW, TICK);
-        assert_eq!((got.flows, got.active[&7], got.remove.len()), (1, 1, 0));
-        assert_eq!(join(entries, &image()).0[0].packets, 6);
-        // Both are: both entries go.
-        let entries = vec![(client(1), flow(400, 0)), (back(1), flow(301, reverse))];
-        assert_eq!(sweep(entries, &image(), NOW, TICK).remove, [client(1), back(1)]);
-        // The server closes.
-        let entries = vec![(client(1), flow(1, 0)), (back(1), flow(1, reverse | FLOW_FIN))];
-        assert_eq!(sweep(entries, &image(), NOW, TICK).active.get(&7), None);
-        // A reverse entry alone is nobody's.
-        let entries = vec![(back(2), flow(11, reverse))];
-        assert_eq!(sweep(entries, &image(), NOW, TICK).remove, [back(2)]);
-        // Unless its other half came after the table's other end had been read.
-        let entries = vec![(back(2), flow(1, reverse))];
-        assert!(sweep(entries, &image(), NOW, TICK).remove.is_empty());
-    }
-
-    #[test]
-    fn stale_connections_wait_for_their_client_but_do_not_count() {
-        let stale = Flow4 { generation: 4, ..flow(1, 0) };
-        let got = sweep(vec![(client(1), stale)], &image(), NOW, TICK);
-        assert_eq!((got.flows, got.active.len(), got.remove.len()), (1, 0, 0));
-        assert_eq!(got.held[&7], 1);
-        let unknown = Flow4 { real: 8, ..flow(1, 0) };
-        let (joined, _) = join(vec![(client(1), unknown)], &image());
-        assert_eq!(joined[0].state, State::Stale);
-    }
-}
+mod tests;

@@ -173,13 +173,79 @@ pub fn run(program: impl AsFd, packet: &mut [u8]) -> io::Result<()> {
     bpf(PROG_TEST_RUN, &mut attr).map(drop)
 }
 
-/// Entries asked for in one call. A hash map needs room for the fullest bucket, far below it.
+/// Entries asked for in one call where nothing else waits.
 const BATCH: usize = 4096;
+/// Most entries that a call ever makes room for, when one bucket holds more than were asked for.
+const BATCH_LIMIT: usize = 1 << 16;
 
-/// Every entry of a HASH, LRU_HASH or ARRAY map. Not a snapshot: entries that come or go meanwhile
-/// may be missing, none is reported twice by one bucket.
-///
-/// `value_size` is that of `V` except for per-CPU maps, which are not supported.
+/// A way through all entries of a HASH, LRU_HASH or ARRAY map, in calls of bounded length between
+/// which anything may happen to the map. The kernel counts buckets, not keys, so that a removed
+/// entry does not throw the walk back: what is there from begin to end is met once, what comes or
+/// goes meanwhile once or not at all. Per-CPU maps are not supported.
+#[derive(Debug)]
+pub struct Walk<K, V> {
+    keys: Vec<K>,
+    values: Vec<V>,
+    /// The kernel's opaque position: at most the size of a key, at least u32
+    /// (kernel/bpf/{hashtab,syscall}.c). `None`: at the begin.
+    position: Option<[u64; 8]>,
+    ended: bool,
+}
+
+impl<K: Pod + Default, V: Pod + Default> Walk<K, V> {
+    /// At the begin. Each step takes at most `most` entries, unless one bucket alone holds more.
+    pub fn new(most: usize) -> Self {
+        let most = most.max(1);
+        let (keys, values) = (vec![K::default(); most], vec![V::default(); most]);
+        Self { keys, values, position: None, ended: false }
+    }
+
+    /// Whether all of the map has been seen.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Takes one step; nothing when the walk has ended.
+    ///
+    /// # Errors
+    /// That of bpf(2). The walk is where it was.
+    pub fn step(&mut self, map: impl AsFd) -> io::Result<impl Iterator<Item = (K, V)>> {
+        let mut count = 0;
+        let mut to = [0u64; 8];
+        while !self.ended {
+            let mut attr = BatchAttr {
+                in_batch: self.position.as_ref().map_or(0, |from| from.as_ptr() as u64),
+                out_batch: to.as_mut_ptr() as u64,
+                keys: self.keys.as_mut_ptr() as u64,
+                values: self.values.as_mut_ptr() as u64,
+                count: self.keys.len() as u32,
+                map_fd: raw(&map),
+                ..BatchAttr::default()
+            };
+            match bpf(MAP_LOOKUP_BATCH, &mut attr) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.ended = true,
+                // The next bucket is fuller than what was asked for.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOSPC)
+                        && self.keys.len() < BATCH_LIMIT =>
+                {
+                    let more = self.keys.len() * 2;
+                    self.keys.resize(more, K::default());
+                    self.values.resize(more, V::default());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.position = Some(to);
+            count = attr.count as usize;
+            break;
+        }
+        Ok(self.keys.iter().copied().zip(self.values.iter().copied()).take(count))
+    }
+}
+
+/// Every entry of a map, as [`Walk`] meets them, at once.
 ///
 /// # Errors
 /// That of bpf(2).
@@ -187,36 +253,11 @@ pub fn entries<K: Pod + Default, V: Pod + Default>(
     map: impl AsFd,
     mut each: impl FnMut(K, V),
 ) -> io::Result<()> {
-    let mut keys = vec![K::default(); BATCH];
-    let mut values = vec![V::default(); BATCH];
-    // Opaque position: at most the size of a key, at least u32 (kernel/bpf/{hashtab,syscall}.c).
-    let (mut from, mut to) = ([0u64; 8], [0u64; 8]);
-    let mut first = true;
-    loop {
-        let mut attr = BatchAttr {
-            in_batch: if first { 0 } else { from.as_ptr() as u64 },
-            out_batch: to.as_mut_ptr() as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: BATCH as u32,
-            map_fd: raw(&map),
-            ..BatchAttr::default()
-        };
-        let result = bpf(MAP_LOOKUP_BATCH, &mut attr);
-        let end = match result {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(error) => return Err(error),
-        };
-        for (key, value) in keys.iter().zip(&values).take(attr.count as usize) {
-            each(*key, *value);
-        }
-        if end {
-            return Ok(());
-        }
-        from = to;
-        first = false;
+    let mut walk = Walk::new(BATCH);
+    while !walk.has_ended() {
+        walk.step(&map)?.for_each(|(key, value)| each(key, value));
     }
+    Ok(())
 }
 
 /// Leading part of `struct bpf_link_info` for an XDP link.

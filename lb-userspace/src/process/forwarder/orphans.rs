@@ -8,11 +8,8 @@ use lb_common::abi::Orphan;
 use tokio::io::unix::AsyncFd;
 use tracing::{debug, warn};
 
-use super::sys;
-use crate::{
-    dataplane::xdp::{Xdp, orphans::Orphans},
-    io::nudge::Nudger,
-};
+use super::{plane::Plane, sys};
+use crate::{dataplane::xdp::orphans::Orphans, io::nudge::Nudger};
 
 /// Reports that are dealt with before other work has its turn.
 const BATCH: usize = 256;
@@ -60,7 +57,7 @@ impl Orphanage {
     }
 
     /// Asks their clients. What fails is asked again at the server's next repetition.
-    pub fn ask(&self, engine: &mut Xdp, orphans: &[Orphan]) {
+    pub fn ask(&self, engine: &mut impl Plane, orphans: &[Orphan]) {
         let Some((_, nudger)) = &self.parts else { return };
         for orphan in orphans {
             let asks = engine.asks(orphan).unwrap_or_else(|error| {

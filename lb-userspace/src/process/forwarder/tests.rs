@@ -1,4 +1,8 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use super::{state::ROUND, *};
 use crate::{
@@ -246,4 +250,116 @@ fn a_snapshot_becomes_next_hops() {
     assert!(!around.next_hops.contains_key(&db(4).ip()), "says nothing yet");
     assert_eq!(host.egress.len(), 3, "the way is known before the neighbour is");
     assert!(around.own.contains(&IpAddr::from([198, 51, 100, 9])));
+}
+
+/// A loop over a fake engine, with both ends of its pipe.
+struct Bed {
+    down: tokio::sync::mpsc::Sender<Down>,
+    up: tokio::sync::mpsc::Receiver<Up>,
+    role: tokio::task::JoinHandle<anyhow::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new(fake: Fake) -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (down, rx) = tokio::sync::mpsc::channel(QUEUE_LIMIT);
+        let (tx, up) = tokio::sync::mpsc::channel(QUEUE_LIMIT);
+        let forwarder = Forwarder {
+            link: Link { rx, tx },
+            state: started(fake),
+            neigh: Neigh::open().expect("netlink"),
+            orphanage: Orphanage::open(dir.path()),
+            snapshot: Snapshot::default(),
+            admin_file: AdminFile::new(dir.path()),
+            recorder: Recorder::open(None, Role::Forwarder).expect("nothing to open"),
+            announced: None,
+            looking: None,
+            look_again: false,
+            sweeping: false,
+            listings: VecDeque::new(),
+        };
+        Self { down, up, role: tokio::spawn(forwarder.run()), _dir: dir }
+    }
+
+    async fn say(&self, message: Down) {
+        self.down.send(message).await.expect("the loop runs");
+    }
+
+    /// The next answer to a question, by its id.
+    async fn reply(&mut self) -> (u64, Reply) {
+        loop {
+            let up = tokio::time::timeout(LIMIT, self.up.recv()).await.expect("no answer in time");
+            if let Up::Reply { id, reply } = up.expect("the loop runs") {
+                return (id, reply);
+            }
+        }
+    }
+
+    async fn stop(mut self) {
+        self.say(Down::Stop).await;
+        while let Some(up) = tokio::time::timeout(LIMIT, self.up.recv()).await.expect("no end") {
+            if matches!(up, Up::Stopped) {
+                break;
+            }
+        }
+        self.role.await.expect("no panic").expect("an orderly end");
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// Slices of a pass that lasts longer than [`LIMIT`], a millisecond's pause after each.
+const ENDLESS: usize = 1_000_000;
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let waiting = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+#[tokio::test]
+async fn a_verdict_waits_for_no_sweep() {
+    let fake = Fake { slices: ENDLESS, ..Fake::default() };
+    let (worked, performed_at) = (Arc::clone(&fake.worked), Arc::clone(&fake.performed_at));
+    let load = |count: &AtomicUsize| count.load(Relaxed);
+    let bed = Bed::new(fake);
+    until("the sweep has begun", || load(&worked) > 2).await;
+    bed.say(Down::Event { from: Role::Checker, event: verdict(1, Health::Down) }).await;
+    until("the verdict is in the engine", || load(&performed_at) > 2).await;
+    let at = load(&performed_at);
+    assert!(at < ENDLESS, "the sweep was over");
+    until("the sweep goes on", || load(&worked) > at).await;
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn listings_wait_for_each_other_and_nothing_for_them() {
+    let fake = Fake { slices: ENDLESS, ..Fake::default() };
+    let worked = Arc::clone(&fake.worked);
+    let mut bed = Bed::new(fake);
+    for id in 0..=LISTINGS as u64 {
+        bed.say(Down::Query { id, query: Query::Flows { limit: 10 } }).await;
+    }
+    let (id, reply) = bed.reply().await;
+    assert_eq!(id, LISTINGS as u64, "the one beyond the bound is answered first");
+    assert!(matches!(&reply, Reply::Error(text) if text.contains("under way")), "{reply:?}");
+    let before = worked.load(Relaxed);
+    until("the first listing is being made", || worked.load(Relaxed) > before + 2).await;
+    bed.say(Down::Query { id: 99, query: Query::Status }).await;
+    let (id, reply) = bed.reply().await;
+    assert!(id == 99 && matches!(reply, Reply::Forwarder(_)), "{id} {reply:?}");
+    bed.stop().await;
+    // Short ones are answered in their order.
+    let mut bed = Bed::new(Fake { slices: 3, ..Fake::default() });
+    for id in 0..3 {
+        bed.say(Down::Query { id, query: Query::Flows { limit: 10 } }).await;
+    }
+    for wanted in 0..3 {
+        let (id, reply) = bed.reply().await;
+        assert!(id == wanted && matches!(reply, Reply::Flows(_)), "{id} {reply:?}");
+    }
+    bed.stop().await;
 }

@@ -1,0 +1,141 @@
+//! Housekeeping of the table of connections, in slices: whoever calls has something more urgent to
+//! do, and gets the chance after each.
+//!
+//! A pass: counters are read → the table is walked, what is over taken out → NAT halves without
+//! their other half → counters corrected → real servers that only lingered go → embryos counted.
+
+use std::{collections::BTreeMap, vec};
+
+use anyhow::Context as _;
+use lb_common::abi::{Flow4, FlowKey4};
+
+use super::{
+    encode::{absent, decode},
+    engine::Xdp,
+    sweep::{self, Correction, Over, Pass, Stamp},
+    sys::Walk,
+};
+use crate::dataplane::Progress;
+
+/// Entries that a slice reads or takes out, and counters that it corrects, at most: about 0.3 ms.
+/// (One bucket of the table that alone holds more is read as one.)
+pub const SLICE: usize = 512;
+
+/// Where a pass has got to.
+#[derive(Debug)]
+pub(super) enum Stage {
+    Flows { pass: Pass, walk: Walk<FlowKey4, Flow4> },
+    Halves { pass: Pass },
+    Counters { pass: Pass, corrections: vec::IntoIter<Correction> },
+    Embryos { walk: Walk<FlowKey4, Flow4>, count: u64 },
+}
+
+impl Xdp {
+    /// The first slice of a pass.
+    pub(super) fn begin(&mut self) -> anyhow::Result<Stage> {
+        let mut counted = BTreeMap::new();
+        self.maps
+            .conns(|id, count| {
+                counted.insert(id, count);
+            })
+            .context("read the map conns")?;
+        let (jiffies, tick) = (self.clock.sample()?.jiffies, self.clock.tick());
+        let pass = Pass::new(self.image()?, &counted, jiffies, tick);
+        Ok(Stage::Flows { pass, walk: Walk::new(SLICE) })
+    }
+
+    /// The next slice of `stage`; `None` when that was the last one.
+    pub(super) fn slice(&mut self, stage: Stage) -> anyhow::Result<(Progress, Option<Stage>)> {
+        let mut progress = Progress::default();
+        let next = match stage {
+            Stage::Flows { mut pass, mut walk } => {
+                let mut over = Vec::new();
+                for (key, flow) in self.maps.flows(&mut walk).context("read the map flows4")? {
+                    progress.entries += 1;
+                    over.extend(pass.entry(key, &flow));
+                }
+                self.remove(&over)?;
+                match walk.has_ended() {
+                    false => Stage::Flows { pass, walk },
+                    true => Stage::Halves { pass },
+                }
+            }
+            Stage::Halves { mut pass } => match pass.halves_left(SLICE) {
+                Some(over) => {
+                    progress.entries = over.len();
+                    self.remove(&over)?;
+                    Stage::Halves { pass }
+                }
+                None => {
+                    let corrections = pass.corrections(self.image()?).into_iter();
+                    Stage::Counters { pass, corrections }
+                }
+            },
+            Stage::Counters { pass, mut corrections } if corrections.len() > 0 => {
+                for Correction { id, by } in corrections.by_ref().take(SLICE) {
+                    // The program went on counting meanwhile: correct by the difference.
+                    let now = self.maps.conn(id).context("read the map conns")?;
+                    self.maps.set_conn(id, now + by).context("write to the map conns")?;
+                    progress.entries += 1;
+                }
+                Stage::Counters { pass, corrections }
+            }
+            Stage::Counters { pass, .. } => {
+                self.conclude(&pass)?;
+                Stage::Embryos { walk: Walk::new(SLICE), count: 0 }
+            }
+            Stage::Embryos { mut walk, mut count } => {
+                let step = self.maps.embryos(&mut walk).context("read the map embryo4")?.count();
+                progress.entries = step;
+                count += step as u64;
+                if walk.has_ended() {
+                    self.embryos = count;
+                    return Ok((progress, None));
+                }
+                Stage::Embryos { walk, count }
+            }
+        };
+        progress.more = true;
+        Ok((progress, Some(next)))
+    }
+
+    /// Takes out what is over, unless it has come alive since it was read.
+    fn remove(&mut self, over: &[Over]) -> anyhow::Result<()> {
+        for Over { entry, replies } in over {
+            let stamps = || std::iter::once(entry).chain(replies);
+            let is_as_read = |stamp: &Stamp| {
+                let now = self.maps.flow(&stamp.key).context("read the map flows4")?;
+                anyhow::Ok(now.is_none_or(|now| now.last_seen == stamp.last_seen))
+            };
+            if stamps().map(is_as_read).all(|same| !matches!(same, Ok(false))) {
+                for stamp in stamps() {
+                    self.maps.remove_flow(&stamp.key).context("remove from the map flows4")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn conclude(&mut self, pass: &Pass) -> anyhow::Result<()> {
+        self.flows = pass.found().flows;
+        // Below seven eighths the table takes new connections again, and strangers are strangers.
+        if pass.found().entries < self.maps.flows_max() / 8 * 7 {
+            self.maps.relieve().context("write to the map pressure")?;
+        }
+        let goes = |id: u16, real: &_| sweep::is_leaving(real) && !pass.lingers(id);
+        let image = self.image()?;
+        if !image.reals.iter().any(|(id, real)| goes(*id, real)) {
+            return Ok(());
+        }
+        let mut next = image.clone();
+        for (id, real) in &mut next.reals {
+            if goes(*id, real) {
+                *real = absent(real);
+            }
+        }
+        self.write(next)?;
+        let table = decode(self.image()?);
+        self.publish(&table)?;
+        Ok(())
+    }
+}
