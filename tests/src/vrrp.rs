@@ -169,15 +169,24 @@ impl RoleThread {
         bail!("the role did not say it")
     }
 
-    /// Asks for the status of its only instance. What else it said until then is dropped.
+    /// Asks for the status of its first instance. What else it said until then is dropped.
     ///
     /// # Errors
     /// No answer.
     pub fn status(&mut self) -> Result<InstanceStatus> {
+        self.statuses().map(|mut all| all.remove(0))
+    }
+
+    /// Asks for the status of every instance, in the order of the configuration. What else it said
+    /// until then is dropped.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn statuses(&mut self) -> Result<Vec<InstanceStatus>> {
         self.say(Down::Query { id: 7, query: Query::Status })?;
         self.until(|message| match message {
-            Up::Reply { id: 7, reply: Reply::Vrrp(mut all) } if !all.is_empty() => {
-                Some(all.remove(0))
+            Up::Reply { id: 7, reply: Reply::Vrrp { instances, .. } } if !instances.is_empty() => {
+                Some(instances)
             }
             _ => None,
         })

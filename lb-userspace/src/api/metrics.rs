@@ -208,6 +208,19 @@ impl Snapshot {
                 metric.counter(&labels, *count)?;
             }
         }
+        let timers = &self.0.vrrp_timers;
+        let mut metric = e.encode_descriptor(
+            "vrrp_timer_lateness_seconds",
+            "How late timers fire, of all instances; a tenth of advert_int is much.",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (timer, late) in [("advert", &timers.advert), ("master_down", &timers.master_down)] {
+            // Nobody has answered for the vrrp process.
+            if !late.late_us.is_empty() {
+                histogram(&mut metric, &vec![("timer", timer)], &late.late_us, late.total_us)?;
+            }
+        }
         Ok(())
     }
 

@@ -51,6 +51,20 @@ fn every_number_of_a_snapshot_is_found_again() {
             "lbd_vrrp_discards_total{vrrp_instance=\"VI_1\",reason=\"wrong_password\"}".to_owned(),
             5.0,
         ),
+        ("lbd_vrrp_timer_lateness_seconds_sum{timer=\"advert\"}".to_owned(), 0.0045),
+        ("lbd_vrrp_timer_lateness_seconds_count{timer=\"advert\"}".to_owned(), 77.0),
+        (
+            "lbd_vrrp_timer_lateness_seconds_bucket{le=\"0.00005\",timer=\"advert\"}".to_owned(),
+            70.0,
+        ),
+        (
+            "lbd_vrrp_timer_lateness_seconds_bucket{le=\"0.001\",timer=\"master_down\"}".to_owned(),
+            1.0,
+        ),
+        (
+            "lbd_vrrp_timer_lateness_seconds_bucket{le=\"+Inf\",timer=\"master_down\"}".to_owned(),
+            2.0,
+        ),
         (health("192.0.2.21:3306", "up"), 1.0),
         (health("192.0.2.22:3306", "up"), 0.0),
         (health("192.0.2.22:3306", "down"), 1.0),

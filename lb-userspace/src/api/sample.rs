@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::base::status::{
     CheckerStatus, ForwarderStatus, Health, InstanceCounters, InstanceStatus, InterfaceStatus,
-    ProcessStatus, QuorumStatus, RealServerStatus, ScriptCounters, ServerHealth, Status,
-    VirtualServerStatus, VrrpState,
+    Lateness, ProcessStatus, QuorumStatus, RealServerStatus, ScriptCounters, ServerHealth, Status,
+    TimerStatus, VirtualServerStatus, VrrpState,
 };
 
 const KEY: &str = "tcp/192.0.2.10:3306";
@@ -31,6 +31,7 @@ pub(super) fn status() -> Status {
             process("api", 0, 4, Some("exit code 1")),
         ],
         vrrp: vec![instance()],
+        vrrp_timers: timers(),
         servers: vec![
             health("192.0.2.21:3306", Health::Up),
             health("192.0.2.22:3306", Health::Down),
@@ -80,6 +81,17 @@ fn instance() -> InstanceStatus {
             discarded: BTreeMap::from([("wrong_password".to_owned(), 5)]),
             ..InstanceCounters::default()
         },
+    }
+}
+
+fn timers() -> TimerStatus {
+    let late = |counts: &[(u64, u64)], total_us| Lateness {
+        late_us: counts.iter().copied().collect(),
+        total_us,
+    };
+    TimerStatus {
+        advert: late(&[(50, 70), (1_000, 7), (u64::MAX, 0)], 4_500),
+        master_down: late(&[(50, 1), (1_000, 0), (u64::MAX, 1)], 3_000_000),
     }
 }
 

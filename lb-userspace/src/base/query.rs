@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     net::VirtualServerKey,
-    status::{FlowStatus, ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, Status},
+    status::{
+        FlowStatus, ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, Status,
+        TimerStatus,
+    },
 };
 
 /// Questions.
@@ -41,7 +44,10 @@ pub enum Query {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     Status(Box<Status>),
-    Vrrp(Vec<InstanceStatus>),
+    Vrrp {
+        instances: Vec<InstanceStatus>,
+        timers: TimerStatus,
+    },
     Checker {
         servers: Vec<ServerHealth>,
         quorum: Vec<QuorumStatus>,

@@ -95,6 +95,25 @@ pub struct InstanceCounters {
     pub discarded: BTreeMap<String, u64>,
 }
 
+/// How late the timers of the vrrp process fire, over all its instances since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerStatus {
+    /// The next advert of a master.
+    pub advert: Lateness,
+    /// The end of a backup's wait: master-down, or the skew after a farewell.
+    pub master_down: Lateness,
+}
+
+/// A histogram of how late timers fire.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lateness {
+    /// Upper bound in microseconds → timers in that bucket alone (not cumulative); `u64::MAX` is
+    /// the unbounded one.
+    pub late_us: BTreeMap<u64, u64>,
+    /// Sum over all timers, microseconds.
+    pub total_us: u64,
+}
+
 /// Health of a real server as its checkers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -284,6 +303,8 @@ pub struct Status {
     pub scripts: ScriptCounters,
     pub processes: Vec<ProcessStatus>,
     pub vrrp: Vec<InstanceStatus>,
+    #[serde(default)]
+    pub vrrp_timers: TimerStatus,
     pub servers: Vec<ServerHealth>,
     pub quorum: Vec<QuorumStatus>,
     pub forwarder: Option<ForwarderStatus>,

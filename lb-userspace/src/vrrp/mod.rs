@@ -11,6 +11,7 @@
 //! | [`arp`], [`nd`] | gratuitous ARP and unsolicited neighbour advertisement in bytes |
 //! | [`garp`], [`pacer`] | when they are sent, and at what pace |
 //! | [`damper`] | links that flap |
+//! | [`lateness`] | how late timers fire |
 //! | [`processes`] | which processes a `vrrp_track_process` means, and how many there are |
 //! | [`notify`] | what scripts, FIFOs and mails are told of a change |
 //!
@@ -21,6 +22,7 @@ pub mod auth;
 pub mod damper;
 pub mod garp;
 pub mod group;
+pub mod lateness;
 pub mod nd;
 pub mod notify;
 pub mod pacer;

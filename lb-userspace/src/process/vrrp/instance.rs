@@ -30,6 +30,7 @@ use crate::{
     vrrp::{
         auth::Auth,
         damper::Damper,
+        lateness::Timers,
         notify::{Notification, Subject, What, notification},
         pacer::Pacer,
         router::{Config, Effect, Input, Level, Notify, Outgoing, Router, Standing},
@@ -441,6 +442,11 @@ impl Instance {
             out.push_str(&format!("  in {}.{:03} s: {next}\n", ms / 1000, ms % 1000));
         }
         out
+    }
+
+    /// How late its timers have fired.
+    pub fn lateness(&self) -> &Timers {
+        self.router.lateness()
     }
 
     /// Its statistics start from zero.

@@ -47,6 +47,7 @@ use super::{
 };
 use crate::{
     base::{
+        status::TimerStatus,
         table::{LeaseSlot, LeaseState},
         time::Instant,
     },
@@ -54,6 +55,7 @@ use crate::{
     io::{link, track::Report, vrrp::Channel},
     vrrp::{
         damper::Damper,
+        lateness,
         pacer::Pacer,
         router::Input,
         track::{Tracked, Verdict},
@@ -145,6 +147,8 @@ struct VrrpRole {
     /// Interfaces of which something was told in this turn.
     touched: BTreeSet<String>,
     announcements_dropped: u64,
+    /// Of instances that are gone.
+    lateness: lateness::Timers,
 }
 
 impl VrrpRole {
@@ -168,6 +172,7 @@ impl VrrpRole {
             statics: StaticObjects::default(),
             touched: BTreeSet::new(),
             announcements_dropped: 0,
+            lateness: lateness::Timers::default(),
         }
     }
 
@@ -465,7 +470,9 @@ impl VrrpRole {
             instance.handle_timeout(now, &mut self.shell);
         }
         self.groups.settle(&mut self.instances, now, &mut self.shell);
-        self.leaving.retain(|instance| !instance.stopped);
+        for gone in self.leaving.extract_if(.., |instance| instance.stopped) {
+            self.lateness.add(gone.lateness());
+        }
         if self.stop_by.is_none() {
             for run in self.scripts.due(now) {
                 self.shell.say(Up::Script(run));
@@ -481,6 +488,15 @@ impl VrrpRole {
                 tracing::error!(?waited, "data plane has not converged: no advert is sent");
             }
         }
+    }
+
+    /// Over every instance that was run.
+    fn timers(&self) -> TimerStatus {
+        let mut all = self.lateness.clone();
+        for instance in self.instances.iter().chain(&self.leaving) {
+            all.add(instance.lateness());
+        }
+        TimerStatus { advert: all.advert.status(), master_down: all.master_down.status() }
     }
 
     fn is_stopped(&mut self) -> bool {
@@ -561,8 +577,10 @@ impl VrrpRole {
                 }
             }
             Down::Query { id, query: Query::Status } => {
-                let status = self.instances.iter().map(|it| it.status(now, &self.shell)).collect();
-                self.shell.say(Up::Reply { id, reply: Reply::Vrrp(status) });
+                let instances =
+                    self.instances.iter().map(|it| it.status(now, &self.shell)).collect();
+                let timers = self.timers();
+                self.shell.say(Up::Reply { id, reply: Reply::Vrrp { instances, timers } });
             }
             Down::Query { id, query: Query::Explain { what } } => {
                 let found = self.instances.iter().find(|it| it.model.name == what);
@@ -573,6 +591,7 @@ impl VrrpRole {
                 self.shell.say(Up::Reply { id, reply });
             }
             Down::Query { query: Query::ClearStatistics, .. } => {
+                self.lateness = lateness::Timers::default();
                 for instance in &mut self.instances {
                     instance.clear_statistics();
                 }

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     base::{
         query::Reply,
-        status::{ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth},
+        status::{ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, TimerStatus},
         time::Instant,
     },
     process::ipc::Role,
@@ -26,6 +26,7 @@ pub const OPEN_LIMIT: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parts {
     pub vrrp: Vec<InstanceStatus>,
+    pub vrrp_timers: TimerStatus,
     pub servers: Vec<ServerHealth>,
     pub quorum: Vec<QuorumStatus>,
     pub forwarder: Option<ForwarderStatus>,
@@ -98,7 +99,10 @@ impl Asks {
                     return None;
                 }
                 match reply {
-                    Reply::Vrrp(vrrp) => parts.vrrp = vrrp,
+                    Reply::Vrrp { instances, timers } => {
+                        parts.vrrp = instances;
+                        parts.vrrp_timers = timers;
+                    }
                     Reply::Checker { servers, quorum } => {
                         parts.servers = servers;
                         parts.quorum = quorum;
@@ -187,11 +191,15 @@ mod tests {
     const T0: Instant = Instant::from_nanos(1_000_000_000);
     const ROLES: [Role; 3] = [Role::Vrrp, Role::Checker, Role::Forwarder];
 
+    fn no_instances() -> Reply {
+        Reply::Vrrp { instances: Vec::new(), timers: TimerStatus::default() }
+    }
+
     #[test]
     fn status_is_complete_when_all_have_answered() {
         let mut asks = Asks::default();
         let id = asks.status(7, &ROLES, T0).expect("room");
-        assert_eq!(asks.answer(Role::Vrrp, id, Reply::Vrrp(Vec::new())), None);
+        assert_eq!(asks.answer(Role::Vrrp, id, no_instances()), None);
         let forwarder = ForwarderStatus { engine: "xdp".to_owned(), ..ForwarderStatus::default() };
         let reply = Reply::Forwarder(Box::new(forwarder.clone()));
         assert_eq!(asks.answer(Role::Forwarder, id, reply), None);
@@ -210,7 +218,7 @@ mod tests {
         let mut asks = Asks::default();
         let id = asks.status(7, &ROLES, T0).expect("room");
         assert!(asks.role_gone(Role::Checker).is_empty());
-        assert_eq!(asks.answer(Role::Vrrp, id, Reply::Vrrp(Vec::new())), None);
+        assert_eq!(asks.answer(Role::Vrrp, id, no_instances()), None);
         assert!(asks.expire(T0).is_empty());
         let due = asks.next_deadline().expect("waits");
         assert_eq!(due, T0 + ASK_LIMIT);

@@ -592,6 +592,7 @@ impl Watchdog {
             },
             processes: self.core.processes(now),
             vrrp: parts.vrrp,
+            vrrp_timers: parts.vrrp_timers,
             servers: parts.servers,
             quorum: parts.quorum,
             forwarder: parts.forwarder,

@@ -33,6 +33,7 @@
 mod announce;
 mod config;
 mod group;
+mod late;
 mod receive;
 mod report;
 mod send;
@@ -52,6 +53,7 @@ pub use send::Outgoing;
 
 use self::send::Numbers;
 use super::{
+    lateness::Timers,
     timing::{self, AdvertInterval},
     track::Trackers,
     wire::Reason,
@@ -204,6 +206,8 @@ pub struct Router {
     noted: BTreeSet<(IpAddr, receive::Note)>,
     discard_logged: BTreeMap<Reason, Instant>,
     counters: InstanceCounters,
+    lateness: Timers,
+    late_logged: late::Logged,
     effects: VecDeque<Effect>,
 }
 
@@ -245,6 +249,8 @@ impl Router {
             noted: BTreeSet::new(),
             discard_logged: BTreeMap::new(),
             counters: InstanceCounters::default(),
+            lateness: Timers::default(),
+            late_logged: late::Logged::default(),
             effects: VecDeque::new(),
             config,
         }
@@ -265,9 +271,20 @@ impl Router {
         &self.counters
     }
 
+    /// The master's interval: the learned one, or ours.
+    pub fn master_interval(&self) -> AdvertInterval {
+        self.master_interval
+    }
+
+    /// How late its timers have fired.
+    pub fn lateness(&self) -> &Timers {
+        &self.lateness
+    }
+
     /// Statistics start from zero.
     pub fn clear_counters(&mut self) {
         self.counters = InstanceCounters::default();
+        self.lateness = Timers::default();
     }
 
     /// Counts what the shell did for it: gratuitous ARPs that left.
@@ -379,7 +396,7 @@ impl Core for Router {
         match self.state {
             State::Backup { since, wait } => {
                 if let Some(down_at) = self.down_at(since, wait).filter(|at| *at <= now) {
-                    self.count_late(now.saturating_since(down_at));
+                    self.count_late(late::Kind::MasterDown, now.saturating_since(down_at), now);
                     self.listening = false;
                     self.want(now);
                 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Config, Effect, Elsewhere, Guard, Level, Notify, Phase, Router, State, Wait};
+use super::{Config, Effect, Elsewhere, Guard, Level, Notify, Phase, Router, State, Wait, late};
 use crate::{
     base::{
         net::{Mac, Priority},
@@ -385,7 +385,7 @@ impl Router {
         if now >= next_advert {
             let interval = self.config.interval.duration();
             let late = now.saturating_since(next_advert);
-            self.count_late(late);
+            self.count_late(late::Kind::Advert, late, now);
             // From the schedule, so that nothing drifts; after a stall from now, so that missed
             // adverts do not come in a burst.
             let next = if late < interval { next_advert + interval } else { now + interval };
@@ -457,17 +457,6 @@ impl Router {
             let count = self.counters.vip_claims;
             let text = format!("VIP {address} is also at {mac} on the LAN ({count} claims so far)");
             self.log(Level::Warn, text);
-        }
-    }
-
-    pub(super) fn count_late(&mut self, late: Duration) {
-        let interval = self.config.interval.duration();
-        if late > interval / 10 {
-            self.counters.late_timers += 1;
-        }
-        if late > interval {
-            let late = late.as_millis();
-            self.log(Level::Warn, format!("stalled: a timer fired {late} ms late"));
         }
     }
 }

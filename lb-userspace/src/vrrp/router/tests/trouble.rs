@@ -100,6 +100,60 @@ fn a_stalled_master_hands_over_again_before_it_forwards() {
     assert!(adverts <= 2, "no burst of missed adverts");
 }
 
+/// Fires the timer that is next so many milliseconds late; what it logs of that.
+fn fires_late(bench: &mut Bench, late: u64) -> Vec<String> {
+    let due = bench.router.poll_timeout().expect("a timer");
+    let due = u64::try_from(due.saturating_since(at(0)).as_nanos().div_ceil(1_000_000));
+    bench.now = due.expect("small") + late;
+    bench.router.handle_timeout(at(bench.now));
+    let mut told = vec![];
+    while let Some(effect) = bench.router.poll_effect() {
+        match effect {
+            Effect::Log { text, .. } if text.contains("late") => told.push(text),
+            Effect::SendAdvert { .. } => {
+                bench.router.handle(Input::AdvertSent { at: at(bench.now) }, at(bench.now));
+            }
+            _ => {}
+        }
+    }
+    told
+}
+
+// TMR-08
+#[test]
+fn a_late_timer_is_counted_by_how_late_it_is_and_told_at_a_bounded_rate() {
+    let interval = AdvertInterval::from_centis(10).expect("in range");
+    let hundred = Config { version: Version::V3, interval, ..config(100) };
+    let garp = Garp { delay: Duration::ZERO, ..Garp::default() };
+    let mut bench = Bench::backup(Config { garp, ..hundred });
+    // A backup's wait is for the master's interval: 100 ms here as well.
+    let told = fires_late(&mut bench, 51);
+    assert!(told[0].starts_with("the master-down timer fired 51"), "{told:?}");
+    let down = bench.router.lateness().master_down.status();
+    assert_eq!((down.late_us[&200_000], down.late_us.values().sum::<u64>()), (1, 1));
+    bench.run_to(bench.now + 150);
+    let before = bench.router.counters().late_timers;
+    let sum = |bench: &Bench| bench.router.lateness().advert.status().late_us.values().sum::<u64>();
+    let fired = sum(&bench);
+    assert_eq!(fires_late(&mut bench, 9), [""; 0]);
+    assert_eq!(bench.router.counters().late_timers, before, "within a tenth");
+    assert_eq!(fires_late(&mut bench, 11), [""; 0]);
+    assert_eq!(bench.router.counters().late_timers, before + 1);
+    for late in [60, 70] {
+        assert_eq!(fires_late(&mut bench, late), [""; 0], "told ten seconds ago at the least");
+    }
+    assert_eq!(sum(&bench), fired + 4);
+    bench.run_to(bench.now + 10_000);
+    let told = fires_late(&mut bench, 51);
+    assert!(
+        told[0].contains("the advert timer fired 51") && told[0].contains("2 more"),
+        "{told:?}"
+    );
+    assert!(told[0].contains("interval of 100ms"), "{told:?}");
+    bench.router.clear_counters();
+    assert_eq!(sum(&bench), 0, "with the other statistics");
+}
+
 #[test]
 fn weights_change_priority_and_timer() {
     let weighted = Config {
