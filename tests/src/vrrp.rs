@@ -24,7 +24,12 @@ use lb_userspace::{
         ipc::{Down, EngineChoice, Event, Query, Reply, Role, Runtime, Up},
         vrrp,
     },
-    vrrp::{garp::Garp, wire::Options},
+    vrrp::{
+        auth::Auth,
+        garp::Garp,
+        timing::AdvertInterval,
+        wire::{Advert, ChecksumForm, GROUP, Options, Version},
+    },
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
@@ -243,6 +248,38 @@ pub fn cable() -> Result<(Namespace, Namespace)> {
         })?;
     }
     Ok((lb, peer))
+}
+
+/// [`cable`] whose ends speak IPv6 too, with the addresses of the golden frames.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn dual_cable() -> Result<(Namespace, Namespace)> {
+    let (lb, peer) = cable()?;
+    for netns in [&lb, &peer] {
+        netns.sysctl("net/ipv6/conf/all/disable_ipv6", "0")?;
+        netns.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0")?;
+        netns.sysctl("net/ipv6/conf/eth0/accept_dad", "0")?;
+    }
+    Ok((lb, peer))
+}
+
+/// A frame with an advert of VRID 51 over VRRPv3, as another router sends it to the group.
+///
+/// # Panics
+/// When the interval is outside 1-4095 centiseconds.
+pub fn advert_frame(from: Ipv4Addr, vip: Ipv4Addr, priority: u8, centis: u16) -> Vec<u8> {
+    let advert = Advert {
+        version: Version::V3,
+        vrid: Vrid::new(51).expect("nonzero"),
+        priority: Priority(priority),
+        interval: AdvertInterval::from_centis(centis).expect("in range"),
+        auth: Auth::None,
+        addresses: vec![vip.into()],
+    };
+    let mut frame = vec![1, 0, 0x5e, 0, 0, 0x12, 2, 0, 0, 0x77, 0, 2, 8, 0];
+    frame.extend(advert.datagram_v4(from, GROUP, ChecksumForm::PseudoHeader, 1));
+    frame
 }
 
 /// Reads every frame that arrives in a namespace.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::{Namespace, ready_or_skip},
-    vrrp::{RoleThread, Sniffer, VIP, cable, is_garp, is_vrrp},
+    vrrp::{RoleThread, Sniffer, VIP, cable, dual_cable, is_garp, is_vrrp},
     wait::wait_true,
 };
 use lb_userspace::{
@@ -87,17 +87,6 @@ fn sysctl(netns: &Namespace, key: &str) -> String {
     netns
         .enter(|| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned())
         .unwrap_or_default()
-}
-
-/// Cable whose left end speaks IPv6 too, with the addresses of the golden frames.
-fn dual_cable() -> Result<(Namespace, Namespace)> {
-    let (lb, peer) = cable()?;
-    for netns in [&lb, &peer] {
-        netns.sysctl("net/ipv6/conf/all/disable_ipv6", "0")?;
-        netns.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0")?;
-        netns.sysctl("net/ipv6/conf/eth0/accept_dad", "0")?;
-    }
-    Ok((lb, peer))
 }
 
 fn master(role: &mut RoleThread) -> Result<()> {

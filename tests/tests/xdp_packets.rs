@@ -470,3 +470,31 @@ fn every_frame_is_counted_once() {
     assert_eq!(after[&Outcome::Scheduled], 100);
     assert_eq!(after[&Outcome::VipIcmp], 100);
 }
+
+/// VRRP's groups are link-local: adverts go up to the vrrp process and are never sent on, whatever
+/// their TTL, lease and virtual servers.
+#[test]
+fn adverts_are_passed_up_and_never_sent_on() {
+    let Some(mut bed) = Bed::new(abi::SCHED_RR, NAT, &[(1, 1)]) else { return };
+    let group4 = with_ip(&udp(CLIENT, VIP), |ip| {
+        ip[9] = 112;
+        ip[16..20].copy_from_slice(&[224, 0, 0, 18]);
+    });
+    let mut group6 = [&[0x33, 0x33, 0, 0, 0, 0x12][..], &GATEWAY_MAC, &[0x86, 0xdd]].concat();
+    group6.extend([0x60, 0, 0, 0, 0, 24, 112, 255]);
+    group6.extend(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9).octets());
+    group6.extend(std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12).octets());
+    group6.extend([0; 24]);
+    for lease in [abi::LEASE_ALWAYS, abi::LEASE_STANDBY, abi::LEASE_FENCED] {
+        bed.engine.lease(GATE, lease).expect("lease");
+        for ttl in [255, 1] {
+            let frame = with_ip(&group4, |ip| ip[8] = ttl);
+            let ran = bed.run(&frame);
+            assert_eq!((ran.outcome, ran.frame), (Outcome::Foreign, frame), "{lease:#x} {ttl}");
+            let mut frame = group6.clone();
+            frame[21] = ttl;
+            let ran = bed.run(&frame);
+            assert_eq!((ran.outcome, ran.frame), (Outcome::Ipv6, frame), "{lease:#x} {ttl}");
+        }
+    }
+}

@@ -326,8 +326,13 @@ impl Router {
     pub(super) fn configure(&mut self, config: Config, now: Instant) {
         let before = self.effective_priority();
         let new_addresses = config.addresses != self.config.addresses;
-        if config.interval != self.config.interval && !matches!(self.state, State::Backup { .. }) {
+        // A backup keeps what a master taught it.
+        let taught = self.heard.is_some() && matches!(self.state, State::Backup { .. });
+        if config.interval != self.config.interval && !taught {
             self.master_interval = config.interval;
+            if let State::Backup { wait: wait @ (Wait::MasterDown | Wait::Skew), .. } = self.state {
+                self.state = State::Backup { since: now, wait };
+            }
         }
         self.trackers.configure(config.scripts.clone(), config.interfaces.clone());
         self.config = config;

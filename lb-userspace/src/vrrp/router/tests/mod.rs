@@ -1,5 +1,6 @@
 //! A router with a shell around it that does everything at once, driven by hand.
 
+mod conformance;
 mod election;
 mod options;
 mod random;

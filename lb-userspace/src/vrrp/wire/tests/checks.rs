@@ -152,6 +152,19 @@ fn each_check_has_its_reason() {
     }
 }
 
+// PKT-01
+#[test]
+fn of_sixteen_types_one_is_an_advert() {
+    for name in ["v2-none", "v3-ipv4"] {
+        let row = row(name);
+        let bytes = row.bytes();
+        for kind in 0..16 {
+            let got = row.demand().check(&message(&bytes, 0, bytes[20] & 0xf0 | kind));
+            assert_eq!(got.err(), (kind != 1).then_some(Reason::Type), "{name} type {kind}");
+        }
+    }
+}
+
 // RX-12: of several faults the first in keepalived's order is told.
 #[test]
 fn checks_are_made_in_keepaliveds_order() {
@@ -262,6 +275,16 @@ fn no_address_is_accepted_where_we_have_none() {
         let without = Row { advert: empty, ..row("v2-none") }.demand();
         assert_eq!(without.check(&bytes).map(|it| it.same_addresses), Ok(true), "{version:?}");
     }
+}
+
+// PKT-08: RFC 9568 asks for a link-local address in front; keepalived does not look.
+#[test]
+fn the_order_of_a_peers_ipv6_list_is_its_own_business() {
+    let row = row("v3-ipv6");
+    let mut swapped = row.advert.clone();
+    swapped.addresses.reverse();
+    let bytes = swapped.datagram(&row.envelope, Seal { sequence: 0, trailer: None });
+    assert_eq!(row.demand().check(&bytes).map(|it| it.same_addresses), Ok(true));
 }
 
 // PKT-11 PKT-13 UNI-01 UNI-03
