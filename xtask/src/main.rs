@@ -2,11 +2,13 @@
 
 mod bench;
 mod build;
+mod conformance;
 mod fuzz;
 mod run;
 mod setup;
 mod shell;
 mod source;
+mod suites;
 mod test;
 mod tidy;
 
@@ -32,7 +34,7 @@ enum Task {
     Run(run::Arguments),
     /// Everything CI checks: format, lints, import rules, all tests with root suites.
     Test(test::Arguments),
-    /// Check the import rules of DESIGN §5, unsafe code, file lengths.
+    /// Check the import rules of DESIGN §5, unsafe code, file lengths, the conformance ledger.
     Tidy,
     /// Feed untrusted bytes to every decoder, with cargo-fuzz and nightly.
     Fuzz(fuzz::Arguments),

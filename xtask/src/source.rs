@@ -209,7 +209,7 @@ fn is_word(word: &str) -> bool {
 }
 
 /// Words, `::` and single marks, with line numbers from 1.
-fn tokens(blanked: &str) -> Vec<(usize, String)> {
+pub fn tokens(blanked: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in blanked.lines().enumerate() {
         let mut rest = line;

@@ -1,7 +1,9 @@
 //! `cargo xtask tidy`: DESIGN §5's import rules, unsafe code only where it is allowed, no
-//! unfinished code, files of a readable length. Also runs under `cargo test`.
+//! unfinished code, files of a readable length, and the conformance ledger
+//! ([`crate::conformance`]). Also runs under `cargo test`.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -9,8 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    conformance,
     shell::{root, say},
     source::{Named, blanked, paths, without_tests},
+    suites,
 };
 
 /// A file longer than this is named.
@@ -71,9 +75,10 @@ const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
 /// One broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Violation {
-    file: String,
-    line: usize,
-    rule: String,
+    /// From the workspace's root.
+    pub file: String,
+    pub line: usize,
+    pub rule: String,
 }
 
 /// Checks the workspace and prints what is wrong.
@@ -83,7 +88,9 @@ pub struct Violation {
 pub fn run() -> Result<()> {
     let files = sources()?;
     let mut violations = Vec::new();
+    let mut tests = BTreeSet::new();
     for (path, text) in &files {
+        tests.extend(suites::tests_of(path, text));
         violations.extend(check(path, text));
         let lines = text.lines().count();
         if (LINES_WARN + 1..=LINES_FAIL).contains(&lines) {
@@ -92,6 +99,7 @@ pub fn run() -> Result<()> {
             ));
         }
     }
+    violations.extend(conformance::check(&tests)?);
     violations.sort();
     for Violation { file, line, rule } in &violations {
         say(&format!("   tidy: {file}:{line}: {rule}"));
