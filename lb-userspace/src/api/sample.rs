@@ -71,6 +71,7 @@ fn instance() -> InstanceStatus {
         vips_set: true,
         master: None,
         master_priority: None,
+        master_interval_ms: 1000,
         lease_ms: Some(2710),
         reason: "no peer was heard for 3.6 s".to_owned(),
         why: Default::default(),

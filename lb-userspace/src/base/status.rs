@@ -47,6 +47,9 @@ pub struct InstanceStatus {
     /// Address of the last master heard, if not us.
     pub master: Option<String>,
     pub master_priority: Option<u8>,
+    /// Between the master's adverts, milliseconds: what it says itself in VRRPv3, else ours.
+    #[serde(default)]
+    pub master_interval_ms: u64,
     /// Milliseconds until the lease ends; negative when it has; `None` on standby.
     pub lease_ms: Option<i64>,
     /// One sentence: why it is (not) master.

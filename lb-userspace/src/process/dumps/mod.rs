@@ -4,6 +4,7 @@
 
 mod json;
 mod text;
+mod words;
 
 use std::{
     fs::{self, File},
@@ -111,28 +112,6 @@ fn number(state: VrrpState) -> u8 {
         VrrpState::Master => 2,
         VrrpState::Fault => 3,
     }
-}
-
-/// A VIP as keepalived shows it: `10.9.0.100/24 dev d0 scope global set`.
-fn vips(model: &VrrpInstance, status: &InstanceStatus) -> Vec<String> {
-    let set = if status.vips_set { " set" } else { "" };
-    model
-        .virtual_ipaddress
-        .iter()
-        .map(|vip| {
-            let dev = vip.dev.as_deref().unwrap_or(&model.interface);
-            let scope = match vip.scope {
-                0 => "global".to_owned(),
-                200 => "site".to_owned(),
-                253 => "link".to_owned(),
-                254 => "host".to_owned(),
-                255 => "nowhere".to_owned(),
-                other => other.to_string(),
-            };
-            let label = vip.label.as_ref().map(|it| format!(" label {it}")).unwrap_or_default();
-            format!("{} dev {dev} scope {scope}{label}{set}", vip.prefix)
-        })
-        .collect()
 }
 
 /// keepalived's counters of discarded adverts from ours.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::load;
+use crate::{config::load, vrrp::track::Kind};
 
 const TEXT: &str = "global_defs {\n router_id R1\n}\nvrrp_script chk {\n script /bin/true\n}\n\
     vrrp_instance VI_1 {\n interface d0\n virtual_router_id 51\n authentication {\n auth_type PASS\n \
@@ -26,6 +26,7 @@ fn status() -> InstanceStatus {
         vips_set: true,
         master: None,
         master_priority: None,
+        master_interval_ms: 1000,
         lease_ms: None,
         reason: String::new(),
         last_transition_ms: 1_795_364_514_347,
@@ -119,6 +120,70 @@ fn json_has_keepaliveds_keys_and_types() {
     let two: serde_json::Value = serde_json::from_str(&two).expect("JSON");
     assert_eq!(two["vrrp"][0]["data"]["iname"], "VI_1");
     assert!(two["track_process"].is_array());
+}
+
+/// What the file and the state say, not keepalived's defaults.
+#[test]
+fn json_says_what_is_configured_and_what_is() {
+    let text = "global_defs {\n json_version 2\n}\n\
+        vrrp_track_process db {\n process \"mysqld --user mysql\"\n quorum 2\n quorum_max 5\n weight 7\n \
+        fork_delay 0.5\n}\n\
+        vrrp_script chk {\n script \"/bin/check 3306\"\n weight 3\n}\n\
+        vrrp_instance VI_1 {\n interface d0\n virtual_router_id 51\n version 3\n advert_int 0.1\n \
+        higher_prio_send_advert\n strict_mode\n use_vmac vm0\n no_accept\n promote_secondaries\n \
+        garp_master_delay 2\n nopreempt\n track_script {\n chk\n }\n track_process {\n db\n }\n \
+        notify_master_rx_lower_pri /bin/low\n notify_deleted /bin/gone\n \
+        auth_hmac {\n key 1 01234567890123456789012345678901\n }\n \
+        virtual_ipaddress {\n 10.9.0.100/24\n }\n \
+        virtual_ipaddress_excluded {\n fd00::1/64\n }\n \
+        virtual_routes {\n 10.81.0.0/16 via 10.9.0.2 table 99 metric 5\n }\n \
+        virtual_rules {\n from 10.9.0.100 table 99 priority 2000\n }\n}\n";
+    let config = load("t", text);
+    let said = config.render();
+    let config = config.config.expect(&said);
+    let mut status = InstanceStatus { master_interval_ms: 250, ..status() };
+    status.counters.discarded.insert("hmac_stale".into(), 6);
+    let verdicts = [(Kind::Process.key("db"), Verdict::Good)];
+    let known = Known { config: &config, instances: &[status], verdicts: &verdicts };
+    let all: serde_json::Value = serde_json::from_str(&json(&known)).expect("JSON");
+    let (data, stats) = (&all["vrrp"][0]["data"], &all["vrrp"][0]["stats"]);
+    let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect("JSON") };
+    for (key, value) in [
+        ("strict_mode", "1"),
+        ("vmac_ifname", "\"vm0\""),
+        ("ifp_ifname", "\"vm0\""),
+        ("garp_delay", "2.0"),
+        ("lower_prio_no_advert", "1"),
+        ("higher_prio_send_advert", "1"),
+        ("promote_secondaries", "true"),
+        ("adver_int", "0.1"),
+        ("master_adver_int", "0.25"),
+        ("accept", "0"),
+        ("nopreempt", "true"),
+        ("notify_deleted", "true"),
+        ("script_deleted", "\"'/bin/gone'\""),
+        ("script_master_rx_lower_pri", "\"'/bin/low'\""),
+        ("evips", "[\"fd00::1/64 dev d0 scope global set\"]"),
+        ("vroutes", "[\"10.81.0.0/16 via 10.9.0.2 table 99 metric 5\"]"),
+        ("vrules", "[\"from 10.9.0.100/32 priority 2000 table 99\"]"),
+        ("track_script", "[\"'/bin/check' '3306'\"]"),
+        ("track_process", "[\"mysqld\"]"),
+        ("auth_type", "0"),
+    ] {
+        assert_eq!(data[key], json(value), "{key}");
+    }
+    assert_eq!((&stats["auth_ext_stale"], &stats["auth_ext_replay"]), (&json("6"), &json("0")));
+    let process = "{\"process\":\"mysqld\",\"parameters\":\"--user mysql\",\
+        \"param_match\":\"exact\",\"min_processes\":2,\"max_processes\":5,\"have_quorum\":true,\
+        \"weight\":7,\"terminate_delay\":0.0,\"fork_delay\":0.5,\"full_command\":false}";
+    assert_eq!(all["track_process"], json(&format!("[{process}]")));
+    // Without all that: keepalived's defaults.
+    let all: serde_json::Value = serde_json::from_str(&with(TEXT, super::json)).expect("JSON");
+    let data = &all[0]["data"];
+    let plain = ["strict_mode", "lower_prio_no_advert", "higher_prio_send_advert"];
+    assert!(plain.iter().all(|key| data[key] == 0) && data["accept"] == 1, "{data}");
+    assert_eq!((&data["vmac_ifname"], &data["ifp_ifname"]), (&json("\"\""), &json("\"d0\"")));
+    assert!(data.get("evips").is_none() && all[0]["stats"].get("auth_ext_stale").is_none());
 }
 
 /// As gen2brain/keepalived_exporter and mehdy/keepalived-exporter cut the text: instances begin with

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Known, errors, json::shown, vips};
+use super::{Known, errors, json::shown, words};
 use crate::{
     base::status::InstanceStatus,
     config::model::{Authentication, VrrpInstance, VrrpVersion},
@@ -137,7 +137,7 @@ fn instance(out: &mut String, model: &VrrpInstance, status: &InstanceStatus) {
         Authentication::Ah(_) => "IPSEC_AH",
     };
     let _ = writeln!(out, "   Authentication type = {auth}");
-    let vips = vips(model, status);
+    let vips = words::vips(model, &model.virtual_ipaddress, status.vips_set);
     let _ = writeln!(out, "   Virtual IP ({}):", vips.len());
     for vip in vips {
         let _ = writeln!(out, "     {vip}");

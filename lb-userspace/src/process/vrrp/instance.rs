@@ -477,6 +477,7 @@ impl Instance {
                 }),
             master: peer.map(|(source, _)| source.to_string()),
             master_priority: peer.map(|(_, priority)| priority.0),
+            master_interval_ms: u64::from(self.router.master_interval().centis()) * 10,
             lease_ms: shell.lease.as_ref().and(self.router.lease_end()).map(signed_ms),
             reason: self.router.reason(),
             why: self.router.why(now),
