@@ -79,6 +79,22 @@ pub fn instance(priority: u8, vips: &[u8]) -> VrrpInstance {
     }
 }
 
+/// [`instance`] over VRRPv3 with adverts every 200 ms and one batch of announcements, so that tests
+/// are short.
+pub fn fast(priority: u8, vips: &[u8]) -> VrrpInstance {
+    VrrpInstance {
+        version: VrrpVersion::V3,
+        advert_int: Duration::from_millis(200),
+        garp: Garp { delay: Duration::ZERO, ..Garp::default() },
+        ..instance(priority, vips)
+    }
+}
+
+/// A configuration with nothing but this instance.
+pub fn one(instance: VrrpInstance) -> Config {
+    Config { vrrp_instances: vec![instance], ..Config::default() }
+}
+
 /// A vrrp role in a thread inside a namespace; the test is its watchdog and its data plane.
 #[derive(Debug)]
 pub struct RoleThread {
@@ -95,7 +111,7 @@ impl RoleThread {
     /// # Errors
     /// When the thread cannot be told.
     pub fn start(netns: &Namespace, instance: VrrpInstance) -> Result<Self> {
-        Self::start_with(netns, Config { vrrp_instances: vec![instance], ..Config::default() })
+        Self::start_with(netns, one(instance))
     }
 
     /// Starts it with a configuration.

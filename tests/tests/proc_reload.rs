@@ -64,16 +64,22 @@ impl Drop for Watch {
     }
 }
 
+/// A master under watch, and its file.
+fn watched() -> Result<Option<(Single, Watch, String)>> {
+    if !single::ready("proc_reload")? {
+        return Ok(None);
+    }
+    let good = config("0.2", "", "", "");
+    let single = Single::start(&good)?;
+    single.wait_master()?;
+    let watch = Watch::start(&single);
+    Ok(Some((single, watch, good)))
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn refused_reloads_change_nothing_and_say_where() -> Result<()> {
-    if !single::ready("proc_reload")? {
-        return Ok(());
-    }
-    let good = config("0.2", "", "", "");
-    let mut single = Single::start(&good)?;
-    single.wait_master()?;
-    let watch = Watch::start(&single);
+    let Some((mut single, watch, good)) = watched()? else { return Ok(()) };
     let path = single.host.config_file();
     let name = path.display().to_string();
     let twice = config("0.2", "", "", "").replace("VI_1", "VI_2");
@@ -137,13 +143,7 @@ fn refused_reloads_change_nothing_and_say_where() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn doubtful_reloads_run_and_are_reported() -> Result<()> {
-    if !single::ready("proc_reload")? {
-        return Ok(());
-    }
-    let good = config("0.2", "", "", "");
-    let mut single = Single::start(&good)?;
-    single.wait_master()?;
-    let watch = Watch::start(&single);
+    let Some((mut single, watch, good)) = watched()? else { return Ok(()) };
     let line = good.lines().count() + 1;
     single.host.write_config(&format!("{good}}}}}{{\n"))?;
     let output = single.lbctl(&["reload"])?;

@@ -11,19 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::{Namespace, ready_or_skip},
-    vrrp::{RoleThread, Sniffer, VIP, cable, instance, is_vrrp},
+    vrrp::{RoleThread, Sniffer, VIP, advert_frame, cable, fast, is_vrrp, one},
     wait::{wait_for, wait_true},
 };
 use lb_userspace::{
-    base::net::{IpPrefix, Priority, Vrid},
-    config::model::{AddressOptions, Config, VrrpInstance, VrrpVersion},
+    base::net::IpPrefix,
+    config::model::AddressOptions,
     io::link::{Aborted, ArpSocket, Event, Links, Object, Request, Vip},
-    vrrp::{
-        auth::Auth,
-        garp::Garp,
-        timing::AdvertInterval,
-        wire::{Advert, ChecksumForm, GROUP, Version},
-    },
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -139,33 +133,9 @@ fn sockets(netns: &Namespace, address: Ipv4Addr) -> Result<Vec<u8>> {
     Ok(all.lines().filter_map(of).collect())
 }
 
-fn fast(priority: u8, vips: &[u8]) -> VrrpInstance {
-    VrrpInstance {
-        version: VrrpVersion::V3,
-        advert_int: Duration::from_millis(200),
-        garp: Garp { delay: Duration::ZERO, ..Garp::default() },
-        ..instance(priority, vips)
-    }
-}
-
-fn one(instance: VrrpInstance) -> Config {
-    Config { vrrp_instances: vec![instance], ..Config::default() }
-}
-
 /// An advert of the peer with a higher priority.
 fn better_advert() -> Vec<u8> {
-    let advert = Advert {
-        version: Version::V3,
-        vrid: Vrid::new(51).expect("nonzero"),
-        priority: Priority(200),
-        interval: AdvertInterval::DEFAULT,
-        auth: Auth::None,
-        addresses: vec![VIP.into()],
-    };
-    let peer = [10, 77, 0, 2].into();
-    let mut frame = vec![1, 0, 0x5e, 0, 0, 0x12, 2, 0, 0, 0x77, 0, 2, 8, 0];
-    frame.extend(advert.datagram_v4(peer, GROUP, ChecksumForm::PseudoHeader, 1));
-    frame
+    advert_frame([10, 77, 0, 2].into(), VIP, 200, 100)
 }
 
 fn is_reset(frame: &[u8]) -> bool {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::{Namespace, ready_or_skip},
-    vrrp::{RoleThread, Sniffer, VIP, cable, instance, is_garp, is_vrrp},
+    vrrp::{RoleThread, Sniffer, VIP, cable, fast, instance, is_garp, is_vrrp, one},
     wait::wait_true,
 };
 use lb_userspace::{
@@ -19,31 +19,15 @@ use lb_userspace::{
     },
     config::model::{
         Authentication, Command, Config, NotifyWords, TrackScript, VrrpInstance, VrrpScript,
-        VrrpVersion,
     },
     io::link::ArpSocket,
     process::ipc::{Down, Event, ScriptDone, ScriptOutcome, Up},
     vrrp::{
         auth::Auth,
-        garp::Garp,
         timing::AdvertInterval,
         wire::{Advert, ChecksumForm, GROUP, Version},
     },
 };
-
-/// Fast adverts, so that the tests are short.
-fn fast(priority: u8, vips: &[u8]) -> VrrpInstance {
-    VrrpInstance {
-        version: VrrpVersion::V3,
-        advert_int: Duration::from_millis(200),
-        garp: Garp { delay: Duration::ZERO, ..Garp::default() },
-        ..instance(priority, vips)
-    }
-}
-
-fn one(instance: VrrpInstance) -> Config {
-    Config { vrrp_instances: vec![instance], ..Config::default() }
-}
 
 fn command(word: &str) -> Command {
     Command { argv: vec![format!("/nonexistent/{word}")], user: None }

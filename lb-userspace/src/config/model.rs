@@ -343,6 +343,24 @@ pub struct TrackProcess {
     pub terminate_delay: Duration,
 }
 
+impl TrackProcess {
+    /// keepalived's defaults: one process at least, or FAULT, at once.
+    pub fn new(name: &str, command: Vec<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            command,
+            param_match: None,
+            full_command: false,
+            weight: 0,
+            reverse: false,
+            quorum: 1,
+            quorum_max: None,
+            fork_delay: Duration::ZERO,
+            terminate_delay: Duration::ZERO,
+        }
+    }
+}
+
 /// `track_file NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackFile {

@@ -177,18 +177,7 @@ mod tests {
     use super::*;
 
     fn spec(command: &[&str]) -> TrackProcess {
-        TrackProcess {
-            name: "t".into(),
-            command: command.iter().map(|&word| word.to_owned()).collect(),
-            param_match: None,
-            full_command: false,
-            weight: 0,
-            reverse: false,
-            quorum: 1,
-            quorum_max: None,
-            fork_delay: Duration::ZERO,
-            terminate_delay: Duration::ZERO,
-        }
+        TrackProcess::new("t", command.iter().map(|&word| word.to_owned()).collect())
     }
 
     fn process(comm: &str, argv: &[&str]) -> Process {

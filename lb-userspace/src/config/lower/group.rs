@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    super::{keywords::Block, model::SyncGroup, source::Span},
+    super::{
+        keywords::Block,
+        model::{SyncGroup, TrackInterface, TrackScript},
+        source::Span,
+    },
     Entry, Lower, Spanned,
     cross::Marks,
 };
@@ -125,40 +129,28 @@ impl Lower<'_> {
         }
         let scripts = &self.config.vrrp_scripts;
         let mut cleared = Vec::new();
-        let weighted = |name: &str, own: Option<i32>| {
-            own.or(scripts.get(name).map(|script| script.weight)).unwrap_or(0) != 0
-        };
-        group.track_scripts.retain(|it| {
-            let drop = weighted(&it.name, it.weight);
-            if drop {
-                cleared.push(format!("script {}", it.name));
-            }
-            !drop
-        });
-        group.track_interfaces.retain(|it| {
-            if it.weight != 0 {
-                cleared.push(format!("interface {}", it.name));
-            }
-            it.weight == 0
-        });
-        for instance in &mut self.config.vrrp_instances {
-            if !group.members.contains(&instance.name) {
-                continue;
-            }
-            let name = &instance.name;
-            instance.track_scripts.retain(|it| {
-                let drop = weighted(&it.name, it.weight);
-                if drop {
-                    cleared.push(format!("script {} of {name}", it.name));
+        let mut clear = |of: &str, on: &mut Vec<TrackScript>, links: &mut Vec<TrackInterface>| {
+            on.retain(|it| {
+                let own = it.weight.or(scripts.get(&it.name).map(|script| script.weight));
+                let counts = own.unwrap_or(0) != 0;
+                if counts {
+                    cleared.push(format!("script {}{of}", it.name));
                 }
-                !drop
+                !counts
             });
-            instance.track_interfaces.retain(|it| {
+            links.retain(|it| {
                 if it.weight != 0 {
-                    cleared.push(format!("interface {} of {name}", it.name));
+                    cleared.push(format!("interface {}{of}", it.name));
                 }
                 it.weight == 0
             });
+        };
+        clear("", &mut group.track_scripts, &mut group.track_interfaces);
+        for instance in &mut self.config.vrrp_instances {
+            if group.members.contains(&instance.name) {
+                let of = format!(" of {}", instance.name);
+                clear(&of, &mut instance.track_scripts, &mut instance.track_interfaces);
+            }
         }
         if !cleared.is_empty() {
             let message = format!(

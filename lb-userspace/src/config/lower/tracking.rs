@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
 };
 
 use super::{
@@ -70,18 +69,7 @@ impl Lower<'_> {
     /// `vrrp_track_process NAME { … }`.
     pub(super) fn track_process(&mut self, block: &Entry<'_>) {
         let Some(name) = self.tracked_name(Object::Process, block) else { return };
-        let mut it = TrackProcess {
-            name: name.value.clone(),
-            command: Vec::new(),
-            param_match: None,
-            full_command: false,
-            weight: 0,
-            reverse: false,
-            quorum: 1,
-            quorum_max: None,
-            fork_delay: Duration::ZERO,
-            terminate_delay: Duration::ZERO,
-        };
+        let mut it = TrackProcess::new(&name.value, Vec::new());
         let mut max_at = None;
         for entry in self.entries(Block::TrackProcess, block.block()) {
             match entry.name() {
