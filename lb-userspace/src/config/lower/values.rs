@@ -1,0 +1,254 @@
+//! What a keyword's words mean as values, in the form that the table wants; what does not fit is told.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    super::{
+        Reference, ReferenceKind,
+        keywords::{Argument, micros_text},
+        lex::Word,
+        model::{Command, User},
+        source::Span,
+        value, words,
+    },
+    Entry, Lower, Spanned,
+};
+
+impl Lower<'_> {
+    /// Reports a bad value with what the table wants.
+    pub(super) fn bad_value(&mut self, entry: &Entry<'_>, word: Word) {
+        let form = entry.keyword.argument.to_string().replace('\\', "");
+        let shown = if entry.keyword.is_secret() { "…".into() } else { self.text(word) };
+        let shown: String = shown.chars().take(64).collect();
+        let message = format!("`{}` cannot be `{shown}`; expected {form}", entry.name());
+        self.error(word.span, message);
+    }
+
+    pub(super) fn junk(&mut self, entry: &Entry<'_>, word: Word, read_as: &str) {
+        let shown: String = self.text(word).chars().take(64).collect();
+        self.warn(word.span, format!("`{} {shown}` is read as {read_as}", entry.name()), "");
+    }
+
+    pub(super) fn first(&self, entry: &Entry<'_>) -> Option<Word> {
+        entry.args().first().copied()
+    }
+
+    pub(super) fn int(&mut self, entry: &Entry<'_>) -> Option<i64> {
+        let word = self.first(entry)?;
+        let Argument::Int { min, max } = entry.keyword.argument else { return None };
+        match value::int(&self.text(word)) {
+            Some(read) if (min..=max).contains(&read.value) => {
+                if read.junk {
+                    self.junk(entry, word, &read.value.to_string());
+                }
+                Some(read.value)
+            }
+            _ => {
+                self.bad_value(entry, word);
+                None
+            }
+        }
+    }
+
+    /// Nothing means true.
+    pub(super) fn bool(&mut self, entry: &Entry<'_>) -> bool {
+        self.bool_or(entry, true)
+    }
+
+    /// A word alone means yes; `otherwise` stands for one that is neither yes nor no.
+    pub(super) fn bool_or(&mut self, entry: &Entry<'_>, otherwise: bool) -> bool {
+        let Some(word) = self.first(entry) else { return true };
+        match &*self.text(word) {
+            "true" | "on" | "yes" => true,
+            "false" | "off" | "no" => false,
+            _ => {
+                self.bad_value(entry, word);
+                otherwise
+            }
+        }
+    }
+
+    pub(super) fn u32(&mut self, entry: &Entry<'_>) -> Option<u32> {
+        self.int(entry).and_then(|value| u32::try_from(value).ok())
+    }
+
+    pub(super) fn duration(&mut self, entry: &Entry<'_>) -> Option<Duration> {
+        let word = self.first(entry)?;
+        let text = self.text(word);
+        let (micros, junk, min, max) = match entry.keyword.argument {
+            Argument::Seconds { min, max } => {
+                let read = value::seconds(&text);
+                (read.map(|r| r.value), read.is_some_and(|r| r.junk), min, max)
+            }
+            Argument::Time { min, max } => (value::time(&text), false, min, max),
+            _ => return None,
+        };
+        match micros {
+            Some(micros) if (min..=max).contains(&micros) => {
+                if junk {
+                    self.junk(entry, word, &format!("{} s", micros_text(micros)));
+                }
+                Some(Duration::from_micros(micros))
+            }
+            _ => {
+                self.bad_value(entry, word);
+                None
+            }
+        }
+    }
+
+    /// Index of the chosen word.
+    pub(super) fn choice(&mut self, entry: &Entry<'_>) -> Option<usize> {
+        let word = self.first(entry)?;
+        let Argument::Choice(choices) = entry.keyword.argument else { return None };
+        let text = self.text(word);
+        if let Some(found) = choices.iter().position(|choice| *choice == text) {
+            return Some(found);
+        }
+        if let Some(found) = choices.iter().position(|choice| choice.eq_ignore_ascii_case(&text)) {
+            // protocol takes any case in keepalived too.
+            if entry.name() != "protocol" {
+                let meant = choices.get(found).copied().unwrap_or_default();
+                self.warn(
+                    word.span,
+                    format!("`{} {text}` is read as {meant}", entry.name()),
+                    "keepalived wants exactly this case",
+                );
+            }
+            return Some(found);
+        }
+        self.bad_value(entry, word);
+        None
+    }
+
+    pub(super) fn word(&mut self, entry: &Entry<'_>) -> Option<Spanned<String>> {
+        let word = self.first(entry)?;
+        let text = self.text(word);
+        if text.contains('\u{fffd}') {
+            self.error(word.span, format!("the value of `{}` is not UTF-8 text", entry.name()));
+            return None;
+        }
+        Some(Spanned { value: text.into_owned(), span: word.span })
+    }
+
+    pub(super) fn address(&mut self, entry: &Entry<'_>) -> Option<Spanned<IpAddr>> {
+        let word = self.first(entry)?;
+        match self.text(word).parse() {
+            Ok(value) => Some(Spanned { value, span: word.span }),
+            Err(_) => {
+                self.bad_value(entry, word);
+                None
+            }
+        }
+    }
+
+    pub(super) fn socket(&mut self, entry: &Entry<'_>) -> Option<SocketAddr> {
+        let word = self.first(entry)?;
+        match self.text(word).parse() {
+            Ok(value) => Some(value),
+            Err(_) => {
+                self.bad_value(entry, word);
+                None
+            }
+        }
+    }
+
+    /// `IP [PORT]`; the port is `None` when it is not given.
+    pub(super) fn server(&mut self, entry: &Entry<'_>) -> Option<Spanned<(IpAddr, Option<u16>)>> {
+        let word = self.first(entry)?;
+        let Ok(ip) = self.text(word).parse() else {
+            self.bad_value(entry, word);
+            return None;
+        };
+        let mut span = word.span;
+        let mut port = None;
+        if let Some(word) = entry.args().get(1) {
+            span = span.to(word.span);
+            match value::int(&self.text(*word)) {
+                Some(read) if (0..=65_535).contains(&read.value) && !read.junk => {
+                    port = u16::try_from(read.value).ok();
+                }
+                _ => {
+                    let message = format!("the port of `{}` must be 1..65535", entry.name());
+                    self.error(word.span, message);
+                    return None;
+                }
+            }
+        }
+        Some(Spanned { value: (ip, port), span })
+    }
+
+    pub(super) fn user(&mut self, entry: &Entry<'_>) -> Option<User> {
+        let name = self.word(entry)?.value;
+        let group = entry.args().get(1).map(|word| self.text(*word).into_owned());
+        Some(User { name, group })
+    }
+
+    /// The command of a script word. `user`: whose it is when the line names none.
+    pub(super) fn command(&mut self, entry: &Entry<'_>, user: Option<User>) -> Option<Command> {
+        let raw = words::uncomment(self.source.slice(entry.statement.span));
+        let object = entry.name();
+        let argv = words::split(&raw, false).and_then(|line| {
+            let script = line.get(1).map_or("", String::as_str);
+            words::split(script, true).map(|argv| (line.clone(), argv))
+        });
+        let span = entry.args().first().map_or(entry.head(), |word| word.span);
+        let (line, argv) = match argv {
+            Ok(split) => split,
+            // The lexer has told of it.
+            Err(words::SplitError::Unterminated('"')) if raw.matches('"').count() % 2 == 1 => {
+                return None;
+            }
+            Err(error) => {
+                self.error(span, format!("the command of `{object}` cannot be split: {error}"));
+                return None;
+            }
+        };
+        let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
+            self.error(span, format!("`{object}` has an empty command"));
+            return None;
+        };
+        if argv.iter().any(|word| word.contains('\u{fffd}')) {
+            self.error(span, format!("the command of `{object}` is not UTF-8 text"));
+            return None;
+        }
+        let may_name = match entry.keyword.argument {
+            Argument::Command { user } => user,
+            Argument::Optional(_) => true,
+            _ => return None,
+        };
+        let extra = line.get(2..).unwrap_or(&[]);
+        let mut user = user;
+        if let Some(name) = extra.first() {
+            let shown: String = name.chars().take(64).collect();
+            if !may_name {
+                self.warn(
+                    entry.statement.span,
+                    format!("words after the command of `{object}` are ignored"),
+                    "put the command and its arguments into one pair of quotes",
+                );
+            } else if name.starts_with('-') || name.contains('/') {
+                self.warn(
+                    entry.statement.span,
+                    format!("`{shown}` is read as the user who runs `{object}`"),
+                    "put the command and its arguments into one pair of quotes",
+                );
+                user = Some(User { name: name.clone(), group: extra.get(1).cloned() });
+            } else {
+                user = Some(User { name: name.clone(), group: extra.get(1).cloned() });
+            }
+        }
+        let program = program.clone();
+        self.refer(ReferenceKind::Script, program, span, object);
+        Some(Command { argv, user })
+    }
+
+    /// Remembers something that only the host can confirm.
+    pub(super) fn refer(&mut self, kind: ReferenceKind, value: String, span: Span, object: &str) {
+        let place = self.place(span);
+        self.references.push(Reference { kind, value, place, object: object.to_owned() });
+    }
+}
