@@ -12,6 +12,8 @@ mod instance;
 mod interfaces;
 mod lease;
 mod lower;
+mod messages;
+mod receive;
 mod scheduling;
 mod scripts;
 mod statics;
@@ -41,13 +43,12 @@ use self::{
 };
 use super::{
     Link, clock,
-    ipc::{Down, Event, Query, Reply, Role, Up},
+    ipc::{Down, Event, Role, Up},
     privileges,
     record::{Recorder, VrrpStep},
 };
 use crate::{
     base::{
-        status::TimerStatus,
         table::{LeaseSlot, LeaseState},
         time::Instant,
     },
@@ -59,7 +60,7 @@ use crate::{
         pacer::Pacer,
         router::Input,
         track::{Tracked, Verdict},
-        wire::{Datagram, Reason},
+        wire::Reason,
     },
 };
 
@@ -490,15 +491,6 @@ impl VrrpRole {
         }
     }
 
-    /// Over every instance that was run.
-    fn timers(&self) -> TimerStatus {
-        let mut all = self.lateness.clone();
-        for instance in self.instances.iter().chain(&self.leaving) {
-            all.add(instance.lateness());
-        }
-        TimerStatus { advert: all.advert.status(), master_down: all.master_down.status() }
-    }
-
     fn is_stopped(&mut self) -> bool {
         let Some(by) = self.stop_by else { return false };
         let left: Vec<&str> = self
@@ -526,89 +518,6 @@ impl VrrpRole {
         self.feed_all(&Input::Stop, now);
     }
 
-    fn message(&mut self, message: Down) {
-        let now = clock::now();
-        match message {
-            Down::Ping { seq } => self.shell.say(Up::Pong { seq }),
-            Down::Stop => self.stop(),
-            Down::Reload { generation, config } if self.stop_by.is_none() => {
-                if let Err(message) = self.check_interfaces(&config) {
-                    tracing::error!("{message}: the instance waits in FAULT");
-                }
-                self.apply(generation, &config);
-                if config.global.fifo_write_vrrp_states_on_reload {
-                    for instance in &mut self.instances {
-                        instance.tell_again(&mut self.shell);
-                    }
-                }
-                // A script whose command changed has no verdict any more.
-                for (name, verdict) in self.scripts.verdicts() {
-                    self.shell.say(Up::Event(Event::Script { name, verdict }));
-                }
-            }
-            Down::Event { event: Event::Converged { leases, fenced, .. }, .. } => {
-                if !fenced && self.converged.is_none() {
-                    tracing::warn!(
-                        "this host cannot fence itself: an old master that hangs keeps answering"
-                    );
-                }
-                self.converge_by = None;
-                self.converged = Some((leases, fenced));
-                if self.stop_by.is_none() {
-                    self.lend(now);
-                }
-            }
-            Down::Replay { events } => {
-                for (from, event) in events {
-                    self.message(Down::Event { from, event });
-                }
-            }
-            Down::Event { event: Event::Script { name, verdict }, .. } => {
-                let heard = self.scripts.restore(&name, verdict);
-                if let Some(verdict) = heard.or_else(|| self.trackers.hear(&name, verdict)) {
-                    self.script_verdict(&name, verdict, now);
-                }
-            }
-            Down::ScriptDone(done) => {
-                if let Some((name, verdict)) = self.scripts.done(&done) {
-                    let event = Event::Script { name: name.clone(), verdict };
-                    self.shell.say(Up::Event(event));
-                    self.script_verdict(&name, verdict, now);
-                }
-            }
-            Down::Query { id, query: Query::Status } => {
-                let instances =
-                    self.instances.iter().map(|it| it.status(now, &self.shell)).collect();
-                let timers = self.timers();
-                self.shell.say(Up::Reply { id, reply: Reply::Vrrp { instances, timers } });
-            }
-            Down::Query { id, query: Query::Explain { what } } => {
-                let found = self.instances.iter().find(|it| it.model.name == what);
-                let reply = match found {
-                    Some(instance) => Reply::Text(instance.explain(now)),
-                    None => Reply::Error(format!("there is no vrrp_instance {what}")),
-                };
-                self.shell.say(Up::Reply { id, reply });
-            }
-            Down::Query { query: Query::ClearStatistics, .. } => {
-                self.lateness = lateness::Timers::default();
-                for instance in &mut self.instances {
-                    instance.clear_statistics();
-                }
-                tracing::info!("statistics start from zero");
-            }
-            Down::Query { id, .. } => {
-                let reply = Reply::Error("vrrp answers status only".into());
-                self.shell.say(Up::Reply { id, reply });
-            }
-            Down::Start { .. }
-            | Down::Reload { .. }
-            | Down::Event { .. }
-            | Down::Mail { .. }
-            | Down::Answer { .. } => {}
-        }
-    }
-
     /// A file or a process that is tracked has another verdict.
     fn tracked(&mut self, report: Report) {
         self.trackers.learn(&report);
@@ -616,51 +525,5 @@ impl VrrpRole {
         tracing::info!(name, ?verdict, "tracked object");
         self.shell.say(Up::Event(Event::Script { name: name.clone(), verdict }));
         self.script_verdict(&name, verdict, clock::now());
-    }
-
-    /// True when adverts are left for the next turn.
-    fn read_adverts(&mut self) -> bool {
-        let mut received: Vec<(String, Vec<u8>)> = Vec::new();
-        let more = self
-            .shell
-            .interfaces
-            .read(|name, bytes| received.push((name.to_owned(), bytes.to_vec())));
-        let now = clock::now();
-        for (interface, bytes) in received {
-            self.datagram(&interface, bytes, now);
-        }
-        for (interface, mac, address) in self.shell.interfaces.claims() {
-            for instance in &mut self.instances {
-                instance.claimed(&interface, mac, address, now, &mut self.shell);
-            }
-        }
-        more
-    }
-
-    fn datagram(&mut self, interface: &str, bytes: Vec<u8>, now: Instant) {
-        let (ipv4, vrid) = match Datagram::parse(&bytes) {
-            Ok(datagram) => (datagram.source.is_ipv4(), datagram.vrid().unwrap_or(0)),
-            Err(reason) => {
-                let count = self.malformed.entry(reason).or_default();
-                *count += 1;
-                if *count == 1 {
-                    tracing::warn!(interface, %reason, "datagram is no VRRP advert");
-                }
-                return;
-            }
-        };
-        let instance = self.instances.iter_mut().find(|instance| {
-            let lower::Identity { interface: own, vrid: id, ipv4: family } = &instance.identity;
-            own == interface && id.get() == vrid && *family == ipv4
-        });
-        if let Some(instance) = instance {
-            instance.feed(Input::Datagram(bytes), now, &mut self.shell);
-            return;
-        }
-        let count = self.foreign.entry((interface.to_owned(), vrid)).or_default();
-        *count += 1;
-        if *count == 1 {
-            tracing::info!(interface, vrid, "adverts of a VRID that is not ours");
-        }
     }
 }
