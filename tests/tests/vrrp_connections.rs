@@ -257,7 +257,7 @@ fn clear(links: &mut Links, vip: &Vip) -> Result<Aborted> {
 }
 
 fn links(netns: &Namespace) -> Result<Links> {
-    let mut links = netns.enter(Links::start)??;
+    let mut links = netns.enter(|| Links::start(None))??;
     wait_true("the kernel to tell its interfaces", Duration::from_secs(5), || {
         std::iter::from_fn(|| links.try_event()).any(|event| event == Event::Ready)
     })?;

@@ -238,3 +238,42 @@ pub(super) fn rule(rule: &Rule, on: bool) -> Message {
     attributes.extend(rule.dport.map(|ports| RuleAttribute::DestinationPortRange(range(ports))));
     if on { (Rtnl::NewRule(message), ADD) } else { (Rtnl::DelRule(message), 0) }
 }
+
+/// Interface and address, if the address carries our protocol number.
+pub(super) fn marked(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+    let ours = AddressAttribute::Protocol(AddressProtocol::from(PROTOCOL));
+    if !message.attributes.contains(&ours) {
+        return None;
+    }
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    Some((message.header.index, find(true).or_else(|| find(false))?))
+}
+
+/// Whether a rule of the kernel is this one, whatever priority it has.
+pub(super) fn is_rule(found: &RuleMessage, rule: &Rule) -> bool {
+    let (Rtnl::NewRule(wanted), _) = self::rule(rule, true) else { return false };
+    let key = |message: &RuleMessage| {
+        let header = &message.header;
+        let invert = header.flags.contains(RuleFlags::Invert);
+        (header.family, header.tos, header.src_len, header.dst_len, header.action, invert)
+    };
+    // What the kernel tells of every rule, whether it was asked for or not.
+    let always = |attribute: &RuleAttribute| match attribute {
+        RuleAttribute::Priority(_) | RuleAttribute::Table(_) | RuleAttribute::FwMask(_) => true,
+        RuleAttribute::Other(_) => true, // port masks of newer kernels
+        RuleAttribute::SuppressPrefixLen(len) => *len == u32::MAX,
+        RuleAttribute::L3MDev(on) => !on,
+        _ => false,
+    };
+    let within = |these: &[RuleAttribute], those: &[RuleAttribute]| {
+        these.iter().all(|it| those.contains(it) || always(it))
+    };
+    let asked = wanted.attributes.iter().all(|it| found.attributes.contains(it));
+    key(found) == key(&wanted) && asked && within(&found.attributes, &wanted.attributes)
+}

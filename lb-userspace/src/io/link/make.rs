@@ -1,23 +1,31 @@
 //! Putting objects on the host and taking them off: the part of the thread that changes things.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+    path::Path,
+};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
-    RouteNetlinkMessage as Rtnl,
+    AddressFamily, RouteNetlinkMessage as Rtnl,
+    address::AddressMessage,
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
         IpVlanFlags, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo as Info, LinkMessage,
         MacVlanMode,
     },
+    rule::RuleMessage,
 };
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Object, Setting, VirtualLink, encode, filter,
+    Declaration, Object, Setting, VirtualLink, encode, filter,
+    journal::{Journal, Predecessor},
     socket::{REQUEST_TIMEOUT, RequestSocket},
 };
-use crate::config::model::{IpvlanFlag, VirtualLinkKind};
+use crate::config::model::{IpvlanFlag, Rule, VirtualLinkKind};
 
 /// What a request did.
 #[derive(Debug, Default)]
@@ -33,11 +41,92 @@ pub(super) struct Maker {
     pub socket: RequestSocket,
     /// What settings were before us, and how many want them changed.
     settings: BTreeMap<String, (String, u32)>,
+    journal: Journal,
+    /// A declaration has come.
+    declared: bool,
 }
 
 impl Maker {
-    pub(super) fn new(socket: RequestSocket) -> Self {
-        Self { socket, settings: BTreeMap::new() }
+    pub(super) fn new(socket: RequestSocket, journal: Journal) -> Self {
+        Self { socket, settings: BTreeMap::new(), journal, declared: false }
+    }
+
+    /// Writes down what may be put on from now on. The first time returns what a predecessor has
+    /// left of its own and nobody wants any more, in the order in which it is to be taken off.
+    pub(super) fn declare(
+        &mut self,
+        mut declaration: Declaration,
+        index: &dyn Fn(&str) -> Option<u32>,
+    ) -> Vec<Object> {
+        let mut leftovers = Vec::new();
+        if !std::mem::replace(&mut self.declared, true) {
+            let Predecessor { objects, settings } = self.journal.predecessor();
+            let settings = settings.into_iter().map(|(key, before)| (key, (before, 0)));
+            self.settings.extend(settings);
+            let wanted: BTreeSet<&Object> = declaration.wanted.iter().collect();
+            let objects = objects.into_iter().rev().filter(|it| !wanted.contains(it)).collect();
+            leftovers = self.own(objects, index);
+            declaration.held.extend(leftovers.iter().cloned());
+        }
+        for object in &declaration.wanted {
+            if let Object::Setting(setting) = object
+                && !self.settings.contains_key(&setting.key)
+                && let Ok(before) = read(&setting.key)
+            {
+                self.settings.insert(setting.key.clone(), (before, 0));
+            }
+        }
+        self.journal.declare(declaration);
+        self.write_journal();
+        leftovers
+    }
+
+    fn write_journal(&mut self) {
+        let before = |(key, (before, _)): (&String, &(String, u32))| (key.clone(), before.clone());
+        self.journal.write(self.settings.iter().map(before).collect());
+    }
+
+    /// Those that are still there and as a predecessor made them. Of routes, rules and settings
+    /// the request that removes them says so; tables of the firewall have our name.
+    fn own(&mut self, objects: Vec<Object>, index: &dyn Fn(&str) -> Option<u32>) -> Vec<Object> {
+        let marked = self.marked_addresses();
+        let own_link = |maker: &mut Self, link: &VirtualLink| {
+            let Some(base) = maker.index(&link.base, index) else { return false };
+            maker.look(&link.name).is_ok_and(|found| found.is_some_and(|it| it.is(link, base)))
+        };
+        let mut links = BTreeSet::new();
+        for object in &objects {
+            if let Object::Link(link) = object
+                && own_link(self, link)
+            {
+                links.insert(link.name.clone());
+            }
+        }
+        let is_own = |object: &Object| match object {
+            Object::Address(vip) => self.index(&vip.interface, index).is_some_and(|index| {
+                marked.as_ref().is_none_or(|all| all.contains(&(index, vip.prefix.addr)))
+            }),
+            Object::Link(link) => links.contains(&link.name),
+            Object::Master(name, _) => links.contains(name),
+            Object::Setting(_) | Object::Filter(_) | Object::Route(_) | Object::Rule(_) => true,
+        };
+        objects.into_iter().filter(is_own).collect()
+    }
+
+    /// Addresses with our protocol number; `None` when this kernel does not keep it.
+    fn marked_addresses(&mut self) -> Option<BTreeSet<(u32, IpAddr)>> {
+        let addresses = match self.socket.dump(Rtnl::GetAddress(AddressMessage::default())) {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                tracing::warn!(%error, "addresses could not be read");
+                return Some(BTreeSet::new());
+            }
+        };
+        let marked = |message: Rtnl| {
+            let Rtnl::NewAddress(message) = message else { return None };
+            encode::marked(&message)
+        };
+        keeps_protocol().then(|| addresses.into_iter().filter_map(marked).collect())
     }
 
     /// Takes objects off, then puts others on. `index` finds interfaces as last told.
@@ -70,6 +159,10 @@ impl Maker {
                 }
                 rest = later;
             }
+        }
+        // What could not be taken off stays recorded.
+        if outcome.errors.is_empty() && self.journal.taken_off(clear) {
+            self.write_journal();
         }
         outcome
     }
@@ -155,15 +248,35 @@ impl Maker {
                 let gone = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT];
                 let there = [libc::EEXIST];
                 let accepted: &[i32] = if on { &there } else { &gone };
+                // The kernel would choose another priority, and add the same rule again.
+                if on && rule.priority.is_none() && self.has_rule(rule)? {
+                    return Ok(());
+                }
                 done(self.socket.one(encode::rule(rule, on)), accepted)
             }
         }
     }
 
+    fn has_rule(&mut self, rule: &Rule) -> Result<bool, String> {
+        let mut request = RuleMessage::default();
+        request.header.family = if rule.v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        let rules = self
+            .socket
+            .dump(Rtnl::GetRule(request))
+            .map_err(|error| format!("read rules: {error}"))?;
+        let is = |message: &Rtnl| matches!(message, Rtnl::NewRule(found) if encode::is_rule(found, rule));
+        Ok(rules.iter().any(is))
+    }
+
     fn set(&mut self, setting: &Setting) -> Result<(), String> {
         let before = read(&setting.key)?;
-        let (_, users) = self.settings.entry(setting.key.clone()).or_insert((before.clone(), 0));
-        *users += 1;
+        if !self.settings.contains_key(&setting.key) {
+            self.settings.insert(setting.key.clone(), (before.clone(), 0));
+            self.write_journal();
+        }
+        if let Some((_, users)) = self.settings.get_mut(&setting.key) {
+            *users += 1;
+        }
         if before == setting.value.to_string() {
             return Ok(());
         }
@@ -366,6 +479,13 @@ fn text(errno: i32) -> String {
         return format!("no answer from the kernel for {REQUEST_TIMEOUT:?}");
     }
     std::io::Error::from_raw_os_error(errno).to_string()
+}
+
+/// Whether this kernel keeps and tells IFA_PROTO (Linux 5.18).
+fn keeps_protocol() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 18)
 }
 
 fn path(key: &str) -> std::path::PathBuf {

@@ -9,6 +9,7 @@ mod arp;
 mod connections;
 mod encode;
 mod filter;
+mod journal;
 mod make;
 mod monitor;
 mod send;
@@ -17,8 +18,10 @@ mod socket;
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use arp::ArpSocket;
@@ -36,7 +39,7 @@ const REQUEST_LIMIT: usize = 1024;
 const EVENT_LIMIT: usize = 4096;
 
 /// An address to be held on an interface.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Vip {
     pub interface: String,
     pub prefix: IpPrefix,
@@ -48,7 +51,7 @@ pub struct Vip {
 }
 
 /// A virtual interface on top of another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VirtualLink {
     pub name: String,
     /// The interface below.
@@ -61,7 +64,7 @@ pub struct VirtualLink {
 }
 
 /// A number under /proc/sys/net, put back when the last who wanted it is gone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Setting {
     /// As in `ipv4/conf/eth0/promote_secondaries`.
     pub key: String,
@@ -69,7 +72,7 @@ pub struct Setting {
 }
 
 /// Packets to these addresses are dropped, neighbour discovery excepted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Filter {
     /// nftables table of family inet, ours alone.
     pub table: String,
@@ -81,7 +84,7 @@ pub struct Filter {
 
 /// Something that is held on this host. It is recognised by all it says: one changed word is
 /// another object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Object {
     Setting(Setting),
     Link(VirtualLink),
@@ -122,6 +125,25 @@ pub struct Request {
     pub id: u64,
     pub set: Vec<Object>,
     pub clear: Vec<Object>,
+}
+
+/// What may be put on this host from now on. It is written down first, so that a successor knows
+/// what to remove should this process be killed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declaration {
+    /// Returned in [`Event::Done`].
+    pub id: u64,
+    /// All that a configuration names, in the order in which it is put on.
+    pub wanted: Vec<Object>,
+    /// Put on before, by this process; of it, what is not wanted is recorded until it is gone.
+    pub held: Vec<Object>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Order {
+    Change(Request),
+    Declare(Declaration),
 }
 
 /// An interface.
@@ -201,29 +223,29 @@ pub enum Event {
 /// The thread's other end. Dropping it ends the thread after the requests in the queue.
 #[derive(Debug)]
 pub struct Links {
-    requests: mpsc::Sender<Request>,
+    orders: mpsc::Sender<Order>,
     events: mpsc::Receiver<Event>,
 }
 
 impl Links {
-    /// Starts the thread.
+    /// Starts the thread. `journal`: the file in which declarations are written down.
     ///
     /// # Errors
     /// No thread; other failures come as [`Event::Failed`].
-    pub fn start() -> io::Result<Self> {
-        let (requests, request_rx) = mpsc::channel(REQUEST_LIMIT);
+    pub fn start(journal: Option<PathBuf>) -> io::Result<Self> {
+        let (orders, order_rx) = mpsc::channel(REQUEST_LIMIT);
         let (event_tx, events) = mpsc::channel(EVENT_LIMIT);
         std::thread::Builder::new().name("links".into()).spawn(move || {
             let result = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(anyhow::Error::from)
-                .and_then(|runtime| runtime.block_on(monitor::run(request_rx, &event_tx)));
+                .and_then(|runtime| runtime.block_on(monitor::run(order_rx, &event_tx, journal)));
             if let Err(error) = result {
                 let _ = event_tx.blocking_send(Event::Failed(format!("{error:#}")));
             }
         })?;
-        Ok(Self { requests, events })
+        Ok(Self { orders, events })
     }
 
     /// Queues a request.
@@ -231,7 +253,20 @@ impl Links {
     /// # Errors
     /// The queue is full or the thread has ended.
     pub fn request(&self, request: Request) -> Result<(), &'static str> {
-        self.requests.try_send(request).map_err(|error| match error {
+        self.order(Order::Change(request))
+    }
+
+    /// Queues a declaration. The first one also removes what a predecessor has left and the
+    /// declaration does not want.
+    ///
+    /// # Errors
+    /// As [`Links::request`].
+    pub fn declare(&self, declaration: Declaration) -> Result<(), &'static str> {
+        self.order(Order::Declare(declaration))
+    }
+
+    fn order(&self, order: Order) -> Result<(), &'static str> {
+        self.orders.try_send(order).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => "too many address changes wait for the kernel",
             mpsc::error::TrySendError::Closed(_) => "the rtnetlink thread has ended",
         })

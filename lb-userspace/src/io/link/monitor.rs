@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -21,8 +22,9 @@ use netlink_sys::{
 use tokio::{sync::mpsc, time};
 
 use super::{
-    AddressInfo, Event, Gone, LinkInfo, Object, Request, Vip,
+    AddressInfo, Declaration, Event, Gone, LinkInfo, Object, Order, Request, Vip,
     connections::Connections,
+    journal::Journal,
     make::Maker,
     socket::{RequestSocket, each},
 };
@@ -142,16 +144,17 @@ struct Monitor<'a> {
     overruns: u64,
 }
 
-/// Runs until the request queue is closed and empty.
+/// Runs until the queue of orders is closed and empty.
 pub(super) async fn run(
-    mut requests: mpsc::Receiver<Request>,
+    mut orders: mpsc::Receiver<Order>,
     events: &mpsc::Sender<Event>,
+    journal: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     let notices = listen().context("rtnetlink socket")?;
     let socket = RequestSocket::open().context("rtnetlink socket for requests")?;
     let mut monitor = Monitor {
         notices,
-        maker: Maker::new(socket),
+        maker: Maker::new(socket, Journal::new(journal)),
         connections: Connections::default(),
         cache: Cache::default(),
         events,
@@ -172,10 +175,11 @@ pub(super) async fn run(
                 monitor.received(received, &buffer).await?;
                 monitor.drain().await?;
             }
-            request = requests.recv() => {
-                let Some(request) = request else { return Ok(()) };
-                monitor.perform(request).await?;
-            }
+            order = orders.recv() => match order {
+                Some(Order::Change(request)) => monitor.perform(request).await?,
+                Some(Order::Declare(declaration)) => monitor.declare(declaration).await?,
+                None => return Ok(()),
+            },
             _ = tick.tick() => monitor.resync().await?,
         }
     }
@@ -196,6 +200,15 @@ fn listen() -> io::Result<TokioSocket> {
 impl Monitor<'_> {
     async fn send(&self, event: Event) -> anyhow::Result<()> {
         self.events.send(event).await.map_err(|_| anyhow!("nobody listens"))
+    }
+
+    async fn declare(&mut self, declaration: Declaration) -> anyhow::Result<()> {
+        let (id, cache) = (declaration.id, &self.cache);
+        let clear = self.maker.declare(declaration, &|name| cache.index(name));
+        for object in &clear {
+            tracing::info!(%object, "left by a predecessor that was killed: removed");
+        }
+        self.perform(Request { id, set: vec![], clear }).await
     }
 
     async fn perform(&mut self, request: Request) -> anyhow::Result<()> {

@@ -106,7 +106,10 @@ impl Instance {
                 Change::Set => {}
                 Change::Clear => self.retry_clear = again,
                 Change::Base => self.retry_base = again,
-                Change::Leave => self.stopped = true,
+                Change::Leave => {
+                    self.stopped = true;
+                    shell.left_behind = true;
+                }
             }
         }
     }
@@ -131,13 +134,19 @@ impl Instance {
         match change {
             Some(Change::Set) => self.feed(Input::VipsSet { added }, now, shell),
             Some(Change::Clear) if errors.is_empty() => {
+                if self.changes.is_empty() {
+                    self.held.clear();
+                }
                 self.feed(Input::VipsCleared, now, shell);
             }
             Some(Change::Base) => {
                 self.base_errors = errors.to_vec();
                 self.retry_base = (!errors.is_empty()).then_some(now + RETRY);
             }
-            Some(Change::Leave) => self.stopped = true,
+            Some(Change::Leave) => {
+                self.stopped = true;
+                shell.left_behind |= !errors.is_empty();
+            }
             _ => self.retry_clear = Some(now + RETRY),
         }
         true

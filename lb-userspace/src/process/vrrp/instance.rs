@@ -54,6 +54,8 @@ pub(super) struct Shell {
     pub pin_dir: PathBuf,
     pub pacer: Pacer,
     pub damper: Damper,
+    /// Something could not be taken off at the end: a successor has to.
+    pub left_behind: bool,
 }
 
 impl Shell {

@@ -19,6 +19,7 @@ impl VrrpRole {
                 if let Err(message) = self.check_interfaces(&config) {
                     tracing::error!("{message}: the instance waits in FAULT");
                 }
+                self.declare(&config);
                 self.apply(generation, &config);
                 if config.global.fifo_write_vrrp_states_on_reload {
                     for instance in &mut self.instances {

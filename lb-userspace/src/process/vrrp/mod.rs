@@ -10,6 +10,7 @@ mod hold;
 mod host;
 mod instance;
 mod interfaces;
+mod journal;
 mod lease;
 mod lower;
 mod messages;
@@ -75,6 +76,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Messages of the watchdog and of the kernel that are taken before timers get their turn.
 const MESSAGE_BUDGET: usize = 256;
 
+/// In the run directory: what the role may have put on this host. Gone after an orderly end.
+pub const JOURNAL: &str = "held.json";
+
 /// How an instance of the configuration is told to its state machine.
 pub use lower::config as router_config;
 
@@ -98,9 +102,10 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
     recorder.record(&VrrpStep::Start, clock::now());
     scheduling::apply(&config.global.vrrp_process);
     privileges::limit(Role::Vrrp)?;
+    let journal = runtime.run_dir.join(JOURNAL);
     let shell = Shell {
         interfaces: Interfaces::default(),
-        links: link::Links::start().context("rtnetlink thread")?,
+        links: link::Links::start(Some(journal.clone())).context("rtnetlink thread")?,
         lease: None,
         recorder,
         outbox: VecDeque::new(),
@@ -109,6 +114,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         pin_dir: runtime.pin_dir.clone(),
         pacer: Pacer::default(),
         damper: Damper::default(),
+        left_behind: false,
     };
     let mut role = VrrpRole::new(shell, open_lease, runtime.checker);
     role.earliest = scheduling::earliest(&config.global, clock::now());
@@ -118,8 +124,13 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         let _ = link.tx.send(Up::Fatal { message: message.clone() }).await;
         bail!(message);
     }
+    role.adopt(&config).await?;
     role.apply(generation, &config);
-    role.serve(&mut link).await
+    role.serve(&mut link).await?;
+    if role.is_clean() {
+        let _ = std::fs::remove_file(journal); // it may never have been written
+    }
+    Ok(())
 }
 
 struct VrrpRole {
@@ -489,6 +500,13 @@ impl VrrpRole {
                 tracing::error!(?waited, "data plane has not converged: no advert is sent");
             }
         }
+    }
+
+    /// Nothing of ours is left on this host.
+    fn is_clean(&self) -> bool {
+        let mut instances = self.instances.iter().chain(&self.leaving);
+        let stopped = self.statics.is_settled() && instances.all(|instance| instance.stopped);
+        stopped && !self.shell.left_behind && !self.statics.failed()
     }
 
     fn is_stopped(&mut self) -> bool {

@@ -87,6 +87,16 @@ impl StaticObjects {
         true
     }
 
+    /// What is on this host, or may be.
+    pub fn held(&self) -> &[Object] {
+        &self.wanted
+    }
+
+    /// Whether the last request was refused in part.
+    pub fn failed(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     /// Someone removed an address from an interface.
     pub fn address_gone(&mut self, interface: &str, prefix: IpPrefix, now: Instant) {
         let ours = |object: &Object| {
