@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -372,7 +372,7 @@ impl Host {
     ///
     /// # Errors
     /// When the addresses cannot be read.
-    pub fn has(&self, vip: Ipv4Addr) -> Result<bool> {
+    pub fn has(&self, vip: impl Into<IpAddr>) -> Result<bool> {
         self.netns.has_address(vip)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -30,12 +31,20 @@ const SLOTS: std::ops::Range<u32> = 1..4;
 /// # Errors
 /// When no lbd host has pinned its maps.
 pub fn of(hosts: &[Host]) -> Result<Vec<Look>> {
+    of_vip(hosts, VIP.into())
+}
+
+/// As [`of`], for hosts that hold another VIP than the lab's.
+///
+/// # Errors
+/// As [`of`].
+pub fn of_vip(hosts: &[Host], vip: IpAddr) -> Result<Vec<Look>> {
     let clock = Arc::new(OnceLock::new());
     hosts
         .iter()
         .map(|host| {
             Ok(match host.program() {
-                Program::Keepalived => by_address(host),
+                Program::Keepalived => by_address(host, vip),
                 Program::Lbd => by_lease(host, Arc::clone(&clock))?,
             })
         })
@@ -75,11 +84,11 @@ fn lease_map(path: &PathBuf) -> Result<Array<MapData, u64>> {
 }
 
 /// keepalived has no fence: it counts as forwarding while it lives and holds the address.
-fn by_address(host: &Host) -> Look {
+fn by_address(host: &Host, vip: IpAddr) -> Look {
     let (netns, program) = (host.netns().clone(), host.program());
     let mut known: Option<Pid> = None;
     Box::new(move || {
-        if netns.enter_thread().is_err() || !thread_has_address(VIP).unwrap_or(false) {
+        if netns.enter_thread().is_err() || !thread_has_address(vip).unwrap_or(false) {
             return false;
         }
         if !known.is_some_and(alive) {

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::linux::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
     sched::{CloneFlags, setns},
-    sys::signal::Signal,
+    sys::{signal::Signal, socket::SockaddrStorage},
     unistd::Pid,
 };
 
@@ -169,12 +169,29 @@ impl Namespace {
             .with_context(|| format!("cannot write {value} to {key} in {}", self.role()))
     }
 
-    /// Whether an IPv4 address is on any of its interfaces.
+    /// Whether an address is on any of its interfaces.
     ///
     /// # Errors
     /// When the addresses cannot be read.
-    pub fn has_address(&self, addr: Ipv4Addr) -> Result<bool> {
+    pub fn has_address(&self, addr: impl Into<IpAddr>) -> Result<bool> {
+        let addr = addr.into();
         self.enter(|| thread_has_address(addr))?
+    }
+
+    /// Lets it speak IPv6, with no other addresses than those a test gives: no automatic
+    /// link-local address, no router solicitation, no duplicate address detection. Call it before
+    /// interfaces are made.
+    ///
+    /// # Errors
+    /// When the kernel refuses a setting.
+    pub fn enable_ipv6(&self) -> Result<()> {
+        for (key, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_dad", "0")] {
+            self.sysctl(&format!("net/ipv6/conf/default/{key}"), value)?;
+        }
+        for scope in ["all", "default"] {
+            self.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "0")?;
+        }
+        Ok(())
     }
 
     /// Processes whose network namespace this is.
@@ -194,12 +211,14 @@ impl Drop for Owned {
 ///
 /// # Errors
 /// When getifaddrs(3) fails.
-pub fn thread_has_address(addr: Ipv4Addr) -> Result<bool> {
+pub fn thread_has_address(addr: impl Into<IpAddr>) -> Result<bool> {
+    let addr = addr.into();
     let found = nix::ifaddrs::getifaddrs().context("cannot list addresses")?;
-    Ok(found
-        .filter_map(|entry| entry.address)
-        .filter_map(|address| address.as_sockaddr_in().map(|v4| v4.ip()))
-        .any(|ip| ip == addr))
+    let of_entry = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    Ok(found.filter_map(|entry| entry.address.and_then(of_entry)).any(|ip| ip == addr))
 }
 
 /// A bridge in a namespace of its own.
@@ -287,6 +306,17 @@ impl Port {
     /// When `ip` fails.
     pub fn set_link(&self, up: bool) -> Result<()> {
         self.switch.ip(&["link", "set", &self.name, if up { "up" } else { "down" }]).map(drop)
+    }
+
+    /// Isolated ports exchange no frames with each other. The host keeps its carrier and does not
+    /// notice.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn set_isolated(&self, isolated: bool) -> Result<()> {
+        let word = if isolated { "on" } else { "off" };
+        let args = ["link", "set", &self.name, "type", "bridge_slave", "isolated", word];
+        self.switch.ip(&args).map(drop)
     }
 }
 

@@ -48,7 +48,16 @@ impl Sampler {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(mut looks: Vec<Look>) -> Result<Self> {
+    pub fn start(looks: Vec<Look>) -> Result<Self> {
+        Self::start_every(looks, LOOK_EVERY)
+    }
+
+    /// As [`Sampler::start`], with another pause between two looks: several samplers at a time
+    /// would take the processor from what they look at.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start_every(mut looks: Vec<Look>, pause: Duration) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -69,7 +78,7 @@ impl Sampler {
                             changes.push(Change { at, forwarders });
                         }
                     }
-                    thread::sleep(LOOK_EVERY);
+                    thread::sleep(pause);
                 }
             })
             .context("cannot start the sampler")?;
@@ -84,6 +93,15 @@ impl Sampler {
     /// Who forwards now, one bit a host.
     pub fn forwarders(&self) -> u32 {
         self.changes().last().map_or(0, |change| change.forwarders)
+    }
+
+    /// The first look after `from` that saw exactly these forwarders.
+    pub fn first(&self, forwarders: u32, from: Instant) -> Option<Instant> {
+        let changes = self.changes();
+        // What was seen last before `from` was so at `from`.
+        let known = changes.iter().rposition(|change| change.at <= from).unwrap_or(0);
+        let seen = changes.iter().skip(known).find(|change| change.forwarders == forwarders);
+        seen.map(|change| change.at.max(from))
     }
 
     /// Time between two instants during which at least two hosts forwarded.

@@ -34,7 +34,7 @@ fn command(word: &str) -> Command {
 }
 
 fn has(netns: &Namespace, last: u8) -> bool {
-    netns.has_address([10, 77, 0, last].into()).unwrap_or(false)
+    netns.has_address([10, 77, 0, last]).unwrap_or(false)
 }
 
 #[test]
