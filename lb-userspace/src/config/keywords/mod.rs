@@ -346,14 +346,16 @@ impl Topic {
             Self::Snmp => "there is no SNMP agent; use /metrics or lbctl status --json",
             Self::Dbus => "there is no DBus interface; use lbctl",
             Self::Buffers => "lbd sizes its socket buffers itself",
-            Self::Firewall => "lbd writes no firewall rules",
+            Self::Firewall => {
+                "the only firewall rules are those of no_accept, in a table of lbd's own"
+            }
             Self::Garp => "gratuitous ARP goes out at once and once more after the delay only",
-            Self::Static => "these objects are not added",
+            Self::Static => "names of routing tables are not read: write their numbers",
             Self::Routes => "these routes and rules are not added",
             Self::SyncGroup => "what group and members track counts for the whole group anyway",
             Self::Bfd => "there is no BFD session",
             Self::Tracking => "this tracker has no effect on the priority",
-            Self::Vmac => "the VIP keeps the interface's own MAC address",
+            Self::Vmac => "virtual interfaces keep the kernel's and keepalived's default names",
             Self::VrrpDetail => "lbd keeps keepalived's default here",
             Self::Excluded => "these addresses are not added",
             Self::Namespace => "start lbd inside the namespace instead",

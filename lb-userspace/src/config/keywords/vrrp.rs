@@ -61,8 +61,8 @@ keywords! {
     VrrpInstance: "garp_master_repeat", Int { min: 0, max: U32 }, "vrrp_garp_master_repeat", A, Acts, "gratuitous ARP messages in a batch";
     VrrpInstance: "garp_master_refresh", Int { min: 0, max: U32 }, "0", A, Acts, "seconds between batches while master";
     VrrpInstance: "garp_master_refresh_repeat", Int { min: 0, max: U32 }, "1", A, Acts, "messages in such a batch";
-    VrrpInstance: "garp_lower_prio_delay", Int { min: 0, max: 4294 }, "garp_master_delay", A, Acts, "seconds until the second batch after hearing a lower priority";
-    VrrpInstance: "garp_lower_prio_repeat", Int { min: 0, max: U32 }, "garp_master_repeat", A, Acts, "messages in such a batch";
+    VrrpInstance: "garp_lower_prio_delay", Int { min: 0, max: 4294 }, "vrrp_garp_lower_prio_delay", A, Acts, "seconds until the second batch after hearing a lower priority";
+    VrrpInstance: "garp_lower_prio_repeat", Int { min: 0, max: U32 }, "vrrp_garp_lower_prio_repeat", A, Acts, "messages in such a batch";
     VrrpInstance: "garp_extra_if", Words("[all] SECONDS"), "vrrp_garp_extra_if", C, Acts, "one announcement this often on interfaces of VIPs other than the instance's; virtual MAC interfaces only, or all";
     VrrpInstance: "vmac_garp_intvl", Words("[all] SECONDS"), "off", C, Acts, "old name of garp_extra_if";
     VrrpInstance: "down_timer_adverts", Int { min: 1, max: 100 }, "3", C, Acts, "missed adverts until a backup takes over";

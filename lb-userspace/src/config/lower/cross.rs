@@ -26,7 +26,10 @@ use super::{
 pub(super) struct InstanceMarks {
     pub(super) name: Span,
     pub(super) vrid: Span,
+    /// Those of virtual_ipaddress_excluded too.
     pub(super) vips: Vec<(IpAddr, Span)>,
+    /// Name that the file gives to its virtual interface.
+    pub(super) link: Option<(String, Span)>,
     pub(super) scripts: Vec<(String, Span)>,
 }
 
@@ -38,6 +41,7 @@ pub(super) struct Marks {
     pub(super) groups: Vec<super::group::GroupMarks>,
     pub(super) virtual_servers: Vec<Span>,
     pub(super) tracking: super::tracking::TrackMarks,
+    pub(super) track_groups: super::statics::GroupMarks,
     /// The last `global_defs`.
     pub(super) global: Option<Span>,
 }
@@ -49,6 +53,8 @@ impl Lower<'_> {
         let marks = std::mem::take(&mut self.marks);
         self.duplicate_instances(&marks);
         self.duplicate_vips(&marks);
+        self.duplicate_links(&marks);
+        self.track_group_names(&marks.track_groups);
         self.tracked_names(&marks);
         self.unused_tracked(&marks.tracking);
         self.sync_groups(&marks);
@@ -86,8 +92,7 @@ impl Lower<'_> {
             .iter()
             .zip(&marks.instances)
             .map(|(instance, mark)| {
-                let v6 = mark.vips.first().is_some_and(|(addr, _)| addr.is_ipv6());
-                let key = (instance.interface.clone(), instance.vrid.get(), v6);
+                let key = (instance.interface.clone(), instance.vrid.get(), instance.wire.ipv6);
                 (instance.name.clone(), key, mark.name, mark.vrid)
             })
             .collect();
@@ -120,6 +125,16 @@ impl Lower<'_> {
                 );
             } else {
                 seen.insert(*addr, *span);
+            }
+        }
+    }
+
+    fn duplicate_links(&mut self, marks: &Marks) {
+        let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
+        for (name, span) in marks.instances.iter().filter_map(|mark| mark.link.as_ref()) {
+            if let Some(first) = seen.insert(name, *span) {
+                let message = format!("virtual interface `{name}` is named twice");
+                self.twice(*span, first, message, "named here before");
             }
         }
     }

@@ -1,14 +1,8 @@
-//! Options of elections and of the VRRP process, in global_defs and in instances; RFC mode.
-
-use std::time::Duration;
+//! Options of elections and of the VRRP process, in global_defs and in instances.
 
 use crate::base::net::Priority;
 
-use super::{
-    super::model::{Authentication, Election, InitialState},
-    Entry, Lower, Spanned,
-    vrrp::Raw,
-};
+use super::{super::model::Election, Entry, Lower, Spanned};
 
 /// Highest number of a CPU, exclusive, as keepalived's cpu_set_t has it.
 const CPU_LIMIT: usize = 1024;
@@ -126,55 +120,5 @@ impl Lower<'_> {
             "it needs nopreempt: otherwise the better router becomes master again anyway",
         );
         None
-    }
-
-    /// What RFC mode refuses, and what it clears with a warning (reference/vrrp.md §2).
-    pub(super) fn strict(
-        &mut self,
-        name: &str,
-        at: super::super::source::Span,
-        raw: &mut Raw,
-        election: &mut Election,
-        state: &mut InitialState,
-        is_owner: bool,
-    ) {
-        if !election.strict {
-            return;
-        }
-        election.lower_prio_no_advert = true;
-        if election.down_timer_adverts != Election::default().down_timer_adverts {
-            election.down_timer_adverts = Election::default().down_timer_adverts;
-            self.strict_clears(name, at, "`down_timer_adverts`", "it is 3");
-        }
-        if raw.vips.is_empty() {
-            self.strict_refuses(name, at, "an instance without `virtual_ipaddress`");
-        }
-        if let Some(span) = raw.wire.unicast.filter(|_| !raw.wire.peers.is_empty()) {
-            self.strict_refuses(name, span, "`unicast_peer`");
-        }
-        if let Some(given) = raw.wire.authentication.take_if(|it| it.value != Authentication::None)
-        {
-            self.strict_clears(name, given.span, "`authentication`", "adverts go without it");
-        }
-        if let Some(given) = raw.preempt_delay.take_if(|it| it.value != Duration::ZERO) {
-            self.strict_clears(name, given.span, "`preempt_delay`", "it is 0");
-        }
-        if *state == InitialState::Master && !is_owner {
-            *state = InitialState::Backup;
-            self.strict_clears(name, at, "state MASTER below priority 255", "it starts as BACKUP");
-        }
-    }
-
-    fn strict_clears(&mut self, name: &str, at: super::super::source::Span, what: &str, so: &str) {
-        let message = format!("vrrp_instance `{name}`: strict mode has no {what}");
-        self.warn(at, message, &format!("{so}; take out vrrp_strict or strict_mode to have it"));
-    }
-
-    fn strict_refuses(&mut self, name: &str, at: super::super::source::Span, what: &str) {
-        let message = format!("vrrp_instance `{name}`: strict mode has no {what}");
-        let diagnostic = self
-            .diagnostic(super::super::diag::Severity::Error, at, message)
-            .help("take out vrrp_strict or strict_mode, or this");
-        self.sink.push(diagnostic);
     }
 }

@@ -13,11 +13,12 @@ use super::{
         keywords::Block,
         lex::Word,
         model::{
-            GarpExtra, GarpGroup, Global, IpvlanFlag, LinkDelay, NoAccept, OnHost, VirtualLink,
-            VirtualLinkKind,
+            GarpExtra, GarpGroup, Global, IpvlanFlag, LinkDelay, NoAccept, OnHost, VipAddress,
+            VirtualLink, VirtualLinkKind,
         },
+        source::Span,
     },
-    Entry, Lower, value,
+    Entry, Lower, Spanned, value,
 };
 
 /// Greatest `garp_extra_if`, in seconds (keepalived's day).
@@ -74,18 +75,49 @@ impl GarpWords {
 #[derive(Clone, Debug, Default)]
 pub(super) struct HostWords {
     garp: GarpWords,
-    xmit_base: bool,
+    /// `garp_lower_prio_*`.
+    lower_garp: Option<Span>,
+    pub(super) xmit_base: Option<Span>,
+    /// `accept` or `no_accept`, the last one.
+    pub(super) accept: Option<Spanned<bool>>,
+    /// `use_vmac` or `use_ipvlan`.
+    link: Option<Span>,
+    pub(super) vrf: Option<Span>,
+    pub(super) excluded: Vec<Spanned<VipAddress>>,
+    /// Its `no_accept` and `excluded` are not complete before [`HostWords::on_host`].
     pub(super) on_host: OnHost,
 }
 
 impl HostWords {
     /// What the words mean together.
-    pub(super) fn on_host(&self) -> OnHost {
+    pub(super) fn on_host(&self, global: &Global) -> OnHost {
         let mut host = self.on_host.clone();
+        host.excluded = self.excluded.iter().map(|vip| vip.value.clone()).collect();
         if let Some(link) = &mut host.virtual_link {
-            link.xmit_base = self.xmit_base;
+            link.xmit_base = self.xmit_base.is_some();
         }
+        let (priority, counters) = (global.nftables_priority, global.nftables_counters);
+        let refused = self.accept.as_ref().is_some_and(|accept| !accept.value);
+        host.no_accept = refused.then_some(NoAccept { priority, counters });
         host
+    }
+
+    /// Where `use_vmac` chooses a MAC address.
+    pub(super) fn own_mac(&self) -> Option<Span> {
+        let kind = &self.on_host.virtual_link.as_ref()?.kind;
+        self.link.filter(|_| matches!(kind, VirtualLinkKind::Macvlan { mac: Some(_) }))
+    }
+
+    /// Name that the file gives to the virtual interface, and where.
+    pub(super) fn link_name(&self) -> Option<(String, Span)> {
+        let name = &self.on_host.virtual_link.as_ref()?.name;
+        Some((name.clone(), self.link?)).filter(|(name, _)| !name.is_empty())
+    }
+
+    /// No announcements against lower priorities; where the file asks for some.
+    pub(super) fn clear_lower_garp(&mut self) -> Option<Span> {
+        self.garp.lower_repeat = Some(0);
+        self.lower_garp.take()
     }
 
     pub(super) fn garp(&self, global: &Global) -> Garp {
@@ -103,12 +135,18 @@ impl Lower<'_> {
             "garp_master_repeat" => garp.repeat = self.u32(entry),
             "garp_master_refresh" => garp.refresh = self.u32(entry),
             "garp_master_refresh_repeat" => garp.refresh_repeat = self.u32(entry),
-            "garp_lower_prio_delay" => garp.lower_delay = self.u32(entry),
-            "garp_lower_prio_repeat" => garp.lower_repeat = self.u32(entry),
+            "garp_lower_prio_delay" => {
+                garp.lower_delay = self.u32(entry);
+                words.lower_garp = Some(entry.head());
+            }
+            "garp_lower_prio_repeat" => {
+                garp.lower_repeat = self.u32(entry);
+                words.lower_garp = Some(entry.head());
+            }
             "garp_extra_if" | "vmac_garp_intvl" => host.garp_extra = self.garp_extra(entry),
             "virtual_ipaddress_excluded" => {
                 let vips = self.vips(entry);
-                host.excluded.extend(vips.into_iter().map(|vip| vip.value));
+                words.excluded.extend(vips);
             }
             "virtual_routes" => {
                 let routes = self.routes(entry);
@@ -118,22 +156,45 @@ impl Lower<'_> {
                 let rules = self.rules(entry);
                 host.rules.extend(rules);
             }
-            "use_vmac" => self.use_vmac(entry, host),
-            "use_ipvlan" => self.use_ipvlan(entry, host),
-            "vmac_xmit_base" => words.xmit_base = true,
+            "use_vmac" | "use_ipvlan" => {
+                words.link = Some(entry.head());
+                self.virtual_link(entry, host);
+            }
+            "vmac_xmit_base" => words.xmit_base = Some(entry.head()),
             "use_vmac_addr" => host.vmac_addresses = true,
-            "vrf" => host.vrf = self.word(entry).map(|word| word.value),
+            "vrf" => {
+                words.vrf = Some(entry.head());
+                host.vrf = self.word(entry).map(|word| word.value);
+            }
             "promote_secondaries" => host.promote_secondaries = true,
-            "accept" => host.no_accept = None,
-            "no_accept" => {
-                let global = &self.config.global;
-                let (priority, counters) = (global.nftables_priority, global.nftables_counters);
-                host.no_accept = Some(NoAccept { priority, counters });
+            "accept" | "no_accept" => {
+                let given = Spanned { value: entry.name() == "accept", span: entry.head() };
+                let before = words.accept.replace(given);
+                if before.is_some_and(|before| before.value != (entry.name() == "accept")) {
+                    let message = "`accept` and `no_accept` in one vrrp_instance";
+                    self.warn(entry.head(), message, "the last one counts");
+                }
             }
             "track_src_ip" => host.track_src_ip = true,
             _ => return false,
         }
         true
+    }
+
+    /// `use_vmac`, `use_ipvlan`: one of them.
+    fn virtual_link(&mut self, entry: &Entry<'_>, host: &mut OnHost) {
+        let before = host.virtual_link.as_ref().map(|link| match link.kind {
+            VirtualLinkKind::Macvlan { .. } => "use_vmac",
+            VirtualLinkKind::Ipvlan { .. } => "use_ipvlan",
+        });
+        if let Some(before) = before.filter(|before| *before != entry.name()) {
+            let message = format!("`{}` cannot go with `{before}`", entry.name());
+            self.error(entry.head(), message);
+        } else if entry.name() == "use_vmac" {
+            self.use_vmac(entry, host);
+        } else {
+            self.use_ipvlan(entry, host);
+        }
     }
 
     /// `use_vmac [NAME] [MAC]`.
@@ -175,10 +236,6 @@ impl Lower<'_> {
                 (_, Ok(prefix)) => address = Some(prefix),
                 _ => name = self.link_name(*word),
             }
-        }
-        if host.virtual_link.is_some() {
-            self.error(entry.head(), "`use_ipvlan` cannot go with `use_vmac`");
-            return;
         }
         let kind = VirtualLinkKind::Ipvlan { address, flag };
         host.virtual_link = Some(VirtualLink { name, kind, xmit_base: false });

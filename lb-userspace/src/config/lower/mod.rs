@@ -2,6 +2,7 @@
 //! folder say what acting words mean.
 
 mod checkers;
+mod conflicts;
 mod cross;
 mod election;
 mod global;
@@ -12,6 +13,7 @@ mod notify;
 mod route;
 mod rule;
 mod statics;
+mod strict;
 mod tracking;
 mod values;
 mod vip;

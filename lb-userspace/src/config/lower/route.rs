@@ -165,7 +165,9 @@ impl Lower<'_> {
                 "no_track" => route.no_track = true,
                 "track_group" if fixed => {
                     let word = self.argument(&mut line, "track_group")?;
-                    route.track_group = Some(self.text(word).into_owned());
+                    let group = self.text(word).into_owned();
+                    self.marks.track_groups.uses.push((group.clone(), word.span));
+                    route.track_group = Some(group);
                 }
                 word_ if UNSUPPORTED.contains(&word_) => {
                     let message = format!("`{word_}` of a route is not available");

@@ -90,7 +90,9 @@ impl Lower<'_> {
                 "no_track" => rule.no_track = true,
                 "track_group" if fixed => {
                     let word = self.argument(&mut line, "track_group")?;
-                    rule.track_group = Some(self.text(word).into_owned());
+                    let group = self.text(word).into_owned();
+                    self.marks.track_groups.uses.push((group.clone(), word.span));
+                    rule.track_group = Some(group);
                 }
                 other => {
                     let shown: String = other.chars().take(64).collect();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{keywords::Block, model::VirtualLinkKind},
+    super::{keywords::Block, model::VirtualLinkKind, source::Span},
     Entry, Lower,
 };
 
@@ -12,6 +12,15 @@ use super::{
 const DEFAULT_INTERFACE: &str = "eth0";
 /// Longest name of an interface (IFNAMSIZ − 1).
 const NAME_LIMIT: usize = 15;
+
+/// Places of names around `track_group`.
+#[derive(Default)]
+pub(super) struct GroupMarks {
+    /// Where objects name a group.
+    pub(super) uses: Vec<(String, Span)>,
+    /// Where groups name instances: group, instance.
+    members: Vec<(String, String, Span)>,
+}
 
 impl Lower<'_> {
     /// Objects that are held from start to exit.
@@ -43,7 +52,12 @@ impl Lower<'_> {
         let mut instances = Vec::new();
         for entry in self.entries(Block::TrackGroup, block.block()) {
             for line in self.list_lines(&entry) {
-                instances.extend(line.iter().map(|word| self.text(*word).into_owned()));
+                for word in line {
+                    let instance = self.text(*word).into_owned();
+                    let mark = (name.value.clone(), instance.clone(), word.span);
+                    self.marks.track_groups.members.push(mark);
+                    instances.push(instance);
+                }
             }
         }
         if self.config.statics.groups.iter().any(|(other, _)| *other == name.value) {
@@ -52,6 +66,23 @@ impl Lower<'_> {
             return;
         }
         self.config.statics.groups.push((name.value, instances));
+    }
+
+    /// Objects that name a group, and groups that name instances, which do not exist.
+    pub(super) fn track_group_names(&mut self, marks: &GroupMarks) {
+        for (group, instance, span) in &marks.members {
+            if !self.config.vrrp_instances.iter().any(|it| it.name == *instance) {
+                let shown: String = instance.chars().take(64).collect();
+                let message = format!("track_group `{group}`: there is no vrrp_instance `{shown}`");
+                self.error(*span, message);
+            }
+        }
+        for (group, span) in &marks.uses {
+            if !self.config.statics.groups.iter().any(|(name, _)| name == group) {
+                let shown: String = group.chars().take(64).collect();
+                self.error(*span, format!("there is no track_group `{shown}`"));
+            }
+        }
     }
 
     /// Runs after every block: names of virtual interfaces, garp_extra_if of global_defs.
@@ -67,7 +98,7 @@ impl Lower<'_> {
         for instance in &mut self.config.vrrp_instances {
             let host = &mut instance.on_host;
             host.garp_extra = host.garp_extra.or(extra);
-            let v6 = instance.virtual_ipaddress.first().is_some_and(|it| it.prefix.addr.is_ipv6());
+            let v6 = instance.wire.ipv6;
             let Some(link) = host.virtual_link.as_mut().filter(|link| link.name.is_empty()) else {
                 continue;
             };

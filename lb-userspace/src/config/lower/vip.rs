@@ -218,7 +218,10 @@ impl Lower<'_> {
             "noprefixroute" => options.noprefixroute = true,
             "autojoin" => options.autojoin = true,
             "no_track" => options.no_track = true,
-            "track_group" if fixed => options.track_group = Some(text),
+            "track_group" if fixed => {
+                self.marks.track_groups.uses.push((text.clone(), word.span));
+                options.track_group = Some(text);
+            }
             "use_vmac" if !fixed => options.use_vmac = true,
             _ => {
                 let message = format!("`{option}` does not go with {object}; it is ignored");

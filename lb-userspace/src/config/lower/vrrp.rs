@@ -17,6 +17,7 @@ use super::{
     Entry, Lower, Spanned,
     cross::InstanceMarks,
     host::HostWords,
+    strict::Known,
     wire::WireWords,
 };
 
@@ -35,8 +36,8 @@ pub(super) struct Raw {
     timer_expired: Option<Spanned<Priority>>,
     pub(super) wire: WireWords,
     pub(super) vips: Vec<Spanned<VipAddress>>,
-    no_vips: bool,
-    host: HostWords,
+    pub(super) no_vips: Option<Span>,
+    pub(super) host: HostWords,
 }
 
 impl Lower<'_> {
@@ -92,6 +93,11 @@ impl Lower<'_> {
             }
             return;
         };
+        if let Some(file) = command.argv[0].strip_prefix('<') {
+            // keepalived's short form: good while the file can be opened. test(1) asks with the
+            // rights of the script's user.
+            command.argv = vec!["/usr/bin/test".into(), "-r".into(), file.to_owned()];
+        }
         command.user = user.or_else(|| self.config.global.script_user.clone());
         let script = VrrpScript {
             name: name.value.clone(),
@@ -155,7 +161,7 @@ impl Lower<'_> {
                     raw.version = self.version(&entry).map(|value| Spanned { value, span: at });
                 }
                 "virtual_ipaddress" => raw.vips.extend(self.vips(&entry)),
-                "no_virtual_ipaddress" => raw.no_vips = true,
+                "no_virtual_ipaddress" => raw.no_vips = Some(at),
                 "preempt" => raw.preempt = Some(at),
                 "nopreempt" => raw.nopreempt = Some(at),
                 "preempt_delay" => {
@@ -183,8 +189,9 @@ impl Lower<'_> {
         let advert_int = self.advert_int(&name.value, version, raw.advert_int.as_ref());
         let (given_state, priority) = self.priority(&name, &raw);
         let mut state = given_state;
-        let is_owner = priority == Priority::OWNER;
-        self.strict(&name.value, name.span, &mut raw, &mut election, &mut state, is_owner);
+        let known = Known { name: &name, version, priority };
+        self.strict(&known, &mut raw, &mut election, &mut state);
+        self.conflicts(&name.value, &raw);
         let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, given_state, priority);
         let timer_expired_backup =
             self.timer_expired_backup(&name.value, raw.timer_expired.take(), nopreempt);
@@ -208,7 +215,7 @@ impl Lower<'_> {
             return;
         };
         let garp = raw.host.garp(&self.config.global);
-        let on_host = raw.host.on_host();
+        let on_host = raw.host.on_host(&self.config.global);
         let instance = VrrpInstance {
             name: name.value.clone(),
             state,
@@ -237,7 +244,13 @@ impl Lower<'_> {
         self.marks.instances.push(InstanceMarks {
             name: name.span,
             vrid: vrid.span,
-            vips: raw.vips.iter().map(|vip| (vip.value.prefix.addr, vip.span)).collect(),
+            vips: raw
+                .vips
+                .iter()
+                .chain(&raw.host.excluded)
+                .map(|vip| (vip.value.prefix.addr, vip.span))
+                .collect(),
+            link: raw.host.link_name(),
             scripts: scripts.iter().map(|s| (s.value.name.clone(), s.span)).collect(),
         });
         self.config.vrrp_instances.push(instance);
@@ -362,7 +375,7 @@ impl Lower<'_> {
     }
 
     fn no_vips(&mut self, name: &Spanned<String>, raw: &Raw) {
-        if raw.vips.is_empty() && !raw.no_vips {
+        if raw.vips.is_empty() && raw.no_vips.is_none() {
             let diagnostic = self
                 .diagnostic(
                     Severity::Error,

@@ -68,6 +68,21 @@ impl WireWords {
         let own = own.into_iter().flatten().chain(&self.peers).next().map(|it| it.value);
         vip.or(own).map_or(self.native_ipv6.is_some(), |it| it.is_ipv6())
     }
+
+    /// Mode of `auth_hmac`, and its place.
+    pub(super) fn hmac_mode(&self) -> Option<(Mode, Span)> {
+        self.hmac.as_ref().map(|hmac| (hmac.value.mode, hmac.span))
+    }
+
+    /// Place of `mcast_dst_ip`.
+    pub(super) fn group_span(&self) -> Option<Span> {
+        self.group.as_ref().map(|group| group.span)
+    }
+
+    /// Places of `mcast_src_ip` and `unicast_src_ip` when there are both.
+    pub(super) fn both_sources(&self) -> Option<(Span, Span)> {
+        Some((self.mcast_src.as_ref()?.span, self.unicast_src.as_ref()?.span))
+    }
 }
 
 impl Lower<'_> {

@@ -114,12 +114,48 @@ fn strict_mode_clears_and_refuses_with_a_reason() {
     assert_eq!(it.state, InitialState::Backup);
     assert_eq!((it.preempt_delay, it.election.down_timer_adverts), (Duration::ZERO, 3));
     assert_eq!(it.authentication, Authentication::None);
+    assert!(
+        it.on_host.no_accept.is_some(),
+        "the host does not answer for a VIP that it only holds"
+    );
+    assert!(words.contains("in strict mode the host itself does not answer"), "{words}");
     let owner = one("vrrp_strict", "state MASTER\npriority 255");
     assert!(!said(&owner).join("").contains("strict"), "{:?}", said(&owner));
+    let accept = one("vrrp_strict", "priority 100\naccept");
+    assert!(said(&accept).join("").contains("strict mode has no `accept` in version 2"));
+    let accept = self::config(accept);
+    assert!(accept.vrrp_instances[0].on_host.no_accept.is_some());
+    let accept = self::config(one("vrrp_strict\nvrrp_version 3", "priority 100\naccept"));
+    assert!(accept.vrrp_instances[0].on_host.no_accept.is_none(), "version 3 has accept mode");
+    let quiet = one("vrrp_strict", "garp_lower_prio_repeat 3");
+    assert!(said(&quiet).join("").contains("strict mode has no `garp_lower_prio_*`"));
+    assert_eq!(self::config(quiet).vrrp_instances[0].garp.lower_repeat, 0);
+    for (version, words, what) in [
+        (2, "use_vmac\nvmac_xmit_base", "`vmac_xmit_base`"),
+        (2, "use_vmac 02:00:00:00:00:07", "a chosen MAC address of `use_vmac`"),
+        (
+            3,
+            "auth_hmac {\nkey 1 ascii 0123456789abcdef0123456789abcdef\nmode permissive\n}",
+            "`auth_hmac` in",
+        ),
+    ] {
+        let refused = one(&format!("vrrp_strict\nvrrp_version {version}"), words);
+        let said = said(&refused).join("\n");
+        assert!(said.contains(&format!("strict mode has no {what}")), "{what}: {said}");
+        assert!(refused.config.is_none(), "{what}");
+    }
+    let global = "vrrp_instance A {\ninterface eth0\nvirtual_router_id 1\nstrict_mode\n\
+                  virtual_ipaddress { 2001:db8::1 }\n}";
+    let global = check("x.conf", global.as_bytes());
+    assert!(
+        said(&global).join("").contains("strict mode has no first IPv6 VIP"),
+        "{:?}",
+        said(&global)
+    );
     let unicast = one("vrrp_strict", "unicast_peer {\n192.0.2.99\n}");
     assert!(unicast.config.is_none());
     assert!(
-        said(&unicast)[0].contains("strict mode has no `unicast_peer`"),
+        said(&unicast).join("").contains("strict mode has no `unicast_peer`"),
         "{:?}",
         said(&unicast)
     );
@@ -208,4 +244,69 @@ fn mistakes_in_groups_are_told_at_their_place() {
         let said = said(&grouped(group, words)).join("\n");
         assert!(said.contains(want), "{want}: {said}");
     }
+}
+
+#[test]
+fn words_that_contradict_each_other_are_told_at_their_place() {
+    let rows = [
+        ("use_ipvlan\nuse_vmac", "8: `use_vmac` cannot go with `use_ipvlan`"),
+        ("use_vmac\nuse_ipvlan", "8: `use_ipvlan` cannot go with `use_vmac`"),
+        ("accept\nno_accept", "8: `accept` and `no_accept` in one vrrp_instance"),
+        ("vmac_xmit_base", "7: vrrp_instance `A`: `vmac_xmit_base` without"),
+        ("vrf blue", "7: vrrp_instance `A`: `vrf` without"),
+        (
+            "unicast_peer { 192.0.2.8 }\nmcast_dst_ip 224.0.0.9",
+            "8: vrrp_instance `A`: `mcast_dst_ip` has no effect beside",
+        ),
+        (
+            "mcast_src_ip 192.0.2.7\nunicast_src_ip 192.0.2.6",
+            "8: vrrp_instance `A`: `unicast_src_ip` has no effect",
+        ),
+        (
+            "mcast_src_ip 192.0.2.7\nunicast_src_ip 192.0.2.6\nunicast_peer { 192.0.2.8 }",
+            "7: vrrp_instance `A`: `mcast_src_ip` has no effect",
+        ),
+        ("no_virtual_ipaddress", "7: vrrp_instance `A`: `no_virtual_ipaddress` has no effect"),
+        ("virtual_ipaddress_excluded { 192.0.2.1 }", "7: VIP 192.0.2.1 is listed twice"),
+    ];
+    for (words, want) in rows {
+        let said = said(&one("", words));
+        assert!(said.iter().any(|it| it.starts_with(want)), "{want}: {said:#?}");
+    }
+    let quiet = [
+        "use_vmac\nvmac_xmit_base\nvrf blue",
+        "accept",
+        "mcast_src_ip 192.0.2.7",
+        "unicast_src_ip 192.0.2.7\nunicast_peer { 192.0.2.8 }",
+        "virtual_ipaddress_excluded { 192.0.2.2 }",
+    ];
+    for words in quiet {
+        assert_eq!(said(&one("", words)), [""; 0], "{words}");
+    }
+    let twice = format!("{}{}", instance("A", 1, "use_vmac v0"), instance("B", 2, "use_vmac v0"));
+    let twice = said(&check("x.conf", twice.as_bytes()));
+    assert_eq!(twice, ["10: virtual interface `v0` is named twice"]);
+    let groups = format!(
+        "{}track_group G {{\n group {{ A\n Z }}\n}}\nstatic_ipaddress {{\n 192.0.2.9 dev eth0 track_group H\n}}\n",
+        instance("A", 1, "")
+    );
+    assert_eq!(
+        said(&check("x.conf", groups.as_bytes())),
+        ["9: track_group `G`: there is no vrrp_instance `Z`", "12: there is no track_group `H`"]
+    );
+    // The family of an instance is that of its adverts, not of the first VIP alone.
+    let six = "vrrp_instance S {\ninterface eth0\nvirtual_router_id 1\nversion 3\nnative_ipv6\n\
+               no_virtual_ipaddress\n}\n";
+    let both = said(&check("x.conf", format!("{six}{}", instance("A", 1, "")).as_bytes()));
+    assert!(!both.join("").contains("used twice"), "{both:?}");
+}
+
+#[test]
+fn a_script_of_one_file_asks_whether_it_can_be_read() {
+    let text = format!(
+        "vrrp_script f {{\n script \"</var/run/ok\"\n}}\n{}",
+        instance("A", 1, "track_script {\n f\n }")
+    );
+    let config = config(check("x.conf", text.as_bytes()));
+    assert_eq!(config.vrrp_scripts["f"].command.argv, ["/usr/bin/test", "-r", "/var/run/ok"]);
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::unistd::{Gid, Group, Uid, User as SystemUser};
@@ -56,28 +56,71 @@ pub fn resolve(command: &Command, default: Option<&User>) -> Result<Option<Ident
     Ok(Some(Identity { uid: entry.uid.as_raw(), gid: gid.as_raw() }))
 }
 
+/// Symbolic links followed on one path, as the kernel's limit (path_resolution(7)).
+const LINK_LIMIT: u32 = 40;
+
 /// `enable_script_security`: a script that runs as root must not be something that others can
-/// write to, nor lie in a directory that they can.
+/// write to, nor be reached through a directory or a symbolic link that they can change. A relative
+/// path is one from `/`, where scripts are started.
 ///
 /// # Errors
-/// One phrase that names the file or directory.
+/// One phrase that names the file, directory or link.
 pub fn secure(program: &Path) -> Result<(), String> {
-    let path =
-        fs::canonicalize(program).map_err(|error| format!("{}: {error}", program.display()))?;
-    let mut part: Option<&Path> = Some(&path);
-    while let Some(current) = part {
-        let meta = fs::metadata(current).map_err(|e| format!("{}: {e}", current.display()))?;
-        // The sticky bit keeps others from replacing entries of a directory.
-        let writable = meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0;
-        if meta.uid() != 0 || writable {
-            return Err(format!(
-                "enable_script_security: {} can be changed by users other than root",
-                current.display()
-            ));
+    let mut links = 0;
+    let mut at = PathBuf::from("/");
+    may_change(&at)?;
+    // What is still to be walked, next last.
+    let mut rest = parts(program);
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
         }
-        part = current.parent();
+        let next = at.join(&part);
+        let told = |error: std::io::Error| format!("{}: {error}", next.display());
+        if !fs::symlink_metadata(&next).map_err(told)?.is_symlink() {
+            may_change(&next)?;
+            at = next;
+            continue;
+        }
+        links += 1;
+        if links > LINK_LIMIT {
+            return Err(format!("{}: too many symbolic links", program.display()));
+        }
+        // Its directory is safe; in one with the sticky bit its owner may still replace it.
+        if fs::symlink_metadata(&next).map_err(told)?.uid() != 0 {
+            return Err(changeable(&next));
+        }
+        let target = fs::read_link(&next).map_err(told)?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        rest.extend(parts(&target));
     }
     Ok(())
+}
+
+/// Names on a path, the first one last.
+fn parts(path: &Path) -> Vec<std::ffi::OsString> {
+    let named = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    let mut names: Vec<_> = named.collect();
+    names.reverse();
+    names
+}
+
+fn may_change(path: &Path) -> Result<(), String> {
+    let meta = fs::symlink_metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    // The sticky bit keeps others from replacing entries of a directory.
+    let writable = meta.mode() & 0o022 != 0 && !(meta.is_dir() && meta.mode() & 0o1000 != 0);
+    if meta.uid() != 0 || writable { Err(changeable(path)) } else { Ok(()) }
+}
+
+fn changeable(path: &Path) -> String {
+    format!("enable_script_security: {} can be changed by users other than root", path.display())
 }
 
 /// The file that execvp(3) would run; as given when it is not found.
@@ -130,6 +173,22 @@ mod tests {
         let error = secure(&script).expect_err("anyone may write");
         assert!(error.contains("s.sh can be changed by users other than root"), "{error}");
         assert!(secure(Path::new("/nonexistent/x")).is_err());
+    }
+
+    #[test]
+    fn a_link_that_others_can_change_is_not_secure() {
+        assert_eq!(secure(Path::new("/bin/true")), Ok(()), "through the link /bin");
+        assert_eq!(secure(Path::new("usr/../usr/bin/true")), Ok(()), "from the root");
+        let dir = tempfile::tempdir().expect("tempdir");
+        let open = dir.path().join("open");
+        fs::create_dir(&open).expect("made");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("chmod");
+        std::os::unix::fs::symlink("/bin/true", open.join("link")).expect("linked");
+        let error = secure(&open.join("link")).expect_err("its directory is open to all");
+        // Not run as root: the first directory that is not root's is named.
+        assert!(error.contains("can be changed by users other than root"), "{error}");
+        std::os::unix::fs::symlink("again", dir.path().join("again")).expect("linked");
+        assert!(secure(&dir.path().join("again")).is_err(), "a ring");
     }
 
     #[test]
