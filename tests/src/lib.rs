@@ -17,6 +17,8 @@ pub mod process;
 pub mod report;
 pub mod sampler;
 pub mod script;
+
+pub mod sim;
 pub mod single;
 mod sys;
 pub mod traffic;

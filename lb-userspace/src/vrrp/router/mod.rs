@@ -38,8 +38,6 @@ mod receive;
 mod report;
 mod send;
 #[cfg(test)]
-mod sim;
-#[cfg(test)]
 mod tests;
 mod transitions;
 

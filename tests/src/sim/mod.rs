@@ -14,6 +14,7 @@
 mod bugs;
 mod oracle;
 mod random;
+#[cfg(test)]
 mod scenarios;
 
 use std::{
@@ -23,15 +24,26 @@ use std::{
     time::Duration,
 };
 
-use self::{bugs::Bug, oracle::Watch};
-use super::{tests::config, *};
-use crate::{
-    base::table::LeaseState,
+use lb_userspace::{
+    base::{
+        core::Core,
+        net::{Mac, Priority, Vrid},
+        status::VrrpState,
+        table::LeaseState,
+        time::Instant,
+    },
     vrrp::{
+        auth::Auth,
+        garp::Garp,
         group::{self, Group},
-        wire::GROUP,
+        router::{Config, Effect, Input, Router, Standing},
+        timing::{AdvertInterval, DOWN_ADVERTS},
+        track::Tracked,
+        wire::{ChecksumForm, GROUP, Options, Version},
     },
 };
+
+use self::{bugs::Bug, oracle::Watch};
 
 /// Longest network delay.
 const DELAY: u64 = 500_000;
@@ -94,6 +106,17 @@ enum Event {
         node: usize,
         life: u32,
     },
+}
+
+/// It advertises itself as master, or is about to.
+fn is_master(router: &Router) -> bool {
+    use Standing::{Announcing, Master, Ready};
+    matches!(router.standing(), Announcing | Ready | Master)
+}
+
+/// It waits for a master to fall silent, or for its sync group.
+fn is_backup(router: &Router) -> bool {
+    matches!(router.standing(), Standing::Listening | Standing::Backup | Standing::Wants)
 }
 
 struct Node {
@@ -425,7 +448,27 @@ impl Sim {
 
     fn config(&self, node: usize) -> Config {
         let it = &self.nodes[node];
-        Config { preempt_delay: it.preempt_delay, grouped: self.width > 1, ..config(it.priority) }
+        Config {
+            version: Version::V2,
+            vrid: Vrid::new(51).expect("nonzero"),
+            priority: Priority(it.priority),
+            interval: AdvertInterval::DEFAULT,
+            auth: Auth::None,
+            preempt: true,
+            preempt_delay: it.preempt_delay,
+            down_adverts: DOWN_ADVERTS,
+            lower_prio_no_advert: false,
+            higher_prio_send_advert: false,
+            owner_ignore_adverts: false,
+            timer_expired_backup: None,
+            grouped: self.width > 1,
+            addresses: vec![Ipv4Addr::new(10, 77, 0, 100).into()],
+            unicast_peers: vec![],
+            wire: Options::default(),
+            garp: Garp::default(),
+            scripts: vec![],
+            interfaces: vec![Tracked { name: "eth0".into(), weight: 0, reverse: false }],
+        }
     }
 
     fn configure(&mut self, node: usize) {

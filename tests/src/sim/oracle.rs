@@ -3,8 +3,8 @@
 //! the router's code.
 
 use super::{Bug, MS, Sim};
-use crate::vrrp::{
-    router::{Input, Phase, Standing, State},
+use lb_userspace::vrrp::{
+    router::{Input, Standing},
     wire::Datagram,
 };
 
@@ -66,8 +66,7 @@ pub(super) fn brief(input: &Input) -> String {
 
 impl Sim {
     fn advertises(&self, node: usize) -> bool {
-        let router = self.nodes[node].router.as_ref();
-        router.is_some_and(|it| matches!(it.state, State::Master { .. }))
+        self.nodes[node].router.as_ref().is_some_and(super::is_master)
     }
 
     pub(super) fn before(&mut self, node: usize, input: &Input) -> Watched {
@@ -167,13 +166,7 @@ impl Sim {
         let settled = standings.iter().all(|it| {
             matches!(it, Standing::Master | Standing::Backup | Standing::Wants | Standing::Ready)
         });
-        let guarding = self.members(host).any(|node| {
-            self.nodes[node]
-                .router
-                .as_ref()
-                .is_some_and(|it| matches!(it.state, State::Master { phase: Phase::Guard(_), .. }))
-        });
-        if settled && !guarding && moved > 0 && moved < standings.len() {
+        if settled && moved > 0 && moved < standings.len() {
             self.fail(|| format!("host {host} is half moved: {standings:?}"));
         }
     }
@@ -182,8 +175,7 @@ impl Sim {
     pub(super) fn overdue(&mut self) {
         for node in 0..self.nodes.len() {
             let it = &self.nodes[node];
-            let waits =
-                it.router.as_ref().is_some_and(|it| matches!(it.state, State::Backup { .. }));
+            let waits = it.router.as_ref().is_some_and(super::is_backup);
             let latest = it.watch.latest;
             if waits && !it.paused && self.width == 1 && latest > 0 && self.now > latest {
                 self.fail(|| format!("{node} has not taken over in time"));

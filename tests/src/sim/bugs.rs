@@ -1,11 +1,11 @@
 //! Planted bugs: a router that gets other inputs, another configuration or another clock than the
 //! simulation means it to have acts as if it had the bug. Each must make a run fail.
 
-use super::{Sim, random};
-use crate::{
-    base::net::Priority,
+use super::{Sim, is_backup};
+use lb_userspace::{
+    base::{net::Priority, time},
     vrrp::{
-        router::{Config, Input, Order, State, Wait},
+        router::{Config, Input, Order, Standing},
         timing,
         wire::Datagram,
     },
@@ -50,9 +50,7 @@ impl Sim {
         match bug {
             Bug::PriorityZeroIgnored if priority == 0 => None,
             Bug::TimerNotRearmed
-                if priority >= own_priority
-                    && matches!(router.state, State::Backup { .. })
-                    && router.heard.is_some() =>
+                if priority >= own_priority && is_backup(router) && router.peer().is_some() =>
             {
                 None
             }
@@ -86,21 +84,22 @@ impl Sim {
     /// How much earlier its timer fires than it should, ns.
     pub(super) fn eager(&self, node: usize) -> u64 {
         let Some(router) = &self.nodes[node].router else { return 0 };
-        match (self.bug, router.state) {
-            (Some(Bug::SkewDropped), State::Backup { wait: Wait::MasterDown | Wait::Skew, .. }) => {
+        match (self.bug, router.standing()) {
+            (Some(Bug::SkewDropped), Standing::Backup | Standing::Listening) => {
                 let (version, interval) = (router.config().version, router.config().interval);
                 let priority: Priority = router.effective_priority();
-                crate::base::time::nanos(timing::skew(version, priority, interval))
+                time::nanos(timing::skew(version, priority, interval))
             }
             _ => 0,
         }
     }
 }
 
+#[cfg(test)]
 #[test]
 fn every_planted_bug_is_found() {
     for bug in Bug::ALL {
-        let found = (1..=400).find(|seed| random::run_seed(*seed, Some(bug)).is_err());
+        let found = (1..=400).find(|seed| super::random::run_seed(*seed, Some(bug)).is_err());
         assert!(found.is_some(), "{bug:?} was not found in 400 runs");
     }
 }
