@@ -17,6 +17,7 @@ use crate::{
     jail::{Bind, Jail},
     netns::{Namespace, unique},
     process::{Process, alive, command_line, output, send, tail},
+    sys,
     wait::wait_until,
 };
 
@@ -79,6 +80,7 @@ pub struct Host {
     instance: String,
     dir: PathBuf,
     arguments: Vec<String>,
+    without_bpf: bool,
     process: Option<Process>,
     jail: Option<(Jail, PathBuf)>,
 }
@@ -99,6 +101,7 @@ impl Host {
             instance,
             dir,
             arguments: Vec::new(),
+            without_bpf: false,
             process: None,
             jail: None,
         })
@@ -113,6 +116,20 @@ impl Host {
         let jail = Jail::new(&self.netns, &self.dir, binds)?;
         self.jail = Some((jail, config.to_owned()));
         Ok(())
+    }
+
+    /// From now on the daemon finds a kernel without bpf(2).
+    pub fn without_bpf(&mut self) {
+        self.without_bpf = true;
+    }
+
+    /// Waits for the daemon's end and returns its exit code.
+    ///
+    /// # Errors
+    /// When it was not started or does not end within `limit`.
+    pub fn wait_exit(&mut self, limit: Duration) -> Result<Option<i32>> {
+        let process = self.process.as_mut().context("it was not started")?;
+        Ok(process.wait_exit(limit)?.code())
     }
 
     /// Its jail, if it lives in one.
@@ -217,6 +234,9 @@ impl Host {
             }
         };
         command.args(&self.arguments);
+        if self.without_bpf {
+            sys::without_bpf(&mut command);
+        }
         let name = format!("{} on {}", self.program_name(), self.name());
         self.process = Some(self.netns.spawn(&name, command, Some(&self.log()))?);
         Ok(())

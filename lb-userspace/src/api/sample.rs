@@ -135,6 +135,7 @@ fn forwarder() -> ForwarderStatus {
     ForwarderStatus {
         engine: "xdp".to_owned(),
         generation: 3,
+        problem: None,
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
             ifindex: 2,

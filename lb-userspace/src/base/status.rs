@@ -244,6 +244,9 @@ pub struct ForwarderStatus {
     pub verdict_us: BTreeMap<u64, u64>,
     /// Sum of the times in that histogram, microseconds.
     #[serde(default)]
+    /// Why virtual servers cannot be forwarded as configured, if that is so.
+    #[serde(default)]
+    pub problem: Option<String>,
     pub verdict_total_us: u64,
     /// Average cost of a packet in the kernel program, when the kernel counts it.
     pub ns_per_packet: Option<u64>,

@@ -1,7 +1,7 @@
 //! An engine in memory with failures on demand, for tests of everything above an engine.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,7 +9,9 @@ use std::{
     },
 };
 
-use super::{ApplyReport, Capabilities, DataPlane, Failure, Progress, Surroundings};
+use super::{
+    ApplyReport, Capabilities, DataPlane, Failure, FailureKind, Progress, Surroundings,
+};
 use crate::{
     base::{
         status::{FlowStatus, ForwarderStatus, VirtualServerStatus},
@@ -26,6 +28,8 @@ pub struct Fake {
     pub table: ForwardingTable,
     /// Failures to come, consumed one an operation: `Some` fails it with that text.
     pub failures: VecDeque<Option<String>>,
+    /// Interfaces that no attempt will ever attach to.
+    pub hopeless: BTreeSet<String>,
     /// When set, `observe` fails with that text.
     pub blind: Option<String>,
     /// Every operation that was performed.
@@ -64,6 +68,11 @@ impl DataPlane for Fake {
         for operation in &plan.operations {
             let outcome = match self.failures.pop_front().flatten() {
                 Some(text) => Err(Failure::passing(text)),
+                None if matches!(operation, Operation::Attach { interface }
+                    if self.hopeless.contains(interface)) =>
+                {
+                    Err(Failure { text: operation.to_string(), kind: FailureKind::Hopeless })
+                }
                 None => operation
                     .perform(&mut self.table)
                     .map_err(|misfit| Failure::passing(misfit.to_string())),

@@ -82,7 +82,8 @@ pub struct Runtime {
 pub enum Down {
     /// First message: configuration and surroundings.
     Start { runtime: Runtime, generation: u64, config: Arc<Config> },
-    /// A checked configuration replaces the running one.
+    /// A checked configuration replaces the running one. The forwarder is asked first, and answers
+    /// [`Up::Taken`] or [`Up::Refused`]; the others follow.
     Reload { generation: u64, config: Arc<Config> },
     /// Answer with [`Up::Pong`]; silence for [`HEARTBEAT_LIMIT`] gets the child killed.
     Ping { seq: u64 },
@@ -112,6 +113,15 @@ pub enum Up {
     Ready {
         generation: u64,
     },
+    /// The forwarder works towards the configuration of this generation.
+    Taken {
+        generation: u64,
+    },
+    /// This host's data plane cannot carry that configuration: the one before it stays in force.
+    Refused {
+        generation: u64,
+        why: String,
+    },
     Pong {
         seq: u64,
     },
@@ -138,8 +148,9 @@ pub enum Up {
         id: u64,
         query: Query,
     },
-    /// The child cannot go on for a reason that a restart will not mend (no permission, no XDP);
-    /// the watchdog logs it, stops the rest in order and exits non-zero.
+    /// The child cannot do its work for a reason that a restart will not mend (no permission, no
+    /// XDP). A watchdog that never had every role ready stops the rest in order and exits non-zero;
+    /// later it keeps what is in force, and the child says in its status what is wrong.
     Fatal {
         message: String,
     },

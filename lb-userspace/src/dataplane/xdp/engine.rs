@@ -446,4 +446,5 @@ impl DataPlane for Xdp {
     fn close(&mut self) -> anyhow::Result<()> {
         loader::remove(&self.pin_dir)
     }
+            problem: None,
 }

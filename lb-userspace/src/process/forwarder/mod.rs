@@ -12,6 +12,7 @@ mod orphans;
 mod plane;
 mod state;
 mod sys;
+mod unengined;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -33,16 +34,17 @@ use super::{
     record::Recorder,
 };
 use crate::{
-    base::{core::Core as _, status::ForwarderStatus, table::LeaseSlot, time::Instant},
-    config::model::Config,
+    base::{core::Core as _, table::LeaseSlot, time::Instant},
+    config::model::{Config, XdpMode},
     dataplane::{NextHop, Surroundings, xdp::Xdp},
-    desired::{Host, Inputs, LeaseSlots, placement},
+    desired::{Host, placement},
     io::neigh::{Neigh, Snapshot},
 };
 use disk::AdminFile;
 use orphans::Orphanage;
 use plane::Plane;
 use state::{Standing, State};
+use unengined::{RETRY, no_engine};
 
 /// How often stale neighbours are asked again, connections swept and counters corrected. A sweep that
 /// takes longer is not begun again before it has ended.
@@ -66,18 +68,19 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     recorder.record(&("start", generation, &*config), clock::now());
     let admin_file = AdminFile::new(&runtime.run_dir);
     if let Err(message) = sole_user(&runtime) {
-        return fatal(&mut link, message).await;
+        return fatal(&link, message).await;
     }
     let engine = match open_engine(&runtime, &config) {
         Ok(engine) => engine,
         Err(error) => {
-            let message = format!("no engine: xdp failed because {error:#}; ipvs: not yet");
-            return without_engine(link, config, generation, runtime.vrrp, message).await;
+            privileges::limit(Role::Forwarder)?;
+            let message = no_engine(&format!("{error:#}"));
+            return unengined::run(link, config, generation, runtime.vrrp, message, RETRY).await;
         }
     };
     let _lock = match lock::take(&runtime.pin_dir) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return fatal(&mut link, in_use(&runtime)).await;
+            return fatal(&link, in_use(&runtime)).await;
         }
         other => other.context("lock of the pin directory")?,
     };
@@ -99,6 +102,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
         look_again: false,
         sweeping: false,
         listings: VecDeque::new(),
+        hopeless: None,
     };
     forwarder.look_around().await?;
     forwarder.state.round(clock::now());
@@ -148,6 +152,8 @@ struct Forwarder<P> {
     sweeping: bool,
     /// Questions for connections: id and limit, at most [`LISTINGS`]. The first is being answered.
     listings: VecDeque<(u64, usize)>,
+    /// What [`Up::Fatal`] said last.
+    hopeless: Option<String>,
 }
 
 /// Generation, leases by instance name, whether the host can fence itself.
@@ -166,9 +172,7 @@ impl<P: Plane> Forwarder<P> {
         // When the next slice of a sweep or of a listing may be done.
         let mut slice = tokio::time::Instant::now();
         loop {
-            if let Next::End = self.announce().await? {
-                return Ok(());
-            }
+            self.announce().await?;
             let round = self.state.rounds.poll_timeout();
             tokio::select! {
                 biased;
@@ -275,17 +279,24 @@ impl<P: Plane> Forwarder<P> {
     }
 
     /// Says `Converged` and `Ready` when that is so and has not been said.
-    async fn announce(&mut self) -> anyhow::Result<Next> {
+    ///
+    /// What is hopeless for virtual servers ends a daemon that was never ready; the watchdog
+    /// judges that. Otherwise the rest goes on, and `lbctl status` says what is wrong.
+    async fn announce(&mut self) -> anyhow::Result<()> {
         let generation = self.state.generation;
         if self.announced.as_ref().is_some_and(|(said, _, fenced)| *said == generation && *fenced) {
-            return Ok(Next::Go);
+            return Ok(());
         }
         let fenced = match self.state.standing() {
             Standing::Converged => true,
             Standing::Hopeless(why) if self.state.forwards() => {
-                let message = format!("no engine: xdp failed because {why}; ipvs: not yet");
-                error!("{message}");
-                return fatal(&mut self.link, message).await.map(|()| Next::End);
+                let message = no_engine(why);
+                if self.hopeless.as_ref() != Some(&message) {
+                    error!("{message}");
+                    self.send(Up::Fatal { message: message.clone() }).await?;
+                    self.hopeless = Some(message);
+                }
+                return Ok(());
             }
             // VRRP alone works as it does in keepalived.
             Standing::Hopeless(why) | Standing::Trying(why) if !self.state.forwards() => {
@@ -294,11 +305,11 @@ impl<P: Plane> Forwarder<P> {
                 }
                 false
             }
-            Standing::Hopeless(_) | Standing::Trying(_) => return Ok(Next::Go),
+            Standing::Hopeless(_) | Standing::Trying(_) => return Ok(()),
         };
         let news = (generation, self.state.slots.list(), fenced);
         if self.announced.as_ref() == Some(&news) {
-            return Ok(Next::Go);
+            return Ok(());
         }
         let (_, leases, _) = news.clone();
         self.send(Up::Event(Event::Converged { generation, leases, fenced })).await?;
@@ -307,7 +318,7 @@ impl<P: Plane> Forwarder<P> {
         }
         info!(generation, fenced, "converged");
         self.announced = Some(news);
-        Ok(Next::Go)
+        Ok(())
     }
 
     /// Takes this message and all that wait behind it. However many events these are, the table
@@ -349,11 +360,7 @@ impl<P: Plane> Forwarder<P> {
         match message {
             Down::Reload { generation, config } => {
                 self.recorder.record(&("reload", generation, &*config), now);
-                self.state.engine.set_mode(config.global.xdp_mode);
-                self.state.reload(generation, config, now);
-                self.admin_file.save(&self.state.admin);
-                self.look_around().await?;
-                self.state.round(clock::now());
+                self.reload(generation, config).await?;
             }
             Down::Query { id, query: Query::Flows { limit } } if self.listings.len() < LISTINGS => {
                 if self.listings.is_empty() {
@@ -381,6 +388,24 @@ impl<P: Plane> Forwarder<P> {
             | Down::Answer { .. } => {}
         }
         Ok(Next::Go)
+    }
+
+    /// Takes a configuration over, or refuses it and leaves all as it is.
+    async fn reload(&mut self, generation: u64, config: Arc<Config>) -> anyhow::Result<()> {
+        let (before, mode) = (self.state.config.global.xdp_mode, config.global.xdp_mode);
+        let reattach = (before == XdpMode::Generic) != (mode == XdpMode::Generic);
+        self.state.engine.set_mode(mode);
+        self.state.offer(generation, config);
+        self.look_around().await?;
+        if let Err(why) = self.state.take(reattach, clock::now()) {
+            let why = no_engine(&why);
+            self.state.engine.set_mode(before);
+            self.state.round(clock::now());
+            return self.send(Up::Refused { generation, why }).await;
+        }
+        self.admin_file.save(&self.state.admin);
+        self.state.round(clock::now());
+        self.send(Up::Taken { generation }).await
     }
 
     fn answer(&mut self, query: Query, now: Instant) -> Reply {
@@ -494,98 +519,11 @@ fn surroundings(snapshot: &Snapshot) -> (Host, Surroundings) {
     (Host { addresses, egress }, Surroundings { next_hops, own, xdp_programs })
 }
 
-/// Says why there is no point in going on, and waits to be stopped.
-async fn fatal(link: &mut Link, message: String) -> anyhow::Result<()> {
-    link.tx.send(Up::Fatal { message }).await.context("the watchdog takes no messages")?;
-    loop {
-        match link.rx.recv().await {
-            None => return Ok(()),
-            Some(Down::Stop) => {
-                let _ = link.tx.send(Up::Stopped).await;
-                return Ok(());
-            }
-            Some(Down::Ping { seq }) => {
-                let _ = link.tx.send(Up::Pong { seq }).await;
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-/// No XDP here: with virtual servers that is the end, without them VRRP runs unfenced.
-async fn without_engine(
-    mut link: Link,
-    mut config: Arc<Config>,
-    mut generation: u64,
-    vrrp: bool,
-    message: String,
-) -> anyhow::Result<()> {
-    privileges::limit(Role::Forwarder)?;
-    let mut announce = true;
-    loop {
-        if !config.virtual_servers.is_empty() {
-            error!("{message}");
-            return fatal(&mut link, message).await;
-        }
-        if std::mem::take(&mut announce) {
-            warn!("this host cannot fence itself: {message}");
-            let leases = LeaseSlots::default().allocate(&config, &BTreeMap::new()).0.list();
-            let converged = Event::Converged { generation, leases, fenced: false };
-            for up in [Up::Event(converged), Up::Ready { generation }] {
-                link.tx.send(up).await.context("the watchdog takes no messages")?;
-            }
-        }
-        let answer = match link.rx.recv().await {
-            None => return Ok(()),
-            Some(Down::Stop) => {
-                let _ = link.tx.send(Up::Stopped).await;
-                return Ok(());
-            }
-            Some(Down::Ping { seq }) => Up::Pong { seq },
-            Some(Down::Reload { generation: next, config: new }) => {
-                (generation, config, announce) = (next, new, true);
-                continue;
-            }
-            Some(Down::Query { id, query }) => {
-                let reply = answer_without_engine(&config, generation, vrrp, query, &message);
-                Up::Reply { id, reply }
-            }
-            Some(_) => continue,
-        };
-        link.tx.send(answer).await.context("the watchdog takes no messages")?;
-    }
-}
-
-fn answer_without_engine(
-    config: &Config,
-    generation: u64,
-    vrrp: bool,
-    query: Query,
-    message: &str,
-) -> Reply {
-    match query {
-        Query::Status => Reply::Forwarder(Box::new(ForwarderStatus {
-            engine: "none".into(),
-            generation,
-            ..Default::default()
-        })),
-        Query::Flows { .. } => Reply::Flows(Vec::new()),
-        Query::Explain { what } => {
-            let (slots, _) = LeaseSlots::default().allocate(config, &BTreeMap::new());
-            let inputs = Inputs {
-                config,
-                vrrp,
-                slots: &slots,
-                health: &Default::default(),
-                quorum: &Default::default(),
-                admin: &Default::default(),
-                host: &Default::default(),
-            };
-            placement::explain(&inputs, &what)
-                .map_or_else(Reply::Error, |text| Reply::Text(format!("{text}\n{message}")))
-        }
-        _ => Reply::Error(message.to_owned()),
-    }
+/// Says why there is no point in going on. A daemon that goes on all the same starts the role anew.
+async fn fatal(link: &Link, message: String) -> anyhow::Result<()> {
+    let said = Up::Fatal { message: message.clone() };
+    link.tx.send(said).await.context("the watchdog takes no messages")?;
+    bail!(message)
 }
 
 #[cfg(test)]

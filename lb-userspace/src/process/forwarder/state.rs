@@ -10,6 +10,7 @@ use std::{
 
 use tracing::{error, info, warn};
 
+use super::unengined::no_engine;
 use crate::{
     base::{
         core::Core as _,
@@ -19,14 +20,14 @@ use crate::{
         time::Instant,
     },
     config::model::Config,
-    dataplane::{DataPlane, FailureKind, Surroundings},
+    dataplane::{ApplyReport, DataPlane, FailureKind, Surroundings},
     desired::{Admin, HealthBook, Host, Inputs, LeaseSlots, compile, placement},
     process::{
         clock,
         ipc::{Event, HealthChange},
     },
     reconcile::{
-        plan,
+        Operation, Plan, plan,
         rounds::{Input, Rounds},
     },
 };
@@ -55,6 +56,8 @@ pub struct State<P> {
     pub slots: LeaseSlots,
     pub admin: Admin,
     pub rounds: Rounds,
+    /// A configuration that may take the place of the one in force.
+    offered: Option<(u64, Arc<Config>)>,
     vrrp: bool,
     health: HealthBook,
     quorum: BTreeMap<VirtualServerKey, bool>,
@@ -96,6 +99,7 @@ impl<P: DataPlane> State<P> {
             slots,
             admin,
             rounds: Rounds::new(ROUND, now),
+            offered: None,
             vrrp,
             health,
             quorum: BTreeMap::new(),
@@ -124,11 +128,13 @@ impl<P: DataPlane> State<P> {
         }
     }
 
-    /// Addresses whose ways the engine needs: real servers and sorry servers.
+    /// Addresses whose ways the engine needs, or would need: real servers and sorry servers.
     pub fn destinations(&self) -> BTreeSet<IpAddr> {
+        let offered = self.offered.iter().flat_map(|(_, config)| &config.virtual_servers);
         self.config
             .virtual_servers
             .iter()
+            .chain(offered)
             .flat_map(|vs| vs.real_servers.iter().map(|rs| rs.addr).chain(vs.sorry_server))
             .map(|addr| addr.ip())
             .collect()
@@ -156,8 +162,57 @@ impl<P: DataPlane> State<P> {
         }
     }
 
-    /// Another configuration is in force.
-    pub fn reload(&mut self, generation: u64, config: Arc<Config>, now: Instant) {
+    /// Another configuration is offered: its ways count among [`State::destinations`] until
+    /// [`State::take`].
+    pub fn offer(&mut self, generation: u64, config: Arc<Config>) {
+        self.offered = Some((generation, config));
+    }
+
+    /// Puts the offered configuration in force, unless that is hopeless where the present one is
+    /// not: then nothing changes. `reattach`: the engine's mode has changed, so that no interface
+    /// counts as attached.
+    ///
+    /// # Errors
+    /// Why the program cannot be on an interface that the offered configuration needs.
+    pub fn take(&mut self, reattach: bool, now: Instant) -> Result<(), String> {
+        let Some((generation, config)) = self.offered.take() else { return Ok(()) };
+        self.settle(now);
+        if !config.virtual_servers.is_empty() {
+            self.probe(&config, reattach)?;
+        }
+        self.reload(generation, config, now);
+        Ok(())
+    }
+
+    /// Attaches to every interface that `config` adds; takes all of that back when one is
+    /// hopeless.
+    fn probe(&mut self, config: &Config, reattach: bool) -> Result<(), String> {
+        let (slots, _) = self.slots.allocate(config, &self.known.vips);
+        let wanted = compile(&Inputs { config, slots: &slots, ..self.inputs() }).interfaces;
+        let mut present = BTreeSet::new();
+        if !reattach {
+            present.extend(self.known.interfaces.iter().cloned());
+            // VRRP alone lives with an interface that a virtual server cannot live with.
+            if self.forwards() {
+                present.extend(compile(&self.inputs()).interfaces);
+            }
+        }
+        let added = wanted.difference(&present).cloned();
+        let attach: Vec<_> = added.map(|interface| Operation::Attach { interface }).collect();
+        let report = self.perform(&Plan { operations: attach.clone() });
+        let Some(hopeless) = report.failures().find(|it| it.kind == FailureKind::Hopeless) else {
+            return Ok(());
+        };
+        let undo = attach.into_iter().filter_map(|operation| match operation {
+            Operation::Attach { interface } => Some(Operation::Detach { interface }),
+            _ => None,
+        });
+        let undo = undo.collect();
+        self.perform(&Plan { operations: undo });
+        Err(hopeless.text.clone())
+    }
+
+    fn reload(&mut self, generation: u64, config: Arc<Config>, now: Instant) {
         self.health.reload(&self.config, &config);
         self.admin.reload(&config);
         self.quorum.retain(|key, _| config.virtual_servers.iter().any(|vs| vs.key == *key));
@@ -288,15 +343,8 @@ impl<P: DataPlane> State<P> {
 
     fn apply(&mut self, now: Instant) {
         let desired = compile(&self.inputs());
-        let plan = plan(&self.known, &desired);
-        let report = self.engine.apply(&plan);
-        for (operation, outcome) in plan.operations.iter().zip(&report.outcomes) {
-            if outcome.is_ok() && operation.perform(&mut self.known).is_err() {
-                error!(%operation, "an operation succeeded that does not fit");
-            }
-        }
+        let report = self.perform(&plan(&self.known, &desired));
         let failed = report.failures().count();
-        self.errors += failed as u64;
         let standing = standing(report.failures());
         // Once a change, not once a round: a missing interface would fill the log.
         if standing != self.standing {
@@ -308,6 +356,18 @@ impl<P: DataPlane> State<P> {
         self.rounds.handle(Input::Finished { failed }, now);
     }
 
+    /// Performs a plan and keeps account of what succeeded.
+    fn perform(&mut self, plan: &Plan) -> ApplyReport {
+        let report = self.engine.apply(plan);
+        for (operation, outcome) in plan.operations.iter().zip(&report.outcomes) {
+            if outcome.is_ok() && operation.perform(&mut self.known).is_err() {
+                error!(%operation, "an operation succeeded that does not fit");
+            }
+        }
+        self.errors += report.failures().count() as u64;
+        report
+    }
+
     /// The engine's status with what only we know.
     ///
     /// # Errors
@@ -316,6 +376,10 @@ impl<P: DataPlane> State<P> {
         let mut status = self.engine.status()?;
         status.generation = self.generation;
         status.reconcile_errors = self.errors;
+        status.problem = match &self.standing {
+            Standing::Hopeless(why) => Some(no_engine(why)),
+            Standing::Converged | Standing::Trying(_) => None,
+        };
         status.verdict_us = self.verdict_us.clone();
         status.verdict_total_us = self.verdict_total_us;
         for vs in &mut status.virtual_servers {

@@ -25,7 +25,7 @@ fn db(n: u8) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, n], 3306))
 }
 
-fn config(servers: &[u8]) -> Arc<Config> {
+pub(super) fn config(servers: &[u8]) -> Arc<Config> {
     let real_servers = servers
         .iter()
         .map(|n| RealServer {
@@ -67,6 +67,26 @@ fn started(fake: Fake) -> State<Fake> {
         State::new(fake, config(&[1, 2]), 1, true, Admin::default(), at(0)).expect("readable");
     state.round(at(0));
     state
+}
+
+fn reload(
+    state: &mut State<Fake>,
+    generation: u64,
+    config: Arc<Config>,
+    now: Instant,
+) -> Result<(), String> {
+    state.offer(generation, config);
+    state.take(false, now)
+}
+
+/// Real server N is behind ethN.
+fn host(servers: &[u8]) -> Host {
+    let egress = servers.iter().map(|n| (db(*n).ip(), format!("eth{n}"))).collect();
+    Host { egress, ..Host::default() }
+}
+
+fn interfaces(state: &State<Fake>) -> Vec<&str> {
+    state.engine.table.interfaces.iter().map(String::as_str).collect()
 }
 
 fn verdict(n: u8, health: Health) -> Event {
@@ -194,7 +214,7 @@ fn drained_servers_stay_drained_over_reload() {
     let done = state.administer(None, db(1), true, at(1)).expect("known");
     assert!(done.contains("drained in tcp/192.0.2.10:3306"));
     assert_eq!(server(&state, 1), Some(RealServerState::Drain));
-    state.reload(2, config(&[1, 2, 3]), at(2));
+    reload(&mut state, 2, config(&[1, 2, 3]), at(2)).expect("it can be carried");
     assert_eq!(server(&state, 1), Some(RealServerState::Drain));
     assert_eq!(server(&state, 3), Some(RealServerState::Up));
     state.administer(Some(key()), db(1), false, at(3)).expect("known");
@@ -209,7 +229,7 @@ fn untouched_means_untouched() {
     state.hear(&verdict(1, Health::Suspect), at(1));
     state.settle(at(1));
     let before = state.engine.performed.len();
-    state.reload(2, config(&[1, 2]), at(2));
+    reload(&mut state, 2, config(&[1, 2]), at(2)).expect("it can be carried");
     state.round(at(3));
     assert_eq!(state.engine.performed.len(), before);
     assert_eq!(server(&state, 1), Some(RealServerState::Drain));
@@ -278,6 +298,7 @@ impl Bed {
             look_again: false,
             sweeping: false,
             listings: VecDeque::new(),
+            hopeless: None,
         };
         Self { down, up, role: tokio::spawn(forwarder.run()), _dir: dir }
     }
@@ -362,4 +383,59 @@ async fn listings_wait_for_each_other_and_nothing_for_them() {
         assert!(id == wanted && matches!(reply, Reply::Flows(_)), "{id} {reply:?}");
     }
     bed.stop().await;
+}
+
+/// A file that this host cannot carry changes nothing, not even for a moment.
+#[test]
+fn what_is_hopeless_only_in_the_new_configuration_is_refused() {
+    let mut state = started(Fake { hopeless: ["eth3".into()].into(), ..Fake::default() });
+    state.surroundings(host(&[1, 2, 3, 4]), &Surroundings::default(), at(1));
+    assert_eq!(interfaces(&state), ["eth1", "eth2"]);
+    let before = state.engine.table.clone();
+    state.offer(2, config(&[1, 3, 4]));
+    assert!(state.destinations().contains(&db(3).ip()), "its way decides");
+    let why = state.take(false, at(2)).expect_err("hopeless");
+    assert_eq!(why, "attach to eth3");
+    assert_eq!(state.engine.table, before);
+    assert_eq!((state.generation, &state.config), (1, &config(&[1, 2])));
+    assert!(!state.destinations().contains(&db(3).ip()));
+    state.round(at(1000));
+    assert_eq!(state.engine.table, before);
+    assert_eq!(*state.standing(), Standing::Converged);
+    assert_eq!(state.status().expect("status").problem, None);
+    // The next file is not held back by that.
+    reload(&mut state, 2, config(&[1, 4]), at(3)).expect("it can be carried");
+    assert_eq!(interfaces(&state), ["eth1", "eth4"]);
+    assert_eq!(state.generation, 2);
+}
+
+/// Refusing would not help where the present configuration suffers the same: a way has moved.
+#[test]
+fn what_is_hopeless_anyway_is_said_and_the_rest_follows_the_file() {
+    let mut state = started(Fake { hopeless: ["eth2".into()].into(), ..Fake::default() });
+    state.surroundings(host(&[1, 2, 3]), &Surroundings::default(), at(1));
+    assert!(matches!(state.standing(), Standing::Hopeless(why) if why == "attach to eth2"));
+    let problem = state.status().expect("status").problem.expect("it is said");
+    assert!(problem.contains("attach to eth2"), "{problem}");
+    reload(&mut state, 2, config(&[1, 2, 3]), at(2)).expect("no worse than before");
+    assert_eq!(interfaces(&state), ["eth1", "eth3"]);
+    assert_eq!(server(&state, 3), Some(RealServerState::Up));
+    // The driver has learnt it, or the way is back.
+    state.engine.hopeless.clear();
+    state.round(at(1000));
+    assert_eq!(*state.standing(), Standing::Converged);
+    assert_eq!(state.status().expect("status").problem, None);
+}
+
+/// VRRP alone lives unguarded on such an interface; a virtual server does not come to it.
+#[test]
+fn a_first_virtual_server_is_refused_where_nothing_is_to_be_had() {
+    let fake = Fake { hopeless: ["eth1".into()].into(), ..Fake::default() };
+    let empty = Arc::new(Config::default());
+    let state = State::new(fake, empty, 1, true, Admin::default(), at(0));
+    let mut state = state.expect("readable");
+    state.round(at(0));
+    state.surroundings(host(&[1]), &Surroundings::default(), at(1));
+    reload(&mut state, 2, config(&[1]), at(2)).expect_err("hopeless");
+    assert!(state.engine.table.virtual_servers.is_empty());
 }

@@ -5,12 +5,23 @@ use std::sync::Arc;
 use super::{Happening, Watchdog, init_files, notify, reload::READ_LIMIT};
 use crate::{
     base::time::Instant,
+    config::model::Config,
     process::{
         config_file,
         ipc::{Down, Reply, Role},
         secrets,
     },
 };
+
+/// A configuration that the forwarder is asked about before the others get it: it alone can find
+/// that this host cannot carry it.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// Of its reading.
+    number: u64,
+    generation: u64,
+    config: Config,
+}
 
 impl Watchdog {
     pub(super) fn request_reload(&mut self, ask: Option<u64>, now: Instant) {
@@ -35,47 +46,91 @@ impl Watchdog {
 
     /// A reading ended: take the new generation or keep the old one.
     pub(super) fn loaded(&mut self, number: u64, loaded: config_file::Loaded, now: Instant) {
-        let Some((asked, next)) = self.reloads.read(number, now) else {
+        if !self.reloads.hold(number, now) {
             tracing::warn!("a reading of the configuration that was given up has ended: dropped");
             return;
-        };
+        }
         self.reloads_read += 1;
         let findings = match loaded.outcome.config {
             None => loaded.outcome.render_errors(),
             Some(_) => loaded.outcome.render(),
         };
         match loaded.outcome.config {
-            None => self.refuse(findings.trim_end(), asked, now),
+            None => self.refuse(number, findings.trim_end(), now),
             Some(config) => {
                 if !findings.is_empty() {
                     tracing::warn!("findings in the configuration:\n{}", findings.trim_end());
                 }
-                self.last_reload_error = None;
                 if config == *self.config {
                     tracing::info!(generation = self.generation, "configuration unchanged");
+                    self.accepted(number, now);
+                } else if self.children.contains_key(&Role::Forwarder) {
+                    let generation = self.generation + 1;
+                    let forwarders = secrets::for_role(&config, Role::Forwarder);
+                    self.offer = Some(Offer { number, generation, config });
+                    let offer = Down::Reload { generation, config: forwarders };
+                    self.send(Role::Forwarder, offer, now);
                 } else {
-                    self.generation += 1;
-                    init_files::write(&config, Some(&self.config));
-                    self.config = Arc::new(config);
-                    self.values.retain(&self.config);
-                    self.scripts.configure(&self.config.global);
-                    self.notifications.configure(&self.config);
-                    tracing::info!(generation = self.generation, "configuration reloaded");
-                    let roles: Vec<Role> = self.children.keys().copied().collect();
-                    for role in roles {
-                        let config = secrets::for_role(&self.config, role);
-                        let generation = self.generation;
-                        self.send(role, Down::Reload { generation, config }, now);
-                    }
+                    // Its successor starts with it.
+                    self.commit(config, now);
+                    self.accepted(number, now);
                 }
-                self.reloads.confirm(asked, self.generation, now);
             }
         }
-        self.reading_ended(next);
+    }
+
+    /// The forwarder works on an offered configuration: the others follow.
+    pub(super) fn taken(&mut self, generation: u64, now: Instant) {
+        if let Some(offer) = self.offer.take_if(|offer| offer.generation == generation) {
+            self.commit(offer.config, now);
+            self.accepted(offer.number, now);
+        }
+    }
+
+    /// The forwarder did not take an offered configuration over: nobody does. `None`: whichever
+    /// was offered.
+    pub(super) fn refused(&mut self, generation: Option<u64>, why: &str, now: Instant) {
+        let asked = |offer: &mut Offer| generation.is_none_or(|it| it == offer.generation);
+        if let Some(offer) = self.offer.take_if(asked) {
+            self.refuse(offer.number, why, now);
+        }
+    }
+
+    /// Puts a configuration in force that the forwarder has, or gets at its start.
+    fn commit(&mut self, config: Config, now: Instant) {
+        self.generation += 1;
+        init_files::write(&config, Some(&self.config));
+        self.config = Arc::new(config);
+        self.values.retain(&self.config);
+        self.scripts.configure(&self.config.global);
+        self.notifications.configure(&self.config);
+        tracing::info!(generation = self.generation, "configuration reloaded");
+        let others = self.children.keys().copied().filter(|role| *role != Role::Forwarder);
+        for role in others.collect::<Vec<_>>() {
+            let config = secrets::for_role(&self.config, role);
+            self.send(role, Down::Reload { generation: self.generation, config }, now);
+        }
+    }
+
+    /// The reading of this number has led to what is in force now.
+    fn accepted(&mut self, number: u64, now: Instant) {
+        self.last_reload_error = None;
+        if let Some((asked, next)) = self.reloads.read(number, now) {
+            self.reloads.confirm(asked, self.generation, now);
+            self.reading_ended(next);
+        }
+    }
+
+    /// The reading of this number has led to nothing.
+    fn refuse(&mut self, number: u64, why: &str, now: Instant) {
+        if let Some((asked, next)) = self.reloads.read(number, now) {
+            self.tell_refused(why, asked, now);
+            self.reading_ended(next);
+        }
     }
 
     /// The old generation stays; everybody who waits for the new one is told why.
-    fn refuse(&mut self, why: &str, asked: Vec<u64>, now: Instant) {
+    fn tell_refused(&mut self, why: &str, asked: Vec<u64>, now: Instant) {
         let generation = self.generation;
         self.reload_failures += 1;
         tracing::error!(generation, "reload refused, the old configuration stays in force:\n{why}");
@@ -99,9 +154,15 @@ impl Watchdog {
     pub(super) fn settle_reloads(&mut self, now: Instant) {
         if let Some((asked, next)) = self.reloads.overdue(now) {
             let file = self.runtime.config_file.display();
-            let why = format!("{file}: not read within {} s", READ_LIMIT.as_secs());
-            self.reloads_read += 1;
-            self.refuse(&why, asked, now);
+            let limit = READ_LIMIT.as_secs();
+            let why = match self.offer.take() {
+                None => {
+                    self.reloads_read += 1;
+                    format!("{file}: not read within {limit} s")
+                }
+                Some(_) => format!("{file}: not taken by the forwarder within {limit} s"),
+            };
+            self.tell_refused(&why, asked, now);
             self.reading_ended(next);
         }
         let core = &self.core;

@@ -95,6 +95,8 @@ struct Watchdog {
     last_reload_error: Option<String>,
     reloads_read: u64,
     reload_failures: u64,
+    /// The forwarder is being asked about this one.
+    offer: Option<configuration::Offer>,
     core: Supervisor,
     spawner: Spawner,
     children: BTreeMap<Role, Attended>,
@@ -142,6 +144,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         last_reload_error: None,
         reloads_read: 0,
         reload_failures: 0,
+        offer: None,
         spawner: start.spawner,
         children: BTreeMap::new(),
         values: LastValues::default(),
@@ -315,6 +318,9 @@ impl Watchdog {
                     self.notifications.mailbox.sender_gone();
                     self.reloads.forget_waiters();
                 }
+                if role == Role::Forwarder {
+                    self.refused(None, "the forwarder process ended while it took it over", now);
+                }
                 self.core.handle(Input::Exited { role, pid, how }, now);
             }
             Happening::Read { number, loaded } => self.loaded(number, *loaded, now),
@@ -443,6 +449,8 @@ impl Watchdog {
                 tracing::debug!(role = role.name(), generation, "role is ready");
                 self.core.handle(Input::Ready { role, pid, generation }, now);
             }
+            Up::Taken { generation } => self.taken(generation, now),
+            Up::Refused { generation, why } => self.refused(Some(generation), &why, now),
             Up::Pong { seq } => self.core.handle(Input::Pong { role, pid, seq }, now),
             Up::Stopped => tracing::debug!(role = role.name(), "role has stopped in order"),
             Up::Event(event) => {
@@ -570,11 +578,10 @@ impl Watchdog {
 
     fn status(&self, parts: asks::Parts, now: Instant) -> Status {
         let (counters, outcomes) = self.scripts.counters();
-        let problems = parts
-            .missing
-            .iter()
-            .map(|role| format!("the {} process did not answer", role.name()))
-            .collect();
+        let missing = parts.missing.iter();
+        let missing = missing.map(|role| format!("the {} process did not answer", role.name()));
+        let forwarder = parts.forwarder.as_ref().and_then(|forwarder| forwarder.problem.clone());
+        let problems = missing.chain(forwarder).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.runtime.instance.clone(),

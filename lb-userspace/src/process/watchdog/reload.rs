@@ -62,6 +62,18 @@ impl Reloads {
         Some((done, next))
     }
 
+    /// The reading of this number has led to a configuration that a role is asked about: it counts
+    /// as going on, with as much time again. False: it was given up before.
+    pub fn hold(&mut self, number: u64, now: Instant) -> bool {
+        match &mut self.reading {
+            Some((_, deadline)) if number == self.number => {
+                *deadline = now + READ_LIMIT;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Gives a reading up that lasts too long; as [`Reloads::read`].
     pub fn overdue(&mut self, now: Instant) -> Option<(Vec<u64>, Option<u64>)> {
         let (_, deadline) = self.reading.as_ref()?;
@@ -157,6 +169,18 @@ mod tests {
         assert_eq!(reloads.request(Some(3), due), None);
         assert_eq!(reloads.overdue(due + READ_LIMIT), Some((vec![2], Some(3))));
         assert_eq!(reloads.read(3, due), Some((vec![3], None)));
+    }
+
+    #[test]
+    fn a_reading_goes_on_while_a_role_is_asked() {
+        let mut reloads = Reloads::default();
+        assert_eq!(reloads.request(Some(1), T0), Some(1));
+        assert!(reloads.hold(1, T0 + READ_LIMIT / 2));
+        assert!(!reloads.hold(2, T0), "nobody reads that");
+        assert_eq!(reloads.request(Some(2), T0), None, "not beside it");
+        assert_eq!(reloads.overdue(T0 + READ_LIMIT), None);
+        assert_eq!(reloads.read(1, T0 + READ_LIMIT), Some((vec![1], Some(2))));
+        assert!(!reloads.hold(1, T0), "that is over");
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub enum Input {
         pid: u32,
         generation: u64,
     },
-    /// The child says that a restart will not help.
+    /// The child says that a restart will not help: the end of a daemon that was never ready.
     Fatal {
         role: Role,
         message: String,
@@ -414,7 +414,11 @@ impl Core for Supervisor {
                 }
             }
             Input::Fatal { role, message } => {
-                self.begin_stop(format!("{}: {message}", role.name()), 1, now);
+                // What once served goes on serving. Giving the VIPs away because of one
+                // interface or one process would turn a small fault into a large one.
+                if !self.was_ready {
+                    self.begin_stop(format!("{}: {message}", role.name()), 1, now);
+                }
             }
             Input::Stop { why, code } => self.begin_stop(why, code, now),
         }

@@ -277,7 +277,8 @@ fn child_that_does_not_stop_is_killed_at_its_deadline_and_the_next_follows() {
 
 #[test]
 fn fatal_stops_all_with_code_one_and_a_second_reason_changes_nothing() {
-    let mut rig = Rig::ready();
+    let mut rig = Rig::new();
+    rig.seen.clear();
     rig.stubborn.push(Role::Forwarder);
     rig.input(Input::Fatal { role: Role::Forwarder, message: "no XDP on eth0".to_owned() });
     rig.input(Input::Stop { why: "SIGTERM".to_owned(), code: 0 });
@@ -289,6 +290,18 @@ fn fatal_stops_all_with_code_one_and_a_second_reason_changes_nothing() {
         Effect::Stopping { why: "forwarder: no XDP on eth0".to_owned(), code: 1 }
     );
     assert_eq!(rig.seen.last(), Some(&(3000, Effect::Finished { code: 1 })));
+}
+
+#[test]
+fn what_once_served_goes_on_when_a_role_says_fatal() {
+    let mut rig = Rig::ready();
+    rig.die(Role::Forwarder, "killed by SIGKILL");
+    rig.seen.clear();
+    rig.input(Input::Fatal { role: Role::Forwarder, message: "no XDP on tun0".to_owned() });
+    rig.run(Duration::from_secs(60));
+    assert_eq!(rig.seen, []);
+    assert!(!rig.core.stopping());
+    assert_eq!(rig.core.behind(1), [Role::Forwarder], "and everybody can see it");
 }
 
 #[test]
