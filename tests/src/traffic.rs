@@ -30,6 +30,10 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// A query on a kept session must be answered by then, else it is a hang. Longer than the
 /// retransmission after a failover by silence (0.2+0.4+0.8+1.6+3.2 s), which is no hang.
 pub const QUERY_LIMIT: Duration = Duration::from_secs(8);
+/// How often the client's thread looks whether it is run.
+const BEAT: Duration = Duration::from_millis(20);
+/// So late means that it was not.
+const STALL: Duration = Duration::from_millis(30);
 /// Pause of an idle session between two queries.
 pub const IDLE_PAUSE: Duration = Duration::from_secs(2);
 /// Samples kept at most: about an hour of the lab's load. Later ones are counted, not kept.
@@ -57,6 +61,8 @@ pub enum Try {
     Query { session: u64, idle: bool },
     /// A kept session was opened.
     Open { session: u64 },
+    /// Nothing: the client's own thread was not run in that time, so that nothing was tried or heard.
+    Stall,
 }
 
 /// How it failed, as the client's TCP tells it.
@@ -251,7 +257,13 @@ fn run(netns: &Namespace, load: Load, shared: &Arc<Shared>) -> Result<()> {
             tokio::task::spawn_local(connect_steadily(opts, Arc::clone(shared), load));
         }
         while !shared.stopped() {
-            time::sleep(Duration::from_millis(20)).await;
+            let started = Instant::now();
+            time::sleep(BEAT).await;
+            let ended = Instant::now();
+            if ended.saturating_duration_since(started) >= BEAT + STALL {
+                let tried = Try::Stall;
+                shared.push(Sample { tried, started, ended, result: Ok(0), server: None });
+            }
         }
     });
     Ok(())

@@ -27,7 +27,8 @@ pub struct LostSession {
 /// What the client saw of one event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Longest time between two successful new connections, milliseconds.
+    /// Longest time between two successful new connections, milliseconds, without the time in which
+    /// the client's own thread was not run.
     pub longest_gap_ms: u64,
     /// From the event (or what later made connections fail) until the last new connection that failed
     /// was tried, the longest such time, milliseconds; 0 when none failed.
@@ -69,7 +70,7 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
             (Try::Connect, Ok(server)) => {
                 if in_window {
                     let since = last_success.unwrap_or(event);
-                    let gap = sample.ended.saturating_duration_since(since);
+                    let gap = waited(samples, since, sample.ended);
                     seen.longest_gap_ms = seen.longest_gap_ms.max(millis(gap));
                     seen.connects += 1;
                     *seen.connects_by_server.entry(*server).or_default() += 1;
@@ -107,12 +108,21 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
         }
     }
     if let Some(last) = last_success {
-        let open_gap = millis(end.saturating_duration_since(last.max(event)));
+        let open_gap = millis(waited(samples, last.max(event), end));
         seen.longest_gap_ms = seen.longest_gap_ms.max(open_gap);
     } else {
-        seen.longest_gap_ms = millis(end.saturating_duration_since(event));
+        seen.longest_gap_ms = millis(waited(samples, event, end));
     }
     seen
+}
+
+/// The time between two instants in which the client's thread was run.
+fn waited(samples: &[Sample], from: Instant, to: Instant) -> Duration {
+    let stalls = samples.iter().filter(|sample| sample.tried == Try::Stall);
+    let stalled = stalls
+        .map(|stall| stall.ended.min(to).saturating_duration_since(stall.started.max(from)))
+        .sum();
+    to.saturating_duration_since(from).saturating_sub(stalled)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -146,6 +156,21 @@ mod tests {
         assert_eq!(seen.connects_failed_for_ms, 200);
         assert_eq!((seen.connects, seen.connect_errors), (1, 2));
         assert_eq!(seen.connect_errors_by_kind["refused"], 2);
+    }
+
+    #[test]
+    fn a_client_that_was_not_run_has_waited_for_nobody() {
+        let base = Instant::now();
+        let stall = |from, to| Sample { tried: Try::Stall, ..connect(base, from, to, Ok(0)) };
+        let samples = [
+            connect(base, 90, 95, Ok(1)),
+            stall(50, 195),
+            stall(300, 900),
+            connect(base, 900, 905, Ok(1)),
+            stall(1000, 1100),
+        ];
+        let seen = judge(&samples, &[at(base, 100)], at(base, 1200));
+        assert_eq!(seen.longest_gap_ms, 195, "810 less 100 and 600; later 295 less 100");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,10 +17,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::socket::{LinkAddr, SockaddrLike as _, recvfrom};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{LinkAddr, SockaddrLike as _, recvfrom},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::netns::{Port, Switch};
+use crate::{
+    netns::{Port, Switch},
+    wait::wait_true,
+};
 
 /// Acts kept at most: about an hour of the lab's load.
 const ACT_LIMIT: usize = 4_000_000;
@@ -56,6 +62,8 @@ pub struct Act {
 #[derive(Debug, Default)]
 struct Shared {
     acts: Mutex<Vec<Act>>,
+    /// When no frame was left to be read.
+    drained: Mutex<Option<Instant>>,
     stop: AtomicBool,
 }
 
@@ -109,6 +117,20 @@ impl Witness {
     }
 }
 
+impl Witness {
+    /// Waits until every frame that had arrived by `at` has been read, so that [`Witness::acts`]
+    /// tells all of them.
+    ///
+    /// # Errors
+    /// After ten seconds.
+    pub fn has_read(&self, at: Instant) -> Result<()> {
+        let drained = &self.shared.drained;
+        wait_true("the witness to read what has arrived", Duration::from_secs(10), || {
+            drained.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|when| when > at)
+        })
+    }
+}
+
 impl Drop for Witness {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -121,6 +143,11 @@ impl Drop for Witness {
 fn watch(socket: &Socket, hosts: &[usize], reader: &mut Reader, shared: &Shared) {
     let mut buffer = [0; 128];
     while !shared.stop.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        let empty = PollFd::new(socket.as_fd(), PollFlags::POLLIN);
+        if poll(&mut [empty], PollTimeout::ZERO) == Ok(0) {
+            *shared.drained.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
         let Ok((len, Some(from))) = recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) else {
             continue;
         };
