@@ -178,6 +178,23 @@ fn lbctl_shows_and_steers() -> Result<()> {
     if enabled.is_err() {
         bail!("{:?} after {after:?}", total(&single)?);
     }
+    // The same for programs.
+    let json = |words: &[&str]| -> Result<serde_json::Value> {
+        let output = single.lbctl(&[words, &["--json"]].concat())?;
+        ensure!(output.status.success(), "{words:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{words:?}: {output:?}"))
+    };
+    for (words, key, part) in [
+        (&["drain", &chosen][..], "done", "drained in tcp/10.79.0.100:3306"),
+        (&["enable", &chosen], "done", "enabled in tcp/10.79.0.100:3306"),
+        (&["reload"], "done", "generation 2 is in force"),
+        (&["explain", "nopreempt"], "text", "vrrp_instance"),
+        (&["explain", "tcp/10.79.0.100:3306"], "text", "vrrp_instance VI_1"),
+    ] {
+        let value = json(words)?;
+        let text = value[key].as_str().with_context(|| format!("{words:?}: {value}"))?;
+        ensure!(text.contains(part), "{words:?}: {value}");
+    }
     // What is wrong is said on stderr with exit code 1, as JSON on request.
     for bad in [&["drain", "10.79.0.99:3306"][..], &["explain", "10.79.0.9:1", "10.79.0.8:2"]] {
         let output = single.lbctl(bad)?;
@@ -186,6 +203,25 @@ fn lbctl_shows_and_steers() -> Result<()> {
         let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         ensure!(output.status.code() == Some(1) && value["error"].is_string(), "{value}");
     }
+    // A virtual server's counters never go backwards, whoever leaves its pool.
+    let counters = |single: &Single| -> Result<[u64; 4]> {
+        let forwarder = single.host.status()?.forwarder.context("a forwarder")?;
+        let vs = forwarder.virtual_servers.first().context("a virtual server")?;
+        Ok([vs.connections, vs.packets, vs.bytes, vs.unavailable])
+    };
+    let before = counters(&single)?;
+    ensure!(before[..3].iter().all(|count| *count > 0), "{before:?}");
+    let one = config("0.2", "", "", &virtual_server(3306, "mh", &[OTHER]));
+    single.host.write_config(&one)?;
+    ensure!(single.lbctl(&["reload"])?.status.success());
+    let after = counters(&single)?;
+    ensure!(before.iter().zip(&after).all(|(was, is)| is >= was), "{before:?} {after:?}");
+    // Nobody is left to take a connection: the client is refused, and that is counted.
+    ensure!(single.lbctl(&["drain", &format!("{OTHER}:3306")])?.status.success());
+    ensure!(connect().is_err(), "a drained server took it");
+    ensure!(counters(&single)?[3] > before[3], "{:?} {before:?}", counters(&single)?);
+    let text = stdout(&single.lbctl(&["status"])?);
+    ensure!(text.contains("refused, no real server"), "{text}");
     single.host.stop()?;
     ensure!(single.lbctl(&["status"])?.status.code() == Some(3));
     Ok(())

@@ -317,10 +317,23 @@ impl Snapshot {
     fn virtual_servers(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(forwarder) = &self.0.forwarder else { return Ok(()) };
         type Read = fn(&crate::base::status::VirtualServerStatus) -> u64;
-        let counters: [(&str, &str, Read); 3] = [
-            ("virtual_server_connections", "Connections taken.", |vs| vs.connections),
-            ("virtual_server_packets", "Packets of clients.", |vs| vs.packets),
-            ("virtual_server_bytes", "Bytes of clients.", |vs| vs.bytes),
+        let counters: [(&str, &str, Read); 6] = [
+            ("virtual_server_connections", "Connections given to a real server.", |vs| {
+                vs.connections
+            }),
+            (
+                "virtual_server_unavailable",
+                "Connections refused for want of a real server.",
+                |vs| vs.unavailable,
+            ),
+            (
+                "virtual_server_table_full",
+                "Packets forwarded by hash because the table of connections was full.",
+                |vs| vs.table_full,
+            ),
+            ("virtual_server_resets", "RSTs sent to clients.", |vs| vs.resets),
+            ("virtual_server_packets", "Packets, both directions.", |vs| vs.packets),
+            ("virtual_server_bytes", "Bytes, both directions.", |vs| vs.bytes),
         ];
         for (name, help, read) in counters {
             let mut metric = counter(e, name, help)?;

@@ -227,6 +227,19 @@ fn servers(out: &mut String, status: &Status) {
             "\n{} · {} · {} · {gate} · {} connections",
             vs.key, vs.scheduler, vs.engine, vs.connections
         );
+        let troubles = [
+            (vs.unavailable, "refused, no real server"),
+            (vs.table_full, "packets beside the full table"),
+            (vs.resets, "resets sent"),
+        ];
+        let troubles: Vec<_> = troubles
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if !troubles.is_empty() {
+            let _ = writeln!(out, "  {}", troubles.join(" · "));
+        }
         match status.quorum.iter().find(|q| q.virtual_server == vs.key) {
             Some(q) if q.sorry_in_use => out.push_str("  SORRY SERVER IN USE\n"),
             Some(q) if !q.quorum_up => {

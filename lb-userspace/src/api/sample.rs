@@ -149,6 +149,9 @@ fn forwarder() -> ForwarderStatus {
             scheduler: "wlc".to_owned(),
             instance: Some("VI_1".to_owned()),
             connections: 8_000,
+            unavailable: 3,
+            table_full: 2,
+            resets: 5,
             packets: 100_000,
             bytes: 18_000_000,
             real_servers: vec![

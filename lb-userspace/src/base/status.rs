@@ -210,8 +210,20 @@ pub struct VirtualServerStatus {
     pub scheduler: String,
     /// vrrp_instance whose lease it needs; `None`: always active.
     pub instance: Option<String>,
+    /// Connections for which a real server was chosen since the virtual server was made.
     pub connections: u64,
+    /// Connections refused because no real server could be chosen.
+    #[serde(default)]
+    pub unavailable: u64,
+    /// Packets forwarded by hash because the table of connections was full.
+    #[serde(default)]
+    pub table_full: u64,
+    /// RSTs sent to clients.
+    #[serde(default)]
+    pub resets: u64,
+    /// Both directions, real servers that have left included.
     pub packets: u64,
+    /// As `packets`.
     pub bytes: u64,
     pub real_servers: Vec<RealServerStatus>,
 }
@@ -232,6 +244,9 @@ pub struct InterfaceStatus {
 pub struct ForwarderStatus {
     pub engine: String,
     pub generation: u64,
+    /// Why virtual servers cannot be forwarded as configured, if that is so.
+    #[serde(default)]
+    pub problem: Option<String>,
     pub interfaces: Vec<InterfaceStatus>,
     pub virtual_servers: Vec<VirtualServerStatus>,
     /// Outcome name → packets.
@@ -244,9 +259,6 @@ pub struct ForwarderStatus {
     pub verdict_us: BTreeMap<u64, u64>,
     /// Sum of the times in that histogram, microseconds.
     #[serde(default)]
-    /// Why virtual servers cannot be forwarded as configured, if that is so.
-    #[serde(default)]
-    pub problem: Option<String>,
     pub verdict_total_us: u64,
     /// Average cost of a packet in the kernel program, when the kernel counts it.
     pub ns_per_packet: Option<u64>,

@@ -30,6 +30,7 @@ use super::{
     maps::Maps,
     orphans::{self, Ask},
     sys,
+    totals::Totals,
 };
 use crate::{
     base::{
@@ -61,6 +62,7 @@ pub struct Xdp {
     generic: bool,
     /// What the kernel holds; `None` after a failed write, until it is read back.
     image: Option<Image>,
+    totals: Totals,
     around: Surroundings,
     /// Last error by interface name.
     problems: BTreeMap<String, String>,
@@ -96,6 +98,7 @@ impl Xdp {
             how: loaded.how,
             generic: mode == XdpMode::Generic,
             image: Some(image),
+            totals: Totals::default(),
             around: Surroundings::default(),
             problems: BTreeMap::new(),
             repairs: 0,
@@ -168,12 +171,15 @@ impl Xdp {
 
     pub(super) fn write(&mut self, next: Image) -> anyhow::Result<usize> {
         let before = self.image.take().unwrap_or_default();
+        let stats = |id| self.maps.real_stats(id).context("read the map real_stats");
+        let totals = self.totals.after(&before, &next, stats)?;
         let writes = writes(&before, &next);
         for write in &writes {
             // On failure the image stays unknown and is read back.
             self.maps.write(write)?;
         }
         self.image = Some(next);
+        self.totals = totals;
         Ok(writes.len())
     }
 
@@ -303,15 +309,25 @@ impl Xdp {
                 })
                 .map(|(id, real)| self.real_server(*id, real))
                 .collect::<anyhow::Result<Vec<_>>>()?;
+            let services = image.services.iter();
+            let id = services
+                .filter(|(map_key, _)| socket(map_key.addr, map_key.port) == key.addr)
+                .find_map(|(_, service)| Some(service.id));
+            let id = id.unwrap_or_default();
+            let stats = self.maps.service_stats(id).context("read the map service_stats")?;
+            let gone = self.totals.gone(id);
             out.push(VirtualServerStatus {
                 key: key.to_string(),
                 engine: "xdp".to_owned(),
                 placement: String::new(),
                 scheduler: scheduler_name(vs.scheduler).to_owned(),
                 instance: None,
-                connections: real_servers.iter().map(|rs| rs.connections).sum(),
-                packets: real_servers.iter().map(|rs| rs.packets).sum(),
-                bytes: real_servers.iter().map(|rs| rs.bytes).sum(),
+                connections: stats.scheduled,
+                unavailable: stats.unavailable,
+                table_full: stats.table_full,
+                resets: stats.resets,
+                packets: gone.packets + real_servers.iter().map(|rs| rs.packets).sum::<u64>(),
+                bytes: gone.bytes + real_servers.iter().map(|rs| rs.bytes).sum::<u64>(),
                 real_servers,
             });
         }
@@ -430,6 +446,7 @@ impl DataPlane for Xdp {
         Ok(ForwarderStatus {
             engine: "xdp".to_owned(),
             generation: 0,
+            problem: None,
             interfaces: interfaces.into_values().collect(),
             virtual_servers: self.virtual_servers()?,
             outcomes: self.counters()?,
@@ -446,5 +463,4 @@ impl DataPlane for Xdp {
     fn close(&mut self) -> anyhow::Result<()> {
         loader::remove(&self.pin_dir)
     }
-            problem: None,
 }

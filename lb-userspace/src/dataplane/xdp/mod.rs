@@ -13,6 +13,7 @@ pub mod object;
 pub mod orphans;
 pub mod sweep;
 mod sys;
+pub mod totals;
 
 pub use engine::Xdp;
 pub use lease::LeaseWriter;
