@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use lb_userspace::base::status::{Health, Status};
 use nix::sys::signal::Signal;
 
-use self::expect::{Expect, Sessions, UNTOUCHED, causes, problems, server_loss};
+use self::expect::{Expect, Sessions, UNTOUCHED, causes, problems, server_cut, server_loss};
 pub use self::expect::{HOST_KILL_MS, HOST_STOP_MS, SCRIPT_MS, SERVER_LOSS_MS, TOLD_MS};
 use crate::{
     host::{Program, ROLES},
@@ -238,7 +238,7 @@ impl Runner<'_> {
         self.event("start db2's mysqld", UNTOUCHED, |lab| lab.server(2)?.db.run(), takes_new(2))?;
         self.event(
             "cut db1's link",
-            server_loss(1),
+            server_cut(1),
             |lab| lab.server(1)?.cable.set_link(false),
             |lab, _| seen_health(lab, 1, &[Health::Down]),
         )?;

@@ -24,8 +24,11 @@ pub const SCRIPT_MS: u64 = 4500;
 pub(super) enum Sessions {
     /// None may end.
     AllSurvive,
-    /// Those of this server end, told within [`TOLD_MS`]; no other.
+    /// Those of this server end, told within [`TOLD_MS`] by the server itself or by the balancer;
+    /// no other.
     OnlyOf(u32),
+    /// Those of this server, which can tell nothing any more, are reset within [`TOLD_MS`]; no other.
+    ResetOf(u32),
     /// Any may be reset, none may hang.
     MayBeReset,
 }
@@ -47,6 +50,9 @@ impl Expect {
             Sessions::OnlyOf(id) => {
                 format!("only db{id}'s sessions end, told within {TOLD_MS} ms")
             }
+            Sessions::ResetOf(id) => {
+                format!("only db{id}'s sessions end, reset within {TOLD_MS} ms")
+            }
             Sessions::MayBeReset => "sessions may be reset, none hangs".to_owned(),
         };
         let connects = match self.connects_ms {
@@ -63,6 +69,10 @@ pub(super) const UNTOUCHED: Expect =
 
 pub(super) fn server_loss(id: u32) -> Expect {
     Expect { sessions: Sessions::OnlyOf(id), connects_ms: SERVER_LOSS_MS, no_flap: true }
+}
+
+pub(super) fn server_cut(id: u32) -> Expect {
+    Expect { sessions: Sessions::ResetOf(id), ..server_loss(id) }
 }
 
 /// What may make new connections fail: the event, and each later moment in which a host lost the
@@ -110,6 +120,11 @@ pub(super) fn problems(expect: &Expect, seen: &Seen) -> Vec<String> {
     if seen.hangs > 0 {
         found.push(format!("{} sessions hung", seen.hangs));
     }
+    if let Sessions::OnlyOf(dead) | Sessions::ResetOf(dead) = expect.sessions
+        && seen.lost.iter().all(|lost| lost.server != dead)
+    {
+        found.push(format!("no session of dead db{dead} ended: its clients were told nothing"));
+    }
     for lost in &seen.lost {
         if let Some(problem) = judge_loss(expect.sessions, lost) {
             found.push(problem);
@@ -122,15 +137,57 @@ fn judge_loss(sessions: Sessions, lost: &LostSession) -> Option<String> {
     let LostSession { session, server, how, after_event_ms, after_query_ms, idle } = lost;
     match sessions {
         Sessions::MayBeReset => None,
-        Sessions::OnlyOf(dead) if *server == dead => {
+        Sessions::OnlyOf(dead) | Sessions::ResetOf(dead) if *server == dead => {
+            let told = match sessions {
+                Sessions::ResetOf(_) => how == "reset",
+                _ => how == "reset" || how == "closed",
+            };
+            if !told {
+                return Some(format!("session {session} of dead db{server} ended by {how}"));
+            }
             // An idle session learns when it asks; a busy one within the time from the event.
             let late = if *idle { *after_query_ms } else { *after_event_ms };
             (late > TOLD_MS).then(|| {
                 format!("session {session} of dead db{server} was told ({how}) after {late} ms")
             })
         }
-        Sessions::AllSurvive | Sessions::OnlyOf(_) => Some(format!(
+        Sessions::AllSurvive | Sessions::OnlyOf(_) | Sessions::ResetOf(_) => Some(format!(
             "session {session} of living db{server} ended ({how}) {after_event_ms} ms after the event"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(server: u32, how: &str, after_event_ms: u64) -> LostSession {
+        LostSession {
+            session: 7,
+            server,
+            idle: false,
+            how: how.to_owned(),
+            after_event_ms,
+            after_query_ms: 10,
+        }
+    }
+
+    fn broken(expect: Expect, lost: Vec<LostSession>) -> Vec<String> {
+        problems(&expect, &Seen { connects: 1, lost, ..Seen::default() })
+    }
+
+    #[test]
+    fn clients_of_a_dead_server_are_told_and_told_rightly() {
+        for expect in [server_loss(1), server_cut(1)] {
+            assert_eq!(broken(expect, vec![lost(1, "reset", 900)]), [""; 0]);
+            assert!(broken(expect, vec![])[0].contains("told nothing"));
+            assert!(broken(expect, vec![lost(1, "reset", 1100)])[0].contains("after 1100 ms"));
+            assert!(broken(expect, vec![lost(1, "hang", 900)])[0].contains("by hang"));
+            let other = broken(expect, vec![lost(1, "reset", 900), lost(2, "reset", 900)]);
+            assert!(other.len() == 1 && other[0].contains("living db2"), "{other:?}");
+        }
+        // A server that ends says so itself; one behind a cut link cannot.
+        assert_eq!(broken(server_loss(1), vec![lost(1, "closed", 10)]), [""; 0]);
+        assert!(broken(server_cut(1), vec![lost(1, "closed", 10)])[0].contains("by closed"));
     }
 }
