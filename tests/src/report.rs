@@ -14,8 +14,11 @@ pub struct Report {
     /// Settings of the lab's cables, in words.
     pub settings: Vec<String>,
     pub events: Vec<EventReport>,
-    /// Every expectation of every event held.
+    /// Every expectation of every event held, and the run came to its end.
     pub passed: bool,
+    /// Why it did not come to its end.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// One event.

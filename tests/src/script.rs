@@ -21,7 +21,7 @@ use crate::{
     sampler::Sampler,
     traffic::{IDLE_PAUSE, Traffic},
     verdict::{Seen, judge},
-    wait::wait_until,
+    wait::{wait_true, wait_until},
     witness::{self, Witness},
 };
 
@@ -31,44 +31,44 @@ const WATCH: Duration = IDLE_PAUSE.saturating_add(Duration::from_millis(500));
 /// How long an event may take until the world has settled.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs every event of the lab's mode and reports; `say` gets each event's lines as it ends, and
-/// `interrupted` is asked before each. With `only`, events without that word are left out.
-///
-/// # Errors
-/// When the lab itself fails (an event cannot be performed, the world does not settle); broken
-/// expectations are in the report.
+/// Which part of the script, and how strictly it is judged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part<'a> {
+    /// Events without this in their name are left out.
+    pub only: Option<&'a str>,
+    /// No gap between new connections may be longer, whatever the event allows; milliseconds.
+    pub gap_ms: Option<u64>,
+}
+
+/// Runs the events of the lab's mode and reports; `say` gets each event's lines as it ends, and
+/// `interrupted` is asked before each. When the lab itself fails (no event has such a name, one
+/// cannot be performed, the world does not settle), the report says so and holds what was until then.
 pub fn run(
     lab: &mut Lab,
     traffic: &Traffic,
     sampler: &Sampler,
     interrupted: &dyn Fn() -> bool,
-    only: Option<&str>,
+    part: Part<'_>,
     say: &mut dyn FnMut(&str),
-) -> Result<Report> {
-    let report = Report {
+) -> Report {
+    let mut report = Report {
         mode: lab.spec.mode.name().to_owned(),
         scheduler: lab.spec.scheduler.clone(),
         settings: lab.settings().to_vec(),
         events: Vec::new(),
         passed: false,
+        error: None,
     };
     let begin = Instant::now();
-    let witness = lab.witness()?;
-    let mut runner =
-        Runner { lab, traffic, sampler, witness, interrupted, only, say, report, begin };
-    runner.event("steady", UNTOUCHED, |_| Ok(()), |_, _| Ok(true))?;
-    match runner.lab.spec.mode {
-        Mode::Dr | Mode::Nat => runner.server_events()?,
-        Mode::Local => runner.local_server_events()?,
+    let outcome = lab.witness().and_then(|witness| {
+        let report = &mut report;
+        Runner { lab, traffic, sampler, witness, interrupted, part, say, report, begin }.events()
+    });
+    match outcome {
+        Ok(()) => report.passed = report.events.iter().all(|event| event.problems.is_empty()),
+        Err(error) => report.error = Some(format!("{error:#}")),
     }
-    runner.host_events()?;
-    if runner.lab.spec.programs == [Program::Lbd; 2] {
-        runner.process_events()?;
-        runner.reload_events()?;
-    }
-    let mut report = runner.report;
-    report.passed = report.events.iter().all(|event| event.problems.is_empty());
-    Ok(report)
+    report
 }
 
 /// Writes the report as JSON.
@@ -86,13 +86,32 @@ struct Runner<'a> {
     sampler: &'a Sampler,
     witness: Witness,
     interrupted: &'a dyn Fn() -> bool,
-    only: Option<&'a str>,
+    part: Part<'a>,
     say: &'a mut dyn FnMut(&str),
-    report: Report,
+    report: &'a mut Report,
     begin: Instant,
 }
 
 impl Runner<'_> {
+    fn events(&mut self) -> Result<()> {
+        let traffic = self.traffic;
+        wait_true("the first sessions", Duration::from_secs(10), || traffic.healthy())?;
+        self.event("steady", UNTOUCHED, |_| Ok(()), |_, _| Ok(true))?;
+        match self.lab.spec.mode {
+            Mode::Dr | Mode::Nat => self.server_events()?,
+            Mode::Local => self.local_server_events()?,
+        }
+        self.host_events()?;
+        if self.lab.spec.programs == [Program::Lbd; 2] {
+            self.process_events()?;
+            self.reload_events()?;
+        }
+        if self.report.events.is_empty() {
+            bail!("no event has `{}` in its name", self.part.only.unwrap_or_default());
+        }
+        Ok(())
+    }
+
     /// Waits for calm, performs `action`, waits until `settled`, watches, judges.
     fn event(
         &mut self,
@@ -101,7 +120,7 @@ impl Runner<'_> {
         action: impl FnOnce(&mut Lab) -> Result<()>,
         mut settled: impl FnMut(&mut Lab, &Seen) -> Result<bool>,
     ) -> Result<()> {
-        if self.only.is_some_and(|word| !name.contains(word)) {
+        if self.part.only.is_some_and(|word| !name.contains(word)) {
             return Ok(());
         }
         if (self.interrupted)() {
@@ -144,6 +163,10 @@ impl Runner<'_> {
         let causes = causes(event, end, &expect, &self.sampler.changes());
         let seen = judge(&self.traffic.since(early), &causes, end);
         let mut problems = problems(&expect, &seen);
+        if let Some(limit) = self.part.gap_ms.filter(|limit| seen.longest_gap_ms > *limit) {
+            let gap = seen.longest_gap_ms;
+            problems.push(format!("no new connection succeeded for {gap} ms, {limit} ms allowed"));
+        }
         if let Err(err) = &settled {
             problems.push(format!("{err:#}"));
         }

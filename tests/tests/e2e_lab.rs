@@ -57,11 +57,14 @@ fn script_holds(spec: Spec) -> Result<()> {
     let Some(mut running) = start(spec)? else { return Ok(()) };
     let load = running.lab.load();
     let traffic = Traffic::start(&running.lab.client, load)?;
-    wait_true("the first sessions", Duration::from_secs(10), || traffic.healthy())?;
-    let report =
-        script::run(&mut running.lab, &traffic, &running.sampler, &|| false, None, &mut |lines| {
-            println!("{lines}")
-        })?;
+    let report = script::run(
+        &mut running.lab,
+        &traffic,
+        &running.sampler,
+        &|| false,
+        script::Part::default(),
+        &mut |lines| println!("{lines}"),
+    );
     drop(traffic);
     let broken: Vec<_> = report
         .events
@@ -69,7 +72,8 @@ fn script_holds(spec: Spec) -> Result<()> {
         .filter(|event| !event.problems.is_empty())
         .map(|event| format!("{}: {}", event.event, event.problems.join("; ")))
         .collect();
-    ensure!(report.passed, "not as expected:\n{}", broken.join("\n"));
+    let error = report.error.unwrap_or_default();
+    ensure!(report.passed, "not as expected:\n{}\n{error}", broken.join("\n"));
     Ok(())
 }
 
@@ -155,19 +159,19 @@ fn fenced(mode: Mode, silence: Silence) -> Result<()> {
         || Ok((sampler.forwarders() == 0).then_some(())),
         || format!("{:?}", sampler.changes()),
     )?;
+    // Frames that left before it are no sin, whenever the witness gets to read them.
+    witness.has_read(Instant::now())?;
     let ran_out = Instant::now();
     asker.send(&arp::probe(client, VIP))?;
     ensure!(connect_within(lab, PROBE).is_err(), "the fenced host takes a connection");
     let probed = Instant::now();
-    // Frames that left before it are no sin, whenever the witness gets to read them.
-    witness.has_read(Instant::now())?;
     ensure!(sampler.forwarders() == 0, "the peer was first: this proves nothing");
     ensure!(lab.hosts[0].has(VIP)?, "the address is gone: this proves nothing");
+    witness.has_read(probed)?;
     let acts = witness.acts(ran_out, probed);
     ensure!(acts.is_empty(), "after its lease the old master sent {acts:?}");
     wait_until(
         "the peer to take over",
-    witness.has_read(probed)?;
         Duration::from_secs(5),
         || Ok((sampler.forwarders() == 0b10 && lab.hosts[1].has(VIP)?).then_some(())),
         || format!("{:?}\n{}", sampler.changes(), lab.hosts[1].log_tail(30)),

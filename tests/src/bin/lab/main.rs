@@ -21,7 +21,6 @@ use lb_tests::{
     sampler::Sampler,
     script,
     traffic::Traffic,
-    wait::wait_true,
 };
 
 /// A lab in network namespaces: client, two lbd hosts, real MariaDB servers behind one VIP.
@@ -39,6 +38,9 @@ struct Arguments {
     /// Of the script, only the events whose name has this in it.
     #[arg(long, value_name = "WORD", requires = "once")]
     only: Option<String>,
+    /// Allow no longer gap between new connections, in any event.
+    #[arg(long, value_name = "MS", requires = "once")]
+    gap_limit: Option<u64>,
     /// Write what the script found as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -93,21 +95,23 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let sampler = Sampler::start(looks::of(&lab.hosts)?)?;
     let traffic = Traffic::start(&lab.client, lab.load())?;
     let passed = if arguments.once {
-        wait_true("the first sessions", std::time::Duration::from_secs(10), || traffic.healthy())?;
         let report = script::run(
             &mut lab,
             &traffic,
             &sampler,
             &|| interrupted.load(Ordering::Relaxed),
-            arguments.only.as_deref(),
+            script::Part { only: arguments.only.as_deref(), gap_ms: arguments.gap_limit },
             &mut |lines| say(lines),
-        )?;
+        );
         if let Some(path) = &arguments.report {
             script::write(&report, path)?;
             say(&format!("report: {}", path.display()));
         }
         let failed = report.events.iter().filter(|event| !event.problems.is_empty()).count();
         say(&format!("{} events, {failed} not as expected", report.events.len()));
+        if let Some(error) = report.error {
+            bail!(error);
+        }
         report.passed
     } else {
         live::run(&mut lab, &traffic, &sampler, &interrupted)?;

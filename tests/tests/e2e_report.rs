@@ -1,0 +1,149 @@
+//! `cargo xtask run --once --report FILE` as a script uses it: exit codes, the report, what is left.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{host::bin_dir, netns::ready_or_skip, process::send, report::Report};
+use nix::{sys::signal::Signal, unistd::Pid};
+use serde_json::Value;
+
+/// One lab at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The lab's process; killed with what it has made when a test gives up.
+struct Lab {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    said: String,
+}
+
+impl Lab {
+    fn start(words: &[&str], report: &Path) -> Result<Self> {
+        let mut command = Command::new(bin_dir().join("lab"));
+        command.arg("--once").args(words).arg("--report").arg(report);
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the lab")?;
+        let out = BufReader::new(child.stdout.take().context("its output")?);
+        Ok(Self { child, out, said: String::new() })
+    }
+
+    /// Reads what it says up to a line with `part`, and returns that.
+    fn line_with(&mut self, part: &str) -> Result<String> {
+        let mut line = String::new();
+        while self.out.read_line(&mut line)? > 0 {
+            self.said.push_str(&line);
+            if line.contains(part) {
+                return Ok(line);
+            }
+            line.clear();
+        }
+        anyhow::bail!("it did not say `{part}`:\n{}", self.said)
+    }
+
+    /// Waits for its end; no namespace of it may be left.
+    fn finish(mut self) -> Result<ExitStatus> {
+        let mut line = String::new();
+        while self.out.read_line(&mut line)? > 0 {
+            self.said.push_str(&line);
+            line.clear();
+        }
+        let status = self.child.wait()?;
+        let mark = format!("lbdt-{}-", self.child.id());
+        for place in ["/run/netns", "/sys/fs/bpf"] {
+            for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                ensure!(!name.contains(&mark), "{place}/{name} is left");
+            }
+        }
+        ensure!(status.signal().is_none(), "{status}\n{}", self.said);
+        Ok(status)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // TERM asks it to clean up; it may have ended long ago.
+        if let (Ok(None), Ok(pid)) = (self.child.try_wait(), i32::try_from(self.child.id())) {
+            let _ = send(Pid::from_raw(pid), Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<(Value, Report)> {
+    let text = fs::read_to_string(path).context("the report")?;
+    Ok((serde_json::from_str(&text)?, serde_json::from_str(&text)?))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn exit_code_and_report_of_a_run() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if !ready_or_skip("e2e_report")? {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("report.json");
+    let status = Lab::start(&["--only", "steady"], &path)?.finish()?;
+    let (json, report) = read(&path)?;
+    ensure!(status.code() == Some(0) && report.passed, "{status}: {report:#?}");
+    ensure!(report.error.is_none() && report.events.len() == 1, "{report:#?}");
+    let event = &json["events"][0];
+    ensure!(event["event"] == "steady", "{event}");
+    for number in [
+        "longest_client_gap_ms",
+        "sessions_lost",
+        "resets",
+        "new_connection_errors",
+        "two_forwarders_ms",
+    ] {
+        ensure!(event[number].is_number(), "{number} in {event}");
+    }
+    ensure!(event["sessions_lost"] == 0 && event["two_forwarders_ms"] == 0.0, "{event}");
+    // An expectation that cannot hold: 20 connections a second leave 50 ms between two.
+    let status = Lab::start(&["--only", "steady", "--gap-limit", "1"], &path)?.finish()?;
+    let (_, report) = read(&path)?;
+    ensure!(status.code() == Some(1) && !report.passed, "{status}: {report:#?}");
+    let problems = &report.events.first().context("an event")?.problems;
+    ensure!(problems.iter().any(|problem| problem.contains("1 ms allowed")), "{problems:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_run_that_comes_to_nothing_says_why_in_its_report() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if !ready_or_skip("e2e_report")? {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("report.json");
+    let status = Lab::start(&["--only", "NOTHING"], &path)?.finish()?;
+    let (_, report) = read(&path)?;
+    ensure!(status.code() == Some(2) && !report.passed, "{status}: {report:#?}");
+    let error = report.error.context("an error")?;
+    ensure!(error == "no event has `NOTHING` in its name", "{error}");
+    // Servers that answer nobody: the lab does not come to rest.
+    let mut lab = Lab::start(&["--only", "steady"], &path)?;
+    let line = lab.line_with("files and logs: ")?;
+    let files = PathBuf::from(line.split_once("logs: ").context("a path")?.1.trim());
+    let mut stopped = 0;
+    for place in fs::read_dir(&files)?.flatten() {
+        let Ok(pid) = fs::read_to_string(place.path().join("pid")) else { continue };
+        send(Pid::from_raw(pid.trim().parse()?), Signal::SIGSTOP)?;
+        stopped += 1;
+    }
+    ensure!(stopped > 1, "no servers below {}", files.display());
+    let status = lab.finish()?;
+    let (_, report) = read(&path)?;
+    ensure!(status.code() == Some(2) && !report.passed, "{status}: {report:#?}");
+    let error = report.error.context("an error")?;
+    ensure!(error.contains("the first sessions"), "{error}");
+    Ok(())
+}
