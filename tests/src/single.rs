@@ -166,7 +166,7 @@ impl Single {
         fs::read_to_string(self.host.log()).unwrap_or_default()
     }
 
-    /// Waits until the host is master of VI_1, holds the VIP and every role is ready.
+    /// Waits until the host is master of VI_1 and holds the VIP.
     ///
     /// # Errors
     /// After [`LIMIT`].

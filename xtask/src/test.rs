@@ -151,8 +151,9 @@ impl Drop for Shelter {
     }
 }
 
-/// `cargo test`, its output passed through and its results counted. Suites that need root are
-/// marked `#[ignore]`; with `root` they run, and a skip inside one is a failure.
+/// `cargo test`, its output passed through and its results counted. Tests that need root are marked
+/// `#[ignore]` or, in the suites `check_*`, `plane_*` and `xdp_*`, say SKIPPED and pass without it; with
+/// `root` all run, and a skip inside one is a failure.
 fn tests(root: bool) -> Result<Counts> {
     let mut arguments =
         vec!["test", "--workspace", "--exclude", "lb-ebpf", "--locked", "--no-fail-fast"];

@@ -172,7 +172,6 @@ fn process_name(called: Option<&OsString>, configured: Option<&str>) -> Option<S
     configured.map(str::to_owned).or_else(|| called_keepalived.then(|| KEEPALIVED.to_owned()))
 }
 
-/// `-t`: findings to stderr or to a file; keepalived's exit code.
 /// `--signum`, as scripts and exporters ask keepalived.
 fn signum(name: &str) -> u8 {
     match dumps::SIGNALS.iter().find(|(known, _)| *known == name) {
@@ -187,6 +186,7 @@ fn signum(name: &str) -> u8 {
     }
 }
 
+/// `-t`: findings to stderr or to a file; keepalived's exit code.
 fn config_test(path: &Path, log: Option<&Path>) -> u8 {
     let mut loaded = config_file::load(path);
     loaded.check_script_security();
