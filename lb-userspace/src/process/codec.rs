@@ -4,7 +4,8 @@
 //! What happens at the bounds: a full incoming queue stops the reader, so the kernel's socket
 //! buffer and then the sender's queue fill up (back-pressure); a frame longer than
 //! [`FRAME_LIMIT`] or one that does not decode ends the connection, because after it the two
-//! sides no longer agree about anything.
+//! sides no longer agree about anything. An answer that would be longer is not sent: an error is
+//! sent in its place.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt as _};
@@ -12,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, sync::mpsc, task::JoinHandle};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-use super::ipc::{FRAME_LIMIT, QUEUE_LIMIT};
+use super::ipc::{FRAME_LIMIT, InPlace, QUEUE_LIMIT};
 
 /// Why a connection ended other than by the peer's hanging up.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +49,7 @@ fn framing() -> LengthDelimitedCodec {
 pub fn connect<In, Out>(stream: UnixStream) -> Connection<In, Out>
 where
     In: DeserializeOwned + Send + 'static,
-    Out: Serialize + Send + 'static,
+    Out: Serialize + InPlace + Send + 'static,
 {
     let (read_half, write_half) = stream.into_split();
     let (in_tx, rx) = mpsc::channel::<In>(QUEUE_LIMIT);
@@ -68,7 +69,12 @@ where
     let writer = tokio::spawn(async move {
         let mut frames = FramedWrite::new(write_half, framing());
         while let Some(message) = out_rx.recv().await {
-            let bytes = postcard::to_stdvec(&message).map_err(CodecError::Encode)?;
+            let mut bytes = postcard::to_stdvec(&message).map_err(CodecError::Encode)?;
+            if bytes.len() > FRAME_LIMIT
+                && let Some(short) = message.in_place(bytes.len())
+            {
+                bytes = postcard::to_stdvec(&short).map_err(CodecError::Encode)?;
+            }
             frames.send(Bytes::from(bytes)).await.map_err(CodecError::Write)?;
         }
         SinkExt::<Bytes>::close(&mut frames).await.map_err(CodecError::Write)
@@ -83,7 +89,7 @@ mod tests {
     use tokio::{io::AsyncWriteExt as _, time::timeout};
 
     use super::*;
-    use crate::process::ipc::{Down, Up};
+    use crate::process::ipc::{Down, Reply, Up};
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -107,6 +113,25 @@ mod tests {
         child.reader.abort(); // frees the socket's other half
         let end = timeout(DEADLINE, watchdog.rx.recv()).await.expect("hang-up is seen");
         assert!(end.is_none());
+    }
+
+    /// An operator's question must not cost a role its link.
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_becomes_an_error_and_the_link_goes_on() {
+        let (a, b) = UnixStream::pair().expect("socketpair");
+        let mut watchdog = connect::<Up, Down>(a);
+        let mut child = connect::<Down, Up>(b);
+        let reply = Reply::Text("x".repeat(FRAME_LIMIT));
+        child.tx.send(Up::Reply { id: 7, reply: reply.clone() }).await.expect("room");
+        let heard = timeout(DEADLINE, watchdog.rx.recv()).await.expect("in time");
+        let Some(Up::Reply { id: 7, reply: Reply::Error(why) }) = heard else { panic!("no error") };
+        assert!(why.contains("16777216 bytes"), "{why}");
+        watchdog.tx.send(Down::Answer { id: 8, reply }).await.expect("room");
+        let heard = timeout(DEADLINE, child.rx.recv()).await.expect("in time");
+        assert!(matches!(heard, Some(Down::Answer { id: 8, reply: Reply::Error(_) })));
+        child.tx.send(Up::Stopped).await.expect("room");
+        let heard = timeout(DEADLINE, watchdog.rx.recv()).await.expect("in time");
+        assert!(matches!(heard, Some(Up::Stopped)), "the link is gone");
     }
 
     #[tokio::test]

@@ -22,7 +22,8 @@ use crate::{
     },
 };
 
-/// Longest frame in bytes; a longer one ends the connection (and so the child).
+/// Longest frame in bytes; a longer one ends the connection (and so the child). A sender says an
+/// error in place of an answer that would be longer.
 pub const FRAME_LIMIT: usize = 16 << 20;
 /// Messages that may wait in one direction of one child; a full queue blocks the sender.
 /// The watchdog never waits: events that do not fit follow later by [`Down::Replay`], any other
@@ -154,6 +155,36 @@ pub enum Up {
     Fatal {
         message: String,
     },
+}
+
+/// Messages for which something shorter can stand in.
+pub trait InPlace: Sized {
+    /// What to send in place of this message, which takes `length` bytes and does not fit.
+    fn in_place(self, length: usize) -> Option<Self>;
+}
+
+impl InPlace for Up {
+    fn in_place(self, length: usize) -> Option<Self> {
+        match self {
+            Self::Reply { id, .. } => Some(Self::Reply { id, reply: too_long(length) }),
+            _ => None,
+        }
+    }
+}
+
+impl InPlace for Down {
+    fn in_place(self, length: usize) -> Option<Self> {
+        match self {
+            Self::Answer { id, .. } => Some(Self::Answer { id, reply: too_long(length) }),
+            _ => None,
+        }
+    }
+}
+
+fn too_long(length: usize) -> Reply {
+    let why = format!("the answer takes {length} bytes, {FRAME_LIMIT} bytes fit; ask for less");
+    tracing::warn!("{why}");
+    Reply::Error(why)
 }
 
 /// Facts that roles publish. The watchdog keeps the last one of each key and replays them to a
