@@ -13,7 +13,8 @@ pub fn tests_of(path: &str, text: &str) -> BTreeSet<String> {
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     let is = |at: usize, want: &[&str]| (at..).zip(want).all(|(at, want)| word(at) == *want);
     let mut found = BTreeSet::new();
-    // Macros that make a test of the name that stands first in their argument.
+    // Macros that make tests: of the name that stands first in their argument, or of every `fn NAME`
+    // in it.
     let mut makers: BTreeSet<&str> = BTreeSet::new();
     // Depths at which the modules of the file that are open were opened.
     let mut opened = Vec::new();
@@ -49,7 +50,17 @@ pub fn tests_of(path: &str, text: &str) -> BTreeSet<String> {
             "#" if is(at, &["#", "[", "test", "]"]) => marked = true,
             "#" if is(at, &["#", "[", "tokio", "::", "test"]) => marked = true,
             "fn" if std::mem::take(&mut marked) => add(word(at + 1), &modules),
-            name if makers.contains(name) && word(at + 1) == "!" => add(word(at + 3), &modules),
+            name if makers.contains(name) && word(at + 1) == "!" => {
+                let end = group(&words, at + 2);
+                if word(at + 3) == "fn" {
+                    let made = (at + 3..end).filter(|at| word(*at) == "fn");
+                    made.for_each(|at| add(word(at + 1), &modules));
+                } else {
+                    add(word(at + 3), &modules);
+                }
+                at = end;
+                continue;
+            }
             _ => {}
         }
         at += 1;
@@ -133,7 +144,10 @@ mod tests {
     fn tests_that_a_macro_makes_are_found_by_their_names() {
         let text = "macro_rules! root_test {\n ($name:ident, $body:expr) => {\n #[test]\n \
                     fn $name() { $body }\n };\n}\nmacro_rules! other {\n ($x:expr) => { fn f() {} };\n}\n\
-                    root_test!(one, { let a = 1; });\nother!(two);\nroot_test! {three, {}}\n";
-        assert_eq!(names("tests/tests/suite.rs", text), ["suite::one", "suite::three"]);
+                    root_test!(one, { fn helper() {} });\nother!(two);\nroot_test! {three, {}}\n\
+                    macro_rules! pairs {\n ($(fn $name:ident = $x:expr;)*) => {$(\n #[test]\n \
+                    fn $name() {}\n )*};\n}\npairs! {\n fn four = A;\n fn five = B;\n}\n";
+        let want = ["suite::five", "suite::four", "suite::one", "suite::three"];
+        assert_eq!(names("tests/tests/suite.rs", text), want);
     }
 }
