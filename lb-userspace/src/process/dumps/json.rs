@@ -137,7 +137,6 @@ struct Process {
 #[derive(Serialize)]
 struct Version2 {
     vrrp: Vec<Instance>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     track_process: Vec<Process>,
 }
 

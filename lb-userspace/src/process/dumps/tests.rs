@@ -126,7 +126,7 @@ fn json_has_keepaliveds_keys_and_types() {
 #[test]
 fn json_says_what_is_configured_and_what_is() {
     let text = "global_defs {\n json_version 2\n}\n\
-        vrrp_track_process db {\n process \"mysqld --user mysql\"\n quorum 2\n quorum_max 5\n weight 7\n \
+        vrrp_track_process db {\n process mysqld --user mysql\n quorum 2\n quorum_max 5\n weight 7\n \
         fork_delay 0.5\n}\n\
         vrrp_script chk {\n script \"/bin/check 3306\"\n weight 3\n}\n\
         vrrp_instance VI_1 {\n interface d0\n virtual_router_id 51\n version 3\n advert_int 0.1\n \
