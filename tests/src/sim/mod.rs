@@ -502,6 +502,7 @@ impl Sim {
             let (address, up) = (it.address, it.up);
             self.feed(node, Input::Source(Some(address.into())));
             self.feed(node, Input::Interface { name: "eth0".into(), up });
+            self.feed(node, Input::Listen);
             self.feed(node, Input::Converged { resume });
         }
     }

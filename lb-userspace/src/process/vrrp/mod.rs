@@ -271,6 +271,10 @@ impl VrrpRole {
                     let mut instance = Instance::new(model.clone(), lowered, now, &mut self.shell);
                     instance.prepare(&mut self.shell);
                     instance.look_at_interfaces(now, &mut self.shell);
+                    // A start that is to be delayed begins to wait after that.
+                    if now >= self.earliest {
+                        instance.feed(Input::Listen, now, &mut self.shell);
+                    }
                     self.instances.push(instance);
                 }
             }

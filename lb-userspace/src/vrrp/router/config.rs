@@ -65,6 +65,9 @@ pub struct Config {
 pub enum Input {
     /// A datagram of its interface and VRID, from the IP header on, unchecked.
     Datagram(Vec<u8>),
+    /// From now on adverts of its VRID reach it. A silence that begins while it still waits for
+    /// [`Input::Converged`] counts towards its wait as a backup; without this none does.
+    Listen,
     /// The data plane is reconciled: adverts may begin. `resume` is the end of a lease that a
     /// process before us has left running.
     Converged {

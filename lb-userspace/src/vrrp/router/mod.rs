@@ -163,6 +163,11 @@ pub struct Router {
     source: Option<IpAddr>,
     source_known: bool,
     converged: bool,
+    /// Adverts reach us.
+    listens: bool,
+    /// In INIT: since when nothing but the data plane keeps it from being a backup, which no
+    /// advert could interrupt so far.
+    quiet_since: Option<Instant>,
     /// Leftovers of a dead predecessor are gone, or were adopted.
     cleared: bool,
     /// The master's interval as learned (VRRPv3), else ours.
@@ -210,7 +215,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// In INIT; waits for [`Input::Converged`].
+    /// In INIT; waits for [`Input::Converged`]. The master-down timer may run meanwhile
+    /// ([`Input::Listen`]): only what follows from it has to wait.
     pub fn new(config: Config, _now: Instant) -> Self {
         let mut trackers = Trackers::default();
         trackers.configure(config.scripts.clone(), config.interfaces.clone());
@@ -220,6 +226,8 @@ impl Router {
             source: None,
             source_known: false,
             converged: false,
+            listens: false,
+            quiet_since: None,
             cleared: false,
             master_interval: config.interval,
             heard: None,
@@ -344,6 +352,10 @@ impl Core for Router {
         let before = self.effective_priority();
         match input {
             Input::Datagram(bytes) => self.datagram(&bytes, now),
+            Input::Listen => {
+                self.listens = true;
+                self.settle(now);
+            }
             Input::Converged { resume } => self.converged(resume, now),
             Input::AdvertSent { at } => self.advert_sent(at),
             Input::AdvertFailed { error } => {

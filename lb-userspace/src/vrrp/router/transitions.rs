@@ -55,6 +55,13 @@ impl Router {
     pub(super) fn settle(&mut self, now: Instant) {
         let faulty = !self.faults().is_empty();
         let ready = self.converged && self.cleared && self.source_known;
+        if self.state == State::Init {
+            let able = self.listens
+                && self.source_known
+                && !faulty
+                && self.trackers.waiting_for().is_none();
+            self.quiet_since = able.then(|| self.quiet_since.unwrap_or(now));
+        }
         match self.state {
             State::Fault if faulty => {}
             State::Init if faulty && ready => self.enter_fault(),
@@ -71,8 +78,14 @@ impl Router {
         self.listening = true;
         // With AH nobody may speak before it has heard the sequence number that the others are at.
         let may_speak = !matches!(self.config.auth, Auth::Ah(_));
+        let quiet = self.quiet_since.take().filter(|_| self.heard.is_none());
         if self.effective_priority() != Priority::OWNER || !may_speak {
             self.enter_backup(now);
+            if let (Some(since), Some(down)) = (quiet, self.down_at(now, Wait::MasterDown)) {
+                // It may have been over for long: then it ends now, and is not late.
+                let since = since.max(now.saturating_sub(down.saturating_since(now)));
+                self.state = State::Backup { since, wait: Wait::MasterDown };
+            }
         } else if self.config.grouped {
             self.enter_backup(now);
             self.want(now);

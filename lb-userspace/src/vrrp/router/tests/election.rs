@@ -40,6 +40,68 @@ fn start_fences_and_clears_leftovers_before_anything_else() {
     assert_eq!(did[..7], want);
 }
 
+/// The election's timer runs while the data plane is being made; only the takeover waits for it.
+#[test]
+fn silence_before_convergence_counts_towards_the_wait() {
+    // Converged at, and what is heard when before; the first advert at 610 ms of skew + 3 s.
+    let rows: [(u64, Option<(u8, u64)>, u64); 6] = [
+        (0, None, 3610),
+        (3000, None, 3610),
+        (3700, None, 3700),
+        (20_000, None, 20_000),
+        // Whoever is heard has all of its time to be heard again.
+        (2000, Some((200, 1000)), 5610),
+        (2000, Some((0, 1000)), 5610),
+    ];
+    for (converged, heard, wanted) in rows {
+        let mut bench = Bench::new(config(100));
+        bench.input(Input::Source(Some(OWN.into())));
+        bench.input(Input::Interface { name: "eth0".into(), up: true });
+        bench.input(Input::Listen);
+        if let Some((priority, at)) = heard {
+            bench.run_to(at);
+            bench.hears(HIGH, priority);
+        }
+        bench.run_to(converged);
+        assert!(bench.did().is_empty(), "no advert before convergence");
+        bench.input(Input::Converged { resume: None });
+        bench.run_to(wanted.max(1) - 1);
+        let early = bench.did();
+        assert!(!early.iter().any(|word| word.contains("advert")), "{converged}: {early:?}");
+        bench.run_to(wanted + 1);
+        let did = bench.did();
+        let first = early.iter().chain(&did).find(|word| word.contains("advert"));
+        assert_eq!(first, Some(&format!("{wanted}:advert 100")), "{converged} {heard:?}");
+        assert_eq!(bench.router.counters().late_timers, 0, "{converged}");
+    }
+    // What is tracked has to be known, and good, for the wait to begin; and so has the source.
+    let scripts = vec![Tracked { name: "chk".into(), weight: 0, reverse: false }];
+    let mut bench = Bench::new(Config { scripts, ..config(100) });
+    bench.input(Input::Listen);
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    bench.run_to(500);
+    bench.input(Input::Source(Some(OWN.into())));
+    bench.run_to(1000);
+    bench.input(Input::Script { name: "chk".into(), verdict: Verdict::Good });
+    bench.run_to(1500);
+    bench.input(Input::Interface { name: "eth0".into(), up: false });
+    bench.run_to(2000);
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    bench.run_to(5000);
+    bench.input(Input::Converged { resume: None });
+    bench.run_to(5609);
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    bench.run_to(5611);
+    assert_eq!(bench.router.state(), VrrpState::Master);
+    // Nobody says that adverts are heard: the wait begins with the data plane.
+    let mut bench = Bench::new(config(100));
+    bench.input(Input::Source(Some(OWN.into())));
+    bench.run_to(20_000);
+    bench.input(Input::Converged { resume: None });
+    bench.run_to(23_609);
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+}
+
 #[test]
 fn a_running_lease_is_resumed_without_flap_or_notify() {
     let mut bench = Bench::new(config(100));

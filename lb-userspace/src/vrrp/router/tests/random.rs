@@ -14,6 +14,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => prop::collection::vec(any::<u8>(), 0..60).prop_map(Input::Datagram),
         1 => (0u64..9000).prop_map(|end| Input::Converged { resume: Some(at(end)) }),
         1 => Just(Input::Converged { resume: None }),
+        1 => Just(Input::Listen),
         1 => any::<bool>().prop_map(|it| Input::Source(it.then_some(OWN.into()))),
         2 => any::<bool>().prop_map(|up| Input::Interface { name: "eth0".into(), up }),
         2 => (0u8..4).prop_map(|it| Input::Script {

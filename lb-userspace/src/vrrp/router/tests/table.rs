@@ -223,8 +223,8 @@ impl Given {
             Input::Script { .. } => &[Self::ScriptBad, Self::ScriptGood],
             Input::Configure(_) => &[Self::Configure],
             Input::Stop => &[Self::Stop],
-            // Only what is sent depends on them: see the next test.
-            Input::Mtu(_) | Input::WallClock(_) => &[],
+            // Only what is sent, or when a wait began, depends on them: see the next test.
+            Input::Mtu(_) | Input::WallClock(_) | Input::Listen => &[],
             Input::Group(order) => match order {
                 Order::Announce => &[Self::Announce],
                 Order::Forward => &[Self::Forward],
@@ -244,6 +244,7 @@ fn facts_about_the_wire_change_no_state() {
         bench.did();
         bench.input(Input::Mtu(1500));
         bench.input(Input::WallClock(Duration::from_secs(1_700_000_000)));
+        bench.input(Input::Listen);
         assert_eq!((Kind::of(&bench.router.state), bench.did()), (kind, vec![]));
     }
 }
