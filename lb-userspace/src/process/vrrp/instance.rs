@@ -229,7 +229,7 @@ impl Instance {
         let unicast = !config.unicast_peers.is_empty();
         let channels = lower::channels(config);
         let group = (!unicast).then(|| config.wire.group());
-        let link = shell.interfaces.get(interface).and_then(|it| it.link.clone());
+        let link = shell.interfaces.get(interface).map(|it| it.link.clone());
         if let Some(link) = &link
             && let Err(error) = shell.interfaces.open(&link.name, channels, group)
         {

@@ -1,7 +1,7 @@
 //! Interfaces of this host as the vrrp role needs them: state, source address, sockets.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -23,12 +23,17 @@ const READ_BUDGET: usize = 512;
 /// ARP packets read from one socket in one turn; claims of VIPs are told, not counted on.
 const ARP_BUDGET: usize = 64;
 
-#[derive(Default)]
+/// A link as the kernel told it, with its addresses.
 pub(super) struct Interface {
-    pub link: Option<LinkInfo>,
+    pub link: LinkInfo,
     /// With the order of their appearance, which is the kernel's.
     addresses: BTreeMap<IpPrefix, (u64, AddressInfo)>,
     seen: u64,
+}
+
+/// Sockets on the interface of one name, each with the index of the link it was opened on.
+#[derive(Default)]
+struct Ports {
     sockets: BTreeMap<Channel, (u32, AsyncFd<VrrpSocket>)>,
     arp: Option<(u32, AsyncFd<ArpSocket>)>,
     frames: Option<(u32, FrameSocket)>,
@@ -37,8 +42,12 @@ pub(super) struct Interface {
 }
 
 impl Interface {
+    fn new(link: LinkInfo) -> Self {
+        Self { link, addresses: BTreeMap::new(), seen: 0 }
+    }
+
     pub fn up(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.up)
+        self.link.up
     }
 
     /// Where adverts of a family come from: the first primary IPv4 address, or the link-local IPv6
@@ -62,70 +71,71 @@ impl Interface {
     pub fn has(&self, prefix: IpPrefix) -> bool {
         self.addresses.contains_key(&prefix)
     }
-
-    fn mac(&self) -> Option<(u32, Mac)> {
-        self.link.as_ref().and_then(|link| Some((link.index, link.mac?)))
-    }
 }
 
-/// Every interface by name.
+/// Every interface. The kernel knows them by their index: addresses stay with a link that changes
+/// its name, and are not told again. The configuration knows them by their name.
 #[derive(Default)]
 pub(super) struct Interfaces {
-    by_name: BTreeMap<String, Interface>,
+    by_index: BTreeMap<u32, Interface>,
+    /// Indexes by the name of now.
+    names: BTreeMap<String, u32>,
+    ports: BTreeMap<String, Ports>,
 }
 
 impl Interfaces {
     pub fn get(&self, name: &str) -> Option<&Interface> {
-        self.by_name.get(name).filter(|it| it.link.is_some())
+        self.by_index.get(self.names.get(name)?)
     }
 
     /// The name under which an interface is known.
     pub fn name_of(&self, index: u32) -> Option<String> {
-        let is = |it: &Interface| it.link.as_ref().is_some_and(|link| link.index == index);
-        self.by_name.iter().find(|(_, it)| is(it)).map(|(name, _)| name.clone())
+        self.by_index.get(&index).map(|it| it.link.name.clone())
     }
 
     /// Takes a notification; returns the name of the interface that it is about.
     pub fn notice(&mut self, event: &Event) -> Option<String> {
         match event {
             Event::Link(link) => {
-                // A rename leaves the old name without a link.
-                for (name, other) in &mut self.by_name {
-                    if *name != link.name
-                        && other.link.as_ref().is_some_and(|it| it.index == link.index)
-                    {
-                        other.link = None;
-                    }
+                if let Some(old) = self.name_of(link.index).filter(|old| *old != link.name) {
+                    self.forget_name(&old, link.index);
                 }
-                self.by_name.entry(link.name.clone()).or_default().link = Some(link.clone());
+                self.names.insert(link.name.clone(), link.index);
+                match self.by_index.entry(link.index) {
+                    Entry::Occupied(mut known) => known.get_mut().link = link.clone(),
+                    Entry::Vacant(new) => drop(new.insert(Interface::new(link.clone()))),
+                }
                 Some(link.name.clone())
             }
             Event::LinkGone(link) => {
-                self.by_name.remove(&link.name);
+                self.by_index.remove(&link.index);
+                self.forget_name(&link.name, link.index);
                 Some(link.name.clone())
             }
             Event::Address(address) => {
-                let (name, interface) = self.by_index(address.index)?;
+                let interface = self.by_index.get_mut(&address.index)?;
                 interface.seen += 1;
                 let order = interface.seen;
                 let known = interface.addresses.entry(address.prefix).or_insert((order, *address));
                 known.1 = *address;
-                Some(name)
+                Some(interface.link.name.clone())
             }
             Event::AddressGone(address) => {
-                let (name, interface) = self.by_index(address.index)?;
+                let interface = self.by_index.get_mut(&address.index)?;
                 interface.addresses.remove(&address.prefix);
-                Some(name)
+                Some(interface.link.name.clone())
             }
             Event::Ready | Event::Done { .. } | Event::ObjectGone(_) | Event::Failed(_) => None,
         }
     }
 
-    fn by_index(&mut self, index: u32) -> Option<(String, &mut Interface)> {
-        self.by_name
-            .iter_mut()
-            .find(|(_, it)| it.link.as_ref().is_some_and(|link| link.index == index))
-            .map(|(name, it)| (name.clone(), it))
+    /// A name no longer means this link; another may have it already.
+    fn forget_name(&mut self, name: &str, index: u32) {
+        if self.names.get(name) == Some(&index) {
+            self.names.remove(name);
+            // What is heard there is no longer heard on an interface of this name.
+            self.ports.remove(name);
+        }
     }
 
     /// Opens the advert sockets of an interface, again when the interface was made anew, and joins
@@ -139,16 +149,16 @@ impl Interfaces {
         channels: &[Channel],
         group: Option<IpAddr>,
     ) -> Result<(), String> {
-        let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
-        let index = interface.link.as_ref().ok_or("no such interface")?.index;
+        let index = self.get(name).ok_or("no such interface")?.link.index;
+        let ports = self.ports.entry(name.to_owned()).or_default();
         for channel in channels {
-            if interface.sockets.get(channel).is_none_or(|(open, _)| *open != index) {
+            if ports.sockets.get(channel).is_none_or(|(open, _)| *open != index) {
                 let socket = VrrpSocket::open(name, index, *channel);
                 let socket = socket.and_then(sys::advert_socket);
                 let socket = socket.map_err(|error| error.to_string())?;
-                interface.sockets.insert(*channel, (index, socket));
+                ports.sockets.insert(*channel, (index, socket));
             }
-            if let (Some((_, socket)), Some(group)) = (interface.sockets.get(channel), group) {
+            if let (Some((_, socket)), Some(group)) = (ports.sockets.get(channel), group) {
                 socket.get_ref().join(group).map_err(|error| error.to_string())?;
             }
         }
@@ -157,8 +167,8 @@ impl Interfaces {
 
     /// Closes the sockets that no instance uses.
     pub fn close_unless(&mut self, used: impl Fn(&str, Channel) -> bool) {
-        for (name, interface) in &mut self.by_name {
-            interface.sockets.retain(|channel, _| used(name, *channel));
+        for (name, ports) in &mut self.ports {
+            ports.sockets.retain(|channel, _| used(name, *channel));
         }
     }
 
@@ -174,8 +184,9 @@ impl Interfaces {
         to: IpAddr,
     ) -> Result<(), String> {
         let (_, socket) = self
+            .ports
             .get(name)
-            .and_then(|interface| interface.sockets.get(&channel))
+            .and_then(|ports| ports.sockets.get(&channel))
             .ok_or_else(|| format!("interface {name} has no socket"))?;
         socket.get_ref().send(datagram, to).map_err(|error| format!("to {to}: {error}"))
     }
@@ -189,13 +200,14 @@ impl Interfaces {
         name: &str,
         make: impl FnOnce(Mac) -> Vec<u8>,
     ) -> Result<(), String> {
-        let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
-        let (index, mac) = interface.mac().ok_or("the interface has no Ethernet address")?;
-        let socket = match &interface.frames {
+        let link = &self.get(name).ok_or("no such interface")?.link;
+        let (index, mac) = (link.index, link.mac.ok_or("the interface has no Ethernet address")?);
+        let frames = &mut self.ports.entry(name.to_owned()).or_default().frames;
+        let socket = match frames {
             Some((open, socket)) if *open == index => socket,
             _ => {
                 let socket = FrameSocket::open(name).map_err(|error| error.to_string())?;
-                &interface.frames.insert((index, socket)).1
+                &mut frames.insert((index, socket)).1
             }
         };
         socket.send(&make(mac)).map_err(|error| error.to_string())
@@ -229,7 +241,7 @@ impl Interfaces {
 
     /// Whether an address is on any interface.
     pub fn has_address(&self, address: IpAddr) -> bool {
-        self.by_name.values().any(|it| it.addresses.keys().any(|it| it.addr == address))
+        self.by_index.values().any(|it| it.addresses.keys().any(|it| it.addr == address))
     }
 
     /// Opens the ARP socket of an interface, again when the interface was made anew, and receives
@@ -238,41 +250,40 @@ impl Interfaces {
     /// # Errors
     /// For the log.
     pub fn watch(&mut self, name: &str, addresses: BTreeSet<Ipv4Addr>) -> Result<(), String> {
-        let interface = self.by_name.get_mut(name).ok_or("no such interface")?;
-        let index = interface.link.as_ref().ok_or("no such interface")?.index;
-        if interface.arp.as_ref().is_none_or(|(open, _)| *open != index) {
+        let index = self.get(name).ok_or("no such interface")?.link.index;
+        let ports = self.ports.entry(name.to_owned()).or_default();
+        if ports.arp.as_ref().is_none_or(|(open, _)| *open != index) {
             let socket = ArpSocket::open(name).map_err(|error| error.to_string())?;
             let socket = sys::arp_socket(socket).map_err(|error| error.to_string())?;
-            interface.arp = Some((index, socket));
-            interface.watched.clear();
+            ports.arp = Some((index, socket));
+            ports.watched.clear();
         }
-        if interface.watched != addresses
-            && let Some((_, socket)) = &interface.arp
+        if ports.watched != addresses
+            && let Some((_, socket)) = &ports.arp
         {
             let senders: Vec<Ipv4Addr> = addresses.iter().copied().collect();
             socket.get_ref().watch(&senders).map_err(|error| error.to_string())?;
-            interface.watched = addresses;
+            ports.watched = addresses;
         }
         Ok(())
     }
 
     /// Closes the ARP sockets of interfaces that hold no VIP.
     pub fn unwatch_unless(&mut self, used: impl Fn(&str) -> bool) {
-        for (name, interface) in &mut self.by_name {
+        for (name, ports) in &mut self.ports {
             if !used(name) {
-                interface.arp = None;
+                ports.arp = None;
             }
         }
     }
 
     /// What hosts other than this one said they have: interface, MAC, address.
     pub fn claims(&self) -> Vec<(String, Mac, Ipv4Addr)> {
-        let own: BTreeSet<Mac> =
-            self.by_name.values().filter_map(|it| it.link.as_ref()?.mac).collect();
+        let own: BTreeSet<Mac> = self.by_index.values().filter_map(|it| it.link.mac).collect();
         let mut claims = Vec::new();
         let mut buffer = [0u8; 64];
-        for (name, interface) in &self.by_name {
-            let Some((_, socket)) = &interface.arp else { continue };
+        for (name, ports) in &self.ports {
+            let Some((_, socket)) = &ports.arp else { continue };
             for _ in 0..ARP_BUDGET {
                 match socket.get_ref().receive(&mut buffer) {
                     Ok(Some(len)) => {
@@ -295,13 +306,13 @@ impl Interfaces {
     pub async fn readable(&self) {
         std::future::poll_fn(|cx| {
             let mut ready = false;
-            for (_, socket) in self.by_name.values().flat_map(|it| it.sockets.values()) {
+            for (_, socket) in self.ports.values().flat_map(|it| it.sockets.values()) {
                 while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
                     guard.clear_ready();
                     ready = true;
                 }
             }
-            for (_, socket) in self.by_name.values().filter_map(|it| it.arp.as_ref()) {
+            for (_, socket) in self.ports.values().filter_map(|it| it.arp.as_ref()) {
                 while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
                     guard.clear_ready();
                     ready = true;
@@ -317,8 +328,8 @@ impl Interfaces {
     pub fn read(&self, mut take: impl FnMut(&str, &[u8])) -> bool {
         let mut buffer = [0u8; crate::vrrp::wire::DATAGRAM_LIMIT];
         let mut more = false;
-        let sockets = self.by_name.iter().flat_map(|(name, interface)| {
-            interface.sockets.values().map(move |(_, socket)| (name, socket))
+        let sockets = self.ports.iter().flat_map(|(name, ports)| {
+            ports.sockets.values().map(move |(_, socket)| (name, socket))
         });
         for (name, socket) in sockets {
             let mut budget = READ_BUDGET;
@@ -336,5 +347,62 @@ impl Interfaces {
             }
         }
         more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str) -> Event {
+        Event::Link(info(index, name))
+    }
+
+    fn info(index: u32, name: &str) -> LinkInfo {
+        LinkInfo { name: name.into(), index, up: true, mac: None, mtu: 1500 }
+    }
+
+    fn address(index: u32, text: &str) -> AddressInfo {
+        let prefix = text.parse().expect("prefix");
+        AddressInfo { index, prefix, secondary: false, tentative: false }
+    }
+
+    fn source(interfaces: &Interfaces, name: &str) -> Option<String> {
+        let source = interfaces.get(name)?.source(&BTreeSet::new(), false, false);
+        source.map(|it| it.to_string())
+    }
+
+    #[test]
+    fn addresses_go_with_a_link_that_changes_its_name() {
+        let mut all = Interfaces::default();
+        all.notice(&link(2, "other0"));
+        all.notice(&Event::Address(address(2, "192.0.2.1/24")));
+        assert_eq!(source(&all, "eth0"), None);
+        // The kernel tells a rename of the link, and nothing of its addresses.
+        assert_eq!(all.notice(&link(2, "eth0")), Some("eth0".to_owned()));
+        assert_eq!(source(&all, "eth0").as_deref(), Some("192.0.2.1"));
+        assert!(all.get("other0").is_none());
+        all.notice(&link(2, "other0"));
+        assert!(all.get("eth0").is_none());
+        assert_eq!(source(&all, "other0").as_deref(), Some("192.0.2.1"));
+        all.notice(&Event::AddressGone(address(2, "192.0.2.1/24")));
+        all.notice(&link(2, "eth0"));
+        assert_eq!(source(&all, "eth0"), None, "gone under the other name");
+    }
+
+    #[test]
+    fn a_name_that_changed_its_link_is_not_taken_away_by_the_old_one() {
+        let mut all = Interfaces::default();
+        all.notice(&link(2, "eth0"));
+        all.notice(&Event::Address(address(2, "192.0.2.1/24")));
+        // Notifications were lost: the new link of the name is told before the old one's end.
+        all.notice(&link(7, "eth0"));
+        all.notice(&Event::Address(address(7, "192.0.2.7/24")));
+        all.notice(&Event::AddressGone(address(2, "192.0.2.1/24")));
+        all.notice(&Event::LinkGone(info(2, "eth0")));
+        assert_eq!(all.get("eth0").map(|it| it.link.index), Some(7));
+        assert_eq!(source(&all, "eth0").as_deref(), Some("192.0.2.7"));
+        all.notice(&Event::LinkGone(info(7, "eth0")));
+        assert!(all.get("eth0").is_none());
     }
 }
