@@ -162,15 +162,24 @@ fn vrrp(out: &mut String, instances: &[InstanceStatus]) {
             lease,
             master,
         ]);
-        table.note(&format!(
-            "{}, since {}",
-            instance.reason,
-            clock_of(instance.last_transition_ms)
-        ));
+        table.note(&why(instance));
         let place = if instance.vips_set { "on this host" } else { "not on this host" };
         table.note(&format!("VIP {}: {place}", instance.vips.join(", ")));
     }
     table.write(out, 0);
+}
+
+/// Why it is (not) master: the reason, what holds it beside that, and what comes when by itself.
+fn why(instance: &InstanceStatus) -> String {
+    let InstanceStatus { reason, why, last_transition_ms, .. } = instance;
+    let mut text = format!("{reason}, since {}", clock_of(*last_transition_ms));
+    for held in why.held_by.iter().filter(|held| !reason.contains(held.as_str())) {
+        let _ = write!(text, "; held by: {held}");
+    }
+    if let (Some(next), Some(ms)) = (&why.next, why.next_ms) {
+        let _ = write!(text, "; in {}.{:03} s: {next}", ms / 1000, ms % 1000);
+    }
+    text
 }
 
 /// UTC time of day and date of a Unix time in milliseconds; `-` for none.

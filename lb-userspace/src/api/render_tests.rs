@@ -1,7 +1,7 @@
 //! What somebody sees at 3 a.m.
 
 use super::*;
-use crate::api::sample;
+use crate::{api::sample, base::status::Why};
 
 #[test]
 fn problems_come_first_and_everything_is_named() {
@@ -38,6 +38,60 @@ fn problems_come_first_and_everything_is_named() {
         assert!(line.chars().count() <= WIDTH, "too wide: {line}");
     }
     assert!(!text.contains("fenced 0"), "zero counters are noise:\n{text}");
+}
+
+#[test]
+fn an_instance_says_why_and_until_when() {
+    let why = |held_by: &[&str], next: Option<(&str, u64)>| Why {
+        held_by: held_by.iter().map(|&it| it.to_owned()).collect(),
+        next: next.map(|(text, _)| text.to_owned()),
+        next_ms: next.map(|(_, ms)| ms),
+        ..Why::default()
+    };
+    let takes_over = Some(("takes over unless it hears the master", 3609));
+    let rows = [
+        (
+            VrrpState::Backup,
+            "backup: 192.0.2.2 has priority 150 > 100",
+            why(&[], takes_over),
+            "backup: 192.0.2.2 has priority 150 > 100, since 2026-09-21 14:13:20Z; in 3.609 s: \
+             takes over unless it hears the master",
+        ),
+        (
+            VrrpState::Backup,
+            "backup: 192.0.2.2 has priority 90 < 100, preempt_delay runs",
+            why(&[], Some(("preempt_delay ends", 59_020))),
+            "preempt_delay runs, since 2026-09-21 14:13:20Z; in 59.020 s: preempt_delay ends",
+        ),
+        (
+            VrrpState::Fault,
+            "fault: interface eth1 is down",
+            why(&["interface eth1 is down"], None),
+            "fault: interface eth1 is down, since 2026-09-21 14:13:20Z VIP",
+        ),
+        (
+            VrrpState::Init,
+            "waiting for the interface",
+            why(&["script chk has no result"], None),
+            "waiting for the interface, since 2026-09-21 14:13:20Z; held by: script chk has no \
+             result VIP",
+        ),
+        (
+            VrrpState::Master,
+            "master with priority 100",
+            why(&[], None),
+            "master with priority 100, since 2026-09-21 14:13:20Z VIP",
+        ),
+    ];
+    for (state, reason, why, wanted) in rows {
+        let mut told = sample::status();
+        let instance = &mut told.vrrp[0];
+        (instance.state, instance.reason, instance.why) = (state, reason.to_owned(), why);
+        let text = status(&told);
+        assert!(text.lines().skip(4).all(|line| line.chars().count() <= WIDTH), "{text}");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert!(words.join(" ").contains(wanted), "`{wanted}` is missing in\n{text}");
+    }
 }
 
 #[test]

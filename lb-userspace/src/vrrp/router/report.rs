@@ -53,6 +53,11 @@ impl Router {
                     why.next_ms = Some(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
                 }
             }
+            State::Master { phase: Phase::Guard(Guard { until, limit, .. }), .. } => {
+                why.next = Some("takes over, unless a better router is heard".to_owned());
+                let span = until.min(limit).saturating_since(now);
+                why.next_ms = Some(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+            }
             State::Master { .. } | State::Stopping | State::Stopped => {}
         }
         why
