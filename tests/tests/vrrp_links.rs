@@ -447,8 +447,17 @@ root_test!(static_objects_stay_while_backup_and_are_repaired, {
 });
 
 root_test!(interfaces_come_go_and_change_their_names, {
+    interfaces_come_and_go("virtual_ipaddress {\n 10.77.0.100\n}")
+});
+
+root_test!(interfaces_come_and_go_under_a_named_source_address, {
+    interfaces_come_and_go(
+        "virtual_ipaddress {\n 10.77.0.100\n}\n track_src_ip\n mcast_src_ip 10.77.0.1",
+    )
+});
+
+fn interfaces_come_and_go(words: &str) -> Result<()> {
     let (lb, peer) = cable()?;
-    let words = "virtual_ipaddress {\n 10.77.0.100\n}\n track_src_ip\n mcast_src_ip 10.77.0.1";
     lb.ip(&["link", "set", "eth0", "down"])?;
     lb.ip(&["link", "set", "eth0", "name", "other0"])?;
     let mut role =
@@ -477,10 +486,70 @@ root_test!(interfaces_come_go_and_change_their_names, {
     let sniffer = Sniffer::new(&peer)?;
     sniffer.next(SECONDS(3), is_vrrp).context("adverts on the new interface")?;
     ensure!(has(&lb, "eth0", "10.77.0.100/32"));
-    // track_src_ip
     lb.ip(&["addr", "add", "10.77.0.9/24", "dev", "eth0"])?;
     lb.ip(&["addr", "del", "10.77.0.1/24", "dev", "eth0"])?;
     state(&mut role, VrrpState::Fault).context("the source address is gone")?;
+    role.finish()?;
+    Ok(())
+}
+
+root_test!(a_vip_leaves_an_interface_that_was_renamed_while_up, {
+    let (lb, _peer) = cable()?;
+    let words = "virtual_ipaddress {\n 10.77.0.100\n}";
+    let mut role =
+        RoleThread::start_with(&lb, config(words, "global_defs {\n dynamic_interfaces\n}")?)?;
+    master(&mut role)?;
+    if lb.ip(&["link", "set", "eth0", "name", "other0"]).is_err() {
+        // Kernels before 6.2 refuse.
+        return role.finish().map(drop);
+    }
+    wait_true("FAULT", SECONDS(5), || role.status().is_ok_and(|it| it.state == VrrpState::Fault))?;
+    wait_true("the VIP to leave", SECONDS(5), || !has(&lb, "other0", "10.77.0.100/32"))?;
+    lb.ip(&["link", "set", "other0", "name", "eth0"])?;
+    wait_true("MASTER again, by the address that came back with the name", SECONDS(10), || {
+        has(&lb, "eth0", "10.77.0.100/32")
+    })?;
+    role.finish()?;
+    Ok(())
+});
+
+root_test!(what_could_not_be_put_on_is_tried_again, {
+    let (lb, _peer) = cable()?;
+    let vips = "virtual_ipaddress {\n 10.77.0.100\n}\nvirtual_ipaddress_excluded {\n \
+                10.88.0.100/24 dev away0 no_track\n fd88::100/64 dev dark0 no_track\n}\n\
+                virtual_routes {\n 10.89.0.0/16 dev away0 no_track\n}";
+    let add = |name: &str, end: &str| -> Result<()> {
+        lb.ip(&["link", "add", name, "type", "veth", "peer", "name", end])?;
+        lb.ip(&["link", "set", end, "up"])?;
+        lb.ip(&["link", "set", name, "up"]).map(drop)
+    };
+    add("dark0", "dark1")?;
+    lb.sysctl("net/ipv6/conf/dark0/disable_ipv6", "1")?;
+    let mut role =
+        RoleThread::start_with(&lb, config(vips, "global_defs {\n dynamic_interfaces\n}")?)?;
+    role.converge()?;
+    wait_true("the status to say what is missing", SECONDS(10), || {
+        role.status().is_ok_and(|it| {
+            let missing = ["10.88.0.100/24 on away0: no such interface", "fd88::100/64 on dark0"];
+            it.state == VrrpState::Master && missing.iter().all(|part| it.reason.contains(part))
+        })
+    })?;
+    ensure!(has(&lb, "eth0", "10.77.0.100/32"), "the others are held");
+    let all = |lb: &Namespace| {
+        has(lb, "away0", "10.88.0.100/24") && route_to(lb, "10.89.0.0/16").is_some()
+    };
+    for time in ["first", "second"] {
+        add("away0", "away1")?;
+        wait_true("what is on the interface that came", SECONDS(5), || all(&lb)).context(time)?;
+        lb.ip(&["link", "del", "away0"])?;
+    }
+    lb.sysctl("net/ipv6/conf/dark0/disable_ipv6", "0")?;
+    wait_true("the VIP that was refused", SECONDS(5), || has(&lb, "dark0", "fd88::100/64"))?;
+    add("away0", "away1")?;
+    wait_true("a status without complaint", SECONDS(5), || {
+        role.status().is_ok_and(|it| it.vips_set && !it.reason.contains("not done yet"))
+    })?;
+    ensure!(role.status()?.counters.become_master == 1, "without an election");
     role.finish()?;
     Ok(())
 });

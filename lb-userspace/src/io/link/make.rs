@@ -21,18 +21,27 @@ use netlink_packet_route::{
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Declaration, Object, Setting, VirtualLink, encode, filter,
+    Declaration, Failure, Object, Setting, VirtualLink, encode, filter,
     journal::{Journal, Predecessor},
     socket::{REQUEST_TIMEOUT, RequestSocket},
 };
-use crate::config::model::{IpvlanFlag, Rule, VirtualLinkKind};
+use crate::{
+    base::net::IpPrefix,
+    config::model::{IpvlanFlag, Rule, VirtualLinkKind},
+};
 
 /// What a request did.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Addresses that were not there before.
     pub added: u32,
-    pub errors: Vec<String>,
+    pub errors: Vec<Failure>,
+}
+
+impl Outcome {
+    fn failed(&mut self, object: &Object, on: bool, cause: impl Into<String>) {
+        self.errors.push(Failure { object: object.clone(), on, cause: cause.into() });
+    }
 }
 
 /// Changes the host.
@@ -44,11 +53,20 @@ pub(super) struct Maker {
     journal: Journal,
     /// A declaration has come.
     declared: bool,
+    /// Indexes of the interfaces that addresses were put on: an interface may change its name
+    /// meanwhile, and keeps its addresses.
+    put: BTreeMap<(String, IpPrefix), u32>,
 }
 
 impl Maker {
     pub(super) fn new(socket: RequestSocket, journal: Journal) -> Self {
-        Self { socket, settings: BTreeMap::new(), journal, declared: false }
+        Self {
+            socket,
+            settings: BTreeMap::new(),
+            journal,
+            declared: false,
+            put: BTreeMap::new(),
+        }
     }
 
     /// Writes down what may be put on from now on. The first time returns what a predecessor has
@@ -152,8 +170,7 @@ impl Maker {
                     Object::Address(_) => self.addresses(now, on, index, &mut outcome),
                     other => {
                         if let Err(error) = self.other(other, on, index) {
-                            let what = if on { "add" } else { "remove" };
-                            outcome.errors.push(format!("{what} {other}: {error}"));
+                            outcome.failed(other, on, error);
                         }
                     }
                 }
@@ -178,26 +195,31 @@ impl Maker {
         let mut sent = Vec::new();
         for object in objects {
             let Object::Address(vip) = object else { continue };
-            match self.index(&vip.interface, index) {
+            let named = self.index(&vip.interface, index);
+            let key = (vip.interface.clone(), vip.prefix);
+            if !on && let Some(put) = self.put.remove(&key).filter(|put| Some(*put) != named) {
+                messages.push(encode::address(vip, put, on));
+                sent.push(object);
+            }
+            match named {
                 Some(index) => {
                     messages.push(encode::address(vip, index, on));
-                    sent.push(vip);
+                    sent.push(object);
+                    if on {
+                        self.put.insert(key, index);
+                    }
                 }
                 // Nothing can be left on an interface that is gone.
                 None if !on => {}
-                None => outcome.errors.push(format!("add {object}: no such interface")),
+                None => outcome.failed(object, on, "no such interface"),
             }
         }
-        for (vip, answer) in sent.into_iter().zip(self.socket.perform(messages)) {
+        for (object, answer) in sent.into_iter().zip(self.socket.perform(messages)) {
             match answer {
                 None => outcome.added += u32::from(on),
                 Some(libc::EEXIST) if on => {}
                 Some(libc::EADDRNOTAVAIL | libc::ENODEV) if !on => {}
-                Some(errno) => {
-                    let what = if on { "add" } else { "remove" };
-                    let (prefix, interface) = (vip.prefix, &vip.interface);
-                    outcome.errors.push(format!("{what} {prefix} on {interface}: {}", text(errno)));
-                }
+                Some(errno) => outcome.failed(object, on, text(errno)),
             }
         }
     }

@@ -97,6 +97,22 @@ pub enum Object {
     Rule(Rule),
 }
 
+impl Object {
+    /// Whether it cannot be without the interface of this name.
+    pub fn is_on(&self, interface: &str) -> bool {
+        match self {
+            Self::Address(vip) => vip.interface == interface,
+            Self::Route(route) => {
+                route.next_hops.iter().any(|hop| hop.dev.as_deref() == Some(interface))
+            }
+            Self::Link(link) => link.base == interface,
+            Self::Master(name, master) => name == interface || master == interface,
+            // A rule waits for its interfaces.
+            Self::Setting(_) | Self::Filter(_) | Self::Rule(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,6 +213,22 @@ impl Gone {
     }
 }
 
+/// An object that could not be put on, or not taken off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub object: Object,
+    /// It was to be put on.
+    pub on: bool,
+    pub cause: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.on { "add" } else { "remove" };
+        write!(f, "{what} {}: {}", self.object, self.cause)
+    }
+}
+
 /// What happened. After the start every link and address is told once, then [`Event::Ready`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -209,12 +241,13 @@ pub enum Event {
     ObjectGone(Gone),
     /// Everything that exists has been told.
     Ready,
-    /// A request is done; `added` addresses were not there before. `errors` name their objects.
+    /// A request is done; `added` addresses were not there before. What is not among `errors` is
+    /// as it was asked for.
     Done {
         id: u64,
         added: u32,
         aborted: Aborted,
-        errors: Vec<String>,
+        errors: Vec<Failure>,
     },
     /// The thread has ended.
     Failed(String),

@@ -1,6 +1,10 @@
 //! Sending announcements of VIPs at their pace, and asking who has them.
 
-use std::{collections::BTreeMap, fs, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+};
 
 use super::{
     VrrpRole,
@@ -9,6 +13,7 @@ use super::{
 };
 use crate::{
     base::{net::Mac, time::Instant},
+    io::link::{Object, Vip},
     vrrp::{arp, nd, pacer::Announcement},
 };
 
@@ -16,11 +21,17 @@ use crate::{
 const BUDGET: usize = 256;
 
 impl Instance {
-    /// Queues announcements of every VIP, so often: round after round, as keepalived, so that
-    /// every VIP is told early.
+    /// Queues announcements of every VIP that is here, so often: round after round, as keepalived,
+    /// so that every VIP is told early. One that could not be put on is not: nobody would answer.
     pub(super) fn announce(&mut self, repeat: u32, shell: &mut Shell) {
+        let failed = self.set_errors.iter().filter_map(|it| match &it.object {
+            Object::Address(vip) => Some(vip),
+            _ => None,
+        });
+        let failed: BTreeSet<&Vip> = failed.collect();
+        let here: Vec<&Vip> = self.vips.iter().filter(|vip| !failed.contains(vip)).collect();
         for _ in 0..repeat {
-            for vip in &self.vips {
+            for vip in &here {
                 shell.pacer.push(Announcement {
                     instance: self.model.name.clone(),
                     interface: vip.interface.clone(),

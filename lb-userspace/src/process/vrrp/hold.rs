@@ -7,13 +7,16 @@ use super::instance::{Instance, Shell};
 use crate::{
     base::{net::IpPrefix, time::Instant},
     config::model::VirtualLinkKind,
-    io::link::{Event, Object, Request},
+    io::link::{Event, Failure, Object, Request},
     process::clock,
     vrrp::router::Input,
 };
 
-/// What could not be changed is tried again after this long; the lease stays fenced.
+/// What could not be changed is tried again after this long; the lease stays fenced until all is
+/// taken off.
 const RETRY: Duration = Duration::from_secs(1);
+/// So many objects that could not be put on are named in the status; of the others only the count.
+const NAMED_LIMIT: usize = 3;
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +33,18 @@ impl Instance {
     /// Puts on or takes off what goes with being master.
     pub(super) fn change(&mut self, change: Change, shell: &mut Shell) {
         self.wants_vips = change == Change::Set;
+        // Answered anew, or no longer wanted.
+        (self.retry_set, self.set_errors) = (None, vec![]);
         if change == Change::Clear {
             // Nothing of ours may draw the VIPs back here.
             shell.pacer.forget(&self.model.name);
             self.extra_at = None;
+            self.told_errors.clear();
         }
         // Rules and routes before the addresses that they may need.
         let (set, clear) = match change {
             Change::Set => {
-                let gone = self.held.iter().rev().filter(|it| !self.holds.contains(it));
-                let gone: Vec<Object> = gone.cloned().collect();
+                let gone = self.no_longer_held();
                 self.held = self.holds.iter().cloned().collect();
                 (self.holds.clone(), gone)
             }
@@ -49,6 +54,12 @@ impl Instance {
             }
         };
         self.request(change, set, clear, shell);
+    }
+
+    /// What a configuration before this one put on, or could not be taken off.
+    fn no_longer_held(&self) -> Vec<Object> {
+        let gone = self.held.iter().rev().filter(|it| !self.holds.contains(it));
+        gone.cloned().collect()
     }
 
     /// Puts on what the instance needs from its start, and takes off what it needs no more.
@@ -98,12 +109,18 @@ impl Instance {
         shell.next_request += 1;
         let id = shell.next_request;
         self.changes.push_back((id, change));
+        let refused = if change == Change::Set { set.clone() } else { vec![] };
         if let Err(error) = shell.links.request(Request { id, set, clear }) {
             tracing::error!(instance = self.model.name, error, "addresses not changed");
             self.changes.retain(|(other, _)| *other != id);
             let again = Some(clock::now() + RETRY);
             match change {
-                Change::Set => {}
+                Change::Set => {
+                    self.retry_set = again;
+                    let failed =
+                        |object: Object| Failure { object, on: true, cause: error.to_owned() };
+                    self.set_errors = refused.into_iter().map(failed).collect();
+                }
                 Change::Clear => self.retry_clear = again,
                 Change::Base => self.retry_base = again,
                 Change::Leave => {
@@ -119,7 +136,7 @@ impl Instance {
         &mut self,
         id: u64,
         added: u32,
-        errors: &[String],
+        errors: &[Failure],
         now: Instant,
         shell: &mut Shell,
     ) -> bool {
@@ -127,12 +144,26 @@ impl Instance {
             return false;
         };
         let change = self.changes.remove(at).map(|(_, change)| change);
-        let told = self.base_errors == errors && change == Some(Change::Base);
-        for error in errors.iter().filter(|_| !told) {
-            tracing::error!(instance = self.model.name, error, "host not changed");
+        let known: &[Failure] = match change {
+            Some(Change::Base) => &self.base_errors,
+            Some(Change::Set) => &self.told_errors,
+            _ => &[],
+        };
+        let new = errors.iter().filter(|error| !known.contains(error));
+        for error in new {
+            tracing::error!(instance = self.model.name, %error, "host not changed");
         }
         match change {
-            Some(Change::Set) => self.feed(Input::VipsSet { added }, now, shell),
+            Some(Change::Set) => {
+                self.told_errors = errors.to_vec();
+                if self.wants_vips {
+                    self.set_errors = errors.to_vec();
+                    self.retry_set = (!errors.is_empty()).then_some(now + RETRY);
+                    let left = errors.iter().filter(|it| !it.on).map(|it| it.object.clone());
+                    self.held.extend(left);
+                }
+                self.feed(Input::VipsSet { added }, now, shell);
+            }
             Some(Change::Clear) if errors.is_empty() => {
                 if self.changes.is_empty() {
                     self.held.clear();
@@ -154,15 +185,43 @@ impl Instance {
 
     /// Requests whose time has come again.
     pub(super) fn retry(&mut self, now: Instant, shell: &mut Shell) {
-        if self.retry_clear.is_some_and(|at| at <= now) {
-            self.retry_clear = None;
-            self.change(Change::Clear, shell);
+        if self.retry_clear.take_if(|at| *at <= now).is_some() {
+            if self.wants_vips {
+                // Master again meanwhile: what could not be taken off is wanted.
+                self.feed(Input::VipsCleared, now, shell);
+            } else {
+                self.change(Change::Clear, shell);
+            }
+        }
+        if self.retry_set.take_if(|at| *at <= now).is_some() {
+            // What is there stays untouched: a route of ours would be taken off for a moment.
+            let failed = |object: &&Object| self.set_errors.iter().any(|it| it.object == **object);
+            let again = self.holds.iter().filter(failed).cloned().collect();
+            self.request(Change::Set, again, self.no_longer_held(), shell);
         }
         if self.retry_base.is_some_and(|at| at <= now) {
             self.retry_base = None;
             let again = self.base.iter().filter(|it| !matches!(it, Object::Setting(_)));
             let again = again.cloned().collect();
             self.request(Change::Base, again, vec![], shell);
+        }
+    }
+
+    /// An interface has come: what could not be put on it is possible now, and the kernel has
+    /// forgotten without a word the routes that an interface of this name had.
+    pub(super) fn interface_came(&mut self, name: &str, shell: &mut Shell) {
+        if self.wants_vips && self.holds.iter().any(|object| object.is_on(name)) {
+            self.change(Change::Set, shell);
+        }
+    }
+
+    /// Why a master does not hold all that goes with it, for people; empty: it does.
+    pub(super) fn missing(&self) -> String {
+        let named: Vec<String> =
+            self.set_errors.iter().take(NAMED_LIMIT).map(Failure::to_string).collect();
+        match self.set_errors.len().saturating_sub(NAMED_LIMIT) {
+            0 => named.join(", "),
+            more => format!("{}, and {more} more", named.join(", ")),
         }
     }
 

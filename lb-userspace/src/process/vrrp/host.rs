@@ -67,6 +67,9 @@ impl VrrpRole {
         if came {
             self.watch_vips();
             self.statics.interface_came(&name, now);
+            for instance in &mut self.instances {
+                instance.interface_came(&name, &mut self.shell);
+            }
         }
         if let link::Event::AddressGone(address) = event {
             self.statics.address_gone(&name, address.prefix, now);

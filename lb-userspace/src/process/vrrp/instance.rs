@@ -18,7 +18,7 @@ use crate::{
     },
     config::model::{NotifyWords, VrrpInstance},
     io::{
-        link::{Aborted, Links, Object, Vip},
+        link::{Aborted, Failure, Links, Object, Vip},
         vrrp::Channel,
     },
     process::{
@@ -93,9 +93,14 @@ pub(super) struct Instance {
     pub(super) base: Vec<Object>,
     /// Names of the virtual interfaces among them.
     pub(super) links: BTreeSet<String>,
-    pub(super) base_errors: Vec<String>,
+    pub(super) base_errors: Vec<Failure>,
+    /// What of `holds` a master could not put on.
+    pub(super) set_errors: Vec<Failure>,
+    /// What of that was logged.
+    pub(super) told_errors: Vec<Failure>,
     pub(super) wants_vips: bool,
     pub(super) changes: VecDeque<(u64, Change)>,
+    pub(super) retry_set: Option<Instant>,
     pub(super) retry_clear: Option<Instant>,
     pub(super) retry_base: Option<Instant>,
     pub(super) extra_at: Option<Instant>,
@@ -126,9 +131,12 @@ impl Instance {
             base: vec![],
             links: BTreeSet::new(),
             base_errors: vec![],
+            set_errors: vec![],
+            told_errors: vec![],
             vips,
             wants_vips: false,
             changes: VecDeque::new(),
+            retry_set: None,
             retry_clear: None,
             retry_base: None,
             extra_at: None,
@@ -170,10 +178,8 @@ impl Instance {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.router.poll_timeout(), self.retry_clear, self.retry_base, self.extra_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let retries = [self.retry_set, self.retry_clear, self.retry_base, self.extra_at];
+        retries.into_iter().chain([self.router.poll_timeout()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant, shell: &mut Shell) {
@@ -423,6 +429,14 @@ impl Instance {
         shell.say(Up::Event(Event::Vrrp { instance, state, priority: priority.0 }));
     }
 
+    /// One sentence: why it is in its state, and what it could not do there.
+    fn reason(&self) -> String {
+        match self.missing() {
+            missing if missing.is_empty() => self.router.reason(),
+            missing => format!("{}; not done yet: {missing}", self.router.reason()),
+        }
+    }
+
     /// `lbctl explain NAME`: lines for a person.
     pub fn explain(&self, now: Instant) -> String {
         let (router, config) = (&self.router, self.router.config());
@@ -434,7 +448,7 @@ impl Instance {
             config.vrid.get(),
             router.effective_priority(),
             config.priority,
-            router.reason(),
+            self.reason(),
         );
         let why = router.why(now);
         for held in &why.held_by {
@@ -481,7 +495,7 @@ impl Instance {
             master_priority: peer.map(|(_, priority)| priority.0),
             master_interval_ms: u64::from(self.router.master_interval().centis()) * 10,
             lease_ms: shell.lease.as_ref().and(self.router.lease_end()).map(signed_ms),
-            reason: self.router.reason(),
+            reason: self.reason(),
             why: self.router.why(now),
             last_transition_ms: self.last_transition_ms,
             counters: self.router.counters().clone(),

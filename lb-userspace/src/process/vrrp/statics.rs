@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::instance::Shell;
 use crate::{
     base::{net::IpPrefix, time::Instant},
-    io::link::{Event, Object, Request},
+    io::link::{Event, Failure, Object, Request},
     process::clock,
 };
 
@@ -21,7 +21,7 @@ pub(super) struct StaticObjects {
     /// Requests that are not answered yet.
     waiting: Vec<u64>,
     again: Option<Instant>,
-    errors: Vec<String>,
+    errors: Vec<Failure>,
 }
 
 impl StaticObjects {
@@ -72,12 +72,12 @@ impl StaticObjects {
     }
 
     /// A request is done. False when it is not ours.
-    pub fn changed(&mut self, id: u64, errors: &[String], now: Instant) -> bool {
+    pub fn changed(&mut self, id: u64, errors: &[Failure], now: Instant) -> bool {
         let Some(at) = self.waiting.iter().position(|other| *other == id) else { return false };
         self.waiting.remove(at);
         if self.errors != errors {
             for error in errors {
-                tracing::error!(error, "static object");
+                tracing::error!(%error, "static object");
             }
             self.errors = errors.to_vec();
         }
@@ -119,14 +119,7 @@ impl StaticObjects {
 
     /// An interface has come: objects on it may be possible now.
     pub fn interface_came(&mut self, interface: &str, now: Instant) {
-        let on_it = |object: &Object| match object {
-            Object::Address(vip) => vip.interface == interface,
-            Object::Route(route) => {
-                route.next_hops.iter().any(|hop| hop.dev.as_deref() == Some(interface))
-            }
-            _ => false,
-        };
-        self.gone(on_it, now);
+        self.gone(|object| object.is_on(interface), now);
     }
 
     fn gone(&mut self, is: impl Fn(&Object) -> bool, now: Instant) {
