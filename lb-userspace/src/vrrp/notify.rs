@@ -58,6 +58,16 @@ pub enum Channel {
     Lvs,
 }
 
+/// What a line says of its object: a later line of the same kind overtakes it, one of another
+/// does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LineKind {
+    /// The state in force, which every reader must learn at last.
+    State,
+    Priority,
+    MasterRxLowerPri,
+}
+
 /// A script to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
@@ -87,6 +97,8 @@ pub struct Notification {
     /// Run one after the other.
     pub scripts: Vec<Script>,
     pub channel: Channel,
+    /// Of the line.
+    pub kind: LineKind,
     /// Without its line end.
     pub line: Option<String>,
     pub mail: Option<Mail>,
@@ -120,7 +132,12 @@ pub fn notification(
         What::Priority { master: true } => ("MASTER_PRIORITY", ("", &None)),
         What::Priority { master: false } => ("BACKUP_PRIORITY", ("", &None)),
     };
-    let is_state = matches!(what, What::State(_) | What::Stop | What::Deleted);
+    let kind = match what {
+        What::State(_) | What::Stop | What::Deleted => LineKind::State,
+        What::MasterRxLowerPri => LineKind::MasterRxLowerPri,
+        What::Priority { .. } => LineKind::Priority,
+    };
+    let is_state = kind == LineKind::State;
     let priority = match (subject, what) {
         (Subject::Group, _) | (_, What::Stop) => 0,
         _ => priority.0,
@@ -144,6 +161,7 @@ pub fn notification(
         state: is_state.then(|| state.to_owned()),
         scripts,
         channel: Channel::Vrrp,
+        kind,
         line: (!silent).then(|| format!("{} \"{name}\" {state} {priority}", subject.word())),
         mail: mail(subject, name, words, what),
     }
@@ -227,7 +245,7 @@ mod tests {
             let (state, priority) = end.split_once(' ').expect("two words");
             assert_eq!(any.args, ["INSTANCE", "VI 1", state, priority]);
             assert_eq!(told.line, Some(format!("INSTANCE \"VI 1\" {end}")));
-            assert_eq!(told.state.as_deref(), Some(state));
+            assert_eq!((told.state.as_deref(), told.kind), (Some(state), LineKind::State));
             let mail = told.mail.expect("mailed");
             assert_eq!(mail.subject, format!("VRRP Instance VI 1 - {subject}"));
         }
@@ -255,11 +273,12 @@ mod tests {
         let lower = told(What::MasterRxLowerPri, &words());
         assert_eq!(lower.scripts.len(), 1);
         assert_eq!(lower.line.as_deref(), Some("INSTANCE \"VI 1\" MASTER_RX_LOWER_PRI 101"));
-        assert_eq!((lower.state, lower.mail), (None, None));
+        assert_eq!((lower.state, lower.mail, lower.kind), (None, None, LineKind::MasterRxLowerPri));
         for (master, word) in [(true, "MASTER_PRIORITY"), (false, "BACKUP_PRIORITY")] {
             let told = told(What::Priority { master }, &words());
             assert_eq!(told.line, Some(format!("INSTANCE \"VI 1\" {word} 101")));
             assert!(told.scripts.is_empty() && told.mail.is_none());
+            assert_eq!(told.kind, LineKind::Priority);
         }
         let words = NotifyWords { priority_changes: false, ..words() };
         assert_eq!(told(What::Priority { master: true }, &words).line, None);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::{
     base::net::VirtualServerKey,
     config::model::{Command, VirtualServer},
-    vrrp::notify::{Channel, Mail, Notification, Script},
+    vrrp::notify::{Channel, LineKind, Mail, Notification, Script},
 };
 
 /// keepalived's form of an address in lines and subjects: `[192.0.2.1]:tcp:3306`.
@@ -40,6 +40,7 @@ pub(super) fn real_server(
         state: None,
         scripts: scripts(script, command.as_ref()),
         channel: Channel::Lvs,
+        kind: LineKind::State,
         line: Some(format!("RS {rs} {vs} {state}")),
         mail: server.mail.then(|| Mail {
             subject: format!("Realserver {rs} of virtual server {vs} - {state}"),
@@ -61,6 +62,7 @@ pub(super) fn quorum(service: &VirtualServer, up: bool) -> Notification {
         state: None,
         scripts: scripts(script, command.as_ref()),
         channel: Channel::Lvs,
+        kind: LineKind::State,
         line: Some(format!("VS {vs} {state}")),
         mail: service.mail.then(|| Mail {
             subject: format!("Virtualserver {vs} - {state}"),

@@ -28,6 +28,7 @@ use crate::{
             run::{self, Surroundings},
         },
     },
+    vrrp::notify::LineKind,
 };
 
 /// A FIFO that cannot be opened, and a script that has ended, are tried again after this long, and
@@ -83,8 +84,8 @@ impl Pipe {
     }
 
     /// Queues a line.
-    pub fn say(&self, object: &str, line: &str) {
-        let dropped = self.shared.with(|backlog| backlog.push(object, line));
+    pub fn say(&self, object: &str, kind: LineKind, line: &str) {
+        let dropped = self.shared.with(|backlog| backlog.push(object, kind, line));
         if let Some(dropped) = dropped {
             let fifo = self.path.display();
             tracing::warn!(%fifo, dropped, limit = LINE_LIMIT, "nobody reads the FIFO: line dropped");
@@ -284,7 +285,7 @@ mod tests {
         let path = dir.path().join("fifo");
         let pipe = Pipe::start(&spec(&path, None), None, false).expect("named");
         for n in 0..200 {
-            pipe.say("o", &format!("line {n}"));
+            pipe.say("o", LineKind::State, &format!("line {n}"));
         }
         until("the lines to be in the FIFO", || pipe.is_drained()).await;
         let reader = path.clone();
@@ -316,7 +317,7 @@ mod tests {
         let long = "x".repeat(100);
         let all = 65_536 / 100 + 3 * LINE_LIMIT;
         for n in 0..all {
-            pipe.say("o", &format!("{n} {long}"));
+            pipe.say("o", LineKind::State, &format!("{n} {long}"));
             if n % 64 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -341,8 +342,8 @@ mod tests {
         // Reads one line, then ends.
         let text = format!("read line < $1; echo \"$line\" >> {}", log.display());
         let pipe = Pipe::start(&spec(&path, Some(&text)), None, false).expect("named");
-        pipe.say("o", "INSTANCE \"V\" BACKUP 100");
-        pipe.say("o", "INSTANCE \"V\" MASTER 100");
+        pipe.say("o", LineKind::State, "INSTANCE \"V\" BACKUP 100");
+        pipe.say("o", LineKind::State, "INSTANCE \"V\" MASTER 100");
         let lines = || fs::read_to_string(&log).unwrap_or_default().lines().count();
         until("the first line", || lines() >= 1).await;
         // The shell reads byte by byte, so the second line is still in the FIFO.
@@ -362,7 +363,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).expect("linked");
         assert!(open(&link, None).is_err(), "links are not followed");
         let pipe = Pipe::start(&spec(&path, None), None, false).expect("named");
-        pipe.say("o", "line");
+        pipe.say("o", LineKind::State, "line");
         pipe.close(Duration::ZERO).await;
         assert_eq!(fs::read_to_string(&path).expect("kept"), "mine");
     }

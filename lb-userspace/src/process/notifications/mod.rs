@@ -2,7 +2,8 @@
 //! so that nothing is lost or told twice when a role is restarted.
 //!
 //! What is told of one object is told in order, and its last state always: a queue that overflows
-//! drops what a later state of the same object has overtaken, and counts it. A process that is
+//! drops what a later state of the same object has overtaken, and counts it; events (a priority,
+//! a lower router) overtake their like and no state. A process that is
 //! restarted and finds another state than was told last is told of without its asking; one that
 //! repeats the state told last is not heard twice.
 
@@ -85,7 +86,7 @@ impl Notifications {
             let [all, vrrp, lvs] = &self.pipes;
             let own = if told.channel == Channel::Vrrp { vrrp } else { lvs };
             for pipe in [all, own].into_iter().flatten() {
-                pipe.say(&told.object, line);
+                pipe.say(&told.object, told.kind, line);
             }
         }
         if let Some(mail) = told.mail.filter(|_| self.mails)
