@@ -559,6 +559,8 @@ root_test!(delayed_links_hide_a_flap, {
     let mut config =
         config("virtual_ipaddress {\n 10.77.0.100\n}", "interface_up_down_delays {\n eth0 4 1\n}")?;
     config.vrrp_instances[0].advert_int = SECONDS(3);
+    // Loading cut it to two adverts of the interval before.
+    config.link_delays[0].down = SECONDS(4);
     config.vrrp_instances[0].priority = lb_userspace::base::net::Priority(255);
     let mut role = RoleThread::start_with(&lb, config)?;
     master(&mut role)?;

@@ -31,7 +31,7 @@ keywords! {
     Root: "static_rules", Nothing, "", C, Acts, "policy rules held from start to exit", opens StaticObjects + many;
     Root: "garp_group", Nothing, "", C, Acts, "pace of gratuitous ARP over several interfaces", opens GarpGroup + many;
     Root: "linkbeat_interfaces", Nothing, "", C, Never(T::LinkPolling), "interfaces whose link is polled by MII or ethtool", opens InterfaceList + many;
-    Root: "interface_up_down_delays", Nothing, "0", C, Acts, "damps links that flap", opens InterfaceList + many;
+    Root: "interface_up_down_delays", Nothing, "0", C, Acts, "damps links that flap; down is cut to (down_timer_adverts - 1) x advert_int", opens InterfaceList + many;
     Root: "SSL", Nothing, "", C, Later(T::CheckerDetail), "client certificate for SSL_GET", opens Ssl + many;
     // ---- top level: words
     Root: "net_namespace", Word("NAME"), "", C, Later(T::Namespace), "network namespace of the daemon";

@@ -42,6 +42,8 @@ pub(super) struct Marks {
     pub(super) virtual_servers: Vec<Span>,
     pub(super) tracking: super::tracking::TrackMarks,
     pub(super) track_groups: super::statics::GroupMarks,
+    /// Interfaces of `interface_up_down_delays`.
+    pub(super) link_delays: Vec<(String, Span)>,
     /// The last `global_defs`.
     pub(super) global: Option<Span>,
 }
@@ -59,6 +61,7 @@ impl Lower<'_> {
         self.unused_tracked(&marks.tracking);
         self.sync_groups(&marks);
         self.useless_weights(&marks);
+        self.cap_link_delays(&marks);
         self.duplicate_virtual_servers(&marks);
         self.engine_limits(&marks);
         let nothing = marks.instances.is_empty()
@@ -81,6 +84,31 @@ impl Lower<'_> {
         let diagnostic =
             self.diagnostic(Severity::Error, at, message).related(self.place(first), remark);
         self.sink.push(diagnostic);
+    }
+
+    /// A master that learns of its dead link no earlier than its peers take over is one of two: as
+    /// in keepalived, the delay ends an advert before they do.
+    fn cap_link_delays(&mut self, marks: &Marks) {
+        for ((interface, span), at) in marks.link_delays.iter().zip(0..) {
+            let on_it = self.config.vrrp_instances.iter().filter(|it| it.interface == *interface);
+            let limits = on_it.map(|it| {
+                let adverts = it.election.down_timer_adverts.saturating_sub(1);
+                (it.advert_int * adverts, adverts, it.name.clone())
+            });
+            let Some((limit, adverts, name)) = limits.min() else { continue };
+            let Some(delay) = self.config.link_delays.get_mut(at) else { continue };
+            if delay.down <= limit {
+                continue;
+            }
+            let message = format!(
+                "down delay {:?} of interface {interface} is longer than {adverts} adverts of \
+                 vrrp_instance {name}: {limit:?} is used",
+                delay.down
+            );
+            delay.down = limit;
+            let help = "its peers would take over while it still thinks that it is master";
+            self.warn(*span, message, help);
+        }
     }
 
     fn duplicate_instances(&mut self, marks: &Marks) {

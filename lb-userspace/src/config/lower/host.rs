@@ -382,8 +382,10 @@ impl Lower<'_> {
                 let diagnostic = self.diagnostic(Severity::Warning, first.span, message);
                 self.sink.push(diagnostic);
                 self.config.link_delays.retain(|it| it.interface != interface);
+                self.marks.link_delays.retain(|(name, _)| *name != interface);
             }
             let [down, up] = delays;
+            self.marks.link_delays.push((interface.clone(), first.span));
             self.config.link_delays.push(LinkDelay { interface, down, up });
         }
     }

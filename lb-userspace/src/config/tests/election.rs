@@ -310,3 +310,39 @@ fn a_script_of_one_file_asks_whether_it_can_be_read() {
     let config = config(check("x.conf", text.as_bytes()));
     assert_eq!(config.vrrp_scripts["f"].command.argv, ["/usr/bin/test", "-r", "/var/run/ok"]);
 }
+
+#[test]
+fn a_link_counts_as_up_for_less_than_the_peers_wait() {
+    let file = |words: &str, delays: &str| {
+        format!(
+            "vrrp_instance V {{\n interface eth0\n virtual_router_id 1\n priority 100\n{words}\n \
+             virtual_ipaddress {{\n  192.0.2.1\n }}\n}}\n\
+             interface_up_down_delays {{\n{delays}\n}}\n"
+        )
+    };
+    let loaded = |text: &str| check("t", text.as_bytes());
+    let down =
+        |outcome: &Outcome, at: usize| outcome.config.as_ref().expect("good").link_delays[at].down;
+    // Words of the instance, delay in seconds, what is used in milliseconds.
+    let rows = [
+        (" advert_int 1", "eth0 2 200", 2000),
+        (" advert_int 1", "eth0 2.5", 2000),
+        (" advert_int 1\n down_timer_adverts 5", "eth0 10", 4000),
+        (" advert_int 1\n down_timer_adverts 1", "eth0 10", 0),
+        (" version 3\n advert_int 0.1", "eth0 1", 200),
+        (" advert_int 1", "eth1 10", 10_000),
+    ];
+    for (words, delays, used) in rows {
+        let outcome = loaded(&file(words, delays));
+        assert_eq!(down(&outcome, 0), Duration::from_millis(used), "{words} {delays}");
+    }
+    // The instance with the shortest wait counts, wherever the block stands, and is named.
+    let other = "vrrp_instance W {\n interface eth0\n virtual_router_id 2\n priority 100\n \
+                 version 3\n advert_int 0.5\n virtual_ipaddress {\n  192.0.2.2\n }\n}\n";
+    let outcome = loaded(&format!("{}{other}", file(" advert_int 1", "eth9 9\neth0 3 1")));
+    assert_eq!([0, 1].map(|at| down(&outcome, at)), [9000, 1000].map(Duration::from_millis));
+    let said = outcome.render();
+    let wanted = "warning: down delay 3s of interface eth0 is longer than 2 adverts of \
+                  vrrp_instance W: 1s is used";
+    assert!(said.contains(wanted) && said.contains("--> t:12:1"), "{said}");
+}
