@@ -133,14 +133,6 @@ impl Router {
         if owns && self.config.owner_ignore_adverts && matches!(self.state, State::Master { .. }) {
             return;
         }
-        if owns && advert.priority == Priority::OWNER {
-            // A mistake that the tie-break decides (erratum 8298 of RFC 9568).
-            let text = format!(
-                "{source} has priority 255 too: only one router may own the addresses; the \
-                 greater address stays master"
-            );
-            self.note(advert, Note::Owner, Level::Error, text);
-        }
         self.notice_forwarder(advert, now);
         if !advert.same_addresses {
             let text = format!("{source} advertises other addresses than ours");
