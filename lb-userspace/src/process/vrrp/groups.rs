@@ -100,12 +100,15 @@ impl Groups {
 }
 
 impl Running {
-    fn hear(&mut self, instances: &[Instance], now: Instant) {
+    fn hear(&mut self, instances: &mut [Instance], now: Instant) {
         let members = self.core.config().members.clone();
-        for instance in instances.iter().filter(|it| members.contains(&it.model.name)) {
+        for instance in instances.iter_mut().filter(|it| members.contains(&it.model.name)) {
             let (member, standing) = (instance.model.name.clone(), instance.standing());
             if self.said.insert(member.clone(), standing) != Some(standing) {
-                self.core.handle(Input::Standing { member, standing }, now);
+                self.core.handle(Input::Standing { member: member.clone(), standing }, now);
+            }
+            if instance.take_lower_heard() {
+                self.core.handle(Input::LowerHeard { member }, now);
             }
         }
     }

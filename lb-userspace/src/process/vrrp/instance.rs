@@ -32,7 +32,7 @@ use crate::{
         damper::Damper,
         lateness::Timers,
         notify::{Notification, Subject, What, notification},
-        pacer::Pacer,
+        pacer::{Announcement, Pacer},
         router::{Config, Effect, Input, Level, Notify, Outgoing, Router, Standing},
     },
 };
@@ -107,6 +107,8 @@ pub(super) struct Instance {
     published: Option<(VrrpState, Priority)>,
     last_transition_ms: u64,
     pub(super) garp_error: Option<String>,
+    /// As master it has heard a lower priority, and its sync group does not know it yet.
+    lower_heard: bool,
     /// When the router was called last: its time never goes backwards.
     latest: Instant,
 }
@@ -143,6 +145,7 @@ impl Instance {
             published: None,
             last_transition_ms: clock::unix_ms(),
             garp_error: None,
+            lower_heard: false,
             latest: now,
             model,
         }
@@ -168,6 +171,11 @@ impl Instance {
     /// As its sync group needs to know it.
     pub fn standing(&self) -> Standing {
         self.router.standing()
+    }
+
+    /// Whether it has heard a lower priority as master since this was asked last.
+    pub fn take_lower_heard(&mut self) -> bool {
+        std::mem::take(&mut self.lower_heard)
     }
 
     /// Puts settings and virtual interfaces on that the configuration asks for.
@@ -299,12 +307,20 @@ impl Instance {
                 Effect::RemoveVips => self.change(Change::Clear, shell),
                 Effect::Garp { repeat } => self.announce(repeat, shell),
                 Effect::Probe => self.probe(shell),
+                Effect::GarpSource(address) => shell.pacer.push(Announcement {
+                    instance: self.model.name.clone(),
+                    interface: self.model.interface.clone(),
+                    address,
+                }),
                 Effect::Notify(what) => {
                     let what = match what {
                         Notify::State(state) => What::State(state),
                         Notify::Stop if self.removed => What::Deleted,
                         Notify::Stop => What::Stop,
-                        Notify::MasterRxLowerPri => What::MasterRxLowerPri,
+                        Notify::MasterRxLowerPri => {
+                            self.lower_heard = true;
+                            What::MasterRxLowerPri
+                        }
                     };
                     self.tell(what, shell);
                 }

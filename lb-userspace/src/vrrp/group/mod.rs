@@ -54,6 +54,10 @@ pub enum Input {
         name: String,
         verdict: Verdict,
     },
+    /// A member that is master heard a router of lower priority.
+    LowerHeard {
+        member: String,
+    },
     Configure(Config),
 }
 
@@ -172,6 +176,16 @@ impl Group {
         }
     }
 
+    /// The addresses of one member are those of all, to a router that took them.
+    fn lower_heard(&mut self, by: &str) {
+        let masters = self.standings.iter().filter(|(_, it)| **it == Standing::Master);
+        let others: Vec<String> =
+            masters.map(|(name, _)| name.clone()).filter(|name| name != by).collect();
+        for member in others {
+            self.order(&member, Order::Announcements);
+        }
+    }
+
     fn decide(&mut self) {
         let weight = self.trackers.weight();
         for member in self.config.members.clone() {
@@ -244,6 +258,7 @@ impl Core for Group {
             }
             Input::Interface { name, up } => self.trackers.interface(&name, up),
             Input::Script { name, verdict } => self.trackers.script(&name, verdict),
+            Input::LowerHeard { member } => return self.lower_heard(&member),
             Input::Configure(config) => self.configure(config),
         }
         self.decide();

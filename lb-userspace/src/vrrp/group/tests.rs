@@ -32,6 +32,7 @@ fn handle(group: &mut Group, input: Input) -> Vec<String> {
                 Order::Hold(Some(why)) => format!("{member} hold: {why}"),
                 Order::Hold(None) => format!("{member} release"),
                 Order::Weight(weight) => format!("{member} weight {weight}"),
+                Order::Announcements => format!("{member} announcements"),
             }),
             Effect::Notify(Notify::State(state)) => words.push(format!("notify {}", state.name())),
             Effect::Notify(Notify::MasterRxLowerPri) => panic!("told of instances only"),
@@ -157,4 +158,16 @@ fn group_scripts_run_once_a_state_after_the_members_and_at_the_stop() {
     assert_eq!(told(&mut group, "a", Stopped), [""; 0]);
     assert_eq!(told(&mut group, "b", Stopped), ["notify STOP"]);
     assert_eq!(told(&mut group, "unknown", Faulty), [""; 0]);
+}
+
+#[test]
+fn a_lower_router_heard_by_one_concerns_every_master() {
+    let mut group = Group::new(config());
+    told(&mut group, "a", Master);
+    told(&mut group, "b", Master);
+    let heard = |member: &str| Input::LowerHeard { member: member.into() };
+    assert_eq!(handle(&mut group, heard("a")), ["b announcements"]);
+    assert_eq!(handle(&mut group, heard("b")), ["a announcements"]);
+    told(&mut group, "b", Backup);
+    assert_eq!(handle(&mut group, heard("a")), [""; 0]);
 }

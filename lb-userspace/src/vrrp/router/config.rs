@@ -138,6 +138,9 @@ pub enum Order {
     Hold(Option<String>),
     /// Weights of what the group tracks.
     Weight(i32),
+    /// Another member has heard a router of lower priority, which may have drawn the VIPs of all
+    /// to itself: announce them.
+    Announcements,
 }
 
 /// Where a member of a vrrp_sync_group stands, as the group needs to know it.
@@ -186,8 +189,11 @@ pub enum Effect {
     },
     /// Ask by ARP who has the VIPs; an answer of another host comes as [`Input::Claim`].
     Probe,
-    /// Run the notify scripts.
+    /// Run the notify scripts. [`Notify::MasterRxLowerPri`] is told to the sync group, too.
     Notify(Notify),
+    /// Announce the address that adverts are sent from, once: unicast peers may have lost it while
+    /// the interface was down.
+    GarpSource(IpAddr),
     /// Publish state, priority and reason.
     Changed,
     Log {

@@ -45,7 +45,8 @@ impl Router {
                 self.group_weight = weight;
                 self.tracked(before, now);
             }
-            (Order::Announce | Order::Forward | Order::Yield { .. }, _) => {}
+            (Order::Announcements, _) if self.forwards(now) => self.lower_garp(now),
+            (Order::Announce | Order::Forward | Order::Yield { .. } | Order::Announcements, _) => {}
         }
     }
 

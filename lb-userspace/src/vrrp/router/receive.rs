@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// A discard of one reason is logged at most this often.
+/// A discard of one reason, and routers of lower priority, are logged at most this often.
 const LOG_GAP: Duration = Duration::from_secs(10);
 /// Peers about which something was noted once; at the bound no more is said.
 const NOTE_LIMIT: usize = 64;
@@ -268,34 +268,41 @@ impl Router {
             self.yield_to(now, &why);
             return;
         }
-        if advert.priority != Priority::RELEASE {
+        let lower = advert.priority != Priority::RELEASE;
+        if lower {
             self.guard_hears(advert.interval, now);
-        }
-        if advert.priority != Priority::RELEASE && self.config.lower_prio_no_advert {
-            return;
         }
         let gap = self.config.interval.duration() / ANSWERS_PER_INTERVAL;
         if self.last_answer.is_some_and(|last| now.saturating_since(last) < gap) {
             return;
         }
         self.last_answer = Some(now);
-        if let State::Master { phase, .. } = self.state {
-            let next_advert = now + self.config.interval.duration();
-            self.state = State::Master { next_advert, phase };
+        let answers = !(lower && self.config.lower_prio_no_advert);
+        if answers {
+            if let State::Master { phase, .. } = self.state {
+                let next_advert = now + self.config.interval.duration();
+                self.state = State::Master { next_advert, phase };
+            }
+            self.send_advert(own);
         }
-        self.send_advert(own);
-        if advert.priority != Priority::RELEASE && self.forwards(now) {
+        if !lower || !self.forwards(now) {
+            return;
+        }
+        if answers {
             // Should the answer be lost, another follows before the interval's next.
             let gap = timing::repeat_gap(self.config.version, self.config.interval);
             self.repeat_at = Some(now + gap);
-            let Received { source, priority, .. } = *advert;
-            self.log(
-                Level::Info,
-                format!("{source} advertises priority {priority}, ours is {own}: answered"),
-            );
-            self.effects.push_back(Effect::Notify(Notify::MasterRxLowerPri));
-            // Its gratuitous ARPs may have moved the VIP in switches and neighbour tables.
-            self.lower_garp(now);
         }
+        // One that does not hear us goes on for ever.
+        if self.lower_logged.is_none_or(|last| now.saturating_since(last) >= LOG_GAP) {
+            self.lower_logged = Some(now);
+            let Received { source, priority, .. } = *advert;
+            let done = if answers { "answered" } else { "not answered (lower_prio_no_advert)" };
+            let text = format!("{source} advertises priority {priority}, ours is {own}: {done}");
+            self.log(Level::Info, text);
+        }
+        self.effects.push_back(Effect::Notify(Notify::MasterRxLowerPri));
+        // Its gratuitous ARPs may have moved the VIP in switches and neighbour tables.
+        self.lower_garp(now);
     }
 }

@@ -66,6 +66,9 @@ impl Router {
             State::Fault if faulty => {}
             State::Init if faulty && ready => self.enter_fault(),
             State::Init | State::Fault if ready && self.trackers.waiting_for().is_none() => {
+                let unicast = !self.config.unicast_peers.is_empty();
+                let source = self.source.filter(|_| unicast && self.state == State::Fault);
+                self.effects.extend(source.map(Effect::GarpSource));
                 self.start(now);
             }
             State::Backup { .. } | State::Master { .. } if faulty => self.enter_fault(),

@@ -133,6 +133,7 @@ impl Bench {
                 }
                 Effect::Garp { repeat } => format!("garp {repeat}"),
                 Effect::Probe => "probe".into(),
+                Effect::GarpSource(address) => format!("garp of {address}"),
                 Effect::Notify(Notify::State(state)) => format!("notify {}", state.name()),
                 Effect::Notify(Notify::Stop) => "notify STOP".into(),
                 Effect::Stopped => "stopped".into(),

@@ -45,13 +45,68 @@ fn weights_move_the_timers_with_the_priority() {
 }
 
 #[test]
-fn lower_prio_no_advert_leaves_lower_routers_unanswered() {
-    let mut bench = Bench::master(Config { lower_prio_no_advert: true, ..config(100) });
-    bench.hears(HIGH, 50);
+fn lower_prio_no_advert_leaves_out_the_advert_and_nothing_else() {
+    let garp = Garp { lower_repeat: 2, lower_delay: Duration::from_secs(3), ..Garp::default() };
+    let mut bench = Bench::master(Config { lower_prio_no_advert: true, garp, ..config(100) });
+    let lower = advert_from(&config(100), HIGH, 50);
+    bench.router.handle(lower, at(5000));
+    let effects: Vec<Effect> = std::iter::from_fn(|| bench.router.poll_effect()).collect();
+    assert!(effects.contains(&Effect::Notify(Notify::MasterRxLowerPri)), "{effects:?}");
+    assert!(effects.contains(&Effect::Garp { repeat: 2 }), "{effects:?}");
+    bench.run_to(5100);
     bench.hears(LOW, 100);
-    assert_eq!(bench.did(), [""; 0]);
+    assert_eq!(bench.did(), ["5100:garp 2"], "same priority, lower address");
+    bench.run_to(5200);
     bench.hears(HIGH, 0);
-    assert_eq!(bench.did()[..1], ["5000:advert 100"], "a farewell is answered all the same");
+    assert_eq!(bench.did()[0], "5200:advert 100", "a farewell is answered all the same");
+    bench.run_to(8100);
+    let did = bench.did();
+    assert!(did.contains(&"8100:garp 2".into()), "the batch after the delay: {did:?}");
+}
+
+#[test]
+fn a_member_announces_for_the_lower_router_that_another_heard() {
+    let garp = Garp { lower_repeat: 2, ..Garp::default() };
+    let mut bench = Bench::master(Config { garp, ..config(100) });
+    bench.input(Input::Configure(Box::new(Config { grouped: true, garp, ..config(100) })));
+    bench.did();
+    bench.input(Input::Group(Order::Announcements));
+    assert_eq!(bench.did(), ["5000:garp 2"]);
+    bench.hears(HIGH, 150);
+    bench.did();
+    bench.input(Input::Group(Order::Announcements));
+    assert_eq!(bench.did(), [""; 0], "a backup has nothing to announce");
+}
+
+#[test]
+fn a_lower_router_that_does_not_hear_us_fills_no_log() {
+    let mut bench = Bench::master(config(100));
+    let mut logs = 0;
+    for n in 0..30 {
+        bench.run_to(5000 + n * 500);
+        bench.router.handle(advert_from(&config(100), HIGH, 50), at(bench.now));
+        while let Some(effect) = bench.router.poll_effect() {
+            logs += usize::from(matches!(effect, Effect::Log { .. }));
+            if matches!(effect, Effect::SendAdvert { .. }) {
+                bench.router.handle(Input::AdvertSent { at: at(bench.now) }, at(bench.now));
+            }
+        }
+    }
+    assert_eq!(logs, 2, "in 15 seconds");
+}
+
+#[test]
+fn leaving_fault_tells_unicast_peers_where_it_is() {
+    for (unicast, wanted) in [(true, vec!["1000:garp of 10.77.0.2"]), (false, vec![])] {
+        let unicast_peers = if unicast { vec![HIGH.into()] } else { vec![] };
+        let mut bench = Bench::backup(Config { unicast_peers, ..config(100) });
+        bench.run_to(1000);
+        bench.input(Input::Interface { name: "eth0".into(), up: false });
+        bench.input(Input::Interface { name: "eth0".into(), up: true });
+        let told: Vec<String> = bench.did().into_iter().filter(|it| it.contains("garp")).collect();
+        assert_eq!(told, wanted, "unicast {unicast}");
+        assert_eq!(bench.router.state(), VrrpState::Backup);
+    }
 }
 
 #[test]

@@ -231,6 +231,8 @@ impl Given {
                 Order::Yield { .. } => &[Self::Yield],
                 Order::Hold(_) => &[Self::Hold, Self::Unhold],
                 Order::Weight(_) => &[Self::Weight],
+                // An active router sends announcements, and nothing changes: tests::options.
+                Order::Announcements => &[],
             },
         }
     }
@@ -491,6 +493,7 @@ fn word(effect: &Effect) -> Option<String> {
         Effect::RemoveVips => "remove".into(),
         Effect::Garp { .. } => "garp".into(),
         Effect::Probe => "probe".into(),
+        Effect::GarpSource(_) => "garp of the source".into(),
         Effect::Notify(Notify::State(state)) => format!("notify {}", state.name()),
         Effect::Notify(Notify::Stop) => "notify STOP".into(),
         Effect::Notify(Notify::MasterRxLowerPri) => "notify LOWER".into(),
