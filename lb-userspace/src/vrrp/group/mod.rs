@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     router::{Notify, Order, Standing},
-    track::{Tracked, Trackers, Verdict},
+    track::{self, Tracked, Trackers, Verdict},
 };
 use crate::base::{core::Core, status::VrrpState, time::Instant};
 
@@ -126,6 +126,24 @@ impl Group {
         let mut faults = self.trackers.faults();
         faults.extend(self.faulty().map(|name| format!("member {name} is in FAULT")));
         faults
+    }
+
+    /// What keeps it in FAULT: something bad, or, when all that is over, members that have not
+    /// left FAULT yet.
+    fn held_in_fault(&self) -> Vec<String> {
+        let faults = self.faults();
+        if !faults.is_empty() {
+            return faults;
+        }
+        let waiting = self
+            .trackers
+            .waiting_for()
+            .map(|name| format!("waiting for the first result of {}", track::label(name)));
+        let held = self.standings.iter().filter(|(_, it)| **it == Standing::Held);
+        waiting
+            .into_iter()
+            .chain(held.map(|(name, _)| format!("member {name} waits for a first result")))
+            .collect()
     }
 
     fn faulty(&self) -> impl Iterator<Item = &String> {
@@ -235,7 +253,7 @@ impl Group {
         }
         if let Notify::State(state) = now {
             let why = match state {
-                VrrpState::Fault => format!(": {}", self.faults().join(", ")),
+                VrrpState::Fault => format!(": {}", self.held_in_fault().join(", ")),
                 _ => String::new(),
             };
             let name = &self.config.name;

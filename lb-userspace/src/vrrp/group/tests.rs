@@ -171,3 +171,14 @@ fn a_lower_router_heard_by_one_concerns_every_master() {
     told(&mut group, "b", Backup);
     assert_eq!(handle(&mut group, heard("a")), [""; 0]);
 }
+
+#[test]
+fn a_group_in_fault_says_who_still_waits() {
+    let mut group = Group::new(config());
+    told(&mut group, "a", Backup);
+    group.handle(Input::Standing { member: "b".into(), standing: Held }, Instant::ZERO);
+    let logs: Vec<String> = std::iter::from_fn(|| group.poll_effect())
+        .filter_map(|effect| if let Effect::Log(text) = effect { Some(text) } else { None })
+        .collect();
+    assert_eq!(logs, ["vrrp_sync_group G enters FAULT STATE: member b waits for a first result"]);
+}

@@ -34,7 +34,7 @@ impl Router {
         let own = self.effective_priority();
         match self.state {
             State::Init => why.held_by.push(self.reason()),
-            State::Fault => why.held_by = self.faults(),
+            State::Fault => why.held_by = self.held_in_fault(),
             State::Backup { since, wait } => {
                 let master = self.heard.filter(|heard| heard.priority != Priority::RELEASE);
                 if let Some(Heard { source, priority, .. }) = master {
@@ -63,6 +63,21 @@ impl Router {
         why
     }
 
+    fn waits_for_result(&self) -> Option<String> {
+        let name = self.trackers.waiting_for()?;
+        Some(format!("waiting for the first result of {}", track::label(name)))
+    }
+
+    /// What keeps it in FAULT: something bad, or, when all that is over, something that has not
+    /// been told yet.
+    fn held_in_fault(&self) -> Vec<String> {
+        let faults = self.faults();
+        if !faults.is_empty() {
+            return faults;
+        }
+        vec![self.waits_for_result().unwrap_or_else(|| "waiting for the interface".into())]
+    }
+
     /// One sentence: why it is in its state.
     pub fn reason(&self) -> String {
         let own = self.effective_priority();
@@ -70,11 +85,8 @@ impl Router {
             State::Init if !self.converged => "waiting for the data plane".into(),
             State::Init if !self.cleared => "removing VIPs of a dead predecessor".into(),
             State::Init if !self.source_known => "waiting for the interface".into(),
-            State::Init => match self.trackers.waiting_for() {
-                Some(name) => format!("waiting for the first result of {}", track::label(name)),
-                None => "starting".into(),
-            },
-            State::Fault => format!("fault: {}", self.faults().join(", ")),
+            State::Init => self.waits_for_result().unwrap_or_else(|| "starting".into()),
+            State::Fault => format!("fault: {}", self.held_in_fault().join(", ")),
             State::Stopping | State::Stopped => "stopped".into(),
             State::Master { phase: Phase::Active, .. } => match &self.send_error {
                 Some(error) => format!("master, but its last advert was not sent: {error}"),

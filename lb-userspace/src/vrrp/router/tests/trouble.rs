@@ -197,6 +197,22 @@ fn unweighted_script_holds_init_and_means_fault() {
 }
 
 #[test]
+fn a_fault_that_is_over_says_what_it_still_waits_for() {
+    let mut bench = Bench::backup(config(100));
+    bench.input(Input::Interface { name: "eth0".into(), up: false });
+    assert_eq!(bench.router.reason(), "fault: interface eth0 is down");
+    let scripts = vec![Tracked { name: "chk".into(), weight: 0, reverse: false }];
+    bench.input(Input::Configure(Box::new(Config { scripts, ..config(100) })));
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    assert_eq!(bench.router.state(), VrrpState::Fault);
+    let waits = "waiting for the first result of script chk";
+    assert_eq!(bench.router.reason(), format!("fault: {waits}"));
+    assert_eq!(bench.router.why(at(0)).held_by, [waits]);
+    bench.input(Input::Script { name: "chk".into(), verdict: Verdict::Good });
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+}
+
+#[test]
 fn reload_keeps_state_and_follows_the_new_priority() {
     let mut bench = Bench::master(config(100));
     bench.input(Input::Configure(Box::new(config(90))));
