@@ -103,17 +103,51 @@ impl Pipe {
         self.shared.with(|backlog| backlog.is_empty())
     }
 
+    /// Takes the lines that are not in the FIFO yet; the writer has nothing to do any more.
+    pub fn take_waiting(&self) -> Backlog {
+        self.shared.with(std::mem::take)
+    }
+
+    /// Goes on with the lines that another writer of the same FIFO has left.
+    pub fn go_on(&self, waiting: Backlog) {
+        self.shared.with(|backlog| *backlog = waiting);
+        self.shared.wake.notify_one();
+    }
+
+    /// Whether both write the FIFO of the same name.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+
+    /// Ends writer and script; the FIFO stays for the writer that has taken over.
+    pub async fn hand_over(mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.abort();
+        }
+        // Both scripts would read lines in turn.
+        self.end_script(Duration::ZERO).await;
+    }
+
     /// Ends the writer, so that readers see the end of the file after the last line, and takes
-    /// the FIFO's name away. The script gets until `limit` to read to that end.
+    /// the FIFO's name away. The script gets until `limit` to read to that end. Lines that are not
+    /// in the FIFO yet are lost, and counted in the log.
     pub async fn close(mut self, limit: Duration) {
         if let Some(writer) = self.writer.take() {
             writer.abort();
             let _ = writer.await; // an aborted task is no failure
         }
+        let lost = self.take_waiting().len();
+        if lost > 0 {
+            tracing::warn!(fifo = %self.path.display(), lost, "FIFO closed: nobody has read lines");
+        }
         let is_fifo = fs::symlink_metadata(&self.path).is_ok_and(|it| it.file_type().is_fifo());
         if is_fifo && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(fifo = %self.path.display(), %error, "FIFO not removed");
         }
+        self.end_script(limit).await;
+    }
+
+    async fn end_script(&mut self, limit: Duration) {
         if let Some(mut script) = self.script.take() {
             if tokio::time::timeout(limit, &mut script).await.is_err() {
                 self.cancel.notify_one();

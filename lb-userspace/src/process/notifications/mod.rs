@@ -54,11 +54,24 @@ impl Notifications {
             if pipe.as_ref().is_some_and(|pipe| pipe.is(spec)) {
                 continue;
             }
-            if let Some(old) = pipe.take() {
-                self.dropped += old.dropped();
-                tokio::spawn(old.close(Duration::from_secs(5)));
-            }
+            let old = pipe.take();
             *pipe = Pipe::start(spec, global.script_user.as_ref(), global.enable_script_security);
+            match (old, &*pipe) {
+                (Some(old), Some(new)) if old.is_same_file(new) => {
+                    new.go_on(old.take_waiting());
+                    tokio::spawn(old.hand_over());
+                }
+                (Some(old), _) => {
+                    let waiting = old.take_waiting();
+                    let lost = waiting.len() as u64;
+                    if lost > 0 {
+                        tracing::warn!(lost, "a reload closes a FIFO: lines that nobody has read");
+                    }
+                    self.dropped += waiting.dropped() + lost;
+                    tokio::spawn(old.close(Duration::from_secs(5)));
+                }
+                (None, _) => {}
+            }
         }
         self.mails = global.smtp_server.is_some() && !global.notification_email.is_empty();
         let known: Vec<String> = config
@@ -188,6 +201,31 @@ mod tests {
         assert_eq!(one[0].queue, two[0].queue);
         assert!(one[0].id < two[0].id);
         assert_eq!(one[0].object, "vrrp_instance V notify");
+    }
+
+    #[tokio::test]
+    async fn a_reload_loses_no_line_of_a_fifo_unseen() {
+        // The FIFO cannot be made, so every line waits.
+        let config = |words: &str| {
+            let text = format!(
+                "global_defs {{\n script_user root\n vrrp_notify_fifo {words}\n}}\n\
+                 vrrp_instance V {{\n interface lo\n virtual_router_id 1\n \
+                 virtual_ipaddress {{\n 192.0.2.1\n }}\n}}\n"
+            );
+            crate::config::load("test", &text).config.expect("good")
+        };
+        let mut all = Notifications::default();
+        let waiting = |all: &Notifications| !all.is_drained();
+        all.configure(&config("/nonexistent/one"));
+        for it in [VrrpState::Backup, VrrpState::Master, VrrpState::Fault] {
+            all.tell(FIRST, state(it));
+        }
+        all.configure(&config("/nonexistent/one\n vrrp_notify_fifo_script /bin/true"));
+        assert_eq!(all.dropped(), 0);
+        assert!(waiting(&all), "the writer of the same FIFO has them");
+        all.configure(&config("/nonexistent/two"));
+        assert_eq!(all.dropped(), 3, "nobody will read them there");
+        assert!(!waiting(&all));
     }
 
     #[test]
