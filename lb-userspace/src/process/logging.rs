@@ -1,9 +1,13 @@
 //! Where log lines go: the journal when it is there and nobody asked for the console, else
-//! stderr. Levels come from `LBD_LOG` (tracing's filter language), else info, or debug for lbd's
+//! stderr, which is never waited for: lines that nobody reads in time are lost and counted. Levels
+//! come from `LBD_LOG` (tracing's filter language), else info, or debug for lbd's
 //! own lines under `-D`.
+
+mod lossy;
 
 use std::path::Path;
 
+use self::lossy::Lossy;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// journald's socket (systemd-journald.service(8)).
@@ -30,7 +34,7 @@ pub fn init(logging: Logging) {
     let _ = match journal {
         Some(layer) => registry.with(layer.with_syslog_identifier("lbd".to_owned())).try_init(),
         None => registry
-            .with(fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false))
+            .with(fmt::layer().with_writer(Lossy::stderr()).with_ansi(false).with_target(false))
             .try_init(),
     };
 }
