@@ -221,6 +221,16 @@ impl Snapshot {
                 histogram(&mut metric, &vec![("timer", timer)], &late.late_us, late.total_us)?;
             }
         }
+        let mut metric = counter(e, "vrrp_strays", "Adverts for no instance, by reason.")?;
+        for stray in &self.0.strays {
+            let vrid = stray.vrid.map(|vrid| vrid.to_string()).unwrap_or_default();
+            let labels = vec![
+                ("interface", stray.interface.as_str()),
+                ("reason", &stray.reason),
+                ("vrid", &vrid),
+            ];
+            metric.counter(&labels, stray.count)?;
+        }
         Ok(())
     }
 

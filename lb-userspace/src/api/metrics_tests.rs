@@ -65,6 +65,15 @@ fn every_number_of_a_snapshot_is_found_again() {
             "lbd_vrrp_timer_lateness_seconds_bucket{le=\"+Inf\",timer=\"master_down\"}".to_owned(),
             2.0,
         ),
+        (
+            "lbd_vrrp_strays_total{interface=\"eth0\",reason=\"vrid_unknown\",vrid=\"77\"}"
+                .to_owned(),
+            120.0,
+        ),
+        (
+            "lbd_vrrp_strays_total{interface=\"eth0\",reason=\"ip_checksum\",vrid=\"\"}".to_owned(),
+            3.0,
+        ),
         (health("192.0.2.21:3306", "up"), 1.0),
         (health("192.0.2.22:3306", "up"), 0.0),
         (health("192.0.2.22:3306", "down"), 1.0),

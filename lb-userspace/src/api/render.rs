@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::base::status::{
-    FlowStatus, ForwarderStatus, Health, InstanceStatus, ServerHealth, Status, VrrpState,
+    FlowStatus, ForwarderStatus, Health, InstanceStatus, ServerHealth, Status, StrayStatus,
+    VrrpState,
 };
 
 /// Width of the screen that every line but a server's own words fits on.
@@ -104,6 +105,7 @@ pub fn status(status: &Status) -> String {
     } else {
         vrrp(&mut out, &status.vrrp);
     }
+    strays(&mut out, &status.strays);
     servers(&mut out, status);
     interfaces(&mut out, status.forwarder.as_ref());
     processes(&mut out, status);
@@ -167,6 +169,17 @@ fn vrrp(out: &mut String, instances: &[InstanceStatus]) {
         table.note(&format!("VIP {}: {place}", instance.vips.join(", ")));
     }
     table.write(out, 0);
+}
+
+fn strays(out: &mut String, strays: &[StrayStatus]) {
+    let rows = strays.iter().map(|it| {
+        let vrid = it.vrid.map(|vrid| format!(" vrid {vrid}")).unwrap_or_default();
+        format!("{}{vrid} {} {}", it.interface, it.reason, it.count)
+    });
+    let rows: Vec<String> = rows.collect();
+    if !rows.is_empty() {
+        wrap(out, "", &format!("adverts for no instance: {}", rows.join(" · ")));
+    }
 }
 
 /// Why it is (not) master: the reason, what holds it beside that, and what comes when by itself.

@@ -24,6 +24,7 @@ fn problems_come_first_and_everything_is_named() {
         "QUORUM LOST: weight 1 of 2 is up",
         "drained by the operator; `lbctl enable 192.0.2.22:3306` undoes it",
         "VIP 192.0.2.10/24: on this host",
+        "adverts for no instance: eth0 vrid 77 vrid_unknown 120 · eth0 ip_checksum 3",
         "MYSQL_CHECK: ping \"ok\" (1.2 ms)",
         "flows 34 of 131072",
         "58 ns per packet",

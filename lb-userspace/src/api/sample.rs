@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::base::status::{
     CheckerStatus, ForwarderStatus, Health, InstanceCounters, InstanceStatus, InterfaceStatus,
     Lateness, ProcessStatus, QuorumStatus, RealServerStatus, ScriptCounters, ServerHealth, Status,
-    TimerStatus, VirtualServerStatus, VrrpState,
+    StrayStatus, TimerStatus, VirtualServerStatus, VrrpState,
 };
 
 const KEY: &str = "tcp/192.0.2.10:3306";
@@ -32,6 +32,7 @@ pub(super) fn status() -> Status {
         ],
         vrrp: vec![instance()],
         vrrp_timers: timers(),
+        strays: vec![stray("vrid_unknown", Some(77), 120), stray("ip_checksum", None, 3)],
         servers: vec![
             health("192.0.2.21:3306", Health::Up),
             health("192.0.2.22:3306", Health::Down),
@@ -45,6 +46,10 @@ pub(super) fn status() -> Status {
         }],
         forwarder: Some(forwarder()),
     }
+}
+
+fn stray(reason: &str, vrid: Option<u8>, count: u64) -> StrayStatus {
+    StrayStatus { interface: "eth0".to_owned(), reason: reason.to_owned(), vrid, count }
 }
 
 fn process(role: &str, pid: u32, restarts: u64, last_exit: Option<&str>) -> ProcessStatus {

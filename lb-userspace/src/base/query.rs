@@ -9,7 +9,7 @@ use super::{
     net::VirtualServerKey,
     status::{
         FlowStatus, ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, Status,
-        TimerStatus,
+        StrayStatus, TimerStatus,
     },
 };
 
@@ -47,6 +47,7 @@ pub enum Reply {
     Vrrp {
         instances: Vec<InstanceStatus>,
         timers: TimerStatus,
+        strays: Vec<StrayStatus>,
     },
     Checker {
         servers: Vec<ServerHealth>,

@@ -117,6 +117,17 @@ pub struct Lateness {
     pub total_us: u64,
 }
 
+/// Datagrams that reached no instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrayStatus {
+    pub interface: String,
+    /// As in [`InstanceCounters::discarded`].
+    pub reason: String,
+    /// Of an advert that is sound but not ours.
+    pub vrid: Option<u8>,
+    pub count: u64,
+}
+
 /// Health of a real server as its checkers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -323,6 +334,9 @@ pub struct Status {
     pub vrrp: Vec<InstanceStatus>,
     #[serde(default)]
     pub vrrp_timers: TimerStatus,
+    /// Adverts for no instance, and datagrams that are no adverts.
+    #[serde(default)]
+    pub strays: Vec<StrayStatus>,
     pub servers: Vec<ServerHealth>,
     pub quorum: Vec<QuorumStatus>,
     pub forwarder: Option<ForwarderStatus>,

@@ -9,9 +9,7 @@ use std::{
     },
 };
 
-use super::{
-    ApplyReport, Capabilities, DataPlane, Failure, FailureKind, Progress, Surroundings,
-};
+use super::{ApplyReport, Capabilities, DataPlane, Failure, FailureKind, Progress, Surroundings};
 use crate::{
     base::{
         status::{FlowStatus, ForwarderStatus, VirtualServerStatus},

@@ -60,13 +60,7 @@ pub(super) struct Maker {
 
 impl Maker {
     pub(super) fn new(socket: RequestSocket, journal: Journal) -> Self {
-        Self {
-            socket,
-            settings: BTreeMap::new(),
-            journal,
-            declared: false,
-            put: BTreeMap::new(),
-        }
+        Self { socket, settings: BTreeMap::new(), journal, declared: false, put: BTreeMap::new() }
     }
 
     /// Writes down what may be put on from now on. The first time returns what a predecessor has

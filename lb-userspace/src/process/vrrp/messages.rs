@@ -64,8 +64,9 @@ impl VrrpRole {
             Down::Query { id, query: Query::Status } => {
                 let instances =
                     self.instances.iter().map(|it| it.status(now, &self.shell)).collect();
-                let timers = self.timers();
-                self.shell.say(Up::Reply { id, reply: Reply::Vrrp { instances, timers } });
+                let (timers, strays) = (self.timers(), self.strays.status());
+                let reply = Reply::Vrrp { instances, timers, strays };
+                self.shell.say(Up::Reply { id, reply });
             }
             Down::Query { id, query: Query::Explain { what } } => {
                 let found = self.instances.iter().find(|it| it.model.name == what);
@@ -77,6 +78,7 @@ impl VrrpRole {
             }
             Down::Query { query: Query::ClearStatistics, .. } => {
                 self.lateness = lateness::Timers::default();
+                self.strays.clear();
                 for instance in &mut self.instances {
                     instance.clear_statistics();
                 }

@@ -18,6 +18,7 @@ mod receive;
 mod scheduling;
 mod scripts;
 mod statics;
+mod strays;
 mod sys;
 mod timer;
 pub(super) mod trackers;
@@ -39,6 +40,7 @@ use self::{
     lease::LeaseStore,
     scripts::Scripts,
     statics::StaticObjects,
+    strays::Strays,
     timer::Timer,
     trackers::Trackers,
 };
@@ -61,7 +63,6 @@ use crate::{
         pacer::Pacer,
         router::Input,
         track::{Tracked, Verdict},
-        wire::Reason,
     },
 };
 
@@ -151,10 +152,7 @@ struct VrrpRole {
     stop_by: Option<Instant>,
     /// `vrrp_startup_delay` and `vrrp_delay_after_boot`.
     earliest: Instant,
-    /// Adverts of VRIDs that are not ours, by interface and VRID; at most 255 an interface.
-    foreign: BTreeMap<(String, u8), u64>,
-    /// Datagrams that are no adverts at all, by reason.
-    malformed: BTreeMap<Reason, u64>,
+    strays: Strays,
     statics: StaticObjects,
     /// Interfaces of which something was told in this turn.
     touched: BTreeSet<String>,
@@ -179,8 +177,7 @@ impl VrrpRole {
             converge_by: Some(clock::now() + CONVERGE_LIMIT),
             stop_by: None,
             earliest: Instant::ZERO,
-            foreign: BTreeMap::new(),
-            malformed: BTreeMap::new(),
+            strays: Strays::default(),
             statics: StaticObjects::default(),
             touched: BTreeSet::new(),
             announcements_dropped: 0,

@@ -3,7 +3,10 @@
 use super::{super::clock, VrrpRole, lower};
 use crate::{
     base::time::Instant,
-    vrrp::{router::Input, wire::Datagram},
+    vrrp::{
+        router::Input,
+        wire::{Datagram, Reason},
+    },
 };
 
 impl VrrpRole {
@@ -27,29 +30,29 @@ impl VrrpRole {
     }
 
     fn datagram(&mut self, interface: &str, bytes: Vec<u8>, now: Instant) {
-        let (ipv4, vrid) = match Datagram::parse(&bytes) {
-            Ok(datagram) => (datagram.source.is_ipv4(), datagram.vrid().unwrap_or(0)),
-            Err(reason) => {
-                let count = self.malformed.entry(reason).or_default();
-                *count += 1;
-                if *count == 1 {
-                    tracing::warn!(interface, %reason, "datagram is no VRRP advert");
-                }
-                return;
+        // One that was damaged on its way is counted by the instance it was meant for.
+        let (target, reason) = match Datagram::parse(&bytes) {
+            Ok(datagram) => {
+                let vrid = datagram.vrid();
+                (vrid.map(|vrid| (datagram.source.is_ipv4(), vrid)), None)
             }
+            Err(reason) => (Datagram::meant_for(&bytes), Some(reason)),
         };
         let instance = self.instances.iter_mut().find(|instance| {
-            let lower::Identity { interface: own, vrid: id, ipv4: family } = &instance.identity;
-            own == interface && id.get() == vrid && *family == ipv4
+            let lower::Identity { interface: own, vrid, ipv4 } = &instance.identity;
+            own == interface && target == Some((*ipv4, vrid.get()))
         });
         if let Some(instance) = instance {
             instance.feed(Input::Datagram(bytes), now, &mut self.shell);
             return;
         }
-        let count = self.foreign.entry((interface.to_owned(), vrid)).or_default();
-        *count += 1;
-        if *count == 1 {
-            tracing::info!(interface, vrid, "adverts of a VRID that is not ours");
+        let (reason, vrid) = match (reason, target) {
+            (Some(reason), _) => (reason, None),
+            (None, Some((_, vrid))) => (Reason::Vrid, Some(vrid)),
+            (None, None) => (Reason::TooShort, None),
+        };
+        if let Some(text) = self.strays.count(interface, reason, vrid, now) {
+            tracing::info!(interface, "advert for no instance: {text}");
         }
     }
 }

@@ -11,7 +11,9 @@ use std::{
 use crate::{
     base::{
         query::Reply,
-        status::{ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, TimerStatus},
+        status::{
+            ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, StrayStatus, TimerStatus,
+        },
         time::Instant,
     },
     process::ipc::Role,
@@ -27,6 +29,7 @@ pub const OPEN_LIMIT: usize = 64;
 pub struct Parts {
     pub vrrp: Vec<InstanceStatus>,
     pub vrrp_timers: TimerStatus,
+    pub strays: Vec<StrayStatus>,
     pub servers: Vec<ServerHealth>,
     pub quorum: Vec<QuorumStatus>,
     pub forwarder: Option<ForwarderStatus>,
@@ -99,9 +102,10 @@ impl Asks {
                     return None;
                 }
                 match reply {
-                    Reply::Vrrp { instances, timers } => {
+                    Reply::Vrrp { instances, timers, strays } => {
                         parts.vrrp = instances;
                         parts.vrrp_timers = timers;
+                        parts.strays = strays;
                     }
                     Reply::Checker { servers, quorum } => {
                         parts.servers = servers;
@@ -192,7 +196,7 @@ mod tests {
     const ROLES: [Role; 3] = [Role::Vrrp, Role::Checker, Role::Forwarder];
 
     fn no_instances() -> Reply {
-        Reply::Vrrp { instances: Vec::new(), timers: TimerStatus::default() }
+        Reply::Vrrp { instances: Vec::new(), timers: TimerStatus::default(), strays: Vec::new() }
     }
 
     #[test]

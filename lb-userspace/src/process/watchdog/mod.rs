@@ -600,6 +600,7 @@ impl Watchdog {
             processes: self.core.processes(now),
             vrrp: parts.vrrp,
             vrrp_timers: parts.vrrp_timers,
+            strays: parts.strays,
             servers: parts.servers,
             quorum: parts.quorum,
             forwarder: parts.forwarder,

@@ -85,6 +85,22 @@ impl<'a> Datagram<'a> {
         })
     }
 
+    /// Family (true: IPv4) and VRID of bytes that [`Datagram::parse`] refuses, if they can be told:
+    /// the instance that they were meant for counts them then. Believe nothing of it.
+    pub fn meant_for(bytes: &[u8]) -> Option<(bool, u8)> {
+        let (ipv4, header, protocol) = match bytes.first()? >> 4 {
+            4 => (true, usize::from(bytes.first()? & 0x0f) * 4, *bytes.get(9)?),
+            6 => (false, IPV6_HEADER, *bytes.get(6)?),
+            _ => return None,
+        };
+        let at = match protocol {
+            PROTOCOL => header,
+            PROTOCOL_AH if ipv4 => header + AuthHeader::LEN,
+            _ => return None,
+        };
+        Some((ipv4, *bytes.get(at + 1)?))
+    }
+
     /// VRID by which the instance is found; `None` when the payload is too short to hold one.
     pub fn vrid(&self) -> Option<u8> {
         self.payload.get(1).copied()

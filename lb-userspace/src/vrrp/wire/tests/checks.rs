@@ -165,6 +165,27 @@ fn of_sixteen_types_one_is_an_advert() {
     }
 }
 
+/// What was damaged on the way is counted by the instance that it was meant for.
+#[test]
+fn a_refused_datagram_still_says_whose_it_was() {
+    for row in rows() {
+        let bytes = row.bytes();
+        let meant = Some((bytes[0] >> 4 == 4, 51));
+        let whole = Datagram::parse(&bytes).expect("sound");
+        let vrid_at = bytes.len() - whole.payload.len() + 1;
+        for len in 0..=bytes.len() {
+            let found = Datagram::meant_for(&bytes[..len]);
+            assert_eq!(found, meant.filter(|_| len > vrid_at), "{} {len}", row.name);
+        }
+        let mut bad_sum = bytes.clone();
+        bad_sum[10] ^= 1;
+        assert_eq!(Datagram::meant_for(&bad_sum), meant, "{}", row.name);
+    }
+    for other in [&[0x50; 60][..], &[0x45; 60], &[0x60; 60], &[0x4f; 21]] {
+        assert_eq!(Datagram::meant_for(other), None, "not VRRP");
+    }
+}
+
 // RX-12: of several faults the first in keepalived's order is told.
 #[test]
 fn checks_are_made_in_keepaliveds_order() {
