@@ -554,6 +554,27 @@ root_test!(what_could_not_be_put_on_is_tried_again, {
     Ok(())
 });
 
+root_test!(a_reload_of_the_group_leaves_the_old_one, {
+    let (lb, peer) = cable()?;
+    let words = |group: u8| {
+        format!("mcast_dst_ip 224.0.0.{group}\n virtual_ipaddress {{\n 10.77.0.100\n}}")
+    };
+    let joined = |group: u8| {
+        let text = lb.ip(&["maddr", "show", "dev", "eth0"]).unwrap_or_default();
+        text.contains(&format!("224.0.0.{group}\n"))
+    };
+    let mut role = RoleThread::start_with(&lb, config(&words(50), "")?)?;
+    master(&mut role)?;
+    ensure!(joined(50));
+    role.reload(config(&words(51), "")?)?;
+    wait_true("the new group alone", SECONDS(5), || joined(51) && !joined(50))?;
+    let sniffer = Sniffer::new(&peer)?;
+    let frame = sniffer.next(SECONDS(3), is_vrrp).context("adverts to the new group")?;
+    ensure!(frame.starts_with(&[1, 0, 0x5e, 0, 0, 51]), "{frame:02x?}");
+    role.finish()?;
+    Ok(())
+});
+
 root_test!(delayed_links_hide_a_flap, {
     let (lb, peer) = cable()?;
     let mut config =

@@ -120,6 +120,26 @@ impl VrrpSocket {
         }
     }
 
+    /// Leaves a multicast group; one that was not joined is no error.
+    ///
+    /// # Errors
+    /// The kernel's, with group and interface.
+    pub fn leave(&self, group: IpAddr) -> io::Result<()> {
+        let left = match group {
+            IpAddr::V4(group) => self
+                .socket
+                .leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(self.ifindex)),
+            IpAddr::V6(group) => self.socket.leave_multicast_v6(&group, self.ifindex),
+        };
+        match left {
+            Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => {
+                let text = format!("leave {group} for VRRP on {}: {error}", self.interface);
+                Err(io::Error::new(error.kind(), text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sends a whole IP datagram. The destination of its header and `destination` are the same.
     ///
     /// # Errors

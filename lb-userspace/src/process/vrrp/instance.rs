@@ -240,9 +240,8 @@ impl Instance {
         let own = &self.own;
         let interface = &self.model.interface;
         let config = self.router.config();
-        let unicast = !config.unicast_peers.is_empty();
         let channels = lower::channels(config);
-        let group = (!unicast).then(|| config.wire.group());
+        let group = self.group();
         let link = shell.interfaces.get(interface).map(|it| it.link.clone());
         if let Some(link) = &link
             && let Err(error) = shell.interfaces.open(&link.name, channels, group)
@@ -407,6 +406,12 @@ impl Instance {
     /// The sockets that hear its adverts.
     pub fn channels(&self) -> &'static [Channel] {
         lower::channels(self.router.config())
+    }
+
+    /// The multicast group of its adverts, unless they are unicast.
+    pub fn group(&self) -> Option<IpAddr> {
+        let config = self.router.config();
+        config.unicast_peers.is_empty().then(|| config.wire.group())
     }
 
     /// Its VIPs with their interfaces.

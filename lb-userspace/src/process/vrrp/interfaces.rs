@@ -31,10 +31,19 @@ pub(super) struct Interface {
     seen: u64,
 }
 
-/// Sockets on the interface of one name, each with the index of the link it was opened on.
+/// A socket that hears adverts.
+struct Advert {
+    /// Of the link that it was opened on.
+    index: u32,
+    socket: AsyncFd<VrrpSocket>,
+    /// What it has joined.
+    groups: BTreeSet<IpAddr>,
+}
+
+/// Sockets on the interface of one name, with the index of the link they were opened on.
 #[derive(Default)]
 struct Ports {
-    sockets: BTreeMap<Channel, (u32, AsyncFd<VrrpSocket>)>,
+    sockets: BTreeMap<Channel, Advert>,
     arp: Option<(u32, AsyncFd<ArpSocket>)>,
     frames: Option<(u32, FrameSocket)>,
     /// Whose ARP packets the ARP socket receives.
@@ -152,23 +161,37 @@ impl Interfaces {
         let index = self.get(name).ok_or("no such interface")?.link.index;
         let ports = self.ports.entry(name.to_owned()).or_default();
         for channel in channels {
-            if ports.sockets.get(channel).is_none_or(|(open, _)| *open != index) {
+            if ports.sockets.get(channel).is_none_or(|it| it.index != index) {
                 let socket = VrrpSocket::open(name, index, *channel);
                 let socket = socket.and_then(sys::advert_socket);
                 let socket = socket.map_err(|error| error.to_string())?;
-                ports.sockets.insert(*channel, (index, socket));
+                let advert = Advert { index, socket, groups: BTreeSet::new() };
+                ports.sockets.insert(*channel, advert);
             }
-            if let (Some((_, socket)), Some(group)) = (ports.sockets.get(channel), group) {
-                socket.get_ref().join(group).map_err(|error| error.to_string())?;
+            if let (Some(it), Some(group)) = (ports.sockets.get_mut(channel), group)
+                && !it.groups.contains(&group)
+            {
+                it.socket.get_ref().join(group).map_err(|error| error.to_string())?;
+                it.groups.insert(group);
             }
         }
         Ok(())
     }
 
-    /// Closes the sockets that no instance uses.
-    pub fn close_unless(&mut self, used: impl Fn(&str, Channel) -> bool) {
+    /// Closes the sockets that no instance uses, and leaves the groups that none listens to.
+    /// `used` has the groups of each socket that stays.
+    pub fn keep_only(&mut self, used: &BTreeMap<(&str, Channel), BTreeSet<IpAddr>>) {
         for (name, ports) in &mut self.ports {
-            ports.sockets.retain(|channel, _| used(name, *channel));
+            ports.sockets.retain(|channel, it| {
+                let Some(wanted) = used.get(&(name.as_str(), *channel)) else { return false };
+                for group in it.groups.difference(wanted) {
+                    if let Err(error) = it.socket.get_ref().leave(*group) {
+                        tracing::warn!(interface = name, %error, "multicast group not left");
+                    }
+                }
+                it.groups.retain(|group| wanted.contains(group));
+                true
+            });
         }
     }
 
@@ -183,12 +206,12 @@ impl Interfaces {
         datagram: &[u8],
         to: IpAddr,
     ) -> Result<(), String> {
-        let (_, socket) = self
+        let it = self
             .ports
             .get(name)
             .and_then(|ports| ports.sockets.get(&channel))
             .ok_or_else(|| format!("interface {name} has no socket"))?;
-        socket.get_ref().send(datagram, to).map_err(|error| format!("to {to}: {error}"))
+        it.socket.get_ref().send(datagram, to).map_err(|error| format!("to {to}: {error}"))
     }
 
     /// Sends a frame that `make` builds from the interface's MAC.
@@ -306,8 +329,8 @@ impl Interfaces {
     pub async fn readable(&self) {
         std::future::poll_fn(|cx| {
             let mut ready = false;
-            for (_, socket) in self.ports.values().flat_map(|it| it.sockets.values()) {
-                while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
+            for it in self.ports.values().flat_map(|it| it.sockets.values()) {
+                while let std::task::Poll::Ready(Ok(mut guard)) = it.socket.poll_read_ready(cx) {
                     guard.clear_ready();
                     ready = true;
                 }
@@ -328,9 +351,10 @@ impl Interfaces {
     pub fn read(&self, mut take: impl FnMut(&str, &[u8])) -> bool {
         let mut buffer = [0u8; crate::vrrp::wire::DATAGRAM_LIMIT];
         let mut more = false;
-        let sockets = self.ports.iter().flat_map(|(name, ports)| {
-            ports.sockets.values().map(move |(_, socket)| (name, socket))
-        });
+        let sockets = self
+            .ports
+            .iter()
+            .flat_map(|(name, ports)| ports.sockets.values().map(move |it| (name, &it.socket)));
         for (name, socket) in sockets {
             let mut budget = READ_BUDGET;
             loop {

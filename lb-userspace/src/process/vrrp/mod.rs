@@ -327,16 +327,14 @@ impl VrrpRole {
     }
 
     fn close_unused(&mut self) {
-        let used: BTreeSet<(&str, Channel)> = self
-            .instances
-            .iter()
-            .chain(&self.leaving)
-            .flat_map(|instance| {
+        let mut used: BTreeMap<(&str, Channel), BTreeSet<IpAddr>> = BTreeMap::new();
+        for instance in self.instances.iter().chain(&self.leaving) {
+            for channel in instance.channels() {
                 let name = instance.model.interface.as_str();
-                instance.channels().iter().map(move |channel| (name, *channel))
-            })
-            .collect();
-        self.shell.interfaces.close_unless(|name, channel| used.contains(&(name, channel)));
+                used.entry((name, *channel)).or_default().extend(instance.group());
+            }
+        }
+        self.shell.interfaces.keep_only(&used);
     }
 
     fn feed_all(&mut self, input: &Input, now: Instant) {

@@ -62,7 +62,7 @@ impl Router {
     }
 
     fn describe(&self, reason: Reason, bytes: &[u8]) -> (Level, String) {
-        let Ok(Datagram { source, payload, ttl, .. }) = Datagram::parse(bytes) else {
+        let Ok(Datagram { source, destination, payload, ttl, .. }) = Datagram::parse(bytes) else {
             return (Level::Warn, format!("{} bytes that are no VRRP datagram", bytes.len()));
         };
         let from = format!("from {source}");
@@ -103,6 +103,10 @@ impl Router {
             Reason::OwnAddress => warn("this is our own address: looped back, or used twice"),
             Reason::Mode if config.unicast_peers.is_empty() => warn("unicast, ours is multicast"),
             Reason::Mode => warn("multicast, ours is unicast"),
+            Reason::Group => {
+                let ours = config.wire.group();
+                (Level::Warn, format!("{from}: to the group {destination}, ours is {ours}"))
+            }
             Reason::AddressList => error("other addresses than ours (check_adv_addr)"),
             Reason::Checksum => error("wrong checksum"),
             _ => (Level::Warn, from),

@@ -110,6 +110,10 @@ pub fn receive(bytes: &[u8], expect: &Expect<'_>) -> Result<Received, Reason> {
     if destination.is_multicast() == unicast {
         return Err(Reason::Mode);
     }
+    // Another instance on the interface may listen to it, on the same socket.
+    if !unicast && destination != expect.options.group() {
+        return Err(Reason::Group);
+    }
     let same_addresses = same_set(message.addresses(), expect.addresses);
     // keepalived's `no_virtual_ipaddress`, and VRRPv2 with excluded addresses only, send none.
     if message.addresses().next().is_none() && !expect.addresses.is_empty() {

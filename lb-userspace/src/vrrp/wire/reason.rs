@@ -93,6 +93,8 @@ reasons! {
     AddressList = "address_list",
     /// Multicast to a unicast instance, or the reverse.
     Mode = "delivery_mode",
+    /// Multicast to another group than ours (`mcast_dst_ip`, `vrrp_mcast_group4`).
+    Group = "other_group",
     /// Came from our own address: looped or duplicated.
     OwnAddress = "own_address",
 }

@@ -115,6 +115,7 @@ fn each_check_has_its_reason() {
         (row("v2-count0").bytes(), plain.demand(), Reason::NoAddress),
         (unicast.bytes(), plain.demand(), Reason::Mode),
         (good.clone(), unicast.demand(), Reason::Mode),
+        (good.clone(), with(&plain, |it| it.options.group = Some(ip("224.0.0.50"))), Reason::Group),
         (good.clone(), with(&plain, |it| it.own = Some(OWN.into())), Reason::OwnAddress),
         (
             good.clone(),
