@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{hold::Change, interfaces::Interfaces, lease::LeaseStore, lower};
+use super::{hold::Change, interfaces::Interfaces, lease::LeaseStore, lower, outbox::Outbox};
 use crate::{
     base::{
         core::Core as _,
@@ -37,10 +37,6 @@ use crate::{
     },
 };
 
-/// Messages to the watchdog that may wait; status events beyond it are dropped and counted,
-/// because the watchdog only wants the last one.
-const OUTBOX_LIMIT: usize = 4096;
-
 /// What instances share.
 pub(super) struct Shell {
     pub interfaces: Interfaces,
@@ -48,8 +44,7 @@ pub(super) struct Shell {
     /// `None` until the data plane has converged, and for ever when the host cannot fence itself.
     pub lease: Option<Box<dyn LeaseStore>>,
     pub recorder: Recorder,
-    pub outbox: VecDeque<Up>,
-    pub dropped: u64,
+    pub outbox: Outbox,
     pub next_request: u64,
     pub pin_dir: PathBuf,
     pub pacer: Pacer,
@@ -59,16 +54,9 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    /// Queues a message. At the bound the oldest event is dropped, as only the last of a kind
-    /// counts; what is no event (notifications, scripts, answers) is never dropped.
+    /// Queues a message; see [`Outbox`] for its bound.
     pub fn say(&mut self, message: Up) {
-        if self.outbox.len() >= OUTBOX_LIMIT
-            && let Some(at) = self.outbox.iter().position(|it| matches!(it, Up::Event(_)))
-        {
-            self.dropped += 1;
-            self.outbox.remove(at);
-        }
-        self.outbox.push_back(message);
+        self.outbox.push(message);
     }
 }
 

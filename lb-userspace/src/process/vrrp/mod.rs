@@ -15,6 +15,7 @@ mod lease;
 mod lower;
 mod messages;
 mod receive;
+mod outbox;
 mod scheduling;
 mod scripts;
 mod statics;
@@ -24,7 +25,7 @@ mod timer;
 pub(super) mod trackers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
@@ -38,6 +39,7 @@ use self::{
     instance::{Instance, Shell},
     interfaces::Interfaces,
     lease::LeaseStore,
+    outbox::Outbox,
     scripts::Scripts,
     statics::StaticObjects,
     strays::Strays,
@@ -109,8 +111,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         links: link::Links::start(Some(journal.clone())).context("rtnetlink thread")?,
         lease: None,
         recorder,
-        outbox: VecDeque::new(),
-        dropped: 0,
+        outbox: Outbox::default(),
         next_request: 0,
         pin_dir: runtime.pin_dir.clone(),
         pacer: Pacer::default(),
@@ -417,7 +418,7 @@ impl VrrpRole {
                     None => bail!("the rtnetlink thread has ended"),
                 },
                 permit = link.tx.reserve(), if !gone && !self.shell.outbox.is_empty() => {
-                    if let (Ok(permit), Some(message)) = (permit, self.shell.outbox.pop_front()) {
+                    if let (Ok(permit), Some(message)) = (permit, self.shell.outbox.pop()) {
                         permit.send(message);
                     }
                 }
@@ -440,10 +441,10 @@ impl VrrpRole {
             if gone {
                 self.shell.outbox.clear();
             }
-            while let Some(message) = self.shell.outbox.pop_front() {
+            while let Some(message) = self.shell.outbox.pop() {
                 if let Err(error) = link.tx.try_send(message) {
                     if let tokio::sync::mpsc::error::TrySendError::Full(message) = error {
-                        self.shell.outbox.push_front(message);
+                        self.shell.outbox.put_back(message);
                     }
                     break;
                 }
@@ -452,7 +453,7 @@ impl VrrpRole {
                 break;
             }
         }
-        while let Some(message) = self.shell.outbox.pop_front() {
+        while let Some(message) = self.shell.outbox.pop() {
             if gone || link.tx.send(message).await.is_err() {
                 break;
             }
