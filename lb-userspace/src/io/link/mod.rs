@@ -183,6 +183,8 @@ pub struct AddressInfo {
     pub secondary: bool,
     /// IPv6: the kernel still asks whether somebody else has it, or somebody has. Not to be used.
     pub tentative: bool,
+    /// Tentative, and nobody has answered yet.
+    pub asking: bool,
 }
 
 /// A route or a rule that is no more, as far as the kernel tells.

@@ -255,11 +255,34 @@ impl Monitor<'_> {
         }
         let (own, cache) = (self.maker.socket.port(), &mut self.cache);
         let mut changes = Vec::new();
+        let mut lost = false;
         each(bytes, |header, payload| {
             if let NetlinkPayload::InnerMessage(message) = payload {
-                changes.extend(notice(message, header.port_number == own, cache));
+                let own = header.port_number == own;
+                lost |= !own && is_ipv6_address_gone(&message);
+                changes.extend(notice(message, own, cache));
             }
         });
+        if lost {
+            self.links_first().await?;
+        }
+        for event in changes {
+            self.send(event).await?;
+        }
+        Ok(())
+    }
+
+    /// A link that goes down loses its IPv6 addresses, and the kernel tells of them before it tells
+    /// of the link: the cause is told first.
+    async fn links_first(&mut self) -> anyhow::Result<()> {
+        // Unread, they are told in the kernel's order.
+        let links = self.maker.socket.dump(Rtnl::GetLink(LinkMessage::default()));
+        let mut changes = Vec::new();
+        for message in links.unwrap_or_default() {
+            if let Rtnl::NewLink(message) = message {
+                changes.extend(link_info(&message).and_then(|link| self.cache.link(link)));
+            }
+        }
         for event in changes {
             self.send(event).await?;
         }
@@ -302,6 +325,10 @@ fn notice(message: Rtnl, own: bool, cache: &mut Cache) -> Option<Event> {
         Rtnl::DelRule(message) if !own => Some(Event::ObjectGone(rule_gone(&message))),
         _ => None,
     }
+}
+
+fn is_ipv6_address_gone(message: &Rtnl) -> bool {
+    matches!(message, Rtnl::DelAddress(it) if it.header.family == AddressFamily::Inet6)
 }
 
 /// A port that leaves a bridge is told as a deleted link of the family of bridges.
@@ -394,7 +421,8 @@ fn address_info(message: &AddressMessage) -> Option<AddressInfo> {
     // The same bit means secondary in IPv4 and temporary (RFC 8981) in IPv6, which suits.
     let secondary = has(AddressFlags::Secondary);
     let tentative = has(AddressFlags::Tentative | AddressFlags::Dadfailed);
-    Some(AddressInfo { index: message.header.index, prefix, secondary, tentative })
+    let asking = tentative && !has(AddressFlags::Dadfailed);
+    Some(AddressInfo { index: message.header.index, prefix, secondary, tentative, asking })
 }
 
 #[cfg(test)]
@@ -426,7 +454,8 @@ mod tests {
         for (index, prefix) in
             [(2, prefix(1, 24)), (2, prefix(100, 24)), (2, prefix(101, 24)), (1, prefix(101, 32))]
         {
-            cache.address(AddressInfo { index, prefix, secondary: false, tentative: false });
+            let (secondary, tentative, asking) = (false, false, false);
+            cache.address(AddressInfo { index, prefix, secondary, tentative, asking });
         }
         let leaving = |clear: &[IpPrefix], set: &[IpPrefix]| {
             let on_eth0 = |all: &[IpPrefix]| {

@@ -72,6 +72,8 @@ impl VrrpRole {
             }
         }
         if let link::Event::AddressGone(address) = event {
+            // Of an interface that is down nobody took it.
+            self.look_at_touched(now);
             self.statics.address_gone(&name, address.prefix, now);
             for instance in &mut self.instances {
                 instance.address_gone(&name, address.prefix, now, &mut self.shell);

@@ -259,6 +259,12 @@ impl Instance {
                 && !shell.interfaces.has_address(*address)
         };
         let source = source.filter(|address| !lost(address));
+        // At the start, an IPv6 address that is a moment from being usable is no fault.
+        let interface = shell.interfaces.get(&self.model.interface);
+        let soon = interface.is_some_and(|it| it.up() && it.asks_for_source(&self.own));
+        if source.is_none() && soon && self.router.waits_for_source() {
+            return;
+        }
         self.feed(Input::Source(source), now, shell);
     }
 

@@ -77,6 +77,12 @@ impl Interface {
         first.or_else(|| candidates.first().copied().filter(|_| global))
     }
 
+    /// Whether an address for adverts is still being asked for on the link (RFC 4862 §5.4).
+    pub fn asks_for_source(&self, vips: &BTreeSet<IpAddr>) -> bool {
+        let addresses = self.addresses.values();
+        addresses.map(|(_, it)| it).any(|it| it.asking && !vips.contains(&it.prefix.addr))
+    }
+
     pub fn has(&self, prefix: IpPrefix) -> bool {
         self.addresses.contains_key(&prefix)
     }

@@ -274,6 +274,11 @@ impl Router {
         self.lease_end
     }
 
+    /// Neither the source of its adverts nor its absence has been told yet.
+    pub fn waits_for_source(&self) -> bool {
+        !self.source_known
+    }
+
     /// Statistics.
     pub fn counters(&self) -> &InstanceCounters {
         &self.counters
