@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 use super::{
     Link,
     ipc::{Down, Reply, Role, Up},
-    privileges,
+    privileges, sys,
 };
 use crate::{
     api::{self, asker::Asker, http, server},
@@ -45,6 +45,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     privileges::limit(Role::Api)?;
     let control = tokio::spawn(server::serve(listener, asker));
     link.tx.send(Up::Ready { generation }).await.context("watchdog is gone")?;
+    sys::trim();
     let mut config = config;
     let mut post = Post::default();
     let mut open: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();

@@ -19,6 +19,7 @@ pub mod record;
 pub mod replay;
 pub mod scripts;
 pub mod secrets;
+mod sys;
 pub mod vrrp;
 pub mod watchdog;
 

@@ -2,42 +2,65 @@
 //! checker the passwords of MYSQL_CHECK, forwarder and api (which parses bytes of the network)
 //! none. What `--record` writes carries none at all.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use lb_common::csum;
 
 use super::ipc::Role;
 use crate::{
-    config::model::{Authentication, Checker, Config},
+    config::model::{Authentication, Checker, Config, TrackMysql, VrrpInstance},
     vrrp::{
         auth::{Auth, TYPE_PASS},
         router::{self, Input},
+        wire::Options,
     },
 };
 
 /// Bytes of VRRPv2's authentication data, at the end of the message.
 const AUTH_DATA: usize = 8;
 
-/// The configuration with the secrets of this role only. Everything else is as it was, so that a
-/// role compares generations as if it had them all.
+/// The part of the configuration that a role works with, and the secrets of that role only. What a
+/// role does not look at costs it memory, once for each instance of a large file.
 pub fn for_role(config: &Config, role: Role) -> Arc<Config> {
-    let mut config = config.clone();
-    if role != Role::Vrrp {
-        for instance in &mut config.vrrp_instances {
-            instance.authentication = Authentication::None;
-            instance.wire.hmac = None;
+    let global = config.global.clone();
+    Arc::new(match role {
+        Role::Vrrp => Config {
+            virtual_servers: vec![],
+            track_mysql: without_passwords(&config.track_mysql),
+            ..config.clone()
+        },
+        Role::Checker => Config {
+            global,
+            virtual_servers: config.virtual_servers.clone(),
+            track_mysql: config.track_mysql.clone(),
+            ..Config::default()
+        },
+        Role::Forwarder => {
+            let mut virtual_servers = config.virtual_servers.clone();
+            let servers = virtual_servers.iter_mut().flat_map(|vs| &mut vs.real_servers);
+            servers.flat_map(|rs| &mut rs.checkers).for_each(hide_password);
+            let open = |instance: &VrrpInstance| VrrpInstance {
+                authentication: Authentication::None,
+                wire: Options { hmac: None, ..instance.wire.clone() },
+                ..instance.clone()
+            };
+            let vrrp_instances = config.vrrp_instances.iter().map(open).collect();
+            Config { global, virtual_servers, vrrp_instances, ..Config::default() }
         }
+        Role::Api => Config { global, ..Config::default() },
+    })
+}
+
+fn without_passwords(tracked: &BTreeMap<String, TrackMysql>) -> BTreeMap<String, TrackMysql> {
+    let mut tracked = tracked.clone();
+    tracked.values_mut().for_each(|track| hide_password(&mut track.checker));
+    tracked
+}
+
+fn hide_password(checker: &mut Checker) {
+    if let Checker::Mysql(_, check) = checker {
+        check.password = None;
     }
-    if role != Role::Checker {
-        let servers = config.virtual_servers.iter_mut().flat_map(|vs| &mut vs.real_servers);
-        let tracked = config.track_mysql.values_mut().map(|track| &mut track.checker);
-        for checker in servers.flat_map(|rs| &mut rs.checkers).chain(tracked) {
-            if let Checker::Mysql(_, check) = checker {
-                check.password = None;
-            }
-        }
-    }
-    Arc::new(config)
 }
 
 /// An input of a virtual router as it may be recorded. `auth_pass` of an advert becomes zeros where
@@ -108,19 +131,20 @@ mod tests {
     fn a_role_gets_the_secrets_it_uses() {
         let config = checked();
         assert_eq!(secrets(&config), (true, true));
-        for (role, wanted) in [
-            (Role::Vrrp, (true, false)),
-            (Role::Checker, (false, true)),
-            (Role::Forwarder, (false, false)),
-            (Role::Api, (false, false)),
+        for (role, wanted, parts) in [
+            (Role::Vrrp, (true, false), (1, 0)),
+            (Role::Checker, (false, true), (0, 1)),
+            (Role::Forwarder, (false, false), (1, 1)),
+            (Role::Api, (false, false), (0, 0)),
         ] {
             let given = for_role(&config, role);
             assert_eq!(secrets(&*given), wanted, "{role:?}");
             // Unchanged stays unchanged, and nothing else is touched.
             assert_eq!(given, for_role(&config, role));
             assert_eq!(for_role(&given, Role::Api), for_role(&config, Role::Api));
-            assert_eq!(given.virtual_servers[0].key, config.virtual_servers[0].key);
-            assert_eq!(given.vrrp_instances[0].vrid, config.vrrp_instances[0].vrid);
+            assert_eq!(given.global, config.global);
+            let counts = (given.vrrp_instances.len(), given.virtual_servers.len());
+            assert_eq!(counts, parts, "{role:?}");
         }
     }
 

@@ -32,6 +32,7 @@ use super::{
     ipc::{Down, EngineChoice, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
     privileges,
     record::Recorder,
+    sys as memory,
 };
 use crate::{
     base::{core::Core as _, table::LeaseSlot, time::Instant},
@@ -315,6 +316,7 @@ impl<P: Plane> Forwarder<P> {
         self.send(Up::Event(Event::Converged { generation, leases, fenced })).await?;
         if self.announced.as_ref().is_none_or(|(said, ..)| *said != generation) {
             self.send(Up::Ready { generation }).await?;
+            memory::trim();
         }
         info!(generation, fenced, "converged");
         self.announced = Some(news);

@@ -128,6 +128,12 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
     }
     role.adopt(&config).await?;
     role.apply(generation, &config);
+    let keeps_memory = config.global.vrrp_process.no_swap;
+    // Instances have taken what they need.
+    drop(config);
+    if !keeps_memory {
+        super::sys::trim();
+    }
     role.serve(&mut link).await?;
     if role.is_clean() {
         let _ = std::fs::remove_file(journal); // it may never have been written

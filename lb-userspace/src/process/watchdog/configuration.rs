@@ -9,7 +9,7 @@ use crate::{
     process::{
         config_file,
         ipc::{Down, Reply, Role},
-        secrets,
+        secrets, sys,
     },
 };
 
@@ -144,6 +144,7 @@ impl Watchdog {
     /// The service manager is told that the reload is over, or that the next one begins.
     fn reading_ended(&self, next: Option<u64>) {
         notify::ready(&format!("configuration generation {}", self.generation));
+        sys::trim();
         if let Some(number) = next {
             self.read_config(number);
         }

@@ -37,7 +37,7 @@ use super::{
     notifications::Notifications,
     pidfile::{self, PidFile},
     scripts::{self, Scripts, queue::Owner},
-    secrets,
+    secrets, sys,
 };
 use crate::{
     base::{
@@ -354,6 +354,7 @@ impl Watchdog {
                     if let Some(starter) = self.starter.take() {
                         starter.ready();
                     }
+                    sys::trim();
                 }
                 Effect::Stopping { why, code } => {
                     if code == 0 {
