@@ -312,7 +312,8 @@ impl Xdp {
             let services = image.services.iter();
             let id = services
                 .filter(|(map_key, _)| socket(map_key.addr, map_key.port) == key.addr)
-                .find_map(|(_, service)| Some(service.id));
+                .map(|(_, service)| service.id)
+                .next();
             let id = id.unwrap_or_default();
             let stats = self.maps.service_stats(id).context("read the map service_stats")?;
             let gone = self.totals.gone(id);

@@ -29,7 +29,7 @@ impl VrrpRole {
                         tracing::info!(count, "TCP connections of a predecessor's VIPs are reset");
                     }
                     for error in errors {
-                        tracing::error!(error, "left by a predecessor, not removed");
+                        tracing::error!(%error, "left by a predecessor, not removed");
                     }
                     return Ok(());
                 }

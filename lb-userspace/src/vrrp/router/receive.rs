@@ -145,6 +145,7 @@ impl Router {
         if self.config.version == Version::V3 {
             self.note_dialect(advert);
         }
+        self.note_owner(advert);
         match self.state {
             State::Backup { since, wait } => self.backup_hears(advert, since, wait, now),
             State::Master { .. } => self.master_hears(advert, now),
@@ -180,6 +181,19 @@ impl Router {
             let (theirs, ours) = (advert.interval.duration(), self.config.interval.duration());
             let text = format!("{source} has advert_int {theirs:?}, ours is {ours:?}");
             self.note(advert, Note::Interval, Level::Info, text);
+        }
+    }
+
+    /// Two owners of the same addresses: a mistake that the tie-break decides (erratum 8298 of
+    /// RFC 9568).
+    fn note_owner(&mut self, advert: &Received) {
+        if advert.priority == Priority::OWNER && self.effective_priority() == Priority::OWNER {
+            let text = format!(
+                "{} has priority 255 as we have: only one host owns the addresses; the greater \
+                 source address stays master",
+                advert.source
+            );
+            self.note(advert, Note::Owner, Level::Error, text);
         }
     }
 
