@@ -14,7 +14,7 @@ use crate::build;
 /// What to measure and where to write it.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Only this part; without it both.
+    /// Only this part; without it packets and failover.
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// Directory for the results, bench.json and failover.json.
@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Packets in each run.
     #[arg(long, default_value_t = 1_000_000)]
     packets: u32,
-    /// Arguments of the fail-over bench after `--`, such as `--paces 100 --rounds 3`.
+    /// Arguments of the fail-over (or verdict) bench after `--`, such as `--paces 100 --rounds 3`.
     #[arg(last = true)]
     failover: Vec<String>,
 }
@@ -35,6 +35,8 @@ pub struct Arguments {
 enum Part {
     Packets,
     Failover,
+    /// From a checker's verdict to the maps; part of the fail-over bench otherwise.
+    Verdict,
 }
 
 /// Measures, prints tables, writes JSON.
@@ -43,17 +45,20 @@ enum Part {
 /// When a bench cannot be built or run (both need root and the BPF toolchain, the fail-over bench
 /// keepalived).
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.only != Some(Part::Failover) {
+    if matches!(arguments.only, None | Some(Part::Packets)) {
         let numbers = [arguments.rounds.to_string(), arguments.packets.to_string()];
         let file = arguments.json_dir.join("bench.json").display().to_string();
         bench("xdp-bench", [file].into_iter().chain(numbers))?;
     }
-    if arguments.only != Some(Part::Packets) {
-        build::run(build::What::Daemon)?;
-        let file = arguments.json_dir.join("failover.json").display().to_string();
-        let words = ["--json".to_owned(), file].into_iter();
-        bench("failover-bench", words.chain(arguments.failover.iter().cloned()))?;
-    }
+    let (name, file) = match arguments.only {
+        Some(Part::Packets) => return Ok(()),
+        Some(Part::Verdict) => ("verdict-bench", "verdict.json"),
+        _ => ("failover-bench", "failover.json"),
+    };
+    build::run(build::What::Daemon)?;
+    let file = arguments.json_dir.join(file).display().to_string();
+    let words = ["--json".to_owned(), file].into_iter();
+    bench(name, words.chain(arguments.failover.iter().cloned()))?;
     Ok(())
 }
 

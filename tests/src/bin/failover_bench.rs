@@ -14,6 +14,7 @@ use lb_tests::{
         pair::Pair,
         report::{self, Line},
         rhythm::{self, Rhythm},
+        start::{self, Start},
     },
     host::{self, Program},
     netns,
@@ -32,6 +33,9 @@ struct Arguments {
     /// Advert intervals in milliseconds.
     #[arg(long, value_delimiter = ',', default_value = "1000,100,10")]
     paces: Vec<u32>,
+    /// Times each program is started alone, for its first advert.
+    #[arg(long, default_value_t = 5)]
+    starts: u32,
     /// Seconds of each look at the advert rhythm.
     #[arg(long, default_value_t = 15)]
     rhythm: u64,
@@ -46,6 +50,7 @@ struct Arguments {
 #[derive(Debug, Serialize)]
 struct Report {
     failover: Vec<Line>,
+    start: Vec<Start>,
     rhythm: Vec<Rhythm>,
     crowd: Vec<Crowd>,
     health_to_map: Option<Health2Map>,
@@ -78,6 +83,14 @@ fn main() -> Result<()> {
     println!("medians (least-greatest); outage: longest time without an answer at the client;");
     println!("takeover: fault to the heir's first answer; both: each host asked by its own MAC");
 
+    let mut starts = Vec::new();
+    for (advert_ms, priority) in start::CASES.into_iter().filter(|_| arguments.starts > 0) {
+        for program in programs {
+            let found = start::measure(program, advert_ms, priority, arguments.starts)?;
+            println!("{}", found.line());
+            starts.push(found);
+        }
+    }
     let mut rhythms = Vec::new();
     for (busy, seconds) in [(0, arguments.rhythm), (4, arguments.rhythm), (4, arguments.soak)] {
         for program in programs {
@@ -116,13 +129,14 @@ fn main() -> Result<()> {
     let health_to_map = match arguments.verdicts {
         0 => None,
         turns => {
-            let found = health::measure(turns)?;
+            let found = health::measure(turns, health::STANDING)?;
             println!("{}", found.line());
             Some(found)
         }
     };
     ensure!(!lines.is_empty() || arguments.rounds == 0, "nothing was measured undisturbed");
-    let report = Report { failover: lines, rhythm: rhythms, crowd: crowds, health_to_map };
+    let report =
+        Report { failover: lines, start: starts, rhythm: rhythms, crowd: crowds, health_to_map };
     std::fs::write(&arguments.json, serde_json::to_vec_pretty(&report)?)
         .with_context(|| format!("cannot write {}", arguments.json.display()))?;
     println!("written: {}", arguments.json.display());

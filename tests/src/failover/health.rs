@@ -1,19 +1,30 @@
 //! From a checker's verdict to the data plane's maps: servers fail and come back all at once, with
-//! connections being made meanwhile, and lbd's own histogram tells how long each verdict took.
+//! connections being made and many more standing meanwhile, and lbd's log and histogram tell how long
+//! each verdict took.
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_userspace::base::status::{Health, Status};
+use aya::maps::{HashMap, Map, MapData};
+use lb_common::{
+    abi::{Flow4, FlowKey4},
+    maps,
+};
+use lb_userspace::{
+    base::status::{Health, Status},
+    dataplane::xdp::lease::Clock,
+};
 use serde::Serialize;
 
 use crate::{
@@ -24,6 +35,8 @@ use crate::{
 /// Real servers of the pool; each gives a verdict at each turn.
 const SERVERS: u8 = 8;
 const PORT: u16 = 3306;
+/// Standing connections of a busy host.
+pub const STANDING: u32 = 200_000;
 
 /// How long verdicts took.
 #[derive(Clone, Debug, Serialize)]
@@ -33,8 +46,17 @@ pub struct Health2Map {
     /// and longer than the one before.
     pub by_microseconds: BTreeMap<u64, u64>,
     pub mean_us: f64,
-    /// Connections that were made through the VIP meanwhile.
+    /// Half and 99 in 100 of them took no longer, and the one that took longest.
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+    /// Per cent that took longer than the 2 ms that are promised.
+    pub over_2ms_percent: f64,
+    /// Connections that were made through the VIP meanwhile, in how many seconds.
     pub connections: u64,
+    pub seconds: f64,
+    /// Connections that stood in the table of connections all the time.
+    pub standing: u32,
 }
 
 /// Takes connections and lets go of them.
@@ -70,11 +92,37 @@ impl Drop for Server {
     }
 }
 
-/// Lets all servers of a pool fail and come back `turns` times.
+/// Puts `count` connections into the table of a running lbd, of clients that are silent.
+fn stand(pins: &Path, count: u32) -> Result<()> {
+    let jiffies = Clock::open(pins)?.sample()?.jiffies;
+    let map = MapData::from_pin(pins.join(maps::FLOWS4)).and_then(Map::from_map_data)?;
+    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map)?;
+    for client in 0..count {
+        // Of no real server, so that no scheduler minds them; idle ones end after hours.
+        let key = FlowKey4 { src: client, proto: 6, ..FlowKey4::default() };
+        let flow = Flow4 { last_seen: jiffies, real: 4000, ..Flow4::default() };
+        flows.insert(key, flow, 0).context("the table of connections")?;
+    }
+    Ok(())
+}
+
+/// How long each verdict took, by lbd's log, in order of length.
+fn took(log: &Path) -> Result<Vec<u64>> {
+    let text = fs::read_to_string(log).context("the log of lbd")?;
+    let numbers = text.split("took_us=").skip(1).map(|rest| {
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse().context("took_us is a number")
+    });
+    let mut numbers = numbers.collect::<Result<Vec<u64>>>()?;
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Lets all servers of a pool fail and come back `turns` times, among `standing` connections.
 ///
 /// # Errors
 /// When lbd cannot be started or does not notice.
-pub fn measure(turns: u32) -> Result<Health2Map> {
+pub fn measure(turns: u32, standing: u32) -> Result<Health2Map> {
     let mut single = Single::new()?;
     let pool: Vec<Ipv4Addr> =
         (1..=SERVERS).map(|number| Ipv4Addr::new(10, 79, 0, 100 + number)).collect();
@@ -86,7 +134,8 @@ pub fn measure(turns: u32) -> Result<Health2Map> {
     }
     single.other.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "lo"])?;
     let mut server = Server::start(&single.other)?;
-    single.host.write_config(&config("0.2", "", "", &virtual_server(PORT, "wlc", &pool)))?;
+    let table = format!("lvs_flow_table {}", (standing + 200_000).max(400_000));
+    single.host.write_config(&config("0.2", &table, "", &virtual_server(PORT, "wlc", &pool)))?;
     single.host.start()?;
     single.wait_master()?;
     let all = |status: &Status, wanted: Health| {
@@ -94,7 +143,9 @@ pub fn measure(turns: u32) -> Result<Health2Map> {
             && status.servers.iter().all(|server| server.health == wanted)
     };
     single.wait_status("every server up", |status| all(status, Health::Up))?;
+    stand(&single.host.pin_dir(), standing)?;
     let client = single.plug("client", "10.79.0.50/24")?;
+    let begin = Instant::now();
     let stop = Arc::<AtomicBool>::default();
     let traffic = {
         let stop = Arc::clone(&stop);
@@ -119,6 +170,7 @@ pub fn measure(turns: u32) -> Result<Health2Map> {
         single.wait_status("every server up again", |status| all(status, Health::Up))?;
     }
     let status = single.wait_status("the forwarder's figures", |s| s.forwarder.is_some())?;
+    let seconds = begin.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
     let connections = traffic.join().map_err(|_| anyhow::anyhow!("the traffic panicked"))??;
     let forwarder = status.forwarder.context("no forwarder")?;
@@ -127,9 +179,19 @@ pub fn measure(turns: u32) -> Result<Health2Map> {
         verdicts >= u64::from(turns) * u64::from(SERVERS),
         "{verdicts} verdicts after {turns} turns of {SERVERS} servers (waited {LIMIT:?} each)"
     );
+    let took = took(&single.host.log())?;
+    ensure!(took.len() as u64 >= verdicts, "{} verdicts in the log of {verdicts}", took.len());
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+    let over = took.iter().filter(|us| **us > 2000).count();
     single.host.stop()?;
     Ok(Health2Map {
         verdicts,
+        p50_us: at(50),
+        p99_us: at(99),
+        max_us: at(100),
+        over_2ms_percent: over as f64 * 100.0 / took.len() as f64,
+        seconds,
+        standing,
         mean_us: forwarder.verdict_total_us as f64 / verdicts as f64,
         by_microseconds: forwarder.verdict_us,
         connections,
@@ -153,11 +215,17 @@ impl Health2Map {
             })
             .collect();
         format!(
-            "verdict to maps: {} verdicts, mean {:.0} µs, {} ({} connections meanwhile)",
+            "verdict to maps: {} verdicts, p50 {} µs, p99 {} µs, max {} µs, {:.1} % over 2 ms \
+             (mean {:.0} µs, {}; {:.0} connections/s meanwhile, {} standing)",
             self.verdicts,
+            self.p50_us,
+            self.p99_us,
+            self.max_us,
+            self.over_2ms_percent,
             self.mean_us,
             parts.join(", "),
-            self.connections
+            self.connections as f64 / self.seconds,
+            self.standing
         )
     }
 }

@@ -7,6 +7,7 @@ pub mod pair;
 pub mod probe;
 pub mod report;
 pub mod rhythm;
+pub mod start;
 
 use std::time::Duration;
 
