@@ -111,6 +111,7 @@ impl Running {
                 self.core.handle(Input::LowerHeard { member }, now);
             }
         }
+        self.core.handle_timeout(now);
     }
 
     /// True when a member was told something.

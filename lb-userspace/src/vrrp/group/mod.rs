@@ -282,7 +282,11 @@ impl Core for Group {
         self.decide();
     }
 
-    fn handle_timeout(&mut self, _now: Instant) {}
+    /// To be called when the orders have been carried out and what followed was heard: an order
+    /// that changed nothing is followed by no input, and the state is still to be told.
+    fn handle_timeout(&mut self, _now: Instant) {
+        self.tell();
+    }
 
     fn poll_timeout(&self) -> Option<Instant> {
         None

@@ -1,0 +1,114 @@
+//! vrrp_sync_group on real interfaces: two LANs between two hosts, an instance on each, and both
+//! move together, told in order.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    netns::{Namespace, Port, Switch, ready_or_skip},
+    vrrp::RoleThread,
+    wait::wait_true,
+};
+use lb_userspace::{
+    config::{load, model::Config},
+    process::ipc::Up,
+};
+
+const LIMIT: Duration = Duration::from_secs(6);
+
+/// Two instances in one group, on eth0 and eth1.
+fn config(priority: u8) -> Result<Config> {
+    let instance = |number: u8| {
+        format!(
+            "vrrp_instance VI_{number} {{\n interface eth{number}\n virtual_router_id 5{number}\n \
+             version 3\n advert_int 0.2\n priority {priority}\n notify /bin/true\n \
+             virtual_ipaddress {{\n  10.77.{number}.100/24\n }}\n}}\n"
+        )
+    };
+    let text = format!(
+        "global_defs {{\n script_user root\n}}\nvrrp_sync_group G {{\n group {{\n  VI_0\n  VI_1\n \
+         }}\n notify /bin/true\n}}\n{}{}",
+        instance(0),
+        instance(1)
+    );
+    let outcome = load("test", &text);
+    let told = outcome.render();
+    outcome.config.context(told)
+}
+
+struct Site {
+    netns: Namespace,
+    ports: [Port; 2],
+    role: RoleThread,
+}
+
+impl Site {
+    fn new(name: &str, last: u8, priority: u8, lans: &[Switch; 2]) -> Result<Self> {
+        let netns = Namespace::new(name)?;
+        let plug = |number: usize| {
+            let address = format!("10.77.{number}.{last}/24");
+            lans[number].plug(&netns, &format!("eth{number}"), Some(&address))
+        };
+        let ports = [plug(0)?, plug(1)?];
+        let role = RoleThread::start_with(&netns, config(priority)?)?;
+        role.converge()?;
+        Ok(Self { netns, ports, role })
+    }
+
+    /// The VIPs it holds, one bit a LAN.
+    fn holds(&self) -> u8 {
+        let has = |number: u8| self.netns.has_address([10, 77, number, 100]).unwrap_or(false);
+        u8::from(has(0)) | u8::from(has(1)) << 1
+    }
+
+    /// What its instances and its group said, as `INSTANCE VI_0 MASTER`.
+    fn told(self) -> Result<Vec<String>> {
+        let said = self.role.finish()?;
+        let args = said.into_iter().filter_map(|said| match said {
+            Up::Notify(told) => Some(told.scripts),
+            _ => None,
+        });
+        Ok(args
+            .flatten()
+            .map(|script| script.args.get(..3).unwrap_or_default().join(" "))
+            .collect())
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn one_link_down_moves_both_and_both_come_back() -> Result<()> {
+    if !ready_or_skip("vrrp_groups")? {
+        return Ok(());
+    }
+    let lans = [Switch::new("lan0")?, Switch::new("lan1")?];
+    let high = Site::new("high", 10, 150, &lans)?;
+    let low = Site::new("low", 11, 100, &lans)?;
+    let both_at = |first: u8, second: u8| (high.holds(), low.holds()) == (first, second);
+    wait_true("the better one to be master of both", LIMIT, || both_at(3, 0))?;
+
+    high.ports[1].set_link(false)?;
+    wait_true("both to move", LIMIT, || both_at(0, 3))?;
+    high.ports[1].set_link(true)?;
+    wait_true("both to come back", LIMIT, || both_at(3, 0))?;
+
+    let told = high.told()?;
+    // Of each move: every member before the group, and the group once.
+    for state in ["MASTER", "FAULT"] {
+        let places = |who: &str| -> Vec<usize> {
+            let want = format!("{who} {state}");
+            told.iter().enumerate().filter(|(_, it)| **it == want).map(|(at, _)| at).collect()
+        };
+        let (first, second) = (places("INSTANCE VI_0"), places("INSTANCE VI_1"));
+        let group = places("GROUP G");
+        // FAULT once more when the carriers come after the daemon.
+        let enough = if state == "MASTER" { group.len() == 2 } else { !group.is_empty() };
+        ensure!(enough, "{state} of the group: {told:?}");
+        for (number, group) in group.iter().enumerate() {
+            let before = |places: &[usize]| places.get(number).is_some_and(|at| at < group);
+            ensure!(before(&first) && before(&second), "{state}: {told:?}");
+        }
+    }
+    low.told()?;
+    Ok(())
+}
