@@ -115,7 +115,12 @@ fn lbctl_shows_and_steers() -> Result<()> {
         Ok((stream, local))
     };
     let (_stream, from) = connect()?;
-    let flows = stdout(&single.lbctl(&["flows"])?);
+    let output = single.lbctl(&["flows", "--limit", "1"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success() && said.contains("the first 1 connections"), "{output:?}");
+    let output = single.lbctl(&["flows"])?;
+    ensure!(output.stderr.is_empty(), "all are told: {output:?}");
+    let flows = stdout(&output);
     ensure!(flows.contains(&from.to_string()) && flows.contains("established"), "{flows}");
     let json: serde_json::Value =
         serde_json::from_slice(&single.lbctl(&["flows", "--json"])?.stdout)?;

@@ -17,7 +17,11 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{asker::Asker, metrics, page};
+use super::{
+    asker::Asker,
+    bounds::{Bound, Bounds},
+    metrics, page,
+};
 use crate::base::{
     query::{Query, Reply},
     status::Status,
@@ -30,12 +34,14 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(120);
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, asker: Asker) {
+    let bounds = asker.bounds().clone();
     let router = Router::new()
         .route("/", get(status_page))
         .route("/metrics", get(scrape))
         .route("/status.json", get(json))
         .with_state(asker);
-    let bounded = Bounded { listener, slots: Arc::new(Semaphore::new(CONNECTION_LIMIT)) };
+    let slots = Arc::new(Semaphore::new(CONNECTION_LIMIT));
+    let bounded = Bounded { listener, slots, bounds };
     if let Err(error) = axum::serve(bounded, router).await {
         tracing::error!(%error, "metrics server ends");
     }
@@ -83,6 +89,7 @@ async fn json(State(asker): State<Asker>) -> Response {
 struct Bounded {
     listener: TcpListener,
     slots: Arc<Semaphore>,
+    bounds: Bounds,
 }
 
 impl Listener for Bounded {
@@ -91,7 +98,7 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Held, SocketAddr) {
         // Acquired before accepting; the semaphore is never closed, so this always succeeds.
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        let slot = self.bounds.slot(Bound::HttpConnections, &self.slots).await;
         let (stream, addr) = Listener::accept(&mut self.listener).await;
         (Held { stream, life: Box::pin(tokio::time::sleep(CONNECTION_LIFE)), _slot: slot }, addr)
     }

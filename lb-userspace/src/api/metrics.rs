@@ -108,7 +108,16 @@ impl Snapshot {
         counter(e, "config_reload_failures", "Reloads that were refused.")?
             .counter(&vec![], status.reload_failures)?;
         gauge(e, "problems", "Problems that `lbctl status` lists.")?
-            .gauge(&vec![], signed(status.problems.len() as u64))
+            .gauge(&vec![], signed(status.problems.len() as u64))?;
+        let mut metric = counter(
+            e,
+            "bound_reached",
+            "Times that a bound of lbctl's socket or /metrics was reached.",
+        )?;
+        for (bound, times) in &status.bounds {
+            metric.counter(&vec![("bound", bound)], *times)?;
+        }
+        Ok(())
     }
 
     fn processes(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -39,6 +39,7 @@ fn every_number_of_a_snapshot_is_found_again() {
         ("lbd_config_generation".to_owned(), 3.0),
         ("lbd_config_last_reload_failed".to_owned(), 1.0),
         ("lbd_config_reload_failures_total".to_owned(), 2.0),
+        ("lbd_bound_reached_total{bound=\"open_questions\"}".to_owned(), 1.0),
         ("lbd_process_restarts_total{role=\"vrrp\"}".to_owned(), 1.0),
         ("lbd_process_ready{role=\"api\"}".to_owned(), 0.0),
         ("lbd_script_ends_total{outcome=\"timed_out\"}".to_owned(), 2.0),

@@ -1,6 +1,7 @@
 //! L2: what operators and monitoring talk to: the control socket, /metrics, the status page.
 
 pub mod asker;
+pub mod bounds;
 pub mod client;
 pub mod http;
 pub mod metrics;

@@ -20,6 +20,7 @@ pub(super) fn status() -> Status {
         reloads: 4,
         reload_failures: 2,
         problems: vec!["metrics_listen 0.0.0.0:9650: address in use".to_owned()],
+        bounds: BTreeMap::from([("open_questions".to_owned(), 1)]),
         scripts: ScriptCounters {
             started: 12,
             refused: 1,

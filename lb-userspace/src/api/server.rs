@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     asker::Asker,
+    bounds::Bound,
     protocol::{self, LineError},
 };
 use crate::base::query::Reply;
@@ -42,7 +43,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 pub async fn serve(listener: UnixListener, asker: Asker) {
     let slots = Arc::new(Semaphore::new(CONNECTION_LIMIT));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let slot = asker.bounds().slot(Bound::ControlConnections, &slots).await;
+        let Some(slot) = slot else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let asker = asker.clone();

@@ -329,6 +329,10 @@ pub struct Status {
     /// What an operator should know beside the rest: a role that did not answer, a metrics port
     /// that is taken.
     pub problems: Vec<String>,
+    /// Bounds of the control socket and of /metrics → how often each was reached: a connection had to
+    /// wait, a question was refused.
+    #[serde(default)]
+    pub bounds: BTreeMap<String, u64>,
     pub scripts: ScriptCounters,
     pub processes: Vec<ProcessStatus>,
     pub vrrp: Vec<InstanceStatus>,

@@ -20,6 +20,7 @@ use lb_userspace::{
         query::{Query, Reply},
     },
     config::docs,
+    dataplane::FLOWS_LIMIT,
     process::{
         cli,
         replay::{self, Transition},
@@ -107,6 +108,10 @@ fn main() -> ExitCode {
         Command::Explain { what } if what.len() == 1 => what.first().cloned(),
         _ => None,
     };
+    let flows_limit = match &args.command {
+        Command::Flows { limit } => Some((*limit as usize).min(FLOWS_LIMIT)),
+        _ => None,
+    };
     let query = match args.command {
         Command::Status => Query::Status,
         Command::Flows { limit } => Query::Flows { limit },
@@ -122,7 +127,17 @@ fn main() -> ExitCode {
         Command::Replay { .. } => return ExitCode::SUCCESS,
     };
     match client::ask(&socket, &query) {
-        Ok(reply) => show(&reply, args.json),
+        Ok(reply) => {
+            if let (Reply::Flows(flows), Some(limit)) = (&reply, flows_limit)
+                && flows.len() >= limit
+            {
+                eprintln!(
+                    "lbctl: the first {limit} connections; `lbctl status` counts all, --limit takes \
+                     {FLOWS_LIMIT} at most"
+                );
+            }
+            show(&reply, args.json)
+        }
         Err(AskError::NotRunning { .. }) if word.is_some() => {
             show(&explain_word(word.as_deref().unwrap_or_default()), args.json)
         }

@@ -39,6 +39,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     let listener =
         server::bind(&socket).with_context(|| format!("control socket {}", socket.display()))?;
     let (asker, mut questions) = Asker::new();
+    let bounds = asker.bounds().clone();
     let mut http = Http::new(asker.clone());
     // The first attempt is made with root's right to ports below 1024.
     http.listen_on(config.global.metrics_listen).await;
@@ -77,6 +78,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
                 Some(Down::Answer { id, mut reply }) => {
                     if let Reply::Status(status) = &mut reply {
                         status.problems.extend(http.problem());
+                        status.bounds.extend(bounds.list());
                     }
                     if let Some(answer) = open.remove(&id) {
                         let _ = answer.send(reply); // the client may have left

@@ -63,16 +63,23 @@ impl Open {
 pub struct Asks {
     next: u64,
     open: BTreeMap<u64, Open>,
+    refused: u64,
 }
 
 impl Asks {
     fn admit(&mut self, open: Open) -> Option<u64> {
         if self.open.len() >= OPEN_LIMIT {
+            self.refused += 1;
             return None;
         }
         self.next += 1;
         self.open.insert(self.next, open);
         Some(self.next)
+    }
+
+    /// Questions refused at [`OPEN_LIMIT`] since the start.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Opens a question for one role; the id goes into its `Down::Query`. `None`: too many are
@@ -255,6 +262,8 @@ mod tests {
             assert!(asks.status(ask, &ROLES, T0).is_some());
         }
         assert_eq!(asks.status(99, &ROLES, T0), None);
+        assert_eq!(asks.single(99, Role::Vrrp, T0), None);
+        assert_eq!(asks.refused(), 2);
         assert!(asks.role_gone(Role::Api).is_empty());
         assert!(asks.status(99, &ROLES, T0).is_some());
     }

@@ -508,6 +508,7 @@ impl Watchdog {
     }
 
     fn ask(&mut self, ask: u64, query: Query, now: Instant) {
+        let query_is_reload = query == Query::Reload;
         let opened = match &query {
             Query::Status => {
                 let roles: Vec<Role> =
@@ -555,7 +556,10 @@ impl Watchdog {
             }
         };
         if opened.is_none() {
-            let why = "too many questions are open; try again".to_owned();
+            let why = match query_is_reload {
+                true => format!("{} operators wait for a reload already", reload::WAITERS_LIMIT),
+                false => format!("{} questions are open already; try again", asks::OPEN_LIMIT),
+            };
             self.answer(ask, Reply::Error(why), now);
         }
     }
@@ -592,6 +596,7 @@ impl Watchdog {
             reloads: self.reloads_read,
             reload_failures: self.reload_failures,
             problems,
+            bounds: [("open_questions".to_owned(), self.asks.refused())].into(),
             scripts: ScriptCounters {
                 started: counters.started,
                 refused: counters.refused,
