@@ -1,5 +1,5 @@
 //! Hosts and interfaces that cannot carry the program: told at the first start, and later never a
-//! reason to give a VIP away. A dummy interface has no native XDP; a kernel without bpf(2) is
+//! reason to give a VIP away. A macvlan has no native XDP; a kernel without bpf(2) is
 //! imitated by a seccomp filter that answers as such a kernel does.
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,17 +10,20 @@ use lb_tests::{
 use lb_userspace::base::status::{ForwarderStatus, Status};
 use nix::sys::signal::Signal;
 
-const NO_XDP: &str = "attach to dummy0: its driver has no native XDP";
+const NO_XDP: &str = "attach to mac0: its driver has no native XDP";
 
-fn add_dummy(netns: &Namespace) -> Result<()> {
-    netns.ip(&["link", "add", "dummy0", "type", "dummy"])?;
-    netns.ip(&["address", "add", "10.80.0.1/24", "dev", "dummy0"])?;
-    netns.ip(&["link", "set", "dummy0", "up"])?;
+fn add_macvlan(netns: &Namespace) -> Result<()> {
+    netns.ip(&["link", "add", "base0", "type", "veth", "peer", "name", "base1"])?;
+    netns.ip(&["link", "set", "base0", "up"])?;
+    netns.ip(&["link", "set", "base1", "up"])?;
+    netns.ip(&["link", "add", "link", "base0", "name", "mac0", "type", "macvlan"])?;
+    netns.ip(&["address", "add", "10.80.0.1/24", "dev", "mac0"])?;
+    netns.ip(&["link", "set", "mac0", "up"])?;
     Ok(())
 }
 
-fn on_dummy(text: &str) -> String {
-    text.replace("interface eth0", "interface dummy0")
+fn on_macvlan(text: &str) -> String {
+    text.replace("interface eth0", "interface mac0")
 }
 
 fn forwarder(status: &Status) -> Result<&ForwarderStatus> {
@@ -58,15 +61,15 @@ fn a_reload_onto_an_interface_without_xdp_is_refused_and_changes_nothing() -> Re
     single.wait_status("a server in force", |status| {
         table(status).is_ok_and(|table| table.iter().any(|line| line.ends_with("3306 UP")))
     })?;
-    add_dummy(single.host.netns())?;
+    add_macvlan(single.host.netns())?;
     let before = table(&single.host.status()?)?;
     let second = config("0.2", "", "", "").replace("VI_1", "VI_2").replace("_id 51", "_id 52");
-    let second = on_dummy(&second).replace(&VIP.to_string(), "10.80.0.100");
+    let second = on_macvlan(&second).replace(&VIP.to_string(), "10.80.0.100");
     let second = second.get(second.find("vrrp_instance").context("a block")?..).context("text")?;
     let behind = [OTHER, "10.80.0.3".parse()?];
     let bad = [
         ("an instance on it", format!("{good}\n{second}")),
-        ("the instance moved to it", on_dummy(&good)),
+        ("the instance moved to it", on_macvlan(&good)),
         ("a real server behind it", config("0.2", "", "", &virtual_server(3306, "rr", &behind))),
     ];
     let mut refused = 0;
@@ -109,9 +112,9 @@ fn a_way_that_moves_there_is_a_problem_and_no_end() -> Result<()> {
     let mut single = Single::start(&good)?;
     let _listener = single.listen_on_other(3306)?;
     single.wait_master()?;
-    add_dummy(single.host.netns())?;
+    add_macvlan(single.host.netns())?;
     let nobody = NOBODY.to_string();
-    single.host.netns().ip(&["route", "add", &nobody, "dev", "dummy0"])?;
+    single.host.netns().ip(&["route", "add", &nobody, "dev", "mac0"])?;
     let told = |status: &Status| status.problems.iter().any(|problem| problem.contains(NO_XDP));
     single.wait_status("the problem", told)?;
     single.host.kill_role("forwarder")?;
@@ -130,7 +133,7 @@ fn a_way_that_moves_there_is_a_problem_and_no_end() -> Result<()> {
     let text = String::from_utf8(single.lbctl(&["status"])?.stdout)?;
     ensure!(text.contains("PROBLEM: no engine: xdp failed because"), "{text}");
     // The way comes back: all is well by itself.
-    single.host.netns().ip(&["route", "del", &nobody, "dev", "dummy0"])?;
+    single.host.netns().ip(&["route", "del", &nobody, "dev", "mac0"])?;
     single.wait_status("no problem", |status| {
         !told(status) && status.processes.iter().all(|it| it.ready)
     })?;
@@ -145,7 +148,9 @@ fn ends_with(mut single: Single, sentence: &str) -> Result<()> {
     ensure!(code == Some(1), "exit code {code:?}\n{log}");
     ensure!(log.contains("no engine: xdp failed because"), "{log}");
     ensure!(log.contains(sentence) && log.contains("ipvs: not yet"), "{sentence}\n{log}");
-    ensure!(!single.host.has(VIP)? && !single.host.pin_dir().exists(), "something is left");
+    ensure!(!single.host.has(VIP)?, "the VIP is left");
+    let pins = single.host.pin_dir();
+    ensure!(!pins.exists(), "{} is left: {:?}", pins.display(), pins.read_dir()?.next());
     Ok(())
 }
 
@@ -157,8 +162,8 @@ fn a_first_start_without_an_engine_ends_with_a_sentence() -> Result<()> {
     }
     let text = config("0.2", "", "", &virtual_server(3306, "rr", &[OTHER]));
     let single = Single::new()?;
-    add_dummy(single.host.netns())?;
-    single.host.write_config(&on_dummy(&text))?;
+    add_macvlan(single.host.netns())?;
+    single.host.write_config(&on_macvlan(&text))?;
     ends_with(single, NO_XDP)?;
     let mut single = Single::new()?;
     single.host.without_bpf();
@@ -177,8 +182,8 @@ fn without_virtual_servers_vrrp_runs_unfenced_and_takes_none_later() -> Result<(
     for bpf in [true, false] {
         let mut single = Single::new()?;
         let place: fn(&str) -> String = if bpf {
-            add_dummy(single.host.netns())?;
-            on_dummy
+            add_macvlan(single.host.netns())?;
+            on_macvlan
         } else {
             single.host.without_bpf();
             str::to_owned

@@ -74,6 +74,8 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     let engine = match open_engine(&runtime, &config) {
         Ok(engine) => engine,
         Err(error) => {
+            // Made in vain; one with a predecessor's pins stays.
+            let _ = std::fs::remove_dir(&runtime.pin_dir);
             privileges::limit(Role::Forwarder)?;
             let message = no_engine(&format!("{error:#}"));
             return unengined::run(link, config, generation, runtime.vrrp, message, RETRY).await;
