@@ -54,8 +54,11 @@ impl VrrpRole {
             }
             _ => {}
         }
+        // Another link of a name is a new one, too: sockets of the old one hear nothing any more.
         let known = |event: &link::Event, interfaces: &Interfaces| match event {
-            link::Event::Link(link) => interfaces.get(&link.name).is_some(),
+            link::Event::Link(link) => {
+                interfaces.get(&link.name).is_some_and(|it| it.link.index == link.index)
+            }
             _ => true,
         };
         let came = !known(event, &self.shell.interfaces);
