@@ -95,10 +95,15 @@ pub fn lease_margin(interval: AdvertInterval) -> Duration {
 /// a peer (skew zero at best) may take over, if that lets as many adverts be missed as we do. With
 /// one advert to be missed the lease has to reach the next one: half of the smallest skew of a
 /// backup (priority 254) is then all the time that a timer has for being late.
-pub fn lease_end(sent: Instant, interval: AdvertInterval, adverts: u32) -> Instant {
+pub fn lease_end(
+    sent: Instant,
+    version: Version,
+    interval: AdvertInterval,
+    adverts: u32,
+) -> Instant {
     let interval_span = interval.duration();
     sent + match adverts {
-        0 | 1 => interval_span + interval_span / 256,
+        0 | 1 => interval_span + skew(version, Priority(254), interval) / 2,
         _ => interval_span * adverts - lease_margin(interval),
     }
 }
@@ -159,7 +164,8 @@ mod tests {
             let ends = |adverts| {
                 // Priority 254 is the most eager backup; the owner's skew is a 256th as well.
                 let down = master_down(Version::V3, Priority(254), interval, adverts);
-                (lease_end(Instant::ZERO, interval, adverts), Instant::ZERO + down)
+                let end = lease_end(Instant::ZERO, Version::V3, interval, adverts);
+                (end, Instant::ZERO + down)
             };
             let (end, takeover) = ends(3);
             assert!(end + Duration::from_millis(8) <= takeover, "{value} cs");
@@ -169,6 +175,16 @@ mod tests {
                 assert!(end < takeover, "{value} cs, {adverts}");
                 assert!(end > Instant::ZERO + interval.duration() * (adverts - 1), "{adverts}");
                 assert!(end > Instant::ZERO + interval.duration(), "reaches the next advert");
+            }
+        }
+        // The skew of VRRPv2 does not grow with the interval.
+        for seconds in 1..=255 {
+            let interval = AdvertInterval::from_seconds(seconds).expect("not zero");
+            for adverts in [1, 2, 3, 100] {
+                let down = master_down(Version::V2, Priority(254), interval, adverts);
+                let end = lease_end(Instant::ZERO, Version::V2, interval, adverts);
+                assert!(end < Instant::ZERO + down, "{seconds} s, {adverts}");
+                assert!(end > Instant::ZERO + interval.duration(), "{seconds} s, {adverts}");
             }
         }
         assert_eq!(lease_margin(centis(100)), Duration::from_millis(10));

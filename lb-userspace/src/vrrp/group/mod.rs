@@ -221,7 +221,7 @@ impl Group {
 
     fn elect(&mut self) {
         use Standing::{Announcing, Backup, Held, Init, Listening, Master, Ready, Wants};
-        if !self.faults().is_empty() || self.trackers.waiting_for().is_some() {
+        if !self.faults().is_empty() {
             return;
         }
         let all = |wanted: &[Standing]| self.running().all(|it| wanted.contains(&it));
@@ -231,6 +231,8 @@ impl Group {
             let name = backup.map(|(name, _)| name.clone()).unwrap_or_default();
             let why = format!("sync group {}: {name} is backup", self.config.name);
             self.order_all(&[Announcing, Ready, Master], &Order::Yield { why });
+        } else if self.trackers.waiting_for().is_some() {
+            // Members that resumed a lease stay and go together; nobody moves up before that.
         } else if any(&[Wants]) && all(&[Wants, Announcing, Ready, Master]) {
             self.order_all(&[Wants], &Order::Announce);
         } else if any(&[Ready]) && !any(&[Init, Held, Listening, Wants, Announcing]) {

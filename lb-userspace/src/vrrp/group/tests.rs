@@ -129,6 +129,20 @@ fn what_the_group_tracks_counts_for_every_member() {
     assert!(!told(&mut group, "b", Wants).iter().any(|it| it.ends_with("announce")));
 }
 
+/// A group that was restarted while its members' leases ran, before its script said anything.
+#[test]
+fn a_first_result_is_awaited_before_a_takeover_and_not_before_a_yield() {
+    let scripts = vec![Tracked { name: "chk".into(), weight: 0, reverse: false }];
+    let mut group = Group::new(Config { scripts, ..config() });
+    told(&mut group, "a", Wants);
+    let said = told(&mut group, "b", Wants);
+    assert!(!said.iter().any(|it| it.ends_with("announce")), "{said:?}");
+    told(&mut group, "a", Master);
+    told(&mut group, "b", Master);
+    let said = told(&mut group, "a", Backup);
+    assert!(said.contains(&"b yield".to_owned()), "{said:?}");
+}
+
 #[test]
 fn a_member_that_joins_ends_nothing_and_follows() {
     let mut group = Group::new(config());

@@ -29,6 +29,14 @@
 //!   Not closed: a shorter lease would stop every host that dies *without* loss an interval
 //!   earlier, asking by ARP would delay every takeover from a dead keepalived, whose kernel goes
 //!   on answering; and no protocol without acknowledgement can know.
+//! - *A router that has not heard the master since it started* knows nothing of its lease: the
+//!   owner takes over at once (RFC 9568 §6.4.1), and in VRRPv3 one whose own advert_int is shorter
+//!   than the master's waits by its own. A live master is told by the first advert and one of the
+//!   two yields; one that hangs at that moment forwards until its lease ends.
+//! - *An advert that an older one overtakes* counts as the older one does, and is made up for by
+//!   the next: an old farewell or an old, shorter interval shortens the wait.
+//!
+//! The simulation (lb_tests::sim) asserts these bounds, and nothing wider.
 
 mod announce;
 mod config;
@@ -139,9 +147,12 @@ struct Heard {
 }
 
 impl Heard {
-    /// Until when it may hold a lease: so many missed adverts mean that it is gone.
+    /// Until when it may hold a lease: so many missed adverts mean that it is gone. With one, its
+    /// lease is longer by what lets it reach the next advert ([`timing::lease_end`]).
     fn lease_limit(&self, adverts: u32) -> Instant {
-        self.at + self.interval.duration() * adverts
+        let interval = self.interval.duration();
+        let reach = if adverts > 1 { std::time::Duration::ZERO } else { interval / 256 };
+        self.at + interval * adverts + reach
     }
 
     /// Priority 0 was its farewell.

@@ -233,7 +233,8 @@ impl Router {
     }
 
     pub(super) fn renew(&mut self, sent: Instant) {
-        let end = timing::lease_end(sent, self.config.interval, self.config.down_adverts);
+        let Config { version, interval, down_adverts, .. } = self.config;
+        let end = timing::lease_end(sent, version, interval, down_adverts);
         self.lease_end = Some(end);
         self.effects.push_back(Effect::Lease(LeaseState::Until(end)));
     }
@@ -363,6 +364,11 @@ impl Router {
             self.master_interval = self.config.interval;
         }
         self.announcements_configured(now);
+        if let State::Master { next_advert, phase } = self.state {
+            // VRRPv2's backups wait by their own, shorter interval from now on.
+            let next_advert = next_advert.min(now + self.config.interval.duration());
+            self.state = State::Master { next_advert, phase };
+        }
         if self.is_active() {
             // Also when only prefix, label or interface of a VIP changed: the shell compares.
             self.effects.push_back(Effect::AddVips);

@@ -20,6 +20,20 @@ fn down_timer_adverts_moves_the_takeover_and_the_lease() {
     }
 }
 
+/// VRRPv2 by SIGHUP on every host: the backups wait by the new interval from then on.
+#[test]
+fn a_master_told_a_shorter_interval_does_not_sit_out_the_longer_one() {
+    let interval = AdvertInterval::from_seconds(10).expect("not zero");
+    let mut bench = Bench::backup(Config { interval, ..config(100) });
+    bench.run_to(31_000);
+    assert_eq!(bench.did()[0], "30610:advert 100");
+    bench.input(Input::Configure(Box::new(config(100))));
+    bench.run_to(31_999);
+    assert_eq!(bench.adverts(), 0);
+    bench.run_to(32_000);
+    assert_eq!(bench.adverts(), 1, "not at 40610: a backup would take over at 33610 or so");
+}
+
 #[test]
 fn weights_move_the_timers_with_the_priority() {
     let scripts = vec![Tracked { name: "chk".into(), weight: -50, reverse: false }];
