@@ -23,11 +23,13 @@ use lb_userspace::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::sim::random;
+
 /// False when the bytes were refused.
 pub type Decoder = fn(&[u8]) -> bool;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Decoder); 7] = [
+pub const TARGETS: [(&str, Decoder); 8] = [
     ("vrrp", vrrp),
     ("mysql", mysql),
     ("config", config),
@@ -35,6 +37,7 @@ pub const TARGETS: [(&str, Decoder); 7] = [
     ("ipc", ipc),
     ("recording", recording),
     ("segment", segment),
+    ("router_ops", router_ops),
 ];
 
 const INSTANCES: [&str; 3] = ["version 2", "version 3", PASS];
@@ -230,4 +233,14 @@ pub fn segment(bytes: &[u8]) -> bool {
             segment::reply(tcp, 3306, 40_000, 1000).is_some()
         })
     })
+}
+
+/// What happens to a few hosts in virtual time: configurations, operations, waits. The oracle is
+/// the simulation's.
+pub fn router_ops(bytes: &[u8]) -> bool {
+    match random::run_bytes(bytes) {
+        None => false,
+        Some(Ok(())) => true,
+        Some(Err(report)) => panic!("{report}"),
+    }
 }

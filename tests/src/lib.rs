@@ -17,7 +17,6 @@ pub mod process;
 pub mod report;
 pub mod sampler;
 pub mod script;
-
 pub mod sim;
 pub mod single;
 mod sys;

@@ -1,6 +1,22 @@
 //! Written scenarios.
 
-use super::*;
+use super::{network::DELAY, setup::Weather, *};
+
+/// Two forwarders for longer than this is a failure.
+const OVERLAP: u64 = 2 * DELAY;
+
+fn sim(priorities: &[u8], seed: u64) -> Sim {
+    Sim::new(Setup::plain(priorities), seed, None)
+}
+
+impl Sim {
+    fn settle(&mut self, what: &dyn std::fmt::Debug) {
+        self.finish();
+        if let Some(failure) = self.failure() {
+            panic!("{failure}: {what:?}");
+        }
+    }
+}
 
 /// Seconds to wait, then what happens.
 type Scenario = &'static [(u64, Op)];
@@ -18,12 +34,12 @@ fn one_forwarder_through_pauses_crashes_and_partitions() {
     for (index, scenario) in scenarios.iter().enumerate() {
         for seed in 1..20 {
             for priorities in [&[150, 100][..], &[150, 120, 90]] {
-                let mut sim = Sim::new(priorities, seed * 7919, false);
+                let mut sim = sim(priorities, seed * 7919);
                 for (wait, op) in *scenario {
                     sim.run(wait * 1000 * MS);
                     sim.apply(*op);
                 }
-                let overlap = sim.worst_overlap;
+                let overlap = sim.worst_overlap();
                 assert!(overlap <= OVERLAP, "scenario {index}, seed {seed}: {overlap} ns");
                 sim.settle(&(index, seed));
             }
@@ -35,14 +51,15 @@ fn one_forwarder_through_pauses_crashes_and_partitions() {
 #[test]
 fn one_forwarder_on_a_lossy_network() {
     for seed in 1..100 {
-        let mut sim = Sim::new(&[150, 100], seed * 104_729, false);
+        let setup = Setup { weather: Weather::Lossy, ..Setup::plain(&[150, 100]) };
+        let mut sim = Sim::new(setup, seed * 104_729, None);
         sim.run(10_000 * MS);
-        sim.lossy = true;
+        sim.stormy = true;
         for priority in [200, 50, 200] {
             sim.apply(Op::Priority(1, priority));
             sim.run(15_000 * MS);
         }
-        assert!(sim.worst_overlap <= OVERLAP, "seed {seed}: {} ns", sim.worst_overlap);
+        assert!(sim.worst_overlap() <= OVERLAP, "seed {seed}: {} ns", sim.worst_overlap());
         sim.settle(&seed);
     }
 }
@@ -51,7 +68,7 @@ fn one_forwarder_on_a_lossy_network() {
 #[test]
 fn a_dead_or_stopped_master_is_fenced_before_the_peer_takes_over() {
     for op in [Op::Crash(0), Op::Pause(0)] {
-        let mut sim = Sim::new(&[150, 100], 7, false);
+        let mut sim = sim(&[150, 100], 7);
         sim.run(10_000 * MS);
         assert!(sim.forwards(0) && !sim.forwards(1));
         sim.apply(op);
@@ -69,7 +86,7 @@ fn a_dead_or_stopped_master_is_fenced_before_the_peer_takes_over() {
 /// A crash of the vrrp process alone, restarted at once, costs nothing.
 #[test]
 fn a_restart_within_the_lease_resumes() {
-    let mut sim = Sim::new(&[150, 100], 3, false);
+    let mut sim = sim(&[150, 100], 3);
     sim.run(10_000 * MS);
     sim.apply(Op::Crash(0));
     sim.run(1500 * MS);
@@ -85,7 +102,7 @@ fn a_restart_within_the_lease_resumes() {
 fn a_master_that_hangs_just_before_it_is_preempted_forwards_alone_until_its_lease_ends() {
     let mut waited = 0;
     for seed in 1..60 {
-        let mut sim = Sim::new(&[150, 100], seed * 7919, false);
+        let mut sim = sim(&[150, 100], seed * 7919);
         sim.run((10_000 + seed * 17) * MS);
         sim.apply(Op::Priority(1, 200));
         // Its timer runs on through adverts of a lower master. Some time of an interval before:
@@ -101,7 +118,7 @@ fn a_master_that_hangs_just_before_it_is_preempted_forwards_alone_until_its_leas
         }
         waited += u64::from(sim.now > from + 1500 * MS);
         sim.run(4000 * MS);
-        assert!(sim.worst_overlap <= OVERLAP, "seed {seed}: {} ns", sim.worst_overlap);
+        assert!(sim.worst_overlap() <= OVERLAP, "seed {seed}: {} ns", sim.worst_overlap());
         sim.settle(&seed);
     }
     assert!(waited > 25, "the hung master's lease was waited for in {waited} of 59 runs");
@@ -111,7 +128,7 @@ fn a_master_that_hangs_just_before_it_is_preempted_forwards_alone_until_its_leas
 #[test]
 fn a_lost_first_advert_of_a_takeover_is_repeated_in_time() {
     for lower in [149, 148, 100, 1] {
-        let mut sim = Sim::new(&[200, 150, lower], 11, false);
+        let mut sim = sim(&[200, 150, lower], 11);
         sim.run(10_000 * MS);
         sim.apply(Op::Crash(0));
         // The takeover is at 3 s and 106/256 s after its last advert.
@@ -121,7 +138,7 @@ fn a_lost_first_advert_of_a_takeover_is_repeated_in_time() {
         }
         sim.lose_next.clear();
         sim.run(2000 * MS);
-        assert_eq!(sim.worst_overlap, 0, "priority {lower}");
+        assert_eq!(sim.worst_overlap(), 0, "priority {lower}");
         assert!(sim.forwards(1) && !sim.forwards(2));
         let sent = sim.nodes[2].router.as_ref().map_or(1, |it| it.counters().advert_sent);
         assert_eq!(sent, 0, "priority {lower} never took over");
