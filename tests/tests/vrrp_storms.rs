@@ -290,6 +290,8 @@ fn on_wire(reason: Reason) -> OnWire {
             case(same, v3, other, unspoilt)
         }
         Reason::Mode => case(plain(Version::V3), v3.clone(), v3.unicast(), unspoilt),
+        // 224.0.0.1, which every host is a member of; version 2 has no checksum over it.
+        Reason::Group => spoilt(plain(Version::V2), v2, |it| it[19] = 1),
         Reason::OwnAddress => {
             let own = Packet { source: LB, ..v3.clone() };
             case(plain(Version::V3), v3, own, unspoilt)

@@ -22,6 +22,10 @@ fn told(group: &mut Group, member: &str, standing: Standing) -> Vec<String> {
 
 fn handle(group: &mut Group, input: Input) -> Vec<String> {
     group.handle(input, Instant::ZERO);
+    drain(group)
+}
+
+fn drain(group: &mut Group) -> Vec<String> {
     let mut words = Vec::new();
     while let Some(effect) = group.poll_effect() {
         match effect {
@@ -195,4 +199,19 @@ fn a_group_in_fault_says_who_still_waits() {
         .filter_map(|effect| if let Effect::Log(text) = effect { Some(text) } else { None })
         .collect();
     assert_eq!(logs, ["vrrp_sync_group G enters FAULT STATE: member b waits for a first result"]);
+}
+
+/// The shell lets the group hear every member before it carries out orders: one that is
+/// superfluous by then must not swallow the state.
+#[test]
+fn a_superfluous_order_does_not_swallow_the_state() {
+    let mut group = Group::new(config());
+    told(&mut group, "a", Ready);
+    assert_eq!(told(&mut group, "b", Ready), ["a forward", "b forward"]);
+    group.handle(Input::Standing { member: "a".into(), standing: Master }, Instant::ZERO);
+    assert_eq!(told(&mut group, "b", Master), ["b forward"]);
+    group.handle_timeout(Instant::ZERO);
+    assert_eq!(drain(&mut group), ["notify MASTER"]);
+    group.handle_timeout(Instant::ZERO);
+    assert_eq!(drain(&mut group), [""; 0], "told once");
 }

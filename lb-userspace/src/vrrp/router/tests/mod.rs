@@ -1,5 +1,6 @@
 //! A router with a shell around it that does everything at once, driven by hand.
 
+mod clock;
 mod conformance;
 mod election;
 mod options;
