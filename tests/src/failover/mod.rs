@@ -8,13 +8,15 @@ pub mod probe;
 pub mod report;
 pub mod rhythm;
 pub mod start;
+pub mod wire;
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 /// What is done to the pair. `a` has the higher priority and is master before each fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// SIGKILL to every process of a's daemon, and its cable cut.
@@ -23,6 +25,8 @@ pub enum Fault {
     DaemonKilled,
     /// SIGTERM to a's daemon.
     Stop,
+    /// SIGTERM to a's daemon, both with `told_handover`: lbd, and VRRPv3.
+    ToldStop,
     /// a's cable cut, its daemon alive.
     Cut,
     /// The script that a tracks begins to fail (it runs every second).
@@ -37,7 +41,7 @@ pub enum Fault {
 
 impl Fault {
     /// In the order of a round; each leaves a master again.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::HostDies,
         Self::DaemonKilled,
         Self::Stop,
@@ -46,6 +50,7 @@ impl Fault {
         Self::ScriptFails,
         Self::ReloadSame,
         Self::ReloadAddsVip,
+        Self::ToldStop,
     ];
 
     /// As the table prints it.
@@ -54,6 +59,7 @@ impl Fault {
             Self::HostDies => "host dies (kill -9, cable)",
             Self::DaemonKilled => "daemon killed, host lives",
             Self::Stop => "clean stop",
+            Self::ToldStop => "clean stop, told",
             Self::Cut => "link down",
             Self::ScriptFails => "script failure",
             Self::Return => "preempting return",
@@ -85,8 +91,13 @@ impl Pace {
 
     /// Longest time from the last advert to a takeover by a backup of priority 100.
     pub fn master_down(self) -> Duration {
+        self.interval() * 3 + self.skew()
+    }
+
+    /// Time from a farewell to it.
+    pub fn skew(self) -> Duration {
         // RFC 3768 6.1: the skew of version 2 is a part of a second, whatever the interval.
         let unit = if self.version == 2 { Duration::from_secs(1) } else { self.interval() };
-        self.interval() * 3 + unit * (256 - 100) / 256
+        unit * (256 - 100) / 256
     }
 }

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::{
     Fault, Pace,
     probe::{Prober, Responder, Window},
+    wire::{Wire, hand_over},
 };
 use crate::{
     host::{Host, Program},
@@ -45,6 +46,11 @@ pub struct Measure {
     pub outage_ms: f64,
     /// From the fault to the heir's first answer; `None` when the master stays.
     pub takeover_ms: Option<f64>,
+    /// On the wire, from the old master's last word to the heir's first advert, beyond the timer's
+    /// own limit (master-down, or skew after a farewell; after a told hand-over, all of it).
+    pub wire_over_ms: Option<f64>,
+    /// From the heir's first advert to its first answer at the client.
+    pub client_after_ms: Option<f64>,
     /// Questions without an answer.
     pub lost: usize,
     /// Time in which both hosts answered for the VIP, each asked by its own MAC.
@@ -60,6 +66,8 @@ pub struct Pair {
     client: Prober,
     /// Asks each host by its own MAC, whoever the LAN believes in.
     direct: [Prober; 2],
+    wire: Wire,
+    program: Program,
     _responders: [Responder; 2],
     hosts: [Host; 2],
     ports: [Port; 2],
@@ -88,14 +96,15 @@ impl Pair {
             ports.push(switch.plug(&netns, "eth0", Some(&format!("10.77.0.{}/24", index + 1)))?);
             macs.push(mac(&netns)?);
             let host = Host::new(&netns, program, dir.path())?;
-            host.write_config(&config(pace, index, &fails, false))?;
+            host.write_config(&config(pace, index, &fails, Extra::None))?;
             hosts.push(host);
         }
         let mut namespaces = Vec::new();
-        for (index, role) in ["client", "via-a", "via-b"].into_iter().enumerate() {
+        for (index, role) in ["client", "via-a", "via-b", "wire"].into_iter().enumerate() {
             let netns = Namespace::new(role)?;
             switch.plug(&netns, "eth0", Some(&format!("10.77.0.{}/24", index + 10)))?;
             if let Some(mac) = index.checked_sub(1).and_then(|host| macs.get(host)) {
+                // "wire" asks nobody.
                 let vip = VIP.to_string();
                 netns.ip(&["neigh", "replace", &vip, "lladdr", mac, "dev", "eth0"])?;
             }
@@ -110,6 +119,8 @@ impl Pair {
         let mut pair = Self {
             client,
             direct,
+            wire: Wire::start(&namespaces[3])?,
+            program,
             _responders: responders,
             hosts: hosts.try_into().ok().context("two hosts")?,
             ports: ports.try_into().ok().context("two cables")?,
@@ -126,20 +137,27 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Every fault once, in order; a is master before and after.
+    /// Every fault of `faults` once, in order; a is master before and after.
+    ///
+    /// A stop brings the return with it, and the return a stop.
     ///
     /// # Errors
     /// When the pair does not come to rest after a fault.
-    pub fn round(&mut self) -> Result<Vec<(Fault, Measure)>> {
+    pub fn round(&mut self, faults: &[Fault]) -> Result<Vec<(Fault, Measure)>> {
         let mut found = Vec::new();
-        for fault in Fault::ALL {
+        let both = [Fault::Stop, Fault::Return];
+        let wanted = |fault: &Fault| {
+            faults.contains(fault)
+                || both.contains(fault) && both.iter().any(|it| faults.contains(it))
+        };
+        for fault in Fault::ALL.into_iter().filter(wanted) {
             let measures = self.fault(fault).with_context(|| fault.name())?;
             found.extend(measures.map(|measure| (fault, measure)));
         }
         Ok(found)
     }
 
-    /// `None`: this fault is measured as a part of another one.
+    /// `None`: this pair cannot do that.
     fn fault(&mut self, fault: Fault) -> Result<Option<Measure>> {
         match fault {
             Fault::HostDies => {
@@ -199,18 +217,35 @@ impl Pair {
                 self.settle(A)?;
                 Ok(Some(measure))
             }
-            Fault::ReloadSame => self.reload(false).map(Some),
+            Fault::ToldStop if self.program != Program::Lbd || self.pace.version != 3 => Ok(None),
+            Fault::ToldStop => {
+                self.reload(Extra::Told)?;
+                let measure = self.measure(Some(B), |pair| {
+                    let at = Instant::now();
+                    pair.hosts[A].signal_main(Signal::SIGTERM)?;
+                    Ok(at)
+                })?;
+                self.hosts[A].stop()?;
+                self.hosts[A].start()?;
+                self.settle(A)?;
+                Ok(Some(Measure {
+                    // There is no limit to compare with.
+                    wire_over_ms: measure.wire_over_ms.map(|over| over + ms(self.pace.skew())),
+                    ..measure
+                }))
+            }
+            Fault::ReloadSame => self.reload(Extra::None).map(Some),
             Fault::ReloadAddsVip => {
-                let measure = self.reload(true)?;
-                self.reload(false)?;
+                let measure = self.reload(Extra::Vip)?;
+                self.reload(Extra::None)?;
                 Ok(Some(measure))
             }
         }
     }
 
-    fn reload(&mut self, second_vip: bool) -> Result<Measure> {
+    fn reload(&mut self, extra: Extra) -> Result<Measure> {
         for (index, host) in self.hosts.iter().enumerate() {
-            host.write_config(&config(self.pace, index, &self.fails, second_vip))?;
+            host.write_config(&config(self.pace, index, &self.fails, extra))?;
         }
         self.measure(None, |pair| {
             let at = Instant::now();
@@ -231,6 +266,7 @@ impl Pair {
         for prober in self.probers() {
             prober.forget();
         }
+        self.wire.forget();
         thread::sleep(CALM / 4 + random_below(self.pace.interval()));
         let begin = Instant::now();
         let at = action(self)?;
@@ -245,6 +281,14 @@ impl Pair {
         let end = Instant::now();
         let from = begin.checked_sub(CALM / 8).unwrap_or(begin);
         let window = self.client.window(from, end);
+        let wire = heir.and_then(|heir| {
+            let last_byte = u8::try_from(heir + 1).ok()?;
+            hand_over(&self.wire.adverts(), last_byte, at)
+        });
+        let answered = heir.and_then(|heir| {
+            let from = wire.map_or(at, |wire| wire.first);
+            window.first_of(u8::try_from(heir).ok()?, from)
+        });
         let takeover = heir
             .map(|heir| {
                 let name = u8::try_from(heir).unwrap_or(u8::MAX);
@@ -256,6 +300,12 @@ impl Pair {
         Ok(Measure {
             outage_ms: ms(window.longest_gap()),
             takeover_ms: takeover,
+            wire_over_ms: wire.filter(|_| heir == Some(B)).map(|wire| {
+                let pace = self.pace;
+                let limit = if wire.farewell { pace.skew() } else { pace.master_down() };
+                ms(wire.silence) - ms(limit)
+            }),
+            client_after_ms: wire.zip(answered).map(|(wire, at)| ms(at - wire.first)),
             lost: window.lost(),
             both_ms: ms(together(&a, &b)),
             disturbed: window.longest_pause() > PAUSE_LIMIT,
@@ -300,11 +350,22 @@ fn together(a: &Window, b: &Window) -> Duration {
     a.1.min(b.1).saturating_duration_since(a.0.max(b.0))
 }
 
-fn config(pace: Pace, index: usize, fails: &std::path::Path, second_vip: bool) -> String {
+/// What a configuration has beyond the usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extra {
+    None,
+    /// A second VIP.
+    Vip,
+    /// `told_handover`.
+    Told,
+}
+
+fn config(pace: Pace, index: usize, fails: &std::path::Path, extra: Extra) -> String {
     let priority = if index == A { 150 } else { 100 };
     // b's script never fails: it is there so that both do the same work.
     let file = if index == A { fails.display().to_string() } else { "/nonexistent".to_owned() };
-    let more = if second_vip { "        10.77.0.101/24\n" } else { "" };
+    let more = if extra == Extra::Vip { "        10.77.0.101/24\n" } else { "" };
+    let told = if extra == Extra::Told { "    told_handover on\n" } else { "" };
     format!(
         "global_defs {{
     router_id BENCH
@@ -323,7 +384,7 @@ vrrp_instance VI_1 {{
     virtual_router_id 51
     priority {priority}
     advert_int {}
-    virtual_ipaddress {{
+{told}    virtual_ipaddress {{
         {VIP}/24
 {more}    }}
     track_script {{

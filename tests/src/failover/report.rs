@@ -47,6 +47,8 @@ pub struct Line {
     pub disturbed: usize,
     pub outage_ms: Spread,
     pub takeover_ms: Option<Spread>,
+    pub wire_over_ms: Option<Spread>,
+    pub client_after_ms: Option<Spread>,
     pub lost: Spread,
     pub both_ms: Spread,
     pub measures: Vec<Measure>,
@@ -74,6 +76,8 @@ fn line((pace, fault, program): Key, measures: &[Measure]) -> Option<Line> {
         disturbed: measures.len() - good.len(),
         outage_ms: Spread::of(good.iter().map(|measure| measure.outage_ms))?,
         takeover_ms: Spread::of(good.iter().filter_map(|measure| measure.takeover_ms)),
+        wire_over_ms: Spread::of(good.iter().filter_map(|measure| measure.wire_over_ms)),
+        client_after_ms: Spread::of(good.iter().filter_map(|measure| measure.client_after_ms)),
         lost: Spread::of(good.iter().map(|measure| measure.lost as f64))?,
         both_ms: Spread::of(good.iter().map(|measure| measure.both_ms))?,
         measures: measures.to_vec(),
@@ -83,18 +87,29 @@ fn line((pace, fault, program): Key, measures: &[Measure]) -> Option<Line> {
 /// The table as a person reads it: medians (least-greatest) in milliseconds.
 pub fn table(lines: &[Line]) -> String {
     let mut text = format!(
-        "{:<8}{:<27}{:<12}{:>24}{:>24}{:>18}{:>22}{:>6}\n",
-        "advert", "fault", "program", "outage ms", "takeover ms", "lost", "both answer ms", "runs"
+        "{:<8}{:<27}{:<12}{:>24}{:>24}{:>20}{:>20}{:>18}{:>22}{:>6}\n",
+        "advert",
+        "fault",
+        "program",
+        "outage ms",
+        "takeover ms",
+        "wire over ms",
+        "client after ms",
+        "lost",
+        "both answer ms",
+        "runs"
     );
     for line in lines {
-        let takeover = line.takeover_ms.map_or_else(|| "-".to_owned(), |spread| spread.to_string());
+        let text_of = |spread: Option<Spread>| spread.map_or("-".to_owned(), |it| it.to_string());
         text += &format!(
-            "{:<8}{:<27}{:<12}{:>24}{:>24}{:>18}{:>22}{:>6}\n",
+            "{:<8}{:<27}{:<12}{:>24}{:>24}{:>20}{:>20}{:>18}{:>22}{:>6}\n",
             f64::from(line.pace.advert_ms) / 1000.0,
             line.fault.name(),
             line.program,
             line.outage_ms,
-            takeover,
+            text_of(line.takeover_ms),
+            text_of(line.wire_over_ms),
+            text_of(line.client_after_ms),
             format!("{:.0} ({:.0}-{:.0})", line.lost.median, line.lost.min, line.lost.max),
             line.both_ms,
             line.runs,
@@ -115,6 +130,8 @@ mod tests {
         let measure = |outage_ms, disturbed| Measure {
             outage_ms,
             takeover_ms: None,
+            wire_over_ms: None,
+            client_after_ms: None,
             lost: 1,
             both_ms: 0.0,
             disturbed,
