@@ -240,7 +240,7 @@ fn killed_as_master_it_comes_back_as_backup() -> Result<()> {
     let peer = RoleThread::start_with(&single.other, better)?;
     peer.converge()?;
     wait_true("the better router", LIMIT, || {
-        single.other.has_address([10, 79, 0, 110].into()).unwrap_or(false)
+        single.other.has_address(std::net::Ipv4Addr::new(10, 79, 0, 110)).unwrap_or(false)
             && single.other.has_address([10, 79, 0, 100].into()).unwrap_or(false)
     })?;
     let sniffer = Sniffer::new(&single.other)?;
