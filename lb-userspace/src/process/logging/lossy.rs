@@ -120,11 +120,16 @@ mod tests {
         let mut whole = vec![0; (written - 1) * line.len()];
         reader.read_exact(&mut whole).expect("what fitted");
         assert_eq!(whole, line.repeat(written - 1).as_bytes());
-        (&lossy).write_all(b"again\n").expect("never an error");
+        for text in ["again\n", "and again\n"] {
+            (&lossy).write_all(text.as_bytes()).expect("never an error");
+        }
         drop(lossy);
         let mut rest = String::new();
         reader.read_to_string(&mut rest).expect("text");
-        assert_eq!(rest, "lbd: 10 log lines were lost: nobody read them in time\nagain\n");
+        assert_eq!(
+            rest,
+            "lbd: 10 log lines were lost: nobody read them in time\nagain\nand again\n"
+        );
     }
 
     #[test]
