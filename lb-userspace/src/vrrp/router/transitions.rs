@@ -457,10 +457,14 @@ impl Router {
         let State::Master { next_advert, phase: Phase::Guard(guard) } = self.state else { return };
         let half = timing::handover_guard(self.config.interval) / 2;
         let last = Instant::from_nanos(guard.until.as_nanos().saturating_sub(nanos(half)));
-        let end = now + interval.duration() * self.config.down_adverts;
+        let adverts = self.config.down_adverts;
+        let end = now + interval.duration() * adverts;
+        // Its lease is as long as its interval says (VRRPv3), not as ours does.
+        let longer = interval.duration().saturating_sub(self.config.interval.duration());
+        let deadline = guard.deadline + longer * adverts;
         let phase = Phase::Guard(Guard {
             again: Some(guard.again.unwrap_or(now).max(last)),
-            limit: guard.limit.max(end.min(guard.deadline)),
+            limit: guard.limit.max(end.min(deadline)),
             ..guard
         });
         self.state = State::Master { next_advert, phase };

@@ -34,6 +34,29 @@ fn a_master_told_a_shorter_interval_does_not_sit_out_the_longer_one() {
     assert_eq!(bench.adverts(), 1, "not at 40610: a backup would take over at 33610 or so");
 }
 
+/// VRRPv3: while it answers by ARP, as long as its own interval says.
+#[test]
+fn a_hung_master_with_a_longer_interval_is_waited_for() {
+    let v3 = |centis| {
+        let interval = AdvertInterval::from_centis(centis).expect("in range");
+        Config { version: Version::V3, interval, ..config(150) }
+    };
+    let mut bench = Bench::backup(v3(30));
+    bench.run_to(1000);
+    bench.input(advert_from(&v3(30), LOW, 100));
+    bench.run_to(1025);
+    assert_eq!(bench.did()[0], "1025:advert 150", "lower: the timer runs on, then the guard");
+    bench.input(advert_from(&v3(300), LOW, 100));
+    for now in 1026..9000 {
+        bench.run_to(now);
+        bench.input(Input::Claim { address: VIP.into(), mac: Mac([2, 0, 0, 0, 0, 9]) });
+    }
+    let early = bench.did().into_iter().find(|word| word.contains("lease"));
+    assert_eq!(early, None, "the other's lease may run until 10025");
+    bench.run_to(9100);
+    assert!(bench.did().iter().any(|word| word.contains("lease")), "its host has died");
+}
+
 #[test]
 fn weights_move_the_timers_with_the_priority() {
     let scripts = vec![Tracked { name: "chk".into(), weight: -50, reverse: false }];
