@@ -241,7 +241,7 @@ fn killed_as_master_it_comes_back_as_backup() -> Result<()> {
     peer.converge()?;
     wait_true("the better router", LIMIT, || {
         single.other.has_address(std::net::Ipv4Addr::new(10, 79, 0, 110)).unwrap_or(false)
-            && single.other.has_address([10, 79, 0, 100].into()).unwrap_or(false)
+            && single.other.has_address(std::net::Ipv4Addr::new(10, 79, 0, 100)).unwrap_or(false)
     })?;
     let sniffer = Sniffer::new(&single.other)?;
     single.host.start()?;
