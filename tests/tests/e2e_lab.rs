@@ -20,7 +20,7 @@ use lb_tests::{
     script,
     traffic::Traffic,
     tutorial::Script,
-    wait::{wait_true, wait_until},
+    wait::wait_until,
     witness::both_acted,
 };
 use lb_userspace::{base::net::Mac, io::link::ArpSocket, vrrp::arp};
