@@ -394,7 +394,7 @@ mod tests {
 
     fn address(index: u32, text: &str) -> AddressInfo {
         let prefix = text.parse().expect("prefix");
-        AddressInfo { index, prefix, secondary: false, tentative: false }
+        AddressInfo { index, prefix, secondary: false, tentative: false, asking: false }
     }
 
     fn source(interfaces: &Interfaces, name: &str) -> Option<String> {
