@@ -44,7 +44,8 @@ use super::{maps::Maps, object, sys};
 /// Where lbd mounts bpffs if nobody has.
 const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-const LINKS: &str = "links";
+/// Folder of the pinned links in the pin directory.
+pub const LINKS: &str = "links";
 
 /// Program and maps, ready for use.
 pub struct Loaded {

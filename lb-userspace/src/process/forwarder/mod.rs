@@ -37,7 +37,10 @@ use super::{
 use crate::{
     base::{core::Core as _, table::LeaseSlot, time::Instant},
     config::model::{Config, XdpMode},
-    dataplane::{NextHop, Surroundings, xdp::Xdp},
+    dataplane::{
+        NextHop, Surroundings,
+        xdp::{Xdp, loader::LINKS},
+    },
     desired::{Host, placement},
     io::neigh::{Neigh, Snapshot},
 };
@@ -74,8 +77,10 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     let engine = match open_engine(&runtime, &config) {
         Ok(engine) => engine,
         Err(error) => {
-            // Made in vain; one with a predecessor's pins stays.
-            let _ = std::fs::remove_dir(&runtime.pin_dir);
+            // Made in vain; what holds a predecessor's pins stays.
+            for made in [&runtime.pin_dir.join(LINKS), &runtime.pin_dir] {
+                let _ = std::fs::remove_dir(made);
+            }
             privileges::limit(Role::Forwarder)?;
             let message = no_engine(&format!("{error:#}"));
             return unengined::run(link, config, generation, runtime.vrrp, message, RETRY).await;
