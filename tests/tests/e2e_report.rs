@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     os::unix::process::ExitStatusExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Mutex, PoisonError},
 };
@@ -131,15 +131,18 @@ fn a_run_that_comes_to_nothing_says_why_in_its_report() -> Result<()> {
     ensure!(error == "no event has `NOTHING` in its name", "{error}");
     // Servers that answer nobody: the lab does not come to rest.
     let mut lab = Lab::start(&["--only", "steady"], &path)?;
-    let line = lab.line_with("files and logs: ")?;
-    let files = PathBuf::from(line.split_once("logs: ").context("a path")?.1.trim());
+    lab.line_with("files and logs: ")?;
+    let servers = format!("lbdt-{}-db", lab.child.id());
     let mut stopped = 0;
-    for place in fs::read_dir(&files)?.flatten() {
-        let Ok(pid) = fs::read_to_string(place.path().join("pid")) else { continue };
+    for place in fs::read_dir(std::env::temp_dir())?.flatten() {
+        if !place.file_name().to_string_lossy().starts_with(&servers) {
+            continue;
+        }
+        let pid = fs::read_to_string(place.path().join("pid"))?;
         send(Pid::from_raw(pid.trim().parse()?), Signal::SIGSTOP)?;
         stopped += 1;
     }
-    ensure!(stopped > 1, "no servers below {}", files.display());
+    ensure!(stopped > 1, "no servers are called {servers}…");
     let status = lab.finish()?;
     let (_, report) = read(&path)?;
     ensure!(status.code() == Some(2) && !report.passed, "{status}: {report:#?}");
