@@ -224,8 +224,7 @@ fn on_wire(reason: Reason) -> OnWire {
         Reason::Family => OnWire::Never("sockets and instances are told apart by family"),
         Reason::AuthHeader => case(pass_only(), pass, ah, unspoilt),
         Reason::AuthHeaderMissing => case(ah_only(), ah, pass, unspoilt),
-        // The VRID is behind it.
-        Reason::AuthHeaderMalformed => uncounted(spoilt(ah_only(), ah, |it| it[21] = 5)),
+        Reason::AuthHeaderMalformed => spoilt(ah_only(), ah, |it| it[21] = 5),
         Reason::AuthHeaderIcv => case(ah_only(), ah, v2.auth(Auth::Ah(*b"other\0\0\0")), unspoilt),
         Reason::AuthHeaderSpi => spoilt(ah_only(), ah, |it| {
             it[24] ^= 1;
@@ -290,8 +289,9 @@ fn on_wire(reason: Reason) -> OnWire {
             case(same, v3, other, unspoilt)
         }
         Reason::Mode => case(plain(Version::V3), v3.clone(), v3.unicast(), unspoilt),
-        // 224.0.0.1, which every host is a member of; version 2 has no checksum over it.
-        Reason::Group => spoilt(plain(Version::V2), v2, |it| it[19] = 1),
+        Reason::Group => {
+            OnWire::Never("a socket hears the groups of its interface's instances only")
+        }
         Reason::OwnAddress => {
             let own = Packet { source: LB, ..v3.clone() };
             case(plain(Version::V3), v3, own, unspoilt)

@@ -327,7 +327,7 @@ mod tests {
     /// Seeds that found something once, in the router or in the oracle.
     #[test]
     fn seeds_that_failed_once() {
-        for seed in [193, 855, 11_276, 56_573, 75_878, 81_808, 97_367] {
+        for seed in [193, 855, 11_276, 56_573, 75_878, 81_808, 97_367, 99_899] {
             if let Err(report) = run_seed(seed, None) {
                 panic!("{report}");
             }

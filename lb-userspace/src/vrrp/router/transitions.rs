@@ -55,13 +55,13 @@ impl Router {
     pub(super) fn settle(&mut self, now: Instant) {
         let faulty = !self.faults().is_empty();
         let ready = self.converged && self.cleared && self.source_known;
-        if self.state == State::Init {
-            let able = self.listens
-                && self.source_known
-                && !faulty
-                && self.trackers.waiting_for().is_none();
-            self.quiet_since = able.then(|| self.quiet_since.unwrap_or(now));
-        }
+        let able = self.state == State::Init
+            && self.listens
+            && self.source_known
+            && !faulty
+            && self.trackers.waiting_for().is_none();
+        // Only the first wait may have begun before: not one after a resumed lease or a FAULT.
+        self.quiet_since = able.then(|| self.quiet_since.unwrap_or(now));
         match self.state {
             State::Fault if faulty => {}
             State::Init if faulty && ready => self.enter_fault(),

@@ -102,6 +102,24 @@ fn silence_before_convergence_counts_towards_the_wait() {
     assert_eq!(bench.router.state(), VrrpState::Backup);
 }
 
+/// What was quiet before a resumed lease is no silence of the wait after it (simulation, seed 99899).
+#[test]
+fn a_resumed_master_that_recovers_from_a_fault_waits_in_full() {
+    let mut bench = Bench::new(config(100));
+    bench.input(Input::Source(Some(OWN.into())));
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    bench.input(Input::Listen);
+    bench.input(Input::Converged { resume: Some(at(2900)) });
+    bench.run_to(5000);
+    assert_eq!(bench.router.state(), VrrpState::Master);
+    bench.input(Input::Interface { name: "eth0".into(), up: false });
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    bench.run_to(8609);
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    bench.run_to(8611);
+    assert_eq!(bench.router.state(), VrrpState::Master);
+}
+
 #[test]
 fn a_running_lease_is_resumed_without_flap_or_notify() {
     let mut bench = Bench::new(config(100));
