@@ -292,6 +292,7 @@ pub fn advert_frame(from: Ipv4Addr, vip: Ipv4Addr, priority: u8, centis: u16) ->
         interval: AdvertInterval::from_centis(centis).expect("in range"),
         auth: Auth::None,
         addresses: vec![vip.into()],
+        told: false,
     };
     let mut frame = vec![1, 0, 0x5e, 0, 0, 0x12, 2, 0, 0, 0x77, 0, 2, 8, 0];
     frame.extend(advert.datagram_v4(from, GROUP, ChecksumForm::PseudoHeader, 1));

@@ -229,6 +229,7 @@ fn frame(priority: u8, auth: Auth, change: impl Fn(&mut [u8])) -> Vec<u8> {
         interval: AdvertInterval::DEFAULT,
         auth,
         addresses: vec![VIP.into()],
+        told: false,
     };
     let mut datagram =
         advert.datagram_v4([10, 77, 0, 2].into(), GROUP, ChecksumForm::PseudoHeader, 1);

@@ -129,6 +129,7 @@ impl Packet {
             interval: self.interval,
             auth: self.auth,
             addresses: self.addresses.clone(),
+            told: false,
         };
         let envelope = Envelope {
             source: self.source.into(),

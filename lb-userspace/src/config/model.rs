@@ -440,6 +440,8 @@ pub struct Election {
     pub lower_prio_no_advert: bool,
     pub higher_prio_send_advert: bool,
     pub owner_ignore_adverts: bool,
+    /// `told_handover`, ours.
+    pub told_handover: bool,
     /// `vrrp_strict`, `strict_mode`: what it refuses is refused, or cleared with a warning, before;
     /// what it changes elsewhere (accept mode, gratuitous ARP after a lower priority) asks here.
     pub strict: bool,
@@ -452,6 +454,7 @@ impl Default for Election {
             lower_prio_no_advert: false,
             higher_prio_send_advert: false,
             owner_ignore_adverts: false,
+            told_handover: false,
             strict: false,
         }
     }

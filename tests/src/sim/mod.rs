@@ -86,6 +86,11 @@ enum Event {
         node: usize,
         life: u32,
     },
+    /// A planted bug: a fence that comes too late.
+    Fence {
+        node: usize,
+        life: u32,
+    },
 }
 
 /// It advertises itself as master, or is about to.
@@ -360,10 +365,14 @@ impl Sim {
                 Effect::Lease(state) => {
                     self.note(|| format!("{node} lease {state:?}"));
                     self.check_lease(node, state);
-                    self.nodes[node].lease = self.bugged_lease(state);
+                    match self.late_lease(node, state) {
+                        Some(0) => self.nodes[node].lease = self.bugged_lease(state),
+                        Some(late) => self.later(late, Event::Fence { node, life }),
+                        None => {}
+                    }
                 }
                 Effect::Probe => self.probe(node),
-                Effect::AddVips => {
+                Effect::AddVips | Effect::PrepareVips => {
                     let count = self.nodes[node].router.as_ref();
                     let count = count.map_or(0, |it| it.config().addresses.len());
                     self.later(MS, Event::VipsSet { node, life, count });
@@ -399,6 +408,7 @@ impl Sim {
         if early {
             self.tell_trackers(host);
         }
+        let fences = self.hosts[host].words.fences;
         for node in self.members(host) {
             let (now, it) = (self.at(node), &self.nodes[node]);
             let resume = match it.lease {
@@ -409,6 +419,7 @@ impl Sim {
             self.feed(node, Input::Source(Some(address.into())), None);
             self.feed(node, Input::Interface { name: "eth0".into(), up }, None);
             self.feed(node, Input::Listen, None);
+            self.feed(node, Input::Fence(fences), None);
             self.feed(node, Input::Converged { resume }, None);
         }
         if !early {
@@ -416,9 +427,13 @@ impl Sim {
         }
     }
 
-    /// Its lease runs.
+    /// Its data plane forwards while its lease runs; without one its kernel answers for the VIPs
+    /// that it has.
     pub fn forwards(&self, node: usize) -> bool {
-        matches!(self.nodes[node].lease, LeaseState::Until(end) if self.at(node) < end)
+        match self.nodes[node].lease {
+            LeaseState::Until(end) => self.at(node) < end,
+            LeaseState::Standby => self.nodes[node].vips > 0,
+        }
     }
 
     /// When a timer of its router fires next.
@@ -485,17 +500,25 @@ impl Sim {
                 let address = setup::vip(0).into();
                 self.arrive(to, Input::Claim { address, mac }, None);
             }
-            Event::VipsSet { node, life, count } if self.nodes[node].life == life => {
+            // What a dead process asked for is not done any more.
+            Event::VipsSet { node, life, .. }
+            | Event::VipsCleared { node, life }
+            | Event::Fence { node, life }
+                if self.nodes[node].life != life || self.nodes[node].router.is_none() => {}
+            Event::VipsSet { node, count, .. } => {
                 let it = &mut self.nodes[node];
                 let added = count.saturating_sub(std::mem::replace(&mut it.vips, count));
                 let added = u32::try_from(added).expect("few");
+                self.check_lease(node, self.nodes[node].lease);
                 self.arrive(node, Input::VipsSet { added }, None);
             }
-            Event::VipsCleared { node, life } if self.nodes[node].life == life => {
+            Event::VipsCleared { node, .. } => {
                 self.nodes[node].vips = 0;
                 self.arrive(node, Input::VipsCleared, None);
             }
-            Event::VipsSet { .. } | Event::VipsCleared { .. } => {}
+            Event::Fence { node, .. } => {
+                self.nodes[node].lease = LeaseState::Until(Instant::ZERO);
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Tag {
     /// Its sender may be missed for so long, ns.
     pub silence: u64,
     pub farewell: bool,
+    /// A farewell marked by `told_handover`.
+    pub told: bool,
 }
 
 impl Sim {
@@ -42,13 +44,15 @@ impl Sim {
         let Some(router) = &mut self.nodes[from].router else { return };
         let interval = router.config().interval;
         let silence = nanos(interval) * u64::from(router.config().down_adverts);
+        let told = router.advert(priority).told;
         let Ok(datagrams) = router.datagrams(priority, now) else {
             self.fail(|| format!("{from} cannot make an advert"));
             return;
         };
         self.nodes[from].sent += 1;
         let farewell = priority == Priority::RELEASE;
-        let tag = Tag { from, serial: self.nodes[from].sent, sent: self.now, silence, farewell };
+        let serial = self.nodes[from].sent;
+        let tag = Tag { from, serial, sent: self.now, silence, farewell, told };
         for datagram in datagrams {
             self.check_advert(from, &datagram.bytes);
             let bytes: Rc<[u8]> = datagram.bytes.into();

@@ -30,19 +30,21 @@ pub(super) struct Seen {
     /// ns
     pub interval: u64,
     pub addresses: Vec<[u8; 4]>,
+    /// The mark of `told_handover`: a bit that RFC 9568 §5.2.6 reserves, and has others ignore.
+    pub told: bool,
 }
 
 impl Seen {
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let Datagram { source, payload, .. } = Datagram::parse(bytes).ok()?;
         let [kind, _, priority, count, high, low] = *payload.first_chunk()?;
-        let interval = match kind >> 4 {
-            2 => u64::from(low) * 1000 * MS,
-            _ => u64::from(u16::from_be_bytes([high & 15, low])) * 10 * MS,
+        let (interval, told) = match kind >> 4 {
+            2 => (u64::from(low) * 1000 * MS, false),
+            _ => (u64::from(u16::from_be_bytes([high & 15, low])) * 10 * MS, high & 0x80 != 0),
         };
         let addresses = payload.get(8..8 + 4 * usize::from(count))?.chunks_exact(4);
         let addresses = addresses.filter_map(|it| it.first_chunk().copied()).collect();
-        Some(Self { source, priority, interval, addresses })
+        Some(Self { source, priority, interval, addresses, told })
     }
 }
 
@@ -92,6 +94,7 @@ pub(super) struct Watched {
 pub(super) fn brief(input: &Input) -> String {
     match input {
         Input::Datagram(bytes) => match Seen::read(bytes) {
+            Some(it) if it.told => format!("a told farewell of {}", it.source),
             Some(it) => format!("priority {} of {}", it.priority, it.source),
             None => "a datagram".to_owned(),
         },
@@ -207,9 +210,14 @@ impl Sim {
         let must_yield = (advertised && seen.priority > 0)
             .then_some(seen.priority > own || seen.priority == own && greater);
         if seen.priority == 0 {
-            let skew = it.watch.interval.map(|interval| self.skew(node, interval));
+            let skew = if seen.told && it.told.config.told_handover {
+                Some(0)
+            } else {
+                it.watch.interval.map(|interval| self.skew(node, interval))
+            };
             let watch = &mut self.nodes[node].watch;
-            // Whether it follows that router is its own affair: it may wait for the skew only.
+            // Whether it follows that router is its own affair: it may wait for the skew only, or,
+            // told that nobody forwards any more, not at all.
             watch.earliest = skew.map_or(0, |skew| watch.earliest.min(now + skew));
             // Of the master that it follows it ends the wait in the skew; of another, perhaps.
             let follows = watch.master == Some(seen.source) && watch.latest > 0;
@@ -287,10 +295,11 @@ impl Sim {
         }
     }
 
-    /// What an advert says is what its sender was told.
+    /// What an advert says is what its sender was told; a farewell, that it does not forward.
     pub(super) fn check_advert(&mut self, node: usize, bytes: &[u8]) {
         let it = &self.nodes[node];
         let (own, config) = (it.effective(&self.setup), &it.told.config);
+        let fences = self.hosts[self.host(node)].words.fences;
         let Some(seen) = Seen::read(bytes) else {
             self.fail(|| format!("{node} sends what is no advert"));
             return;
@@ -304,7 +313,11 @@ impl Sim {
             priority: if seen.priority == 0 { 0 } else { own },
             interval: nanos(config.interval),
             addresses: addresses.collect(),
+            told: seen.told && seen.priority == 0 && config.told_handover && fences,
         };
+        if seen.priority == 0 && self.forwards(node) {
+            self.fail(|| format!("{node} says farewell, and forwards"));
+        }
         if seen != told {
             self.fail(|| format!("{node} advertises {seen:?}, not {told:?}"));
         }

@@ -117,6 +117,20 @@ fn setup(dice: &mut Dice<'_>) -> Setup {
     Setup { weather, version, width, down_adverts, weight, words }
 }
 
+/// Of which kind the hosts are. By a dice of its own: the rest of a script does not depend on it.
+fn kinds(seed: u64, setup: &mut Setup) {
+    let mut dice = Dice::Seed((seed ^ 0x5deece66d) | 1);
+    for _ in 0..8 {
+        dice.roll(2);
+    }
+    // Of four clusters one has told_handover everywhere, one on some hosts.
+    let told = dice.roll(4);
+    for words in &mut setup.words {
+        words.fences = !dice.chance(4);
+        words.told = setup.version == Version::V3 && (told == 0 || told == 1 && dice.chance(2));
+    }
+}
+
 fn op(dice: &mut Dice<'_>, setup: &Setup) -> Op {
     let (host, other) = (dice.index(5), dice.index(5));
     // Few values, so that some are equal.
@@ -168,7 +182,8 @@ impl Script {
     }
 
     fn new(seed: u64, dice: &mut Dice<'_>, limit: usize) -> Self {
-        let setup = setup(dice);
+        let mut setup = setup(dice);
+        kinds(seed, &mut setup);
         let slowest = nanos(setup.slowest());
         let mut steps = vec![];
         while steps.len() < limit && !dice.is_used_up() {

@@ -1,5 +1,7 @@
 //! Written scenarios.
 
+use lb_userspace::vrrp::wire::{ChecksumForm, GROUP};
+
 use super::{network::DELAY, setup::Weather, *};
 
 /// Two forwarders for longer than this is a failure.
@@ -143,4 +145,135 @@ fn a_lost_first_advert_of_a_takeover_is_repeated_in_time() {
         let sent = sim.nodes[2].router.as_ref().map_or(1, |it| it.counters().advert_sent);
         assert_eq!(sent, 0, "priority {lower} never took over");
     }
+}
+
+/// Longest time in which nobody forwarded during the next 50 ms, in nanoseconds.
+fn longest_silence(sim: &mut Sim) -> u64 {
+    let (end, mut silent_since, mut longest) = (sim.now + 50 * MS, None, 0);
+    while sim.now < end {
+        sim.run(20_000);
+        if (0..sim.nodes.len()).any(|node| sim.forwards(node)) {
+            silent_since = None;
+        } else {
+            longest = longest.max(sim.now - *silent_since.get_or_insert(sim.now));
+        }
+    }
+    longest
+}
+
+/// The master yields when it hears the better router, and that one forwards when it hears so.
+#[test]
+fn a_preempting_router_takes_over_within_two_network_delays() {
+    for (fences, least, most) in [(true, 0, DELAY + 100_000), (false, 15 * MS, 25 * MS)] {
+        for seed in 1..30 {
+            let mut setup = Setup::plain(&[150, 100, 60]);
+            setup.words.iter_mut().for_each(|words| words.fences = fences);
+            let mut sim = Sim::new(setup, seed * 7919, None);
+            sim.run(10_000 * MS);
+            sim.apply(Op::Priority(1, 200));
+            let fires = sim.timer(1).expect("a backup has a timer");
+            sim.run(fires - sim.now - MS);
+            let silence = longest_silence(&mut sim);
+            assert!(sim.forwards(1), "seed {seed}, {fences}");
+            assert!((least..=most).contains(&silence), "seed {seed}, {fences}: {silence} ns");
+            sim.run(3000 * MS);
+            assert_eq!(sim.worst_overlap(), 0, "seed {seed}");
+            let third = sim.nodes[2].router.as_ref().map_or(1, |it| it.counters().advert_sent);
+            assert_eq!(third, 0, "seed {seed}: the farewell moved a third router");
+            sim.settle(&seed);
+        }
+    }
+}
+
+/// VRRPv3, `told_handover` everywhere.
+fn told(priorities: &[u8]) -> Setup {
+    let mut setup = Setup { version: Version::V3, ..Setup::plain(priorities) };
+    setup.words.iter_mut().for_each(|words| words.told = true);
+    setup
+}
+
+const TOLD_CLUSTERS: [&[u8]; 4] =
+    [&[150, 100], &[150, 100, 99], &[150, 90, 90, 60], &[150, 90, 90, 90, 90]];
+
+/// Two to five hosts with the word: one of the best takes over at once, and nobody beside it.
+#[test]
+fn a_told_hand_over_takes_milliseconds_and_makes_one_master() {
+    let (mut runs, mut slow) = (0, 0);
+    for priorities in TOLD_CLUSTERS {
+        for seed in 1..60 {
+            let mut sim = Sim::new(told(priorities), seed * 7919, None);
+            sim.run((10_000 + seed * 17) * MS);
+            sim.apply(Op::Stop(0));
+            let silence = longest_silence(&mut sim);
+            // An advert of a router that has yielded came after its farewell: the guard is as long
+            // as for a master that lives.
+            assert!(silence < 25 * MS, "seed {seed}, {priorities:?}: {silence} ns");
+            (runs, slow) = (runs + 1, slow + u64::from(silence > 4 * MS));
+            let heirs: Vec<usize> = (0..sim.nodes.len()).filter(|it| sim.forwards(*it)).collect();
+            let [heir] = heirs[..] else { panic!("seed {seed}, {priorities:?}: {heirs:?}") };
+            assert_eq!(priorities[heir], priorities[1], "seed {seed}, {priorities:?}");
+            sim.run(3000 * MS);
+            assert!(sim.forwards(heir), "seed {seed}, {priorities:?}");
+            assert_eq!(sim.worst_overlap(), 0, "seed {seed}, {priorities:?}");
+        }
+    }
+    assert!(slow * 20 < runs, "{slow} of {runs} took long");
+}
+
+/// Longest time in which two forward after told hand-overs.
+pub(super) fn told_overlap(bug: Option<Bug>) -> u64 {
+    let seeds = 1..20;
+    let overlaps = seeds.map(|seed| {
+        let mut sim = Sim::new(told(&[150, 90, 90, 90, 90]), seed * 7919, bug);
+        sim.run(10_000 * MS);
+        sim.apply(Op::Stop(0));
+        sim.run(100 * MS);
+        sim.worst_overlap()
+    });
+    overlaps.max().unwrap_or(0)
+}
+
+/// A backup without the word, or a master without it: the skew is waited for, as ever.
+#[test]
+fn a_hand_over_that_one_side_does_not_know_takes_the_skew() {
+    for with in 0..2 {
+        let mut setup = told(&[150, 100]);
+        setup.words[1 - with].told = false;
+        let mut sim = Sim::new(setup, 7, None);
+        sim.run(10_000 * MS);
+        sim.apply(Op::Stop(0));
+        sim.run(609 * MS);
+        assert!(!sim.forwards(1), "only {with} has the word");
+        sim.run(2 * MS);
+        assert!(sim.forwards(1), "only {with} has the word");
+    }
+}
+
+/// A router preempts a master that hangs, and hears a third one's farewell while it waits. What
+/// failed, if anything did.
+pub(super) fn strangers_farewell(bug: Option<Bug>) -> Option<String> {
+    let mut sim = Sim::new(Setup::plain(&[150, 100]), 7, bug);
+    sim.run(10_000 * MS);
+    sim.apply(Op::Priority(1, 200));
+    let fires = sim.timer(1).expect("a backup has a timer");
+    sim.run(fires - sim.now - MS);
+    sim.apply(Op::Pause(0));
+    let guards = |it: &Router| it.standing() == Standing::Announcing;
+    while !sim.nodes[1].router.as_ref().is_some_and(guards) {
+        sim.run(MS);
+        assert!(sim.now < fires + 50 * MS, "no guard");
+    }
+    let router = sim.nodes[1].router.as_ref().expect("runs");
+    let stranger = Ipv4Addr::new(10, 77, 0, 99);
+    let farewell = router.advert(Priority::RELEASE);
+    let bytes = farewell.datagram_v4(stranger, GROUP, ChecksumForm::PseudoHeader, 1);
+    sim.feed(1, Input::Datagram(bytes), None);
+    sim.run(5000 * MS);
+    assert!(sim.failure.is_some() || sim.forwards(1));
+    sim.failure
+}
+
+#[test]
+fn a_strangers_farewell_does_not_end_the_guard() {
+    assert_eq!(strangers_farewell(None), None);
 }

@@ -42,6 +42,11 @@ pub struct Words {
     pub interval: AdvertInterval,
     /// How many VIPs.
     pub vips: u8,
+    /// `told_handover`; counts in VRRPv3 only.
+    pub told: bool,
+    /// Not a word of a file: the router knows that its host can fence itself. Else it prepares
+    /// nothing and yields without a farewell; the data plane fences all the same.
+    pub fences: bool,
 }
 
 impl Words {
@@ -53,6 +58,8 @@ impl Words {
             preempt_delay: Duration::ZERO,
             interval: AdvertInterval::DEFAULT,
             vips: 1,
+            told: false,
+            fences: true,
         }
     }
 }
@@ -121,6 +128,7 @@ impl Setup {
             higher_prio_send_advert: false,
             owner_ignore_adverts: false,
             timer_expired_backup: None,
+            told_handover: words.told && self.version == Version::V3,
             grouped,
             addresses: (0..words.vips).map(|index| vip(index).into()).collect(),
             unicast_peers: vec![],

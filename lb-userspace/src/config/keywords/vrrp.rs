@@ -71,6 +71,7 @@ keywords! {
     VrrpInstance: "lower_prio_no_advert", Bool, "off", C, Acts, "a master does not answer lower priorities";
     VrrpInstance: "higher_prio_send_advert", Bool, "off", C, Acts, "a last advert before giving way";
     VrrpInstance: "owner_ignore_adverts", Bool, "off", C, Acts, "the owner of the addresses does not listen";
+    VrrpInstance: "told_handover", Bool, "off", C, Ours, "a master that leaves is silent before its farewell and says so; backups with the word take over at once, not after their skew. VRRPv3, on every host of the virtual router, all of them lbd";
     VrrpInstance: "skip_check_adv_addr", Bool, "off", B, Never(T::VrrpDetail), "no comparison of the VIP list; lbd only logs a difference";
     VrrpInstance: "check_adv_addr", Nothing, "off", C, Ours, "adverts with another VIP list are discarded, as keepalived did before 2.3.3; without it they are logged";
     VrrpInstance: "strict_mode", Bool, "off", B, Acts, "RFC mode, see vrrp_strict";

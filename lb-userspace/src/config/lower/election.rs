@@ -2,7 +2,13 @@
 
 use crate::base::net::Priority;
 
-use super::{super::model::Election, Entry, Lower, Spanned};
+use super::{
+    super::{
+        model::{Election, VrrpVersion},
+        source::Span,
+    },
+    Entry, Lower, Spanned,
+};
 
 /// Highest number of a CPU, exclusive, as keepalived's cpu_set_t has it.
 const CPU_LIMIT: usize = 1024;
@@ -44,6 +50,7 @@ impl Lower<'_> {
             "lower_prio_no_advert" => &mut election.lower_prio_no_advert,
             "higher_prio_send_advert" => &mut election.higher_prio_send_advert,
             "owner_ignore_adverts" => &mut election.owner_ignore_adverts,
+            "told_handover" => &mut election.told_handover,
             "strict_mode" => &mut election.strict,
             _ => return false,
         };
@@ -120,5 +127,22 @@ impl Lower<'_> {
             "it needs nopreempt: otherwise the better router becomes master again anyway",
         );
         None
+    }
+
+    /// It needs a bit that version 2 does not have.
+    pub(super) fn told_handover(
+        &mut self,
+        name: &str,
+        at: Span,
+        version: VrrpVersion,
+        election: &mut Election,
+    ) {
+        if version == VrrpVersion::V2 && std::mem::take(&mut election.told_handover) {
+            self.warn(
+                at,
+                format!("vrrp_instance `{name}`: `told_handover` has no effect in VRRP version 2"),
+                "its adverts have no bit to spare; use `version 3` on every host of the virtual router",
+            );
+        }
     }
 }

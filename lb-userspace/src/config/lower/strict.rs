@@ -37,6 +37,9 @@ impl Lower<'_> {
         let (name, at) = (known.name.value.as_str(), known.name.span);
         let is_owner = known.priority == Priority::OWNER;
         election.lower_prio_no_advert = true;
+        if std::mem::take(&mut election.told_handover) {
+            self.strict_clears(name, at, "`told_handover`", "it marks adverts with a reserved bit");
+        }
         if election.down_timer_adverts != Election::default().down_timer_adverts {
             election.down_timer_adverts = Election::default().down_timer_adverts;
             self.strict_clears(name, at, "`down_timer_adverts`", "it is 3");

@@ -192,6 +192,9 @@ impl Lower<'_> {
         let known = Known { name: &name, version, priority };
         self.strict(&known, &mut raw, &mut election, &mut state);
         self.conflicts(&name.value, &raw);
+        let told = block.block().iter().find(|s| self.source.slice(s.head()) == "told_handover");
+        let told = told.map_or(name.span, |statement| statement.head());
+        self.told_handover(&name.value, told, version, &mut election);
         let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, given_state, priority);
         let timer_expired_backup =
             self.timer_expired_backup(&name.value, raw.timer_expired.take(), nopreempt);

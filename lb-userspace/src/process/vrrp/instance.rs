@@ -297,6 +297,7 @@ impl Instance {
                     self.change(Change::Set, shell);
                     self.extra(clock::now(), shell);
                 }
+                Effect::PrepareVips => self.change(Change::Set, shell),
                 Effect::RemoveVips => self.change(Change::Clear, shell),
                 Effect::Garp { repeat } => self.announce(repeat, shell),
                 Effect::Probe => self.probe(shell),
@@ -379,6 +380,7 @@ impl Instance {
         if let Err(error) = lease.set(slot, state) {
             let instance = &self.model.name;
             tracing::error!(instance, slot = slot.0, ?state, "lease not written: {error:#}");
+            self.handle(Input::Fence(false), clock::now(), shell);
         }
     }
 
@@ -471,6 +473,11 @@ impl Instance {
         }
         if let (Some(next), Some(ms)) = (&why.next, why.next_ms) {
             out.push_str(&format!("  in {}.{:03} s: {next}\n", ms / 1000, ms % 1000));
+        }
+        if config.told_handover {
+            out.push_str(
+                "  told_handover: backups with the word take over at once when it leaves\n",
+            );
         }
         out
     }

@@ -306,6 +306,7 @@ pub fn config(instance: &VrrpInstance, scripts: &Scripts, grouped: bool) -> Resu
         higher_prio_send_advert: instance.election.higher_prio_send_advert,
         owner_ignore_adverts: instance.election.owner_ignore_adverts,
         timer_expired_backup: instance.timer_expired_backup,
+        told_handover: instance.election.told_handover,
         grouped,
         addresses,
         unicast_peers: instance.unicast_peers.clone(),

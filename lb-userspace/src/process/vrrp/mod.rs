@@ -386,6 +386,7 @@ impl VrrpRole {
                 self.lease_retry = Some(self.earliest);
                 continue;
             }
+            instance.feed(Input::Fence(*fenced), now, &mut self.shell);
             instance.feed(Input::Converged { resume }, now, &mut self.shell);
             if *fenced && !open {
                 // A master whose map was replaced forwards again at once, not after its next advert.

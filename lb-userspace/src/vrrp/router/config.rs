@@ -44,6 +44,10 @@ pub struct Config {
     /// `timer_expired_backup`: a master whose timer fires so late that a backup of this priority
     /// may have taken over meanwhile becomes a backup, instead of asking for the VIPs again.
     pub timer_expired_backup: Option<Priority>,
+    /// `told_handover`, ours: a master that leaves says so by a mark in its farewell, and a backup
+    /// that hears the mark does not wait for its skew. VRRPv3 only.
+    #[serde(default)]
+    pub told_handover: bool,
     /// Member of a vrrp_sync_group: becomes master only when the group says so
     /// ([`super::super::group`]).
     pub grouped: bool,
@@ -73,6 +77,9 @@ pub enum Input {
     Converged {
         resume: Option<Instant>,
     },
+    /// Whether the host can fence itself: a lease that is not in force silences it. False too when
+    /// a lease could not be written. Without: it cannot.
+    Fence(bool),
     /// The last [`Effect::SendAdvert`] left the host; `at` is from before the send.
     AdvertSent {
         at: Instant,
@@ -81,7 +88,7 @@ pub enum Input {
     AdvertFailed {
         error: String,
     },
-    /// Every VIP is on its interface; `added` of them were not there before.
+    /// [`Effect::AddVips`] or [`Effect::PrepareVips`] is done: every VIP is on its interface; `added` of them were not there before.
     VipsSet {
         added: u32,
     },
@@ -180,6 +187,9 @@ pub enum Effect {
     /// Put the VIPs on their interfaces and take off the ones that the configuration no longer
     /// has; answered later by [`Input::VipsSet`].
     AddVips,
+    /// Put the VIPs on their interfaces behind the fence, announcing nothing; answered later by
+    /// [`Input::VipsSet`].
+    PrepareVips,
     /// Abort this host's own TCP connections of the VIPs, whose answers could not leave any more,
     /// and take the VIPs off; answered later by [`Input::VipsCleared`].
     RemoveVips,

@@ -1,6 +1,6 @@
 //! A member's side of a vrrp_sync_group: where it stands, and what the group tells it.
 
-use super::{Order, Phase, Router, Standing, State, Wait};
+use super::{Order, Phase, Router, Standing, State, Wait, handover::Farewell};
 use crate::{
     base::{net::Priority, time::Instant},
     vrrp::timing,
@@ -33,7 +33,7 @@ impl Router {
             (Order::Yield { why }, State::Master { .. }) => {
                 // Peers that follow this member take over after their skew, as those of the member
                 // that lost do at once.
-                self.release(true);
+                self.release(Farewell::Leaving);
                 self.yield_to(now, &why);
             }
             (Order::Hold(why), _) => {

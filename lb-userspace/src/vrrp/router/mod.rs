@@ -8,7 +8,8 @@
 //! *Announcing* and *guard* are the steps between BACKUP and MASTER: nothing is forwarded and no
 //! VIP is held before an advert has really left, nor, when a live master is being preempted or
 //! this host lost its own lease, before that master has had time to hear it. To the outside they
-//! are still BACKUP.
+//! are still BACKUP. What makes both short, and a clean stop shorter than a skew, is in
+//! [`handover`].
 //! A member of a vrrp_sync_group waits twice more, for the others: before it announces, and
 //! before it forwards ([`super::group`]).
 //!
@@ -20,8 +21,13 @@
 //!   preempting router asks by ARP who holds the VIP (the hung host's kernel answers while its
 //!   lease runs, and not after) and waits on while it is answered, at most until three intervals
 //!   after the last advert that it heard. Left: the answer is lost or slower than half the guard.
+//! - *A keepalived that is stopped in the guard of the lbd that preempts it* says its farewell before
+//!   it removes its VIPs, and ends the guard by that: about a millisecond in which both answer. Not
+//!   closed: only `told_handover` tells such a farewell from one said behind a fence.
 //! - *The first advert of a takeover is lost* to a second backup, which then takes over too: a
 //!   second advert follows before any other priority's timer can fire ([`timing::repeat_gap`]).
+//!   The heirs of a told hand-over have no skew to keep them apart: they listen to each other first
+//!   ([`timing::told_guard`]).
 //!   Left: both are lost, or the other has the same priority; then the two overlap until one
 //!   hears the other, one network delay when nothing is lost.
 //! - *A master that dies after its last advert was lost* keeps its lease up to an interval longer
@@ -41,6 +47,7 @@
 mod announce;
 mod config;
 mod group;
+mod handover;
 mod late;
 mod receive;
 mod report;
@@ -57,7 +64,7 @@ use std::{
 pub use config::{Config, Effect, Input, Level, Notify, Order, Standing};
 pub use send::Outgoing;
 
-use self::send::Numbers;
+use self::{handover::Prepared, send::Numbers};
 use super::{
     lateness::Timers,
     timing::{self, AdvertInterval},
@@ -127,6 +134,16 @@ struct Guard {
     limit: Instant,
     /// The limit moves with what is heard, up to here.
     deadline: Instant,
+    /// It is for a live master: that one's farewell ends it.
+    awaits: bool,
+}
+
+/// How long a guard lasts, and at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    until: Instant,
+    limit: Instant,
+    awaits: bool,
 }
 
 /// A VIP of ours that another host answers for.
@@ -144,6 +161,8 @@ struct Heard {
     priority: Priority,
     at: Instant,
     interval: AdvertInterval,
+    /// Its farewell says that it is fenced, and we have `told_handover`.
+    told: bool,
 }
 
 impl Heard {
@@ -184,6 +203,11 @@ pub struct Router {
     /// The master's interval as learned (VRRPv3), else ours.
     master_interval: AdvertInterval,
     heard: Option<Heard>,
+    /// The host can fence itself.
+    fenced: bool,
+    prepared: Prepared,
+    /// It gave up a lease that ran, behind its fence, and nobody is master after it.
+    leaves_fenced: bool,
     /// Routers that advertised themselves as master, of whatever priority, until their farewell:
     /// those that may still forward when we take over. The last heard is the last.
     forwarders: Vec<Heard>,
@@ -243,6 +267,9 @@ impl Router {
             cleared: false,
             master_interval: config.interval,
             heard: None,
+            fenced: false,
+            prepared: Prepared::No,
+            leaves_fenced: false,
             forwarders: vec![],
             preempt_at: None,
             lease_end: None,
@@ -383,13 +410,20 @@ impl Core for Router {
                 }
                 let announcing =
                     matches!(self.state, State::Master { phase: Phase::Announcing, .. });
+                if announcing {
+                    self.unprepare();
+                }
                 if self.config.grouped && announcing {
                     // The others must not silence their masters for a group that cannot move.
                     self.yield_to(now, "gives up: its sync group waits for its advert");
                     self.send_error = Some(error);
                 }
             }
+            Input::Fence(works) => self.set_fence(works),
             Input::VipsSet { added } => {
+                if self.prepared == Prepared::Asked && self.clearing == 0 {
+                    self.prepared = Prepared::Done;
+                }
                 if self.forwards(now) && (added > 0 || self.announce_vips) {
                     self.announce_vips = false;
                     self.garp(now);
@@ -427,6 +461,8 @@ impl Core for Router {
                     self.count_late(late::Kind::MasterDown, now.saturating_since(down_at), now);
                     self.listening = false;
                     self.want(now);
+                } else if self.prepare_at(since, wait).is_some_and(|at| at <= now) {
+                    self.prepare();
                 }
             }
             State::Master { .. } => self.master_timeout(now),
@@ -444,7 +480,9 @@ impl Core for Router {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let state = match self.state {
-            State::Backup { since, wait } => self.down_at(since, wait),
+            State::Backup { since, wait } => {
+                self.prepare_at(since, wait).or(self.down_at(since, wait))
+            }
             State::Master { next_advert, phase: Phase::Guard(Guard { until, again, .. }) } => {
                 Some(next_advert.min(until).min(again.unwrap_or(until)))
             }

@@ -199,8 +199,9 @@ impl Router {
 
     fn remember(&mut self, advert: &Received, now: Instant) {
         let Received { source, priority, interval, .. } = *advert;
+        let told = advert.told && self.config.told_handover;
         let before = self.heard.map(|heard| (heard.source, heard.priority));
-        self.heard = Some(Heard { source, priority, at: now, interval });
+        self.heard = Some(Heard { source, priority, at: now, interval, told });
         if before != Some((source, priority)) {
             self.effects.push_back(Effect::Changed);
         }
@@ -214,7 +215,7 @@ impl Router {
             if self.forwarders.len() == FORWARDER_LIMIT {
                 self.forwarders.remove(0);
             }
-            self.forwarders.push(Heard { source, priority, at: now, interval });
+            self.forwarders.push(Heard { source, priority, at: now, interval, told: false });
         }
     }
 
@@ -229,17 +230,27 @@ impl Router {
         let adverts = self.config.down_adverts;
         if advert.priority == Priority::RELEASE {
             // A router that gave up halfway says nothing about the master we follow.
-            let other_master = self
-                .heard
-                .is_some_and(|heard| heard.source != advert.source && heard.is_live(now, adverts));
+            // A worse one is no reason to wait: it may have been told of the same hand-over.
+            let told = advert.told && self.config.told_handover;
+            let preempts = self.may_preempt() && self.config.preempt_delay.is_zero();
+            let other_master = self.heard.is_some_and(|heard| {
+                heard.source != advert.source
+                    && heard.is_live(now, adverts)
+                    && !(told && preempts && heard.priority < own)
+            });
             if !other_master {
                 self.remember(advert, now);
                 if wait != Wait::Group {
                     self.state = State::Backup { since: now, wait: Wait::Skew };
+                    if told {
+                        self.listening = false;
+                        self.want(now);
+                    }
                 }
             }
             return;
         }
+        self.unprepare();
         // A lower router does not hide a better one that was heard lately.
         if advert.priority >= own
             || self.heard.is_none_or(|heard| {
@@ -289,6 +300,9 @@ impl Router {
         let lower = advert.priority != Priority::RELEASE;
         if lower {
             self.guard_hears(advert.interval, now);
+        }
+        if advert.priority == Priority::RELEASE && self.farewell_ends_guard(now) {
+            return;
         }
         let gap = self.config.interval.duration() / ANSWERS_PER_INTERVAL;
         if self.last_answer.is_some_and(|last| now.saturating_since(last) < gap) {

@@ -104,6 +104,9 @@ impl Router {
             State::Master { phase: Phase::Guard(Guard { extended: true, .. }), .. } => {
                 "takes over as soon as the other master, which may hang, is silent".into()
             }
+            State::Master { phase: Phase::Guard(Guard { awaits: false, .. }), .. } => {
+                "takes over; listens whether a better router does".into()
+            }
             State::Master { phase: Phase::Guard(_), .. } => {
                 "takes over; waits for the other master to stop".into()
             }

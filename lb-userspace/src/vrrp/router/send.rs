@@ -62,6 +62,7 @@ impl Router {
             interval: self.config.interval,
             auth: self.config.auth,
             addresses: self.advertised().to_vec(),
+            told: self.is_told(priority),
         }
     }
 

@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Config, Effect, Elsewhere, Guard, Level, Notify, Phase, Router, State, Wait, late};
+use super::{
+    Config, Effect, Elsewhere, Guard, Level, Notify, Phase, Router, Span, State, Wait,
+    handover::{Farewell, Prepared},
+    late,
+};
 use crate::{
     base::{
         net::{Mac, Priority},
@@ -116,7 +120,7 @@ impl Router {
 
     pub(super) fn enter_fault(&mut self) {
         let why = self.faults().join(", ");
-        self.release(true);
+        self.release(Farewell::Leaving);
         self.state = State::Fault;
         self.log(Level::Warn, format!("Entering FAULT STATE: {why}"));
         self.notify(VrrpState::Fault);
@@ -131,17 +135,33 @@ impl Router {
         };
         self.preempt_at = None;
         self.send_advert(self.effective_priority());
+        self.prepare_in_guard(now);
     }
 
-    /// Gives up what a master holds.
-    pub(super) fn release(&mut self, farewell: bool) {
-        let State::Master { phase, .. } = self.state else { return };
+    /// Gives up what a master holds, or what was prepared for one. Silent first, then the farewell:
+    /// who hears it may act on it at once.
+    pub(super) fn release(&mut self, farewell: Farewell) {
+        let State::Master { phase, .. } = self.state else {
+            self.unprepare();
+            return;
+        };
         let holds = self.lease_end.is_some();
-        if farewell && (holds || phase != Phase::Announcing) {
+        let clears = std::mem::replace(&mut self.prepared, Prepared::No) != Prepared::No || holds;
+        if clears {
+            self.effects.push_back(Effect::Lease(LeaseState::Until(Instant::ZERO)));
+        }
+        self.leaves_fenced = holds && farewell == Farewell::Leaving;
+        if match farewell {
+            Farewell::Silent => false,
+            Farewell::Yielding | Farewell::Leaving => holds || phase != Phase::Announcing,
+        } {
             self.send_advert(Priority::RELEASE);
         }
+        if clears {
+            self.effects.push_back(Effect::RemoveVips);
+            self.clearing += 1;
+        }
         if holds {
-            self.fence_and_clear();
             self.counters.release_master += 1;
         }
         self.lease_end = None;
@@ -156,7 +176,7 @@ impl Router {
     pub(super) fn yield_to(&mut self, now: Instant, why: &str) {
         self.log(Level::Info, why);
         self.listening = false;
-        self.release(false);
+        self.release(self.farewell_of_yielding(now));
         self.enter_backup(now);
     }
 
@@ -174,9 +194,12 @@ impl Router {
             (Phase::Active, _) => {
                 // Another router may have taken over meanwhile, or be doing so now.
                 let until = at + timing::handover_guard(self.config.interval);
-                let span = self.guard_until(at).unwrap_or((until, until));
+                let span = self.guard_until(at);
+                let span = span.unwrap_or(Span { until, limit: until, awaits: false });
+                let (until, limit) = (span.until.max(until), span.limit.max(until));
                 self.log(Level::Warn, "lease had run out: no advert was sent for too long");
-                self.guard(at, (span.0.max(until), span.1.max(until)), next_advert);
+                // Nor is it known whom to wait for.
+                self.guard(at, Span { until, limit, awaits: false }, next_advert);
             }
             (Phase::Announcing, Some(span)) => self.guard(at, span, next_advert),
             (Phase::Announcing, None) => {
@@ -191,7 +214,7 @@ impl Router {
     pub(super) fn guard(
         &mut self,
         at: Instant,
-        (until, limit): (Instant, Instant),
+        Span { until, limit, awaits }: Span,
         next_advert: Instant,
     ) {
         let guard = Guard {
@@ -202,6 +225,7 @@ impl Router {
             silent: false,
             limit,
             deadline: limit + self.config.interval.duration() * self.config.down_adverts,
+            awaits,
         };
         self.state = State::Master { next_advert, phase: Phase::Guard(guard) };
         self.effects.push_back(Effect::Changed);
@@ -210,7 +234,7 @@ impl Router {
     /// Until when a takeover waits after its first advert, and at most, should the VIPs still be
     /// answered for by another host: a live master has to hear it, one that has just said
     /// farewell may still be busy fencing itself.
-    pub(super) fn guard_until(&self, at: Instant) -> Option<(Instant, Instant)> {
+    pub(super) fn guard_until(&self, at: Instant) -> Option<Span> {
         let guard = timing::handover_guard(self.config.interval);
         let adverts = self.config.down_adverts;
         let mut live = self.forwarders.iter().rev().filter(|heard| heard.is_live(at, adverts));
@@ -222,14 +246,19 @@ impl Router {
             let newest = self.forwarders.last().is_some_and(|last| last == heard);
             if newest && at.saturating_since(heard.at) > interval + interval / 10 {
                 // Overdue: it may hang, and would not hear us. Its lease ends with its adverts.
-                return Some((end, limit));
+                return Some(Span { until: end, limit, awaits: true });
             }
             // It may have hung since: see the module's text.
-            return Some((at + guard, limit));
+            return Some(Span { until: at + guard, limit, awaits: true });
         }
         let farewell = self.heard.filter(|heard| heard.priority == Priority::RELEASE)?;
-        let until = farewell.at + guard;
-        (until > at).then_some((until, until))
+        let until = if farewell.told {
+            // Others may have been told as well: the best of them shall be heard first.
+            at + timing::told_guard(self.config.interval)
+        } else {
+            farewell.at + guard
+        };
+        (until > at).then_some(Span { until, limit: until, awaits: false })
     }
 
     pub(super) fn renew(&mut self, sent: Instant) {
@@ -255,12 +284,16 @@ impl Router {
         let resumed = phase == Phase::Announcing && self.lease_end.is_some_and(|end| now < end);
         self.state = State::Master { next_advert, phase: Phase::Active };
         self.renew(self.last_sent.unwrap_or(now));
+        let ready = std::mem::replace(&mut self.prepared, Prepared::No) == Prepared::Done;
+        if ready {
+            self.garp(now);
+        }
         if !resumed {
             // Asks before the VIPs are ours, and waits for nothing: an answer is only told.
             self.effects.push_back(Effect::Probe);
         }
         self.effects.push_back(Effect::AddVips);
-        self.announce_vips = !resumed;
+        self.announce_vips = !resumed && !ready;
         if resumed {
             self.log(Level::Info, "resumes as MASTER: its lease has not run out");
         } else {
@@ -284,7 +317,7 @@ impl Router {
     pub(super) fn vips_cleared(&mut self, now: Instant) {
         self.clearing = self.clearing.saturating_sub(1);
         // A later takeover has put its own lease in force.
-        if self.clearing == 0 && !self.is_active() {
+        if self.clearing == 0 && !self.is_active() && self.prepared == Prepared::No {
             self.effects.push_back(Effect::Lease(LeaseState::Standby));
         }
         self.cleared = true;
@@ -317,11 +350,15 @@ impl Router {
     /// nobody interferes may win; what is not tracked is put back.
     pub(super) fn hold_lost(&mut self, what: &str, tracked: bool, now: Instant) {
         if !self.is_active() {
+            if self.prepared == Prepared::Done {
+                // Put on again with the takeover, and announced then.
+                self.prepared = Prepared::Asked;
+            }
             return;
         }
         if tracked {
             self.log(Level::Warn, format!("{what} was removed by someone else: new election"));
-            self.release(true);
+            self.release(Farewell::Leaving);
             self.enter_backup(now);
             self.state = State::Backup { since: now, wait: Wait::Skew };
             return;
@@ -385,7 +422,7 @@ impl Router {
         if matches!(self.state, State::Stopping | State::Stopped) {
             return;
         }
-        self.release(true);
+        self.release(Farewell::Leaving);
         self.effects.push_back(Effect::Notify(Notify::Stop));
         self.state = if self.clearing > 0 { State::Stopping } else { State::Stopped };
         if self.state == State::Stopped {

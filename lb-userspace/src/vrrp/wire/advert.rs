@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::{
     ADDRESS_LIMIT, AuthHeader, ChecksumForm, PROTOCOL, PROTOCOL_AH, TTL, Version, checksum,
     datagram::{IPV4_HEADER, IPV6_HEADER},
-    message::{AUTH_DATA, FIXED, address_len},
+    message::{AUTH_DATA, FIXED, TOLD, address_len},
 };
 use crate::{
     base::net::{Priority, Vrid},
@@ -32,6 +32,10 @@ pub struct Advert {
     pub auth: Auth,
     /// In configured order, of one family, at most [`ADDRESS_LIMIT`]; more are not sent.
     pub addresses: Vec<IpAddr>,
+    /// Marked as [`Message::is_told`]; VRRPv3 only.
+    ///
+    /// [`Message::is_told`]: super::Message::is_told
+    pub told: bool,
 }
 
 /// The IP datagram around an advert. Source and destination are of one family.
@@ -79,7 +83,10 @@ impl Advert {
         bytes.push(u8::try_from(addresses.len()).unwrap_or(u8::MAX));
         match self.version {
             Version::V2 => bytes.extend([self.auth.type_number(), self.interval.seconds()]),
-            Version::V3 => bytes.extend(self.interval.centis().to_be_bytes()),
+            Version::V3 => {
+                let mark = if self.told { TOLD } else { 0 };
+                bytes.extend((self.interval.centis() | mark).to_be_bytes());
+            }
         }
         bytes.extend([0, 0]);
         for address in addresses {

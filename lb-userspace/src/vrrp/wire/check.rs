@@ -44,6 +44,8 @@ pub struct Received {
     /// Set and count of addresses equal ours. A mismatch is logged, not refused, as keepalived
     /// does since 2.3.3; before, it made two masters.
     pub same_addresses: bool,
+    /// It is marked as the farewell of a router that is fenced.
+    pub told: bool,
     /// Sequence number of its authentication header, to be remembered.
     pub sequence: Option<u32>,
     /// Sequence of its `auth_hmac` trailer, to be remembered.
@@ -132,7 +134,8 @@ pub fn receive(bytes: &[u8], expect: &Expect<'_>) -> Result<Received, Reason> {
         }
     }
     let priority = message.priority();
-    Ok(Received { source, priority, interval, checksum, same_addresses, sequence, trailer })
+    let told = message.is_told();
+    Ok(Received { source, priority, interval, checksum, same_addresses, told, sequence, trailer })
 }
 
 fn check_trailer(

@@ -13,6 +13,10 @@ pub(super) const FIXED: usize = 8;
 /// Bytes of VRRPv2's authentication data.
 pub(super) const AUTH_DATA: usize = 8;
 
+/// Of the four reserved bits beside VRRPv3's interval, which others ignore (RFC 9568 §5.2.6): in a
+/// farewell, its sender is fenced (`told_handover`).
+pub(super) const TOLD: u16 = 0x8000;
+
 /// Checked view of a VRRP message: version and length are sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
@@ -67,6 +71,12 @@ impl<'a> Message<'a> {
     /// Priority, zero for a farewell.
     pub fn priority(&self) -> Priority {
         Priority(self.bytes[2])
+    }
+
+    /// A farewell of a router with `told_handover` that is fenced: VRRPv3 with our mark.
+    pub fn is_told(&self) -> bool {
+        let marked = be16(self.bytes, 4) & TOLD != 0;
+        self.version == Version::V3 && self.priority() == Priority::RELEASE && marked
     }
 
     /// Interval; `None` for zero. The four reserved bits of VRRPv3 are ignored.

@@ -189,7 +189,7 @@ fn step_down_and_stop_give_back_in_order() {
 
     let mut bench = Bench::master(config(100));
     bench.input(Input::Stop);
-    let order = ["advert 0", "fence", "remove", "notify STOP", "standby", "stopped"];
+    let order = ["fence", "advert 0", "remove", "notify STOP", "standby", "stopped"];
     assert_eq!(bench.did(), order.map(|word| format!("5000:{word}")));
 
     let mut bench = Bench::backup(config(100));
@@ -202,7 +202,7 @@ fn interface_down_is_fault_with_farewell_and_recovery_is_backup() {
     let mut bench = Bench::master(config(255));
     bench.input(Input::Interface { name: "eth0".into(), up: false });
     let did = bench.did();
-    assert_eq!(did[..3], ["5000:advert 0", "5000:fence", "5000:remove"]);
+    assert_eq!(did[..3], ["5000:fence", "5000:advert 0", "5000:remove"]);
     assert_eq!(bench.router.state(), VrrpState::Fault);
     assert!(bench.router.reason().contains("interface eth0 is down"));
     let mut bench = Bench::master(config(100));

@@ -3,6 +3,7 @@
 mod clock;
 mod conformance;
 mod election;
+mod handover;
 mod options;
 mod random;
 mod table;
@@ -44,6 +45,7 @@ pub(super) fn config(priority: u8) -> Config {
         higher_prio_send_advert: false,
         owner_ignore_adverts: false,
         timer_expired_backup: None,
+        told_handover: false,
         grouped: false,
         addresses: vec![VIP.into()],
         unicast_peers: vec![],
@@ -68,11 +70,19 @@ struct Bench {
     /// What it did, in words.
     done: Vec<String>,
     send_fails: bool,
+    /// Since then no VIP is missing.
+    prepared: bool,
 }
 
 impl Bench {
     fn new(config: Config) -> Self {
-        Self { router: Router::new(config, at(0)), now: 0, done: vec![], send_fails: false }
+        Self {
+            router: Router::new(config, at(0)),
+            now: 0,
+            done: vec![],
+            send_fails: false,
+            prepared: false,
+        }
     }
 
     /// In BACKUP at 0.
@@ -124,11 +134,19 @@ impl Bench {
                 }
                 Effect::AddVips => {
                     self.done.push(format!("{}:add", self.now));
+                    let added = u32::from(!std::mem::take(&mut self.prepared));
+                    self.router.handle(Input::VipsSet { added }, now);
+                    continue;
+                }
+                Effect::PrepareVips => {
+                    self.done.push(format!("{}:prepare", self.now));
+                    self.prepared = true;
                     self.router.handle(Input::VipsSet { added: 1 }, now);
                     continue;
                 }
                 Effect::RemoveVips => {
                     self.done.push(format!("{}:remove", self.now));
+                    self.prepared = false;
                     self.router.handle(Input::VipsCleared, now);
                     continue;
                 }

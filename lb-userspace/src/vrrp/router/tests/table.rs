@@ -225,6 +225,8 @@ impl Given {
             Input::Stop => &[Self::Stop],
             // Only what is sent, or when a wait began, depends on them: see the next test.
             Input::Mtu(_) | Input::WallClock(_) | Input::Listen => &[],
+            // tests::handover has it.
+            Input::Fence(_) => &[],
             Input::Group(order) => match order {
                 Order::Announce => &[Self::Announce],
                 Order::Forward => &[Self::Forward],
@@ -272,6 +274,7 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
                 order_row(state, input)
             }
+            I::Farewell => (S::Ready, "advert 100"),
             other => match row(S::Guarding, other) {
                 (S::Guarding, words) => (S::Ready, words),
                 row => row,
@@ -349,7 +352,8 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
         },
         S::Guarding => match input {
             I::Higher => (S::Backup, ""),
-            I::Lower | I::Farewell => (S::Guarding, "advert 100"),
+            I::Lower => (S::Guarding, "advert 100"),
+            I::Farewell => (S::Active, "lease, probe, add, notify MASTER, advert 100"),
             I::Garbage
             | I::Converged
             | I::AdvertSent
@@ -383,12 +387,12 @@ fn row(state: Kind, input: Given) -> (Kind, &'static str) {
             | I::ScriptGood => (S::Active, ""),
             I::AdvertSent => (S::Active, "lease"),
             I::VipsSet => (S::Active, "garp"),
-            I::VipLost => (S::Backup, "advert 0, fence, remove, notify BACKUP"),
+            I::VipLost => (S::Backup, "fence, advert 0, remove, notify BACKUP"),
             I::HoldLost | I::Configure => (S::Active, "add"),
             I::SourceLost | I::InterfaceDown | I::ScriptBad => {
-                (S::Fault, "advert 0, fence, remove, notify FAULT")
+                (S::Fault, "fence, advert 0, remove, notify FAULT")
             }
-            I::Stop => (S::Stopping, "advert 0, fence, remove, notify STOP"),
+            I::Stop => (S::Stopping, "fence, advert 0, remove, notify STOP"),
             I::Announce | I::Forward | I::Yield | I::Hold | I::Unhold | I::Weight => {
                 order_row(state, input)
             }
@@ -490,6 +494,7 @@ fn word(effect: &Effect) -> Option<String> {
         Effect::Lease(LeaseState::Until(Instant::ZERO)) => "fence".into(),
         Effect::Lease(LeaseState::Until(_)) => "lease".into(),
         Effect::AddVips => "add".into(),
+        Effect::PrepareVips => "prepare".into(),
         Effect::RemoveVips => "remove".into(),
         Effect::Garp { .. } => "garp".into(),
         Effect::Probe => "probe".into(),

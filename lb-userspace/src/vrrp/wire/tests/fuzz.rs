@@ -123,7 +123,7 @@ proptest! {
         }).collect();
         let advert = Advert {
             version, vrid: Vrid::new(vrid).expect("nonzero"), priority: Priority(priority),
-            interval: interval.expect("in range"), auth, addresses,
+            interval: interval.expect("in range"), auth, addresses, told: false,
         };
         let (source, group, peer) = if v6 {
             (ip("fe80::1"), GROUP_V6.into(), ip("fe80::2"))

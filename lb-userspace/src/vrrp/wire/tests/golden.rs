@@ -29,6 +29,7 @@ fn golden_bytes_decode_to_the_adverts() {
             interval: row.advert.interval,
             checksum: row.envelope.checksum,
             same_addresses: true,
+            told: false,
             sequence: matches!(row.advert.auth, Auth::Ah(_)).then_some(row.sequence),
             trailer: None,
         };

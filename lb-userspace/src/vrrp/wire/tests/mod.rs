@@ -35,6 +35,7 @@ fn advert(version: Version, centis: u16, addresses: &[u8]) -> Advert {
         interval: AdvertInterval::from_centis(centis).expect("in range"),
         auth: Auth::None,
         addresses: vips(addresses),
+        told: false,
     }
 }
 
