@@ -44,13 +44,13 @@ fn start_fences_and_clears_leftovers_before_anything_else() {
 #[test]
 fn silence_before_convergence_counts_towards_the_wait() {
     // Converged at, and what is heard when before; the first advert at 610 ms of skew + 3 s.
-    let rows: [(u64, Option<(u8, u64)>, u64); 6] = [
-        (0, None, 3610),
+    let rows = [
+        (0_u64, None, 3610_u64),
         (3000, None, 3610),
         (3700, None, 3700),
         (20_000, None, 20_000),
         // Whoever is heard has all of its time to be heard again.
-        (2000, Some((200, 1000)), 5610),
+        (2000, Some((200_u8, 1000_u64)), 5610),
         (2000, Some((0, 1000)), 5610),
     ];
     for (converged, heard, wanted) in rows {
