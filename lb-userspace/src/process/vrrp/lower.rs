@@ -316,3 +316,6 @@ pub fn config(instance: &VrrpInstance, scripts: &Scripts, grouped: bool) -> Resu
         interfaces: tracked_interfaces(instance),
     })
 }
+
+#[cfg(test)]
+mod tests;
