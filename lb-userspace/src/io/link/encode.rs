@@ -277,3 +277,6 @@ pub(super) fn is_rule(found: &RuleMessage, rule: &Rule) -> bool {
     let asked = wanted.attributes.iter().all(|it| found.attributes.contains(it));
     key(found) == key(&wanted) && asked && within(&found.attributes, &wanted.attributes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Words after an address, as the kernel is told them.
+
+use super::*;
+use crate::config::load;
+
+/// The VIP of a line of virtual_ipaddress, on the interface of index 7.
+fn vip(line: &str) -> Vip {
+    let text = format!(
+        "vrrp_instance V {{\n interface eth0\n virtual_router_id 1\n virtual_ipaddress {{\n {line}\n }}\n}}\n"
+    );
+    let outcome = load("t", &text);
+    let said = outcome.render();
+    let config = outcome.config.unwrap_or_else(|| panic!("{said}"));
+    let address = config.vrrp_instances[0].virtual_ipaddress[0].clone();
+    Vip {
+        interface: "eth0".into(),
+        prefix: address.prefix,
+        label: address.label,
+        broadcast: address.broadcast,
+        scope: address.scope,
+        options: address.options,
+    }
+}
+
+fn message(line: &str, on: bool) -> (AddressMessage, u16) {
+    match address(&vip(line), 7, on) {
+        (Rtnl::NewAddress(message), flags) if on => (message, flags),
+        (Rtnl::DelAddress(message), flags) if !on => (message, flags),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}
+
+fn flags(flags: AddressFlags) -> AddressAttribute {
+    AddressAttribute::Flags(flags)
+}
+
+fn preferred(seconds: u32) -> AddressAttribute {
+    let mut life = CacheInfo::default();
+    (life.ifa_preferred, life.ifa_valid) = (seconds, u32::MAX);
+    AddressAttribute::CacheInfo(life)
+}
+
+/// A line, the prefix length and scope that the kernel gets, the other end of the link, and the
+/// attributes beyond addresses and protocol.
+type Row = (&'static str, u8, u8, &'static str, Vec<AddressAttribute>);
+
+#[test]
+fn every_word_of_an_address_reaches_the_kernel() {
+    let broadcast = |last| AddressAttribute::Broadcast([192, 0, 2, last].into());
+    let label = AddressAttribute::Label("eth0:vip".into());
+    let v4 = "192.0.2.10";
+    let nodad = AddressFlags::Nodad;
+    let rows: Vec<Row> = vec![
+        ("192.0.2.10", 32, 0, v4, vec![]),
+        ("192.0.2.10/24 brd +", 24, 0, v4, vec![broadcast(255)]),
+        ("192.0.2.10/24 brd -", 24, 0, v4, vec![broadcast(0)]),
+        ("192.0.2.10/24 brd 192.0.2.99", 24, 0, v4, vec![broadcast(99)]),
+        ("192.0.2.10/24 label eth0:vip", 24, 0, v4, vec![label]),
+        ("192.0.2.10/24 scope link", 24, 253, v4, vec![]),
+        ("192.0.2.10/24 scope host", 24, 254, v4, vec![]),
+        ("192.0.2.10/24 scope site", 24, 200, v4, vec![]),
+        ("192.0.2.10/24 scope 17", 24, 17, v4, vec![]),
+        ("192.0.2.10 peer 198.51.100.1", 32, 0, "198.51.100.1", vec![]),
+        ("192.0.2.10 peer 198.51.100.1/25", 25, 0, "198.51.100.1", vec![]),
+        ("192.0.2.10 noprefixroute", 32, 0, v4, vec![flags(AddressFlags::Noprefixroute)]),
+        ("192.0.2.10 autojoin", 32, 0, v4, vec![flags(AddressFlags::Mcautojoin)]),
+        ("192.0.2.10 preferred_lft 900", 32, 0, v4, vec![preferred(900)]),
+        // A VIP was its master's a moment ago: nobody asks for it. keepalived keeps a /128 from
+        // being chosen as a source.
+        ("fe80::10", 128, 0, "fe80::10", vec![flags(nodad), preferred(0)]),
+        ("fe80::10/64", 64, 0, "fe80::10", vec![flags(nodad)]),
+        ("fe80::10/64 -nodad", 64, 0, "fe80::10", vec![]),
+        ("fe80::10/64 -nodad home", 64, 0, "fe80::10", vec![flags(AddressFlags::Homeaddress)]),
+        (
+            "fe80::10/64 -nodad mngtmpaddr",
+            64,
+            0,
+            "fe80::10",
+            vec![flags(AddressFlags::Managetempaddr)],
+        ),
+        (
+            "fe80::10/64 home autojoin noprefixroute mngtmpaddr",
+            64,
+            0,
+            "fe80::10",
+            vec![flags(
+                nodad
+                    | AddressFlags::Homeaddress
+                    | AddressFlags::Mcautojoin
+                    | AddressFlags::Noprefixroute
+                    | AddressFlags::Managetempaddr,
+            )],
+        ),
+        ("fe80::10/64 preferred_lft 30", 64, 0, "fe80::10", vec![flags(nodad), preferred(30)]),
+        ("fe80::10 preferred_lft forever", 128, 0, "fe80::10", vec![flags(nodad)]),
+        ("fe80::10 peer fe80::99/64", 64, 0, "fe80::99", vec![flags(nodad), preferred(0)]),
+    ];
+    for (line, len, scope, other_end, words) in rows {
+        let (message, command) = message(line, true);
+        let header = &message.header;
+        assert_eq!(command, ADD, "{line}");
+        assert_eq!((header.index, header.prefix_len), (7, len), "{line}");
+        assert_eq!(header.scope, scope.into(), "{line}");
+        let own = if line.starts_with("fe80") { ip("fe80::10") } else { ip(v4) };
+        assert_eq!(header.family, family(own.is_ipv6()), "{line}");
+        let mut want = vec![AddressAttribute::Local(own), AddressAttribute::Address(ip(other_end))];
+        want.extend(words);
+        // The mark by which a successor knows it again.
+        want.push(AddressAttribute::Protocol(AddressProtocol::from(PROTOCOL)));
+        assert_eq!(message.attributes, want, "{line}");
+        assert_eq!(marked(&message), Some((7, own)), "{line}");
+    }
+}
+
+/// The kernel removes the address that matches every attribute of the request.
+#[test]
+fn an_address_is_removed_by_what_makes_it_the_one() {
+    for (line, len, other_end) in [
+        ("192.0.2.10/24 brd + label eth0:vip scope link", 24, "192.0.2.10"),
+        ("192.0.2.10 peer 198.51.100.1/25 noprefixroute", 25, "198.51.100.1"),
+    ] {
+        let (message, command) = message(line, false);
+        assert_eq!((command, message.header.prefix_len), (0, len), "{line}");
+        let want =
+            [AddressAttribute::Local(ip("192.0.2.10")), AddressAttribute::Address(ip(other_end))];
+        assert_eq!(message.attributes, want, "{line}");
+    }
+}
