@@ -357,3 +357,33 @@ fn a_link_counts_as_up_for_less_than_the_peers_wait() {
                   vrrp_instance W: 1s is used";
     assert!(said.contains(wanted) && said.contains("--> t:12:1"), "{said}");
 }
+
+/// `nopreempt` that the state or the priority makes void is explained at its line.
+#[test]
+fn nopreempt_that_has_no_effect_says_why() {
+    let rows = [
+        (
+            "nopreempt\nstate MASTER\npriority 100",
+            false,
+            Some("it cannot go with state MASTER; set state BACKUP on both hosts"),
+        ),
+        (
+            "state MASTER\nnopreempt",
+            false,
+            Some("it cannot go with state MASTER; set state BACKUP on both hosts"),
+        ),
+        ("nopreempt\npriority 255", false, Some("it cannot go with priority 255")),
+        ("nopreempt\nstate BACKUP\npriority 100", true, None),
+        ("nopreempt", true, None),
+    ];
+    for (words, effective, why) in rows {
+        let outcome = one("", words);
+        let line = 7 + words.lines().position(|word| word == "nopreempt").unwrap_or(0);
+        let place = format!("{line}: vrrp_instance `A`: `nopreempt` has no effect here");
+        let told = said(&outcome).iter().any(|it| it.starts_with(&place));
+        assert_eq!(told, why.is_some(), "{words}: {:?}", said(&outcome));
+        let text = outcome.render();
+        assert!(why.is_none_or(|why| text.contains(why)), "{words}: {text}");
+        assert_eq!(config(outcome).vrrp_instances[0].nopreempt, effective, "{words}");
+    }
+}
