@@ -82,6 +82,8 @@ pub(super) struct HostWords {
     pub(super) accept: Option<Spanned<bool>>,
     /// `use_vmac` or `use_ipvlan`.
     link: Option<Span>,
+    /// The instance has its own `garp_extra_if`, which may be 0: off.
+    extra_given: bool,
     pub(super) vrf: Option<Span>,
     pub(super) excluded: Vec<Spanned<VipAddress>>,
     /// Its `no_accept` and `excluded` are not complete before [`HostWords::on_host`].
@@ -95,6 +97,9 @@ impl HostWords {
         host.excluded = self.excluded.iter().map(|vip| vip.value.clone()).collect();
         if let Some(link) = &mut host.virtual_link {
             link.xmit_base = self.xmit_base.is_some();
+        }
+        if !self.extra_given {
+            host.garp_extra = global.garp_extra;
         }
         let (priority, counters) = (global.nftables_priority, global.nftables_counters);
         let refused = self.accept.as_ref().is_some_and(|accept| !accept.value);
@@ -143,7 +148,10 @@ impl Lower<'_> {
                 garp.lower_repeat = self.u32(entry);
                 words.lower_garp = Some(entry.head());
             }
-            "garp_extra_if" | "vmac_garp_intvl" => host.garp_extra = self.garp_extra(entry),
+            "garp_extra_if" | "vmac_garp_intvl" => {
+                words.extra_given = true;
+                host.garp_extra = self.garp_extra(entry);
+            }
             "virtual_ipaddress_excluded" => {
                 let vips = self.vips(entry);
                 words.excluded.extend(vips);

@@ -85,9 +85,8 @@ impl Lower<'_> {
         }
     }
 
-    /// Runs after every block: names of virtual interfaces, garp_extra_if of global_defs.
+    /// Runs after every block: names of virtual interfaces.
     pub(super) fn complete_host(&mut self) {
-        let extra = self.config.global.garp_extra;
         let prefix = self.config.global.vmac_prefix.clone();
         let mut names: BTreeSet<String> = self
             .config
@@ -97,7 +96,6 @@ impl Lower<'_> {
             .collect();
         for instance in &mut self.config.vrrp_instances {
             let host = &mut instance.on_host;
-            host.garp_extra = host.garp_extra.or(extra);
             let v6 = instance.wire.ipv6;
             let Some(link) = host.virtual_link.as_mut().filter(|link| link.name.is_empty()) else {
                 continue;

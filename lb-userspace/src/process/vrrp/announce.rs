@@ -13,12 +13,58 @@ use super::{
 };
 use crate::{
     base::{net::Mac, time::Instant},
+    config::model::GarpExtra,
     io::link::{Object, Vip},
     vrrp::{arp, nd, pacer::Announcement},
 };
 
 /// Announcements sent in one turn of the loop, so that 4,096 VIPs do not hold up adverts.
 const BUDGET: usize = 256;
+
+/// When `garp_extra_if` announces next.
+#[derive(Debug, Default)]
+pub(super) struct Extra(Option<Instant>);
+
+impl Extra {
+    /// No announcement before it is asked for again.
+    pub(super) fn stop(&mut self) {
+        self.0 = None;
+    }
+
+    /// When [`Extra::due`] has something.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.0
+    }
+
+    /// What to announce now, and after one interval again; the first time comes one interval after
+    /// the first call, a shorter interval of a reload counts at once. `wanted` is `None` while no
+    /// VIP is to be here.
+    fn due(&mut self, wanted: Option<GarpExtra>, now: Instant) -> Option<GarpExtra> {
+        let Some(extra) = wanted else {
+            self.stop();
+            return None;
+        };
+        let next = self.0.is_none_or(|at| at > now);
+        let after = now + extra.every;
+        self.0 = Some(self.0.filter(|at| *at > now).map_or(after, |at| at.min(after)));
+        (!next).then_some(extra)
+    }
+}
+
+/// The first VIP of each interface but that of the adverts: of virtual MAC interfaces only, unless
+/// `all` are meant.
+fn extra_vips<'a>(
+    vips: &'a [Vip],
+    links: &BTreeSet<String>,
+    adverts: &str,
+    all: bool,
+) -> Vec<&'a Vip> {
+    let mut done = BTreeSet::from([adverts]);
+    let chosen = vips
+        .iter()
+        .filter(|vip| (all || links.contains(&vip.interface)) && done.insert(&vip.interface));
+    chosen.collect()
+}
 
 impl Instance {
     /// Queues announcements of every VIP that is here, so often: round after round, as keepalived,
@@ -56,23 +102,10 @@ impl Instance {
 
     /// `garp_extra_if`: one announcement on each interface of VIPs that carries no adverts.
     pub(super) fn extra(&mut self, now: Instant, shell: &mut Shell) {
-        let Some(extra) = self.model.on_host.garp_extra.filter(|_| self.wants_vips) else {
-            self.extra_at = None;
-            return;
-        };
-        let next = *self.extra_at.get_or_insert(now + extra.every);
-        if next > now {
-            return;
-        }
-        self.extra_at = Some(now + extra.every);
-        let adverts = self.advert_link().unwrap_or(&self.model.interface).to_owned();
-        let mut done: Vec<&str> = vec![&adverts];
-        for vip in &self.vips {
-            let virtual_link = self.links.contains(&vip.interface);
-            if done.contains(&vip.interface.as_str()) || !virtual_link && !extra.all {
-                continue;
-            }
-            done.push(&vip.interface);
+        let wanted = self.model.on_host.garp_extra.filter(|_| self.wants_vips);
+        let Some(extra) = self.extra.due(wanted, now) else { return };
+        let adverts = self.advert_link().unwrap_or(&self.model.interface);
+        for vip in extra_vips(&self.vips, &self.links, adverts, extra.all) {
             shell.pacer.push(Announcement {
                 instance: self.model.name.clone(),
                 interface: vip.interface.clone(),
@@ -145,4 +178,76 @@ fn send(
 fn forwards_ipv6(interface: &str) -> bool {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/forwarding");
     fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{base::net::IpPrefix, config::model::AddressOptions};
+
+    fn extra(seconds: u64, all: bool) -> Option<GarpExtra> {
+        Some(GarpExtra { every: Duration::from_secs(seconds), all })
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn extra_announcements_come_at_their_interval_while_the_vips_are_wanted() {
+        let mut it = Extra::default();
+        assert_eq!((it.due(None, at(1)), it.poll_timeout()), (None, None));
+        // The takeover itself announces; an interval begins with it.
+        assert_eq!((it.due(extra(60, false), at(100)), it.poll_timeout()), (None, Some(at(160))));
+        assert_eq!((it.due(extra(60, false), at(159)), it.poll_timeout()), (None, Some(at(160))));
+        assert_eq!(it.due(extra(60, true), at(161)), extra(60, true));
+        assert_eq!(it.poll_timeout(), Some(at(221)), "after a late one a whole interval");
+        // A reload: a shorter interval counts at once, a longer one from the next on.
+        assert_eq!((it.due(extra(5, false), at(162)), it.poll_timeout()), (None, Some(at(167))));
+        assert_eq!((it.due(extra(99, false), at(163)), it.poll_timeout()), (None, Some(at(167))));
+        assert_eq!(it.due(extra(99, false), at(167)), extra(99, false));
+        assert_eq!(it.poll_timeout(), Some(at(266)));
+        assert_eq!((it.due(None, at(168)), it.poll_timeout()), (None, None), "no VIP is wanted");
+        it.due(extra(60, false), at(200));
+        it.stop();
+        assert_eq!(it.poll_timeout(), None);
+    }
+
+    #[test]
+    fn each_interface_without_adverts_is_told_once() {
+        let vip = |(interface, last): (&str, u8)| Vip {
+            interface: interface.into(),
+            prefix: IpPrefix::host([192, 0, 2, last].into()),
+            label: None,
+            broadcast: None,
+            scope: 0,
+            options: AddressOptions::default(),
+        };
+        let vips: Vec<Vip> = [
+            ("eth0", 1),
+            ("vrrp.1", 2),
+            ("vrrp.1.1", 3),
+            ("vrrp.1.1", 4),
+            ("eth1", 5),
+            ("eth1", 6),
+            ("vrrp.1.2", 7),
+        ]
+        .map(vip)
+        .into();
+        let links: BTreeSet<String> = ["vrrp.1", "vrrp.1.1", "vrrp.1.2"].map(str::to_owned).into();
+        let rows: [(&str, bool, &[u8]); 4] = [
+            ("vrrp.1", false, &[3, 7]),
+            ("vrrp.1", true, &[1, 3, 5, 7]),
+            ("eth0", false, &[2, 3, 7]),
+            ("eth0", true, &[2, 3, 5, 7]),
+        ];
+        for (adverts, all, want) in rows {
+            let chosen = extra_vips(&vips, &links, adverts, all);
+            let chosen: Vec<IpAddr> = chosen.iter().map(|vip| vip.prefix.addr).collect();
+            let want: Vec<IpAddr> = want.iter().map(|last| [192, 0, 2, *last].into()).collect();
+            assert_eq!(chosen, want, "adverts by {adverts}, all: {all}");
+        }
+    }
 }

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use super::instance::{Instance, Shell};
+use super::{
+    instance::{Instance, Shell},
+    lower,
+};
 use crate::{
     base::{net::IpPrefix, time::Instant},
-    config::model::VirtualLinkKind,
     io::link::{Event, Failure, Object, Request},
     process::clock,
     vrrp::router::Input,
@@ -38,7 +40,7 @@ impl Instance {
         if change == Change::Clear {
             // Nothing of ours may draw the VIPs back here.
             shell.pacer.forget(&self.model.name);
-            self.extra_at = None;
+            self.extra.stop();
             self.told_errors.clear();
         }
         // Rules and routes before the addresses that they may need.
@@ -266,9 +268,6 @@ impl Instance {
 
     /// The virtual interface that adverts leave by, when they carry the virtual MAC.
     pub(super) fn advert_link(&self) -> Option<&str> {
-        let link = self.model.on_host.virtual_link.as_ref()?;
-        let macvlan = matches!(link.kind, VirtualLinkKind::Macvlan { .. });
-        let multicast = self.model.unicast_peers.is_empty();
-        (macvlan && !link.xmit_base && multicast).then_some(link.name.as_str())
+        lower::advert_link(&self.model)
     }
 }

@@ -4,23 +4,14 @@ use anyhow::bail;
 
 use super::{VrrpRole, interfaces::Interfaces, lower};
 use crate::{
-    base::time::Instant,
-    config::model::Config,
-    io::link,
-    process::clock,
-    vrrp::{damper::Delays, pacer::Gaps},
+    base::time::Instant, config::model::Config, io::link, process::clock, vrrp::damper::Delays,
 };
 
 impl VrrpRole {
     /// Words about the host that concern no single instance.
     pub(super) fn configure_host(&mut self, config: &Config) {
-        let global = &config.global;
-        let usual = Gaps { arp: global.garp_interval, nd: global.gna_interval };
-        let groups = config.garp_groups.iter().map(|group| {
-            let gaps = Gaps { arp: group.garp_interval, nd: group.gna_interval };
-            (group.interfaces.clone(), gaps)
-        });
-        self.shell.pacer.configure(usual, groups.collect());
+        let (usual, groups) = lower::paces(config);
+        self.shell.pacer.configure(usual, groups);
         let delays = config
             .link_delays
             .iter()

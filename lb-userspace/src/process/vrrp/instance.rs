@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use super::{hold::Change, interfaces::Interfaces, lease::LeaseStore, lower, outbox::Outbox};
+use super::{
+    announce::Extra, hold::Change, interfaces::Interfaces, lease::LeaseStore, lower, outbox::Outbox,
+};
 use crate::{
     base::{
         core::Core as _,
@@ -91,7 +93,7 @@ pub(super) struct Instance {
     pub(super) retry_set: Option<Instant>,
     pub(super) retry_clear: Option<Instant>,
     pub(super) retry_base: Option<Instant>,
-    pub(super) extra_at: Option<Instant>,
+    pub(super) extra: Extra,
     published: Option<(VrrpState, Priority)>,
     last_transition_ms: u64,
     pub(super) garp_error: Option<String>,
@@ -129,7 +131,7 @@ impl Instance {
             retry_set: None,
             retry_clear: None,
             retry_base: None,
-            extra_at: None,
+            extra: Extra::default(),
             published: None,
             last_transition_ms: clock::unix_ms(),
             garp_error: None,
@@ -174,13 +176,14 @@ impl Instance {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let retries = [self.retry_set, self.retry_clear, self.retry_base, self.extra_at];
+        let extra = self.extra.poll_timeout();
+        let retries = [self.retry_set, self.retry_clear, self.retry_base, extra];
         retries.into_iter().chain([self.router.poll_timeout()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant, shell: &mut Shell) {
         self.retry(now, shell);
-        if self.extra_at.is_some_and(|at| at <= now) {
+        if self.extra.poll_timeout().is_some_and(|at| at <= now) {
             self.extra(now, shell);
         }
         let now = now.max(self.latest);

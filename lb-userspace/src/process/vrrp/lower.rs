@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     base::net::{Mac, Priority, Vrid},
     config::model::{
-        AddressOptions, Authentication, Statics, SyncGroup, TrackScript, VipAddress,
-        VirtualLinkKind, VrrpInstance, VrrpScript, VrrpVersion,
+        AddressOptions, Authentication, Config as File, Statics, SyncGroup, TrackScript,
+        VipAddress, VirtualLinkKind, VrrpInstance, VrrpScript, VrrpVersion,
     },
     io::{
         link::{Filter, Object, Setting, Vip, VirtualLink},
         vrrp::Channel,
     },
     vrrp::{
-        auth::Auth, group, router::Config, timing::AdvertInterval, track::Tracked, wire::Version,
+        auth::Auth, group, pacer::Gaps, router::Config, timing::AdvertInterval, track::Tracked,
+        wire::Version,
     },
 };
 
@@ -168,6 +169,25 @@ pub(super) fn base(instance: &VrrpInstance) -> Vec<Object> {
         }));
     }
     base
+}
+
+/// The virtual interface that adverts leave by, when they carry the virtual MAC: not under
+/// `vmac_xmit_base`, and not those to unicast peers, which the host's own MAC has to answer for.
+pub(super) fn advert_link(instance: &VrrpInstance) -> Option<&str> {
+    let link = instance.on_host.virtual_link.as_ref()?;
+    let macvlan = matches!(link.kind, VirtualLinkKind::Macvlan { .. });
+    let multicast = instance.unicast_peers.is_empty();
+    (macvlan && !link.xmit_base && multicast).then_some(link.name.as_str())
+}
+
+/// Paces of announcements: `vrrp_garp_interval` and `vrrp_gna_interval`, and each `garp_group`.
+pub(super) fn paces(config: &File) -> (Gaps, Vec<(Vec<String>, Gaps)>) {
+    let usual = Gaps { arp: config.global.garp_interval, nd: config.global.gna_interval };
+    let groups = config.garp_groups.iter().map(|group| {
+        let gaps = Gaps { arp: group.garp_interval, nd: group.gna_interval };
+        (group.interfaces.clone(), gaps)
+    });
+    (usual, groups.collect())
 }
 
 /// Names of virtual interfaces among objects.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::{
-    config::{load, model::Config as File},
+    config::load,
     vrrp::{garp::Garp, wire::OldUnicastChecksum},
 };
 
@@ -329,5 +329,58 @@ fn announcements_inherit_from_global_defs() {
         let it = instance(global, &format!("{words}\nvirtual_ipaddress {{\n 192.0.2.1\n}}"));
         let lowered = config(&it, &BTreeMap::new(), false).expect("possible");
         assert_eq!(lowered.garp, want, "{global} / {words}");
+    }
+}
+
+#[test]
+fn adverts_carry_the_virtual_mac_unless_the_file_says_otherwise() {
+    for (words, want) in [
+        ("", None),
+        ("use_vmac", Some("vrrp.51")),
+        ("use_vmac own0", Some("own0")),
+        ("use_vmac\nvmac_xmit_base", None),
+        ("vmac_xmit_base\nuse_vmac", None),
+        ("use_vmac\nunicast_peer {\n 192.0.2.9\n}", None),
+        ("use_vmac_addr", None),
+        ("use_ipvlan", None),
+    ] {
+        let it = instance("", &format!("{words}\nvirtual_ipaddress {{\n 192.0.2.1\n}}"));
+        assert_eq!(advert_link(&it), want, "{words}");
+    }
+}
+
+#[test]
+fn the_pace_of_announcements_is_that_of_the_group_or_of_all() {
+    let ms = Duration::from_millis;
+    let vip = "virtual_ipaddress {\n 192.0.2.1\n}";
+    assert_eq!(paces(&with("", vip, "")), (Gaps::default(), vec![]));
+    let groups = "garp_group {\n garp_interval 0.5\n gna_interval 0.25\n interface eth1\n}\n\
+                  garp_group {\n gna_interval 2\n interfaces {\n eth2 eth3\n eth4\n }\n}";
+    let file = with("vrrp_garp_interval 0.1\nvrrp_gna_interval 0.03", vip, groups);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let want = vec![
+        (names(&["eth1"]), Gaps { arp: ms(500), nd: ms(250) }),
+        (names(&["eth2", "eth3", "eth4"]), Gaps { arp: ms(0), nd: ms(2000) }),
+    ];
+    assert_eq!(paces(&file), (Gaps { arp: ms(100), nd: ms(30) }, want));
+}
+
+#[test]
+fn garp_extra_if_is_the_instances_or_that_of_global_defs() {
+    let extra = |seconds, all| {
+        Some(crate::config::model::GarpExtra { every: Duration::from_secs(seconds), all })
+    };
+    for (global, words, want) in [
+        ("", "", None),
+        ("vrrp_garp_extra_if 60", "", extra(60, false)),
+        ("vrrp_garp_extra_if all 60", "", extra(60, true)),
+        ("vrrp_garp_extra_if all 60", "garp_extra_if 5", extra(5, false)),
+        ("vrrp_garp_extra_if 60", "garp_extra_if 0", None),
+        ("", "garp_extra_if all 7", extra(7, true)),
+        ("vrrp_vmac_garp_intvl 8", "", extra(8, false)),
+        ("", "vmac_garp_intvl 9", extra(9, false)),
+    ] {
+        let it = instance(global, &format!("{words}\nvirtual_ipaddress {{\n 192.0.2.1\n}}"));
+        assert_eq!(it.on_host.garp_extra, want, "{global} / {words}");
     }
 }
