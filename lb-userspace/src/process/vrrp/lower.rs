@@ -110,6 +110,8 @@ fn virtual_mac(instance: &VrrpInstance, v6: bool) -> Mac {
 /// Virtual MAC interfaces of VIPs whose `dev` is another interface, and the family of their MAC.
 fn address_links(instance: &VrrpInstance) -> Vec<(VirtualLink, bool)> {
     let host = &instance.on_host;
+    // The IPv4 and the IPv6 instance of a pair often have one VRID.
+    let six = if instance.wire.ipv6 { "6" } else { "" };
     let mut links: Vec<(VirtualLink, bool)> = Vec::new();
     for vip in instance.virtual_ipaddress.iter().chain(&host.excluded) {
         let Some(base) = &vip.dev else { continue };
@@ -118,7 +120,7 @@ fn address_links(instance: &VrrpInstance) -> Vec<(VirtualLink, bool)> {
         if known || !(vip.options.use_vmac || host.vmac_addresses) {
             continue;
         }
-        let name = format!("vrrp.{}.{}", instance.vrid, links.len() + 1);
+        let name = format!("vrrp{six}.{}.{}", instance.vrid, links.len() + 1);
         let kind = VirtualLinkKind::Macvlan { mac: None };
         let mac = virtual_mac(instance, v6);
         links.push((VirtualLink { name, base: base.clone(), kind, mac, ipv6: v6 }, v6));

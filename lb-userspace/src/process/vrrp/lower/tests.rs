@@ -128,7 +128,8 @@ fn vips_of_other_interfaces_share_a_virtual_mac_there() {
     let it = instance(
         "",
         "virtual_ipaddress {\n 192.0.2.1 dev eth1 use_vmac\n 192.0.2.2 dev eth1\n \
-         192.0.2.3 dev eth2 use_vmac\n 192.0.2.4\n 192.0.2.5 dev eth3\n }\n\
+         192.0.2.3 dev eth2 use_vmac\n 192.0.2.4\n 192.0.2.5 dev eth3\n \
+         192.0.2.6 dev eth1 use_vmac\n }\n\
          virtual_ipaddress_excluded {\n fd00::1/64 dev eth1 use_vmac\n}",
     );
     let held: Vec<Object> = vips(&it).into_iter().map(Object::Address).collect();
@@ -138,6 +139,7 @@ fn vips_of_other_interfaces_share_a_virtual_mac_there() {
         "vrrp.51.2 192.0.2.3/32",
         "eth0 192.0.2.4/32",
         "eth3 192.0.2.5/32",
+        "vrrp.51.1 192.0.2.6/32",
         "vrrp.51.3 fd00::1/64",
     ];
     assert_eq!(all(&held), want);
@@ -152,6 +154,10 @@ fn vips_of_other_interfaces_share_a_virtual_mac_there() {
     assert_eq!(links, want);
     let names: Vec<String> = link_names(&base).into_iter().collect();
     assert_eq!(names, ["vrrp.51.1", "vrrp.51.2", "vrrp.51.3"]);
+    // The IPv6 instance of the same VRID has links of its own.
+    let it = instance("", "use_vmac_addr\nvirtual_ipaddress {\n fe80::9/64 dev eth1\n }");
+    let names: Vec<String> = link_names(&super::base(&it)).into_iter().collect();
+    assert_eq!(names, ["vrrp6.51.1"]);
 }
 
 #[test]
