@@ -4,12 +4,12 @@
 //! | file | subject |
 //! |---|---|
 //! | this | hosts, kernels and the run of time |
-//! | [`setup`] | what the hosts' files say |
-//! | [`ops`] | what happens to them: [`Op`] |
-//! | [`network`] | loss, duplicates, reorder, partition |
-//! | [`oracle`] | what each router should do, told from outside: when it may, must, must not take over |
-//! | [`safety`] | at most one host forwards, and how much of the time that was judged |
-//! | [`random`] | scripts from seeds or from bytes, shrunk when they fail |
+//! | `setup` | what the hosts' files say |
+//! | `ops` | what happens to them: [`Op`] |
+//! | `network` | loss, duplicates, reorder, partition |
+//! | `oracle` | what each router should do, told from outside: when it may, must, must not take over |
+//! | `safety` | at most one host forwards, and how much of the time that was judged |
+//! | `random` | scripts from seeds or from bytes, shrunk when they fail |
 //! | [`bugs`] | planted bugs: with each the simulation must fail |
 //!
 //! Nothing here sees more of a router than its shell does.

@@ -2,10 +2,10 @@
 //!
 //! A pair is *connected* while both links are up, no direction between the two is cut and neither
 //! discards the other's adverts (VRRPv2 with two advert intervals), and *judged* when it has been
-//! for the healing time ([`Sim::healing`]): the time until the next advert of one of them. What
+//! for the healing time (`Sim::healing`): the time until the next advert of one of them. What
 //! two routers of a judged pair may forward together is then
 //!
-//! - *both run*: no longer than adverts take to tell one of them ([`Sim::telling`]). That is how
+//! - *both run*: no longer than adverts take to tell one of them (`Sim::telling`). That is how
 //!   long two that take over together overlap, or one that could not know of the other: an owner
 //!   that starts, a router whose own advert_int is shorter than that of the master, which it has
 //!   not heard yet (VRRPv3).

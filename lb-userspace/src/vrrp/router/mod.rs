@@ -9,7 +9,7 @@
 //! VIP is held before an advert has really left, nor, when a live master is being preempted or
 //! this host lost its own lease, before that master has had time to hear it. To the outside they
 //! are still BACKUP. What makes both short, and a clean stop shorter than a skew, is in
-//! [`handover`].
+//! `handover`.
 //! A member of a vrrp_sync_group waits twice more, for the others: before it announces, and
 //! before it forwards ([`super::group`]).
 //!
