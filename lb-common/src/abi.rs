@@ -12,7 +12,7 @@
 //!
 //! # Who writes what, in which order
 //!
-//! User space (the forwarder) writes everything but `flows4`, `embryo4`, `cursors` and the
+//! User space (the forwarder) writes everything but `flows4`, `embryo4`, `cursors`, `overloads` and the
 //! statistics; `lease` belongs to the vrrp process (the forwarder only sets slot 0 to
 //! [`LEASE_ALWAYS`] at start and fences slots that no instance owns). A lease that begins anew is
 //! written after its tenure ([`crate::maps::tenure`]). The program adds to `conns`,
@@ -35,7 +35,7 @@
 use crate::csum;
 
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// IPv4 address as it lies in the packet.
 pub type Be32 = u32;
@@ -192,11 +192,24 @@ pub struct Service {
 
 /// `OnDown::Keep`: for the forwarder that reads its table back; the program reads [`FLAG_KEEP`].
 pub const SERVICE_KEEP: u16 = 1;
+/// The client's port counts in the hash: `sh-port`, `mh-port`, and every scheduler that hashes only
+/// while the flow table is full.
+pub const SERVICE_HASH_PORT: u16 = 2;
+/// `sh-fallback`, `mh-fallback`: the ring names selectable real servers only.
+pub const SERVICE_FALLBACK: u16 = 4;
+/// One of its real servers has a limit ([`Real::upper`]): those at theirs are to be passed over.
+pub const SERVICE_LIMITED: u16 = 8;
 
 impl Service {
     /// Index into `pools` and `rings` of this service's half `half`.
     pub const fn table_index(id: u16, half: u8) -> u32 {
         id as u32 * 2 + (half & 1) as u32
+    }
+
+    /// Whether its scheduler is a hash of the client, so that every host chooses alike.
+    #[inline(always)]
+    pub const fn is_hashed(&self) -> bool {
+        self.scheduler == SCHED_MH || self.scheduler == SCHED_SH
     }
 }
 
@@ -208,8 +221,14 @@ pub const SCHED_WRR: u8 = 2;
 pub const SCHED_LC: u8 = 3;
 /// Weighted least connections.
 pub const SCHED_WLC: u8 = 4;
-/// Maglev hashing of the client's address and port.
+/// Maglev hashing of the client's address, and port with [`SERVICE_HASH_PORT`].
 pub const SCHED_MH: u8 = 5;
+/// Shortest expected delay: fewest connections by weight, the new one counted in.
+pub const SCHED_SED: u8 = 6;
+/// Never queue: a server without connections if there is one, else [`SCHED_SED`].
+pub const SCHED_NQ: u8 = 7;
+/// Source hashing: by the same ring as [`SCHED_MH`].
+pub const SCHED_SH: u8 = 8;
 
 /// Real servers a pool can hold. A virtual server with more is refused by the loader.
 pub const POOL_LEN: usize = 64;
@@ -249,7 +268,8 @@ pub const RING_LEN: usize = 4093;
 pub const RING_CAPACITY: usize = 4096;
 
 /// Maglev ring of a virtual server over the members of its pool, filled by
-/// [`crate::maglev::fill`] for **every** scheduler: it also serves when `flows4` is full.
+/// [`crate::maglev::fill`] for **every** scheduler: it also serves when `flows4` is full. `mh` and
+/// `sh` without [`SERVICE_FALLBACK`] have those of [`FLAG_INHIBITED`] in it too.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ring {
@@ -293,11 +313,28 @@ pub struct Real {
     /// Configured weight, for the forwarder that reads its table back; the program reads the
     /// pool's.
     pub weight: u32,
+    /// `uthreshold`: with so many connections it takes no more. 0: no limit.
+    pub upper: u32,
+    /// `lthreshold`: below so many it takes new ones again. 0: below three quarters of `upper`.
+    pub lower: u32,
     /// Zero.
-    pub pad: [u32; 4],
+    pub pad: [u32; 2],
 }
 
 impl Real {
+    /// Whether it is overloaded with `conns` connections, if it was so or not before: IPVS's rule.
+    #[inline(always)]
+    pub const fn is_overloaded(&self, conns: u64, before: bool) -> bool {
+        if self.upper == 0 {
+            return false;
+        }
+        let relieved = match self.lower {
+            0 => conns * 4 < self.upper as u64 * 3,
+            lower => conns < lower as u64,
+        };
+        conns >= self.upper as u64 || (before && !relieved)
+    }
+
     /// Sets the four address words and the checksum deltas that follow from them.
     #[must_use]
     pub const fn with_nat(mut self, vip: Be32, vip_port: Be16, addr: Be32, port: Be16) -> Self {
@@ -335,6 +372,8 @@ pub const FLAG_KEEP: u16 = 2;
 /// Its interface is a NIC: a frame that came in there may go back by XDP_TX, which costs less than a
 /// redirect. On veth only a redirect arrives (reference/testbed.md §2).
 pub const FLAG_TX: u16 = 4;
+/// In [`STATE_DRAIN`] by `inhibit_on_failure`: for the forwarder that reads its table back.
+pub const FLAG_INHIBITED: u16 = 8;
 
 /// Destination and source MAC, the first twelve bytes of a frame, as three words to store.
 pub const fn macs(destination: [u8; 6], source: [u8; 6]) -> [u32; 3] {

@@ -26,7 +26,7 @@ pub const fn mix(mut x: u64) -> u64 {
     x ^ (x >> 33)
 }
 
-/// Hash of a client for `mh`: by address and port, the same on every host.
+/// Hash of a client for `mh` and `sh`, the same on every host: by its address and, unless that is 0, its port.
 #[inline(always)]
 pub const fn client(addr: Be32, port: Be16) -> u64 {
     mix(((u32::from_be(addr) as u64) << 16) | u16::from_be(port) as u64)

@@ -47,6 +47,8 @@ pub fn fill(ring: &mut Ring, members: &[Member]) -> Result<(), TooMany> {
     let mut walks = [Walk::default(); POOL_LEN];
     for (walk, member) in walks.iter_mut().zip(members.iter()) {
         *walk = Walk::new(member.identity);
+        // All take a slot in the first round, so that the least weight beside the greatest has one.
+        walk.credit = heaviest - u64::from(member.weight);
     }
     let mut filled = 0;
     // Each round the heaviest member takes one slot and the others their part of one.

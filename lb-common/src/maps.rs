@@ -28,6 +28,11 @@ pub const CURSORS: &str = "cursors";
 pub const REALS_MAP: &str = "reals";
 /// ARRAY of i64 by real id: active connections. May dip below 0 between reconciliations.
 pub const CONNS: &str = "conns";
+/// ARRAY of u64 by real id: 1 while it is above its limit ([`crate::abi::Real::upper`]) and not yet
+/// below the one at which it takes connections again. Kernel only.
+pub const OVERLOADS: &str = "overloads";
+/// PERCPU_ARRAY\[1\] of u64: a word for one run of the program. Kernel only.
+pub const SCRATCH: &str = "scratch";
 /// HASH [`crate::abi::SourceKey`] → [`crate::abi::Source`], not preallocated.
 pub const SOURCES: &str = "sources";
 /// HASH address → u8 (1): this host's own addresses. Packets to them from a NAT real server pass
@@ -53,7 +58,7 @@ pub const REAL_STATS: &str = "real_stats";
 pub const ORPHANS: &str = "orphans";
 
 /// Every map, in the order of the object.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 22] = [
     CONTROL,
     FILTER,
     VIPS,
@@ -65,6 +70,8 @@ pub const ALL: [&str; 20] = [
     CURSORS,
     REALS_MAP,
     CONNS,
+    OVERLOADS,
+    SCRATCH,
     SOURCES,
     LOCALS,
     FLOWS4,
@@ -90,8 +97,9 @@ pub const fn tenure(slot: u16) -> u32 {
 pub const SERVICES: u32 = 256;
 /// Elements of `pools` and `rings`.
 pub const TABLES: u32 = SERVICES * 2;
-/// Real ids 1..REALS. The loader refuses more real servers.
-pub const REALS: u32 = 4096;
+/// Real ids 1..REALS: as many as [`SERVICES`] virtual servers of [`crate::abi::POOL_LEN`] real servers
+/// have. The loader refuses more real servers. Ids are 16 bits wide.
+pub const REALS: u32 = 16_384;
 /// Own addresses. Beyond it the loader warns; probe replies to the rest may be taken for orphans.
 pub const LOCAL_LIMIT: u32 = 1024;
 /// Default of `flows4` (a NAT connection takes two). When full, new connections are hashed

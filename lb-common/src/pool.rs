@@ -2,8 +2,12 @@
 
 use crate::abi::{POOL_LEN, Pool, PoolEntry};
 
-/// Highest weight of a real server, as in keepalived.
-pub const WEIGHT_LIMIT: u32 = 65_535;
+/// Highest weight of a real server, as in keepalived. Times the connections of the largest table it
+/// stays within the 64 bits in which `wlc` compares.
+pub const WEIGHT_LIMIT: u32 = i32::MAX as u32;
+/// What the weights of a pool add up to at most, but for rounding: `wrr` multiplies two numbers
+/// below this in 64 bits.
+pub const TOTAL_LIMIT: u32 = 1 << 31;
 
 /// A pool without real servers.
 pub const EMPTY: Pool = Pool {
@@ -27,7 +31,8 @@ impl core::fmt::Display for TooMany {
 impl core::error::Error for TooMany {}
 
 /// Makes a pool of (real id, weight). Members of weight 0 are left out; weights are capped at
-/// [`WEIGHT_LIMIT`] and divided by their greatest common divisor, so that `wrr` goes round soon.
+/// [`WEIGHT_LIMIT`], divided by their greatest common divisor, so that `wrr` goes round soon, and
+/// scaled to [`TOTAL_LIMIT`] if they exceed it together: none becomes 0 by that.
 ///
 /// # Errors
 /// [`TooMany`] when more than [`POOL_LEN`] members have a weight.
@@ -41,8 +46,16 @@ pub fn fill(members: &[(u16, u32)]) -> Result<Pool, TooMany> {
         divisor = gcd(divisor, weight);
         pool.len += 1;
     }
-    for entry in &mut pool.entries[..pool.len as usize] {
+    let entries = &mut pool.entries[..pool.len as usize];
+    for entry in entries.iter_mut() {
         entry.weight /= divisor;
+    }
+    let limit = u64::from(TOTAL_LIMIT);
+    let total: u64 = entries.iter().map(|entry| u64::from(entry.weight)).sum();
+    for entry in entries {
+        if total > limit {
+            entry.weight = ((u64::from(entry.weight) * limit / total) as u32).max(1);
+        }
         pool.total_weight += entry.weight;
     }
     pool.stride = stride(pool.total_weight);
@@ -66,12 +79,16 @@ fn stride(total: u32) -> u32 {
     if total <= 2 {
         return 1;
     }
-    let golden = (u64::from(total) * 618 / 1000) as u32;
+    // Of 32 bits: by a shorter fraction the steps of a large total would fall on few places.
+    let golden = ((u64::from(total) * u64::from(GOLDEN)) >> 32) as u32;
     (0..total)
         .flat_map(|away| [golden.saturating_sub(away), golden + away])
         .find(|&step| step > 0 && step < total && gcd(step, total) == 1)
         .unwrap_or(1)
 }
+
+/// The golden section of 2³².
+pub const GOLDEN: u32 = 2_654_435_769;
 
 fn gcd(mut a: u32, mut b: u32) -> u32 {
     while b != 0 {

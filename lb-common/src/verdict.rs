@@ -116,11 +116,11 @@ outcomes! {
     Promoted = "promoted" => Forward,
     /// SYN or mid-stream packet hashed without an entry because the flow table is full.
     TableFull = "table_full" => Forward,
-    /// Unknown mid-stream packet of an `mh` virtual server: flow made by hash.
+    /// Unknown mid-stream packet of an `mh` or `sh` virtual server: flow made by hash.
     MidstreamHashed = "midstream_hashed" => Forward,
     /// Unknown mid-stream packet, only one real server is selectable: flow to that one.
     MidstreamSingle = "midstream_single" => Forward,
-    /// NAT reply without a flow of an `mh` virtual server whose hash names its sender.
+    /// NAT reply without a flow of an `mh` or `sh` virtual server whose hash names its sender.
     OrphanAdopted = "orphan_adopted" => Forward,
     /// ICMP error that quotes a flow, to its real server.
     IcmpForwarded = "icmp_forwarded" => Forward,

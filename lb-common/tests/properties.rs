@@ -137,7 +137,7 @@ proptest! {
 
     /// Weights keep their ratio when they are reduced.
     #[test]
-    fn pool_keeps_ratios(a in 1u32..65_535, b in 1u32..65_535) {
+    fn pool_keeps_ratios(a in 1u32..1 << 30, b in 1u32..1 << 30) {
         let pool = pool::fill(&[(1, a), (2, 0), (3, b)]).expect("fits");
         prop_assert_eq!(pool.len, 2);
         let [x, y] = [pool.entries[0].weight, pool.entries[1].weight];
@@ -145,11 +145,86 @@ proptest! {
         prop_assert_eq!(pool.total_weight, x + y);
     }
 
+    /// Whatever the weights, products of the program fit, nobody is left out, and shares are right.
+    #[test]
+    fn huge_weights_are_scaled(
+        weights in proptest::collection::vec(
+            prop_oneof![1u32..100, 1u32..=i32::MAX as u32, (i32::MAX - 9) as u32..=i32::MAX as u32],
+            1..=POOL_LEN,
+        ),
+    ) {
+        let servers: Vec<_> =
+            weights.iter().enumerate().map(|(i, &weight)| (i as u16 + 1, weight)).collect();
+        let pool = pool::fill(&servers).expect("fits");
+        let entries = &pool.entries[..pool.len as usize];
+        prop_assert_eq!(entries.iter().map(|e| u64::from(e.weight)).sum::<u64>(), pool.total_weight.into());
+        prop_assert!(pool.total_weight <= pool::TOTAL_LIMIT + POOL_LEN as u32);
+        prop_assert!(u64::from(pool.total_weight).checked_mul(pool.stride.into()).is_some());
+        let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
+        for (entry, &weight) in entries.iter().zip(&weights) {
+            prop_assert!(entry.weight >= 1);
+            prop_assert!(u64::from(u32::MAX).checked_mul(entry.weight.into()).is_some());
+            let share = f64::from(entry.weight) / f64::from(pool.total_weight);
+            prop_assert!((share - f64::from(weight) / total as f64).abs() < 1e-7);
+        }
+        let ring = ring(&servers);
+        let shares = shares(&ring);
+        prop_assert_eq!(shares.len(), servers.len(), "everybody has a slot");
+    }
+
+    /// Over any stretch of a walk that is far from its end, shares are right too.
+    #[test]
+    fn wrr_is_even_however_large_the_weights(
+        weights in proptest::collection::vec(1u32..=1_000_000_007, 2..8), start: u32,
+    ) {
+        const STEPS: u32 = 20_000;
+        let servers: Vec<_> =
+            weights.iter().enumerate().map(|(i, &weight)| (i as u16 + 1, weight)).collect();
+        let pool = pool::fill(&servers).expect("fits");
+        let mut taken = [0u32; 8];
+        for step in 0..STEPS {
+            let cursor = u64::from(start) + u64::from(step);
+            let mut at = pool::weighted_position(cursor, pool.total_weight, pool.stride).expect("one");
+            let hit = pool.entries.iter().position(|entry| {
+                let hit = at < entry.weight;
+                at = at.wrapping_sub(entry.weight);
+                hit
+            });
+            taken[hit.expect("position below total")] += 1;
+        }
+        for (entry, taken) in pool.entries.iter().zip(taken).take(pool.len as usize) {
+            let fair = f64::from(STEPS) * f64::from(entry.weight) / f64::from(pool.total_weight);
+            prop_assert!((f64::from(taken) - fair).abs() < 16.0, "{taken} of {fair}");
+        }
+    }
+
     /// Folds and slots stay inside their tables.
     #[test]
     fn hashes_stay_in_range(address: u32, port: u16) {
         prop_assert!(hash::filter_fold(address) < abi::FILTER_LEN);
         prop_assert!(hash::ring_slot(hash::client(address, port)) < RING_LEN);
+    }
+}
+
+/// A server that leaves takes its own clients along and hardly any of the others': of ten servers 1.1
+/// times the least that must move, of fewer less. (A ring of 4093 slots does not do it for many more:
+/// of 20 it is 1.3, of 64 it is 2.6.)
+#[test]
+fn a_removal_moves_little_more_than_it_must() {
+    for count in 2..=10u16 {
+        for weights in [1u32, 3] {
+            let all: Vec<_> = (1..=count).map(|id| (id, u32::from(id) % weights + 1)).collect();
+            let before = ring(&all);
+            let (mut moved, mut least) = (0, 0);
+            for leaves in 1..=count {
+                let rest: Vec<_> = all.iter().copied().filter(|&(id, _)| id != leaves).collect();
+                let after = ring(&rest);
+                moved += before.iter().zip(&after).filter(|(b, a)| b != a).count();
+                least += before.iter().filter(|&&id| id == leaves).count();
+            }
+            assert!(moved >= least);
+            assert!(moved * 10 <= least * 12, "of {count}: {moved} moved, {least} had to");
+        }
     }
 }
 

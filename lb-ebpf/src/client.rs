@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         FLOW_CLOSING, FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, METHOD_NAT, PROTO_TCP, Real,
-        SCHED_MH, STATE_UP, Service, ServiceKey,
+        STATE_DRAIN, STATE_UP, Service, ServiceKey,
     },
     verdict::Outcome,
 };
@@ -44,9 +44,11 @@ pub fn decide(segment: &Segment) -> Plan {
             if !alive {
                 return dead(flow, real, segment, now);
             }
-            if (flow::note(flow, segment, now) || flow::follow(flow, segment, real, now))
-                && real.method == METHOD_NAT
-            {
+            let noted = flow::note(flow, segment, now);
+            if !noted && !flow::is_in_step(flow, segment) && is_doubtful(flow, real, segment) {
+                return reset(real.service, segment, Outcome::ResetUnknown);
+            }
+            if (noted || flow::follow(flow, segment, real, now)) && real.method == METHOD_NAT {
                 flow::follow_client(flow, segment, real);
             } else if is_opening(segment) {
                 // Forged, or the server has ended the connection and the client knows: the server's
@@ -60,6 +62,24 @@ pub fn decide(segment: &Segment) -> Plan {
         maps::forget_embryo(&segment.key);
     }
     unknown(segment, now)
+}
+
+/// Whether an entry, made before another host was master, may name the wrong server for a segment: that
+/// host has reset the client, or was asked by its repeated SYN, and the tuple is now of a connection
+/// that *it* has made, to a server which this host would not find again. The server that the entry
+/// names would answer by an ACK that the client ignores, so that it hangs; so the client is reset.
+/// The entry stays: whoever knows the tuple can forge a segment, and a client that still has the old
+/// connection ignores the RST by its number.
+#[inline(always)]
+fn is_doubtful(entry: &Flow4, real: &Real, segment: &Segment) -> bool {
+    if segment.flags & (SYN | RST) != 0 || entry.last_seen >= maps::tenure(real.gate) {
+        return false;
+    }
+    let key = &segment.key;
+    let key = ServiceKey { addr: key.dst, port: key.dport, proto: PROTO_TCP, pad: 0 };
+    maps::service(&key).is_some_and(|service| {
+        !service.is_hashed() && schedule::single(&service) != Some(entry.real)
+    })
 }
 
 /// The flow's real server is gone: the client must know.
@@ -98,6 +118,10 @@ fn unknown(segment: &Segment, now: u64) -> Plan {
             Gate::Fenced => return Plan::Done(Outcome::Fenced),
         }
         let alive = is_alive(embryo, real);
+        // In step or not: the client repeats its SYN with the same number.
+        if alive && is_doubtful(embryo, real, segment) {
+            return reset(real.service, segment, Outcome::ResetUnknown);
+        }
         if alive || !is_opening(segment) {
             return hatch(embryo, alive, real, segment, now);
         }
@@ -170,7 +194,7 @@ fn hatch(
 /// A SYN.
 #[inline(always)]
 fn open(service: &Service, segment: &Segment, now: u64) -> Plan {
-    let Some(id) = schedule::pick(service, &segment.key, now) else {
+    let Some(id) = schedule::pick(service, &segment.key) else {
         return unavailable(service, segment);
     };
     let Some(real) = maps::real(id) else { return unavailable(service, segment) };
@@ -196,7 +220,7 @@ fn unavailable(service: &Service, segment: &Segment) -> Plan {
 /// made while the table was full. Where the choice is certain it goes on; else its client is told.
 #[inline(always)]
 fn midstream(service: &Service, segment: &Segment, now: u64) -> Plan {
-    let hashed = service.scheduler == SCHED_MH || maps::pressure() != 0;
+    let hashed = service.is_hashed() || maps::pressure() != 0;
     let (id, what) = if hashed {
         (schedule::by_hash(service, &segment.key), Outcome::MidstreamHashed)
     } else {
@@ -204,7 +228,8 @@ fn midstream(service: &Service, segment: &Segment, now: u64) -> Plan {
     };
     let Some(id) = id else { return reset(service.id, segment, Outcome::ResetUnknown) };
     let Some(real) = maps::real(id) else { return Plan::Done(Outcome::BadFlags) };
-    if real.state != STATE_UP {
+    // The ring may name one that is inhibited: its old connections go on.
+    if real.state != STATE_UP && real.state != STATE_DRAIN {
         return reset(service.id, segment, Outcome::ResetUnknown);
     }
     if segment.flags & RST != 0 {

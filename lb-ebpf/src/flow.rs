@@ -58,7 +58,7 @@ fn closing_bits(segment: &Segment) -> u16 {
 pub fn note(flow: &mut Flow4, segment: &Segment, now: u64) -> bool {
     if segment.flags & (SYN | FIN | RST) != 0
         || flow.flags & FLOW_CLOSING != 0
-        || !is_near(segment.seq, flow.seq_end, WINDOW)
+        || !is_in_step(flow, segment)
     {
         return false;
     }
@@ -74,6 +74,12 @@ const WINDOW: u32 = 1 << 20;
 /// The same for an acknowledgement number: a receiver acknowledges whole windows at once, and
 /// some acknowledgements are lost.
 const ACK_WINDOW: u32 = 1 << 24;
+
+/// Whether a segment may follow those that the entry of its direction has seen.
+#[inline(always)]
+pub fn is_in_step(flow: &Flow4, segment: &Segment) -> bool {
+    is_near(segment.seq, flow.seq_end, WINDOW)
+}
 
 #[inline(always)]
 fn is_near(number: u32, known: u32, window: u32) -> bool {
@@ -128,7 +134,7 @@ pub fn follow(flow: &mut Flow4, segment: &Segment, real: &Real, now: u64) -> boo
         }
         renumber(flow, segment);
         was & !FLOW_CLOSING
-    } else if !is_near(segment.seq, flow.seq_end, WINDOW) {
+    } else if !is_in_step(flow, segment) {
         if begins_anew(flow, segment, real) {
             renumber(flow, segment);
             (was & !FLOW_CLOSING) | closing_bits(segment)
@@ -306,7 +312,9 @@ pub fn establish(key: &FlowKey4, flow: &Flow4, real: &Real) -> Established {
         return Established::Full;
     }
     if flow.flags & FLOW_CLOSING == 0 {
+        maps::is_overloaded(flow.real, real);
         maps::add_conn(flow.real, 1);
+        maps::is_overloaded(flow.real, real);
     }
     if let Some(stats) = maps::real_stats(flow.real) {
         stats.connections += 1;

@@ -25,6 +25,8 @@ mod ipv6;
 mod lookup;
 #[allow(unsafe_code, reason = "the only map access")]
 mod maps;
+#[cfg(feature = "packet-log")]
+mod packet_log;
 mod parse;
 mod reply;
 mod reset;
@@ -76,6 +78,8 @@ impl Decision {
 pub fn lbd_xdp(ctx: XdpContext) -> u32 {
     let decision = decide(&mut Packet::new(&ctx));
     maps::count(decision.outcome);
+    #[cfg(feature = "packet-log")]
+    packet_log::tell(&ctx, &decision);
     match decision.outcome.action() {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,

@@ -44,6 +44,10 @@ static CURSORS: Array<u64> = Array::with_max_entries(size::SERVICES, 0);
 static REALS: Array<Real> = Array::with_max_entries(size::REALS, 0);
 #[map(name = "conns")]
 static CONNS: Array<i64> = Array::with_max_entries(size::REALS, 0);
+#[map(name = "overloads")]
+static OVERLOADS: Array<u64> = Array::with_max_entries(size::REALS, 0);
+#[map(name = "scratch")]
+static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "sources")]
 static SOURCES: HashMap<SourceKey, Source> =
     HashMap::with_max_entries(size::REALS, BPF_F_NO_PREALLOC);
@@ -159,6 +163,46 @@ pub fn add_conn(id: u16, change: i64) {
     if let Some(conns) = CONNS.get_ptr_mut(u32::from(id)) {
         // SAFETY: as in `step`.
         unsafe { atomic_xadd::<i64, i64, { Relaxed }>(conns, change) };
+    }
+}
+
+/// A word for one run of the program.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut u64> {
+    // SAFETY: as in `count`.
+    SCRATCH.get_ptr_mut(0).map(|word| unsafe { &mut *word })
+}
+
+/// What is in it, whatever was put there.
+#[inline(always)]
+pub fn scratched(word: &u64) -> u64 {
+    // SAFETY: a reference is valid and aligned. Volatile, so that the compiler keeps no copy.
+    unsafe { core::ptr::from_ref(word).read_volatile() }
+}
+
+/// Puts something there, likewise.
+#[inline(always)]
+pub fn scratch_set(word: &mut u64, value: u64) {
+    // SAFETY: as in `scratched`.
+    unsafe { core::ptr::from_mut(word).write_volatile(value) };
+}
+
+/// Whether a real server is at its limit. What is known of that follows its connections only when this is
+/// called: before it gets a connection, and around each that is entered, so that no turn is missed.
+#[inline(always)]
+pub fn is_overloaded(id: u16, real: &Real) -> bool {
+    if real.upper == 0 {
+        return false;
+    }
+    let Some(state) = OVERLOADS.get_ptr_mut(u32::from(id)) else { return false };
+    // SAFETY: see the module.
+    unsafe {
+        let before = *state != 0;
+        let now = real.is_overloaded(conns(id).max(0) as u64, before);
+        if now != before {
+            *state = u64::from(now);
+        }
+        now
     }
 }
 

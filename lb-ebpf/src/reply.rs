@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, FlowKey4, METHOD_NAT, Orphan, PROTO_TCP,
-        Real, SCHED_MH, SOURCE_LEN, ServiceKey, Source,
+        Real, SOURCE_LEN, ServiceKey, Source,
     },
     verdict::Outcome,
 };
@@ -144,7 +144,7 @@ fn way_by(client: &FlowKey4, id: u16, real: &Real) -> Option<NextHop> {
 fn is_hashed_to(client: &FlowKey4, id: u16) -> bool {
     let key = ServiceKey { addr: client.dst, port: client.dport, proto: PROTO_TCP, pad: 0 };
     maps::service(&key).is_some_and(|service| {
-        (service.scheduler == SCHED_MH || maps::pressure() != 0)
+        (service.is_hashed() || maps::pressure() != 0)
             && schedule::by_hash(&service, client) == Some(id)
     })
 }

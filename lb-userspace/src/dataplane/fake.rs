@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use lb_common::maps;
+
 use super::{ApplyReport, Capabilities, DataPlane, Failure, FailureKind, Progress, Surroundings};
 use crate::{
     base::{
@@ -50,7 +52,7 @@ pub struct Fake {
 
 impl DataPlane for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "fake", virtual_servers: 1024, real_servers: 4096 }
+        Capabilities { name: "fake", virtual_servers: 1024, real_servers: maps::REALS as usize }
     }
 
     fn observe(&mut self) -> anyhow::Result<ForwardingTable> {

@@ -11,10 +11,11 @@ use std::{
 
 use lb_common::{
     abi::{
-        Addr6, Be32, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_LOCAL, METHOD_NAT,
-        POOL_LEN, PROTO_TCP, Real, SCHED_LC, SCHED_MH, SCHED_RR, SCHED_WLC, SCHED_WRR,
-        SERVICE_KEEP, SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP, Service,
-        ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, be32, macs, octets,
+        Addr6, Be32, FLAG_INHIBITED, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_LOCAL,
+        METHOD_NAT, POOL_LEN, PROTO_TCP, RING_LEN, Real, SCHED_LC, SCHED_MH, SCHED_NQ, SCHED_RR,
+        SCHED_SED, SCHED_SH, SCHED_WLC, SCHED_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT,
+        SERVICE_KEEP, SERVICE_LIMITED, SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP,
+        Service, ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, be32, macs, octets,
     },
     maps,
 };
@@ -25,8 +26,8 @@ use crate::{
     base::{
         net::{Protocol, VirtualServerKey},
         table::{
-            ForwardingTable, Gate, LeaseSlot, Method, OnDown, RealServer, RealServerState,
-            Scheduler, VirtualServer,
+            ForwardingTable, Gate, Hashing, LeaseSlot, Limits, Method, OnDown, RealServer,
+            RealServerState, Scheduler, VirtualServer,
         },
     },
     dataplane::{NextHop, Surroundings},
@@ -131,8 +132,8 @@ pub fn encode(
             let real = succeed(before.reals.get(&id), real, known);
             let reachable =
                 real.method == METHOD_LOCAL || real.flags & FLAG_RESOLVED == FLAG_RESOLVED;
-            if real.state == STATE_UP && reachable {
-                candidates.push(Candidate { real: id, addr: *addr, weight: server.weight });
+            if reachable || server.state != RealServerState::Up {
+                candidates.extend(Candidate::of(id, *addr, server));
             }
             next.reals.insert(id, real);
             seen.insert(id);
@@ -187,14 +188,28 @@ fn service(
             Scheduler::Wrr => SCHED_WRR,
             Scheduler::Lc => SCHED_LC,
             Scheduler::Wlc => SCHED_WLC,
-            Scheduler::Mh => SCHED_MH,
+            Scheduler::Sed => SCHED_SED,
+            Scheduler::Nq => SCHED_NQ,
+            Scheduler::Sh(_) => SCHED_SH,
+            Scheduler::Mh(_) => SCHED_MH,
         },
         half: old.map_or(0, |old| old.half),
-        flags: if vs.on_down == OnDown::Keep { SERVICE_KEEP } else { 0 },
+        flags: service_flags(vs),
         idle_secs,
         pad: 0,
     };
     Ok((map_key, service))
+}
+
+fn service_flags(vs: &VirtualServer) -> u16 {
+    // A scheduler that hashes only beside a full table spreads as evenly as it can.
+    let Hashing { port, fallback } =
+        vs.scheduler.hashing().unwrap_or(Hashing { port: true, fallback: true });
+    let bit = |is: bool, bit| if is { bit } else { 0 };
+    bit(vs.on_down == OnDown::Keep, SERVICE_KEEP)
+        | bit(port, SERVICE_HASH_PORT)
+        | bit(fallback, SERVICE_FALLBACK)
+        | bit(vs.real_servers.values().any(|server| server.limits.upper > 0), SERVICE_LIMITED)
 }
 
 fn real(
@@ -209,7 +224,7 @@ fn real(
         gate: service.gate,
         state: match server.state {
             RealServerState::Up => STATE_UP,
-            RealServerState::Drain => STATE_DRAIN,
+            RealServerState::Drain | RealServerState::Inhibited => STATE_DRAIN,
             RealServerState::Down => STATE_DOWN,
         },
         method: match server.method {
@@ -218,8 +233,11 @@ fn real(
             Method::Local => METHOD_LOCAL,
         },
         service: service.id,
-        flags: if service.flags & SERVICE_KEEP != 0 { FLAG_KEEP } else { 0 },
+        flags: if service.flags & SERVICE_KEEP != 0 { FLAG_KEEP } else { 0 }
+            | if server.state == RealServerState::Inhibited { FLAG_INHIBITED } else { 0 },
         weight: server.weight,
+        upper: server.limits.upper,
+        lower: server.limits.lower,
         ..Real::default()
     }
     .with_nat(key.addr, key.port, ipv4(addr.ip())?, be16(addr.port()));
@@ -308,14 +326,21 @@ fn publish(
     Ok(())
 }
 
-/// Whether filling anew would give the same, at a fraction of the cost. The ring follows from the
-/// same candidates; a foreign hand in it is found by [`Image`]'s owner when it reads back.
+/// Whether filling anew would give the same, at a fraction of the cost where the ring has no other
+/// members than the pool; a foreign hand in it is found by [`Image`]'s owner when it reads back.
 fn is_table_of(
-    (pool, _): &(Box<lb_common::abi::Pool>, Box<lb_common::abi::Ring>),
+    (pool, ring): &(Box<lb_common::abi::Pool>, Box<lb_common::abi::Ring>),
     scheduler: Scheduler,
     candidates: &[Candidate],
 ) -> bool {
-    sched::pool(scheduler, candidates).is_ok_and(|fresh| fresh == **pool)
+    if !sched::pool(scheduler, candidates).is_ok_and(|fresh| fresh == **pool) {
+        return false;
+    }
+    let chosen: BTreeSet<u16> =
+        pool.entries[..pool.len as usize].iter().map(|entry| entry.real).collect();
+    let only_chosen = ring.slots[..RING_LEN].iter().all(|real| *real == 0 || chosen.contains(real))
+        && candidates.iter().all(|c| c.selectable || !sched::is_named(scheduler, c));
+    only_chosen || sched::tables(scheduler, candidates).is_ok_and(|(_, fresh)| fresh == *ring)
 }
 
 /// Hands out ids that nobody holds.
@@ -381,6 +406,10 @@ pub fn decode(image: &Image) -> ForwardingTable {
     for (map_key, service) in &image.services {
         let key = virtual_server_key(map_key.addr, map_key.port);
         by_id.insert(service.id, key);
+        let hashing = Hashing {
+            port: service.flags & SERVICE_HASH_PORT != 0,
+            fallback: service.flags & SERVICE_FALLBACK != 0,
+        };
         let vs = VirtualServer {
             gate: match service.gate {
                 0 => Gate::Always,
@@ -390,7 +419,10 @@ pub fn decode(image: &Image) -> ForwardingTable {
                 SCHED_WRR => Scheduler::Wrr,
                 SCHED_LC => Scheduler::Lc,
                 SCHED_WLC => Scheduler::Wlc,
-                SCHED_MH => Scheduler::Mh,
+                SCHED_SED => Scheduler::Sed,
+                SCHED_NQ => Scheduler::Nq,
+                SCHED_SH => Scheduler::Sh(hashing),
+                SCHED_MH => Scheduler::Mh(hashing),
                 _ => Scheduler::Rr,
             },
             idle_timeout: Duration::from_secs(u64::from(service.idle_secs)),
@@ -414,8 +446,10 @@ pub fn decode(image: &Image) -> ForwardingTable {
                 _ => Method::Dr,
             },
             weight: real.weight,
+            limits: Limits { upper: real.upper, lower: real.lower },
             state: match real.state {
                 STATE_UP => RealServerState::Up,
+                STATE_DRAIN if real.flags & FLAG_INHIBITED != 0 => RealServerState::Inhibited,
                 STATE_DRAIN => RealServerState::Drain,
                 _ => RealServerState::Down,
             },

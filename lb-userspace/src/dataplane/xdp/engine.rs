@@ -11,8 +11,8 @@ use std::{
 use anyhow::Context as _;
 use lb_common::{
     abi::{
-        Control, FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, PROTO_TCP, Real, STATE_DOWN,
-        STATE_DRAIN, STATE_UP, SourceKey,
+        Control, FLAG_INHIBITED, FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, PROTO_TCP,
+        Real, STATE_DOWN, STATE_DRAIN, STATE_UP, SourceKey,
     },
     maps as sizes,
     verdict::Outcome,
@@ -38,7 +38,7 @@ use crate::{
         status::{
             FlowStatus, ForwarderStatus, InterfaceStatus, RealServerStatus, VirtualServerStatus,
         },
-        table::{ForwardingTable, LeaseSlot, Scheduler},
+        table::{ForwardingTable, LeaseSlot},
         time::Instant,
     },
     config::model::XdpMode,
@@ -257,7 +257,13 @@ impl Xdp {
         let active = self.maps.conn(id).context("read the map conns")?;
         let local = real.method == METHOD_LOCAL;
         let hop = self.around.next_hops.get(&addr.ip());
+        let before = self.maps.is_overloaded(id).context("read the map overloads")?;
+        let overloaded = real.is_overloaded(u64::try_from(active).unwrap_or(0), before);
         let problem = match hop {
+            _ if overloaded => Some(format!(
+                "takes no new connections: it has reached its uthreshold, {}",
+                real.upper
+            )),
             _ if local || real.flags & FLAG_RESOLVED != 0 => None,
             Some(Err(why)) => Some(why.clone()),
             _ => Some("next hop not resolved yet".to_owned()),
@@ -282,7 +288,8 @@ impl Xdp {
         Ok(RealServerStatus {
             addr,
             method: method.to_owned(),
-            weight: real.weight,
+            // What `inhibit_on_failure` means to an operator.
+            weight: if real.flags & FLAG_INHIBITED == 0 { real.weight } else { 0 },
             state: state.to_owned(),
             admin: None,
             problem,
@@ -321,7 +328,7 @@ impl Xdp {
                 key: key.to_string(),
                 engine: "xdp".to_owned(),
                 placement: String::new(),
-                scheduler: scheduler_name(vs.scheduler).to_owned(),
+                scheduler: vs.scheduler.name().to_owned(),
                 instance: None,
                 connections: stats.scheduled,
                 unavailable: stats.unavailable,
@@ -333,16 +340,6 @@ impl Xdp {
             });
         }
         Ok(out)
-    }
-}
-
-fn scheduler_name(scheduler: Scheduler) -> &'static str {
-    match scheduler {
-        Scheduler::Rr => "rr",
-        Scheduler::Wrr => "wrr",
-        Scheduler::Lc => "lc",
-        Scheduler::Wlc => "wlc",
-        Scheduler::Mh => "mh",
     }
 }
 

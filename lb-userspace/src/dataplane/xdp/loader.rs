@@ -130,6 +130,9 @@ fn adopt(dir: &Path) -> anyhow::Result<Option<Loaded>> {
         .iter()
         .chain([&maps::PROGRAM, &maps::CLOCK_PROGRAM])
         .all(|name| dir.join(name).exists());
+    if cfg!(feature = "packet-log") {
+        return Ok(None); // the log's ring buffer went with whoever loaded the program
+    }
     if !complete {
         warn!(dir = %dir.display(), "a predecessor's pins are incomplete: the program is loaded anew");
         return Ok(None);
@@ -165,6 +168,8 @@ fn load(dir: &Path, bytes: &[u8], flows: u32, hash: u64, replaces: bool) -> anyh
         loader.map_pin_path(name, dir.join(name));
     }
     let mut ebpf = loader.load(bytes).map_err(explain_load)?;
+    #[cfg(feature = "packet-log")]
+    super::packet_log::start(&mut ebpf)?;
     let mut take = |name: &str| -> anyhow::Result<OwnedFd> {
         let program: &mut Xdp = ebpf
             .program_mut(name)

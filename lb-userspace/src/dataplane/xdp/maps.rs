@@ -34,6 +34,7 @@ pub struct Maps {
     control: Array<MapData, Control>,
     pub(super) lease: Array<MapData, u64>,
     conns: Array<MapData, i64>,
+    overloads: Array<MapData, u64>,
     cursors: Array<MapData, u64>,
     pressure: Array<MapData, u64>,
     stats: PerCpuArray<MapData, u64>,
@@ -113,6 +114,7 @@ impl Maps {
             control: array(dir, maps::CONTROL)?,
             lease: array(dir, maps::LEASE)?,
             conns: array(dir, maps::CONNS)?,
+            overloads: array(dir, maps::OVERLOADS)?,
             cursors: array(dir, maps::CURSORS)?,
             pressure: array(dir, maps::PRESSURE)?,
             stats: per_cpu(dir, maps::STATS)?,
@@ -160,6 +162,7 @@ impl Maps {
     fn clear_real(&mut self, id: u16) -> Result<(), MapError> {
         let id = u32::from(id);
         self.conns.set(id, 0, 0)?;
+        self.overloads.set(id, 0, 0)?;
         clear(&mut self.real_stats, id)
     }
 
@@ -249,6 +252,12 @@ impl Maps {
     /// Active connections of a real id as the program counts them.
     pub fn conn(&self, id: u16) -> Result<i64, MapError> {
         self.conns.get(&u32::from(id), 0)
+    }
+
+    /// Whether a real id was above its limit when the program last looked, and not below the other
+    /// since.
+    pub fn is_overloaded(&self, id: u16) -> Result<bool, MapError> {
+        Ok(self.overloads.get(&u32::from(id), 0)? != 0)
     }
 
     /// Those of every real id that has not 0.

@@ -11,6 +11,8 @@ pub mod loader;
 pub mod maps;
 pub mod object;
 pub mod orphans;
+#[cfg(feature = "packet-log")]
+mod packet_log;
 pub mod sweep;
 mod sys;
 pub mod totals;

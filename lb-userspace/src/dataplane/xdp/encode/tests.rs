@@ -85,8 +85,16 @@ proptest! {
                 let members: BTreeSet<u16> = entries.iter().map(|entry| entry.real).collect();
                 let slots: BTreeSet<u16> =
                     ring.slots.iter().copied().filter(|slot| *slot != 0).collect();
-                prop_assert!(slots.is_subset(&members));
-                prop_assert_eq!(slots.is_empty(), members.is_empty());
+                let strict = service.is_hashed() && service.flags & SERVICE_FALLBACK == 0;
+                for id in slots.difference(&members) {
+                    let real = now.reals[id];
+                    // Up, if it is just coming back, with weight 0 perhaps.
+                    prop_assert!(strict && matches!(real.state, STATE_DRAIN | STATE_UP), "{real:?}");
+                    prop_assert_eq!(real.service, service.id);
+                }
+                prop_assert!(members.is_empty() || !slots.is_empty());
+                // A server of hardly any weight may have no slot.
+                prop_assert!(strict || slots.is_empty() == members.is_empty());
                 for entry in entries {
                     let real = now.reals[&entry.real];
                     prop_assert_eq!(real.state, STATE_UP, "{:?} while {:?}", real, write);
@@ -150,7 +158,7 @@ proptest! {
 }
 
 fn one_server(state: RealServerState, method: Method) -> ForwardingTable {
-    let real = RealServer { method, weight: 1, state };
+    let real = RealServer { method, weight: 1, state, limits: Limits::default() };
     let vs = VirtualServer {
         gate: Gate::Always,
         scheduler: Scheduler::Wlc,
@@ -191,6 +199,51 @@ fn an_unresolved_server_is_in_the_table_but_not_chosen() {
     let local = one_server(RealServerState::Up, Method::Local);
     let image = encode(&Image::default(), &local, &Surroundings::default()).expect("fits");
     assert_eq!(pool_len(&image), 1);
+}
+
+#[test]
+fn an_inhibited_server_stays_in_the_ring_of_a_hash_without_fallback() {
+    let table = |state, fallback| {
+        let mut table = one_server(RealServerState::Up, Method::Dr);
+        let vs = table.virtual_servers.values_mut().next().expect("one");
+        vs.scheduler = Scheduler::Mh(Hashing { port: false, fallback });
+        let second = RealServer { method: Method::Dr, weight: 3, state, limits: Limits::default() };
+        vs.real_servers.insert("198.51.100.2:3306".parse().expect("addr"), second);
+        table
+    };
+    let ring = |image: &Image| {
+        let service = image.services.values().next().expect("one service");
+        let (_, ring) = &image.tables[&Service::table_index(service.id, service.half)];
+        ring.slots.iter().copied().collect::<BTreeSet<u16>>()
+    };
+    for (fallback, inhibited) in [(false, [0, 1, 2].into()), (true, BTreeSet::from([0, 1]))] {
+        let up = table(RealServerState::Up, fallback);
+        let around = reachable(&up);
+        let image = encode(&Image::default(), &up, &around).expect("fits");
+        assert_eq!((pool_len(&image), ring(&image)), (2, [0, 1, 2].into()));
+        let weak = table(RealServerState::Inhibited, fallback);
+        let image = encode(&image, &weak, &around).expect("fits");
+        assert_eq!(decode(&image), weak);
+        assert_eq!((pool_len(&image), ring(&image)), (1, inhibited), "fallback {fallback}");
+        // The pool is the same now, but not the ring.
+        let gone = table(RealServerState::Drain, fallback);
+        let image = encode(&image, &gone, &around).expect("fits");
+        assert_eq!((pool_len(&image), ring(&image)), (1, [0, 1].into()), "fallback {fallback}");
+    }
+}
+
+#[test]
+fn a_virtual_server_is_limited_when_a_real_server_of_it_is() {
+    let mut table = one_server(RealServerState::Up, Method::Dr);
+    let limited = |table: &ForwardingTable| {
+        let image = encode(&Image::default(), table, &reachable(table)).expect("fits");
+        assert_eq!(decode(&image), *table);
+        image.services.values().all(|service| service.flags & SERVICE_LIMITED != 0)
+    };
+    assert!(!limited(&table));
+    let vs = table.virtual_servers.values_mut().next().expect("one");
+    vs.real_servers.values_mut().next().expect("one").limits = Limits { upper: 9, lower: 2 };
+    assert!(limited(&table));
 }
 
 #[test]
