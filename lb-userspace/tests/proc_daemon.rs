@@ -49,6 +49,9 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("utf-8")
 }
 
+/// Address space for a file of ten megabytes at most.
+const MEMORY_LIMIT_KIB: u32 = 1 << 20;
+
 /// A configuration that runs.
 const GOOD: &[u8] = b"vrrp_instance A {\n  state BACKUP\n  interface lo\n  virtual_router_id 5\n  \
     priority 100\n  advert_int 1\n  virtual_ipaddress {\n    192.0.2.10/24\n  }\n}\n";
@@ -132,6 +135,80 @@ fn config_test_writes_to_stderr_or_to_its_file() {
     assert!(fs::read_to_string(&log).expect("written").contains("NUL"));
 }
 
+/// `--format json`: the shape is that of `config::report`; here that `-t` writes it to standard output and
+/// nothing else anywhere, or to its file, with the same code as the text has.
+#[test]
+fn config_test_as_json_goes_to_stdout_or_to_its_file() {
+    let scratch = Scratch::new();
+    let warned = String::from_utf8_lossy(GOOD).replace("priority", "prioritty 7\n  priority");
+    let cases = [
+        ("good.conf", GOOD.to_vec(), 0, None),
+        ("warned.conf", warned.into_bytes(), 5, Some((6, "prioritty"))),
+        ("bad.conf", b"\0".to_vec(), 4, Some((0, "NUL"))),
+    ];
+    let log = scratch.path().join("findings.json");
+    for (name, bytes, expected, finding) in cases {
+        let path = scratch.file(name, &bytes);
+        let output = lbd(&["-t", "--format", "json", "-f", text(&path)]);
+        assert_eq!(code(&output), expected, "{name}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{name}");
+        let json: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("one JSON document");
+        assert_eq!(json["file"], text(&path), "{json}");
+        assert_eq!(json["exit_code"], expected, "{json}");
+        let findings = json["findings"].as_array().expect("a list");
+        let found = findings.iter().find_map(|it| {
+            let message = it["message"].as_str()?;
+            let (line, phrase) = finding?;
+            (it["line"] == line && message.contains(phrase)).then_some(message)
+        });
+        assert_eq!(found.is_some(), finding.is_some(), "{json}");
+        assert!(finding.is_some() || findings.is_empty(), "{json}");
+
+        let to_file = lbd(&[&format!("-t{}", text(&log)), "--format", "json", "-f", text(&path)]);
+        assert_eq!(code(&to_file), expected, "{name}");
+        assert!(to_file.stdout.is_empty() && to_file.stderr.is_empty(), "{to_file:?}");
+        assert_eq!(fs::read(&log).expect("written"), output.stdout, "{name}");
+    }
+}
+
+/// What a hostile file may cost: a megabyte of heads of sequences in each other, and lines of ten megabytes,
+/// are read within a bound on the address space (the kernel refuses more, and lbd would abort).
+#[test]
+fn hostile_files_are_read_in_bounded_memory() {
+    let heads: String = (0..8).map(|n| format!("~SEQ(N{n}, 0, 999999999) ")).collect();
+    let megabyte = |turn: &str| turn.repeat((1 << 20) / turn.len());
+    let line = |fill: &str| fill.repeat((10 << 20) / fill.len());
+    let texts = [
+        ("sequences of a condition", megabyte(&format!("{heads}@nobody x\n"))),
+        ("sequences of words", megabyte(&format!("{heads}word $N0\n"))),
+        ("variables in themselves", megabyte("$A=$A $A\n$A\n")),
+        ("a word of 10 MB", line("a")),
+        ("a line of words", line("a ")),
+        ("a line of blocks", line("x{}")),
+        ("a line of braces", line("{ ")),
+        ("a comment", format!("#{}\n", line("x"))),
+    ];
+    let scratch = Scratch::new();
+    for (what, content) in texts {
+        let path = scratch.file("t.conf", content.as_bytes());
+        // In KiB; the program itself and its threads' stacks are in it.
+        let output = Command::new("sh")
+            .args(["-c", &format!("ulimit -v {MEMORY_LIMIT_KIB}; exec \"$@\""), "sh", LBD])
+            .args(["-t", "-f", text(&path)])
+            .output()
+            .expect("sh(1)");
+        let said = stderr(&output);
+        let end = said.floor_char_boundary(2000);
+        assert!(
+            matches!(output.status.code(), Some(4 | 5)),
+            "{what}: {:?} {}",
+            output.status,
+            &said[..end]
+        );
+    }
+}
+
 #[test]
 fn engine_that_does_not_exist_yet_is_refused_clearly() {
     let scratch = Scratch::new();
@@ -168,6 +245,37 @@ fn lbctl_says_which_socket_nobody_answers() {
     assert_eq!(code(&output), 3);
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(value["error"].as_str().is_some_and(|why| why.contains(text(&socket))), "{value}");
+}
+
+/// For scripts: the exit code; for people: the place and the reason; for tools: JSON.
+#[test]
+fn migrate_reports_on_a_file_without_a_running_lbd() {
+    let scratch = Scratch::new();
+    let good = scratch.file("good.conf", GOOD);
+    let output = lbctl(&["migrate", text(&good)]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("lbd runs this file as it is"));
+    let snmp = [b"global_defs {\n  enable_snmp_vrrp\n}\n", GOOD].concat();
+    let snmp = scratch.file("snmp.conf", &snmp);
+    let output = lbctl(&["migrate", text(&snmp)]);
+    assert_eq!(code(&output), 1, "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("snmp.conf:2:3  enable_snmp_vrrp in global_defs: there is no SNMP"),
+        "{said}"
+    );
+    let bad = scratch.file("bad.conf", &GOOD.iter().copied().take(60).collect::<Vec<_>>());
+    for path in [bad, scratch.path().join("absent.conf")] {
+        let output = lbctl(&["migrate", text(&path), "--json"]);
+        assert_eq!(code(&output), 2, "{output:?}");
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let entries = value["entries"].as_array().expect("entries");
+        let refused = entries.iter().find(|entry| entry["verdict"] == "refused").expect("refused");
+        assert!(
+            refused["place"].as_str().is_some_and(|place| place.contains(text(&path))),
+            "{value}"
+        );
+    }
 }
 
 #[test]

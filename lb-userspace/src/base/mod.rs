@@ -2,8 +2,10 @@
 
 pub mod core;
 pub mod net;
+pub mod plan;
 pub mod query;
 pub mod status;
 pub mod table;
 pub mod text;
 pub mod time;
+pub mod written;

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     net::VirtualServerKey,
+    plan::Plan,
     status::{
         FlowStatus, ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, Status,
         StrayStatus, TimerStatus,
     },
+    written::Statement,
 };
 
 /// Questions.
@@ -38,6 +40,13 @@ pub enum Query {
     ClearStatistics,
     /// Read the configuration again.
     Reload,
+    /// What a reload would do now.
+    Plan,
+    /// The configuration in force, from this statement of the top level on: a large one takes several
+    /// answers.
+    Config {
+        from: usize,
+    },
 }
 
 /// Answers.
@@ -58,5 +67,19 @@ pub enum Reply {
     /// Lines for a person.
     Text(String),
     Done(String),
+    /// A reload, or its dry run.
+    Plan {
+        /// One sentence: what is in force.
+        done: String,
+        plan: Box<Plan>,
+    },
+    /// Statements of the top level from the asked one on.
+    Config {
+        /// Of the configuration that they belong to.
+        generation: u64,
+        statements: Vec<Statement>,
+        /// Where to go on; `None`: these are the last.
+        next: Option<usize>,
+    },
     Error(String),
 }

@@ -94,6 +94,9 @@ pub struct InstanceCounters {
     /// TCP connections of this host itself that were reset because their VIP left it.
     #[serde(default)]
     pub connections_aborted: u64,
+    /// VIPs that somebody else put on this host while it was not master.
+    #[serde(default)]
+    pub foreign_vips: u64,
     /// Discarded adverts by reason name.
     pub discarded: BTreeMap<String, u64>,
 }
@@ -167,6 +170,9 @@ pub struct CheckerStatus {
     /// How often its task ended by itself, which is a fault of ours, and was started again.
     #[serde(default)]
     pub restarts: u64,
+    /// Logins of a MYSQL_CHECK that were not made because earlier ones are not finished.
+    #[serde(default)]
+    pub deferred: u64,
 }
 
 /// A real server in the checker's eyes.

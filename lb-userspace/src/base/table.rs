@@ -81,8 +81,61 @@ pub enum Scheduler {
     Lc,
     /// Weighted least connections.
     Wlc,
-    /// Maglev hashing over the client's address and port.
-    Mh,
+    /// Shortest expected delay: fewest connections per weight, the new one counted in.
+    Sed,
+    /// Never queue: a server without connections if there is one, else as `Sed`.
+    Nq,
+    /// Source hashing; here by the same ring as `Mh`.
+    Sh(Hashing),
+    /// Maglev hashing.
+    Mh(Hashing),
+}
+
+/// Flags of `sh` and `mh`. IPVS has one bit for each, which both schedulers read.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Hashing {
+    /// The client's port counts beside its address (`sh-port`, `mh-port`).
+    pub port: bool,
+    /// A client whose server takes no new connections gets another one (`sh-fallback`,
+    /// `mh-fallback`). Without it the client is refused while that server is
+    /// [`RealServerState::Inhibited`] or above its limit; one that left the pool is replaced either way.
+    pub fallback: bool,
+}
+
+impl Scheduler {
+    /// keepalived's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Sh(_) => "sh",
+            Self::Mh(_) => "mh",
+        }
+    }
+
+    /// The same with these flags, if it has any.
+    #[must_use]
+    pub fn with(self, hashing: Hashing) -> Self {
+        match self {
+            Self::Sh(_) => Self::Sh(hashing),
+            Self::Mh(_) => Self::Mh(hashing),
+            other => other,
+        }
+    }
+
+    /// Its flags if it chooses by a hash of the client.
+    pub fn hashing(self) -> Option<Hashing> {
+        match self {
+            Self::Sh(hashing) | Self::Mh(hashing) => Some(hashing),
+            _ => None,
+        }
+    }
 }
 
 /// `lb_kind`, as far as the XDP engine has it.
@@ -114,6 +167,19 @@ pub struct RealServer {
     pub weight: u32,
     /// Whether it takes new connections and keeps old ones.
     pub state: RealServerState,
+    /// How many connections it may have.
+    pub limits: Limits,
+}
+
+/// Limits of a real server's established connections; 0 stands for none.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Limits {
+    /// With so many it takes no more (`uthreshold`).
+    pub upper: u32,
+    /// Below so many it takes new ones again (`lthreshold`); 0: below three quarters of `upper`.
+    pub lower: u32,
 }
 
 /// State of a real server in the data plane.
@@ -123,6 +189,9 @@ pub enum RealServerState {
     Up,
     /// No new connections, established ones untouched (SUSPECT, FULL, drained by the operator).
     Drain,
+    /// Down under `inhibit_on_failure`, which means weight 0 rather than removal: as `Drain`, but
+    /// a hash without [`Hashing::fallback`] goes on naming it. `weight` is what it had.
+    Inhibited,
     /// Dead: no new connections; established ones by [`OnDown`].
     Down,
 }

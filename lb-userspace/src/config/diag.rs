@@ -12,13 +12,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     secrets,
-    source::{Source, Span},
+    source::{Definer, Kind, Map, Source, Span, Traced},
 };
 
-/// Diagnostics kept; further ones are only counted, and the count is reported.
+/// Diagnostics kept of each severity, so that what is only worth knowing never hides an error; further
+/// ones are counted, and the counts are reported.
 pub const DIAGNOSTIC_LIMIT: usize = 100;
+/// All that is told of a file: those, and the line with the counts.
+pub const TOLD_LIMIT: usize = 3 * DIAGNOSTIC_LIMIT + 1;
+/// Findings of one severity looked at, those included that say again what was said of the same place (a sequence may
+/// lead there a million times).
+const OFFERED_LIMIT: usize = 10 * DIAGNOSTIC_LIMIT;
 /// Bytes of a line that an excerpt is taken from.
 const LINE_SHOWN: usize = 4096;
+/// Bytes before those that are searched for a secret word; behind more nothing is shown.
+const BEFORE_LOOKED_AT: usize = 64 * 1024;
+/// Bytes of a message; words of a file have no limit of their own.
+const MESSAGE_LIMIT: usize = 1024;
 /// Characters of a line that are shown around the caret.
 const EXCERPT_LIMIT: usize = 160;
 
@@ -44,6 +54,12 @@ pub enum Class {
     Security,
     /// lbd cannot run it, whatever keepalived would do (4).
     CannotRun,
+    /// A file that must be included and cannot be (6).
+    Include,
+    /// An interface that this host does not have (5).
+    Interface,
+    /// A trap that keepalived does not tell of (0).
+    Advice,
 }
 
 /// A place in a file, with its line.
@@ -59,44 +75,98 @@ pub struct Place {
     /// Bytes of `text` that are meant.
     pub start: u32,
     pub end: u32,
+    /// Where it stands in the text as it was read, included files and variables expanded: findings
+    /// are sorted by it.
+    pub order: u32,
+    /// The variables that it was expanded from, the innermost first; a diagnostic about this place
+    /// tells them.
+    pub via: Vec<(Place, String)>,
 }
 
+/// Variables in variables that are told of one place.
+const VIA_LIMIT: usize = 4;
+
 impl Place {
-    /// The place of a span. A span over several lines is cut at the end of its first.
+    /// The place of a span, in the file that it came from. A span over several lines is cut at the
+    /// end of its first.
     pub fn new(source: &Source, span: Span) -> Self {
-        let (line, column) = source.position(span.start);
-        let (line_start, text) = source.line_at(span.start);
-        // A line may be as long as the file; what is shown comes from its beginning.
-        let text = text.get(..text.floor_char_boundary(LINE_SHOWN)).unwrap_or(text);
-        let masked = secrets::mask(text);
-        let from = (span.start - line_start) as usize;
-        let len = (span.end.saturating_sub(span.start)) as usize;
+        Self::of(&source.map, source.trace(span), span.start)
+    }
+
+    /// The place of bytes of a file; `order` sorts.
+    pub(super) fn of(map: &Map, origin: Traced, order: u32) -> Self {
+        let mut place = Self::bare(map, origin.pos, origin.len, order);
+        let mut within = origin.within;
+        while let Some(expansion) = map.expansion(within)
+            && place.via.len() < VIA_LIMIT
+        {
+            within = expansion.parent;
+            let name = &expansion.name;
+            let (at, len, remark) = match expansion.kind {
+                Kind::Value { defined: None, .. } => continue,
+                Kind::Value { defined: Some(at), by, .. } => {
+                    let remark = match by {
+                        Definer::Definition => format!("expanded from ${name}, defined here"),
+                        Definer::Sequence => format!("expanded from ${name}, set by ~SEQ here"),
+                        Definer::List => format!("expanded from ${name}, set by ~LST here"),
+                    };
+                    let sign = usize::from(by == Definer::Definition);
+                    (at, u32::try_from(name.len() + sign).unwrap_or(1), remark)
+                }
+                Kind::Body { used, len } => {
+                    (used, len, format!("this is a line of ${name}, used here"))
+                }
+            };
+            place.via.push((Self::bare(map, at, len, order), remark));
+        }
+        place
+    }
+
+    fn bare(map: &Map, pos: u32, len: u32, order: u32) -> Self {
+        let Some(shown) = map.shown(pos, len) else {
+            return Self::file(map.files.first().map_or("", |file| &file.name));
+        };
+        // A line may be as long as the file: only what is near the place is looked at.
+        let floor = |at: usize| shown.text.floor_char_boundary(at);
+        let window = floor(shown.from.saturating_sub(LINE_SHOWN / 2));
+        let text = shown.text.get(window..floor(window + LINE_SHOWN)).unwrap_or("");
+        let before = shown.text.get(..window).unwrap_or("");
+        let masked = if before.len() > BEFORE_LOOKED_AT || secrets::may_hide(before) {
+            secrets::mask_all(text)
+        } else if shown.hidden {
+            secrets::mask_values(text)
+        } else {
+            secrets::mask(text)
+        };
+        let (from, to) = (shown.from - window, shown.to.saturating_sub(window).min(text.len()));
         // Masking keeps the number of characters, not of bytes: carry positions over in characters.
         let chars = |at: usize| text.char_indices().take_while(|(i, _)| *i < at).count();
         let first = chars(from);
-        let last = chars((from + len).min(text.len())).max(first);
+        let last = chars(to).max(first);
         let shown_from = first.saturating_sub(EXCERPT_LIMIT / 2);
-        let mut shown = String::new();
+        let mut excerpt = String::new();
         let (mut start, mut end) = (None, None);
         for (i, c) in masked.chars().enumerate().skip(shown_from).take(EXCERPT_LIMIT) {
             if i == first {
-                start = Some(shown.len());
+                start = Some(excerpt.len());
             }
             if i == last {
-                end = Some(shown.len());
+                end = Some(excerpt.len());
             }
             // Control characters would garble the terminal and the caret's place.
-            shown.push(if c.is_control() { ' ' } else { c });
+            excerpt.push(if c.is_control() { ' ' } else { c });
         }
-        let whole = shown.len();
+        let whole = excerpt.len();
         let at = |offset: Option<usize>| u32::try_from(offset.unwrap_or(whole)).unwrap_or(u32::MAX);
         Self {
-            file: source.name().to_owned(),
-            line,
-            column,
+            file: shown.file.to_owned(),
+            line: shown.line,
+            column: shown.column,
             start: at(start),
             end: at(end).max(at(start)),
-            text: shown,
+            text: excerpt,
+            order,
+            via: Vec::new(),
         }
     }
 
@@ -108,7 +178,16 @@ impl Place {
 
     /// The file as a whole.
     pub fn file(name: &str) -> Self {
-        Self { file: name.to_owned(), line: 0, column: 0, text: String::new(), start: 0, end: 0 }
+        Self {
+            file: name.to_owned(),
+            line: 0,
+            column: 0,
+            text: String::new(),
+            start: 0,
+            end: 0,
+            order: u32::MAX,
+            via: Vec::new(),
+        }
     }
 }
 
@@ -139,14 +218,15 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// With nothing but the essentials; extended by the methods below.
-    pub fn new(severity: Severity, place: Place, message: impl Into<String>) -> Self {
+    pub fn new(severity: Severity, mut place: Place, message: impl Into<String>) -> Self {
+        let related = std::mem::take(&mut place.via);
         Self {
             severity,
             class: Class::Fault,
             message: printable(message.into()),
             place,
             label: String::new(),
-            related: Vec::new(),
+            related,
             help: Vec::new(),
         }
     }
@@ -166,7 +246,8 @@ impl Diagnostic {
         self
     }
 
-    pub fn related(mut self, place: Place, remark: impl Into<String>) -> Self {
+    pub fn related(mut self, mut place: Place, remark: impl Into<String>) -> Self {
+        place.via.clear();
         self.related.push((place, printable(remark.into())));
         self
     }
@@ -214,8 +295,13 @@ fn place_element<'a>(group: Group<'a>, place: &'a Place, label: &'a str) -> Grou
         .element(snippet)
 }
 
-/// Text of a file in a message: what would garble a terminal is replaced.
-fn printable(text: String) -> String {
+/// Text of a file in a message: what would garble a terminal is replaced, and a word as long as a
+/// file is cut.
+fn printable(mut text: String) -> String {
+    if text.len() > MESSAGE_LIMIT {
+        text.truncate(text.floor_char_boundary(MESSAGE_LIMIT));
+        text.push('…');
+    }
     let garbles = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -239,52 +325,100 @@ impl fmt::Display for Diagnostic {
 #[derive(Debug, Default)]
 pub(super) struct Sink {
     kept: Vec<Diagnostic>,
-    dropped: usize,
-    errors: bool,
+    /// By severity.
+    counts: [Count; 3],
     /// Places that already have an error, so that one mistake is told once.
-    seen: BTreeSet<(u32, u32, String)>,
+    seen: BTreeSet<(String, u32, u32, String)>,
+}
+
+/// Findings of one severity.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    kept: usize,
+    /// Kept, or said again.
+    offered: usize,
+    dropped: usize,
+}
+
+impl Count {
+    fn is_full(self) -> bool {
+        self.kept >= DIAGNOSTIC_LIMIT || self.offered >= OFFERED_LIMIT
+    }
 }
 
 impl Sink {
-    /// Takes one more. Errors are noted even when the list is full.
+    fn count(&self, severity: Severity) -> Count {
+        self.counts.get(severity as usize).copied().unwrap_or_default()
+    }
+
+    /// Takes one more.
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
-        self.errors |= diagnostic.severity == Severity::Error;
-        if self.kept.len() >= DIAGNOSTIC_LIMIT {
-            self.dropped += 1;
+        let Some(count) = self.counts.get_mut(diagnostic.severity as usize) else { return };
+        if count.is_full() {
+            count.dropped += 1;
             return;
         }
+        count.offered += 1;
         let place = &diagnostic.place;
-        if self.seen.insert((place.line, place.column, diagnostic.message.clone())) {
+        let key = (place.file.clone(), place.line, place.column, diagnostic.message.clone());
+        if self.seen.insert(key) {
+            count.kept += 1;
             self.kept.push(diagnostic);
         }
     }
 
-    /// The place for a diagnostic; cheap when it will not be kept.
+    /// The place for a diagnostic of whatever severity; cheap when there are very many.
     pub(super) fn place(&self, source: &Source, span: Span) -> Place {
         if self.is_full() { Place::file(source.name()) } else { Place::new(source, span) }
     }
 
-    /// Whether further diagnostics are only counted; saves the search for likely words.
+    /// The place for a diagnostic; cheap when it will not be kept.
+    pub(super) fn place_for(&self, severity: Severity, source: &Source, span: Span) -> Place {
+        match self.count(severity).is_full() {
+            true => Place::file(source.name()),
+            false => Place::new(source, span),
+        }
+    }
+
+    /// Whether an error stands at this place already.
+    pub(super) fn has_error_at(&self, place: &Place) -> bool {
+        let at = |it: &Place| (it.line, it.column) == (place.line, place.column);
+        self.kept.iter().any(|it| {
+            it.severity == Severity::Error && at(&it.place) && it.place.file == place.file
+        })
+    }
+
+    /// Whether there are so many that places and likely words are looked for no longer.
     pub(super) fn is_full(&self) -> bool {
-        self.kept.len() >= DIAGNOSTIC_LIMIT
+        let offered: usize = self.counts.iter().map(|count| count.offered + count.dropped).sum();
+        self.count(Severity::Error).is_full() || offered >= 3 * OFFERED_LIMIT
     }
 
     /// Whether the configuration may be used.
     pub(super) fn has_errors(&self) -> bool {
-        self.errors
+        self.count(Severity::Error).offered > 0
     }
 
-    /// In source order, with a last line for those beyond the limit.
+    /// In source order, with a last line for those beyond the limits.
     pub(super) fn finish(mut self, file: &str) -> Vec<Diagnostic> {
         // What concerns the whole file comes last.
-        self.kept.sort_by_key(|d| (d.place.line == 0, d.place.line, d.place.column));
-        if self.dropped > 0 {
-            let severity = if self.errors { Severity::Error } else { Severity::Warning };
-            self.kept.push(Diagnostic::new(
-                severity,
-                Place::file(file),
-                format!("{} more findings are not shown", self.dropped),
-            ));
+        self.kept.sort_by_key(|d| (d.place.line == 0, d.place.order));
+        let kinds = [
+            (Severity::Error, "error"),
+            (Severity::Warning, "warning"),
+            (Severity::Notice, "notice"),
+        ];
+        let dropped = kinds.map(|(severity, name)| (severity, name, self.count(severity).dropped));
+        let more: Vec<_> = dropped
+            .iter()
+            .filter(|(.., count)| *count > 0)
+            .map(|(_, name, count)| {
+                format!("{count} more {name}{}", if *count == 1 { "" } else { "s" })
+            })
+            .collect();
+        if let Some((worst, ..)) = dropped.iter().find(|(.., count)| *count > 0) {
+            let message = format!("not shown: {}", more.join(", "));
+            self.kept.push(Diagnostic::new(*worst, Place::file(file), message));
         }
         self.kept
     }

@@ -1,6 +1,9 @@
 //! docs/config.md and `lbctl explain WORD`, from the keyword table.
 
-use std::fmt::Write;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use super::keywords::{self, Block, Keyword, Status, Tier};
 
@@ -11,6 +14,14 @@ const INTRODUCTION: &str = include_str!("introduction.md");
 /// file writes it when `LBD_WRITE_DOCS=1` is set.
 pub fn markdown() -> String {
     let mut out = String::from(INTRODUCTION);
+    out.push_str(
+        "\n## Words that nothing will come of\n\nThey are read, told of once with their place, and not \
+         acted on, now or later:\n\n",
+    );
+    for (consequence, words) in never() {
+        let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+        let _ = writeln!(out, "- {}: {consequence}", words.join(", "));
+    }
     for block in Block::ALL {
         let rows: Vec<_> = keywords::all().filter(|k| k.blocks.contains(&block)).collect();
         let _ = write!(out, "\n## {}\n\n", block.title());
@@ -18,21 +29,32 @@ pub fn markdown() -> String {
             out.push_str("A list: its lines are entries, not keywords.\n\n");
         }
         out.push_str(
-            "| Word | Argument | Default | Meaning | Tier | lbd |\n|---|---|---|---|---|---|\n",
+            "| Word | Argument | Default | Meaning | Tier | Since | lbd |\n\
+             |---|---|---|---|---|---|---|\n",
         );
         for keyword in rows {
             let _ = writeln!(
                 out,
-                "| `{}`{} | {} | {} | {} | {} | {} |",
+                "| `{}`{} | {} | {} | {} | {} | {} | {} |",
                 keyword.name.replace('|', "\\|"),
                 if keyword.opens.is_some() { " `{ }`" } else { "" },
                 keyword.argument,
                 cell(keyword.default),
                 cell(keyword.meaning),
                 tier(keyword.tier),
+                cell(keyword.since()),
                 status(keyword),
             );
         }
+    }
+    out
+}
+
+/// Words that lbd will never act on, by what there is in their place.
+fn never() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let mut out = BTreeMap::<_, BTreeSet<_>>::new();
+    for keyword in keywords::all().filter(|it| matches!(it.status, Status::Never(_))) {
+        out.entry(keyword.consequence()).or_default().insert(keyword.name);
     }
     out
 }
@@ -53,9 +75,9 @@ fn status(keyword: &Keyword) -> String {
     match keyword.status {
         Status::Acts => "acts".into(),
         Status::Ours => "**ours**".into(),
-        Status::Later(topic) => format!("not yet: {}", topic.consequence()),
-        Status::Never(topic) => format!("never: {}", topic.consequence()),
-        Status::Refused(topic) => format!("error: {}", topic.consequence()),
+        Status::Later(_) => format!("not yet: {}", keyword.consequence()),
+        Status::Never(_) => format!("never: {}", keyword.consequence()),
+        Status::Refused(_) => format!("error: {}", keyword.consequence()),
     }
 }
 
@@ -71,6 +93,11 @@ pub fn explain(word: &str) -> Result<String, Option<&'static str>> {
         if !keyword.default.is_empty() {
             let _ = writeln!(out, "  default:  {}", keyword.default);
         }
+        let _ = match keyword.since() {
+            "" => Ok(()),
+            "lbd" => writeln!(out, "  since:    lbd; keepalived has no such word"),
+            version => writeln!(out, "  since:    keepalived {version}"),
+        };
         let _ = writeln!(out, "  lbd:      {}", status(keyword).replace('*', ""));
     }
     if out.is_empty() {

@@ -1,26 +1,37 @@
 //! keepalived.conf: text → tree with spans → model, with diagnostics for people.
 //!
-//! Pure: the caller reads the file and hands over its bytes. All findings of a file come in one
+//! Pure: the caller reads the file and hands over its bytes, and those of what it includes when it is
+//! asked ([`Surroundings`]). All findings of a file come in one
 //! run, in source order; with an error among them there is no configuration.
 
 pub mod diag;
 pub mod docs;
+pub mod expand;
 pub mod keywords;
 pub mod lex;
 mod lower;
+pub mod migrate;
 pub mod model;
+pub mod plan;
+pub mod print;
+pub mod report;
 mod secrets;
 pub mod source;
 pub mod syntax;
 mod value;
 mod words;
 
-pub use self::docs::explain;
+pub use self::{
+    docs::explain,
+    lower::{COMPARED_LIMIT, LIST_LIMIT},
+};
+
+pub use self::expand::{Alone, Included, Surroundings};
 
 use self::{
     diag::{Class, Diagnostic, Place, Severity, Sink},
+    expand::Expanded,
     model::Config,
-    source::Source,
 };
 
 /// Longest configuration in bytes (about 100 000 real servers); a longer one is refused.
@@ -31,7 +42,7 @@ pub const SOURCE_LIMIT: usize = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     pub kind: ReferenceKind,
-    /// Interface name, program (the first word of a command), or path.
+    /// Interface name, program (the first word of a command), user, or path.
     pub value: String,
     pub place: Place,
     /// The keyword: `interface`, `script`, `notify_master`, `password_file`, …
@@ -42,8 +53,10 @@ pub struct Reference {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferenceKind {
     Interface,
-    /// A program; one without `/` is searched in PATH.
+    /// A program; one without `/` is searched in PATH, one behind `<` is a file to be opened.
     Script,
+    /// A user of the host, and behind a blank perhaps a group.
+    User,
     File,
 }
 
@@ -56,11 +69,17 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
     /// Interfaces, scripts and files that it names, in the order of the text.
     pub references: Vec<Reference>,
+    /// The text, for the origins of what is in force. `None` when there was none to parse.
+    pub original: Option<print::Original>,
+    /// Files that it includes by name, in the order of the text.
+    pub included: Vec<Included>,
 }
 
 impl Outcome {
     /// keepalived's `-t` exit code: 0 no fault, 2 a keyword without its argument, 4 cannot run,
-    /// 5 faults (an error, or a warning that would run), 6 script security only.
+    /// 5 an interface that does not exist, 6 script security, or a file that must be included and
+    /// cannot be (whatever else there is, as in keepalived), 5 other faults (an error, or a warning
+    /// that would run). Advice that keepalived does not give changes nothing.
     pub fn exit_code(&self) -> u8 {
         let has = |class: Class| {
             self.diagnostics.iter().any(|d| d.class == class && d.severity != Severity::Notice)
@@ -69,10 +88,12 @@ impl Outcome {
             2
         } else if has(Class::CannotRun) {
             4
-        } else if has(Class::Fault) {
+        } else if has(Class::Interface) {
             5
-        } else if has(Class::Security) {
+        } else if has(Class::Security) || has(Class::Include) {
             6
+        } else if has(Class::Fault) || self.config.is_none() {
+            5
         } else {
             0
         }
@@ -113,31 +134,47 @@ impl Outcome {
         class: Class,
         message: impl Into<String>,
     ) {
-        let new = Diagnostic::new(severity, reference.place.clone(), message).class(class);
-        let key = |d: &Diagnostic| (d.place.line, d.place.column);
-        let at = self.diagnostics.partition_point(|d| d.place.line > 0 && key(d) <= key(&new));
-        self.diagnostics.insert(at, new);
-        if severity == Severity::Error {
+        self.add(Diagnostic::new(severity, reference.place.clone(), message).class(class));
+    }
+
+    /// Adds a finding in its place in the order; an error takes the configuration away.
+    pub fn add(&mut self, new: Diagnostic) {
+        let order = new.place.order;
+        let at = self.diagnostics.partition_point(|d| d.place.line > 0 && d.place.order <= order);
+        if new.severity == Severity::Error {
             self.config = None;
         }
+        self.diagnostics.insert(at, new);
     }
 
     /// An outcome of one error about the whole file, for callers that could not read it.
     pub fn unreadable(name: &str, message: impl Into<String>) -> Self {
         let error =
             Diagnostic::new(Severity::Error, Place::file(name), message).class(Class::CannotRun);
-        Self { config: None, diagnostics: vec![error], references: Vec::new() }
+        Self {
+            config: None,
+            diagnostics: vec![error],
+            references: Vec::new(),
+            included: Vec::new(),
+            original: None,
+        }
     }
 }
 
-/// Parses a configuration. `name` is for messages.
+/// Parses a text that stands alone. `name` is for messages.
 pub fn load(name: &str, text: &str) -> Outcome {
     check(name, text.as_bytes())
 }
 
-/// Parses a configuration of any bytes whatever: text that is not UTF-8 is read with replacement
-/// characters, binary and empty files are errors. Never panics.
+/// Parses a text of any bytes whatever that stands alone: an `include` in it finds nothing.
 pub fn check(name: &str, bytes: &[u8]) -> Outcome {
+    check_in(name, bytes, &Alone)
+}
+
+/// Parses a configuration of any bytes whatever: text that is not UTF-8 is read with replacement
+/// characters, binary and empty files are errors. `around` says whose `@ID` lines count and reads
+/// what is included. Never panics.
+pub fn check_in(name: &str, bytes: &[u8], around: &dyn Surroundings) -> Outcome {
     if bytes.len() > SOURCE_LIMIT {
         return Outcome::unreadable(
             name,
@@ -147,25 +184,16 @@ pub fn check(name: &str, bytes: &[u8]) -> Outcome {
     if bytes.contains(&0) {
         return Outcome::unreadable(name, "not a text file: it contains NUL bytes");
     }
-    let source = Source::new(name, bytes);
-    let mut sink = Sink::default();
-    if source.text().trim().is_empty() {
+    if String::from_utf8_lossy(bytes).trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']).is_empty() {
         return Outcome::unreadable(name, "the file is empty");
     }
-    if let Some(span) = source.web_blank() {
-        sink.push(
-            Diagnostic::new(
-                Severity::Notice,
-                Place::new(&source, span),
-                "no-break blanks, as web pages have them, are read as ordinary blanks",
-            )
-            .help("keepalived takes them for letters: replace them before it reads this file"),
-        );
-    }
+    let mut sink = Sink::default();
+    let Expanded { source, included } = expand::expand(name, bytes, around, &mut sink);
     let tree = syntax::parse(&source, &mut sink);
     let (config, references) = lower::lower(&source, &mut sink, &tree);
     let config = (!sink.has_errors()).then_some(config);
-    Outcome { config, diagnostics: sink.finish(name), references }
+    let original = Some(print::Original::new(source));
+    Outcome { config, diagnostics: sink.finish(name), references, included, original }
 }
 
 #[cfg(test)]

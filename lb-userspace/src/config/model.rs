@@ -106,6 +106,8 @@ pub struct Global {
     pub default_interface: Option<String>,
     /// Names of virtual MAC interfaces: PREFIX.VRID.
     pub vmac_prefix: String,
+    /// `vmac_addr_prefix`; `None`: that of `vmac_prefix`.
+    pub vmac_addr_prefix: Option<String>,
     /// Priority of the chains that `no_accept` makes.
     pub nftables_priority: i32,
     pub nftables_counters: bool,
@@ -169,6 +171,7 @@ impl Default for Global {
             dynamic_interfaces: false,
             default_interface: None,
             vmac_prefix: "vrrp".into(),
+            vmac_addr_prefix: None,
             nftables_priority: -1,
             nftables_counters: false,
             metrics_listen: None,
@@ -523,4 +526,18 @@ pub struct VrrpInstance {
     pub on_host: OnHost,
     /// `notify_*`, `smtp_alert`.
     pub notify: NotifyWords,
+}
+
+impl VrrpInstance {
+    /// Where a VIP needs a virtual MAC interface beside the instance's own: the interface below.
+    /// keepalived's rule: on another interface or of the other family by `use_vmac_addr`, anywhere
+    /// by the address's own `use_vmac`, unless the instance's own virtual MAC serves it.
+    pub fn address_link_base<'a>(&'a self, vip: &'a VipAddress) -> Option<&'a str> {
+        let host = &self.on_host;
+        let base = vip.dev.as_deref().unwrap_or(&self.interface);
+        let ours = base == self.interface && vip.prefix.addr.is_ipv6() == self.wire.ipv6;
+        let served = ours && host.virtual_link.is_some();
+        let wanted = vip.options.use_vmac || host.vmac_addresses && !ours;
+        (wanted && !served).then_some(base)
+    }
 }

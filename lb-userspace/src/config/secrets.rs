@@ -32,6 +32,11 @@ pub(super) fn mask(line: &str) -> String {
         let (word, next) = after.split_at(word_len);
         if hide {
             out.extend(word.chars().map(|_| '*'));
+        } else if let Some(at) = secret_definition(word) {
+            let (shown, secret) = word.split_at(at);
+            out.push_str(shown);
+            out.extend(secret.chars().map(|_| '*'));
+            hide = true;
         } else if let Some(at) = inline_secret(word) {
             let (shown, secret) = word.split_at(at);
             out.push_str(shown);
@@ -43,6 +48,49 @@ pub(super) fn mask(line: &str) -> String {
         rest = next;
     }
     out
+}
+
+/// Every word of a line replaced.
+pub(super) fn mask_all(line: &str) -> String {
+    line.chars().map(|c| if is_separator(c) { c } else { '*' }).collect()
+}
+
+/// A line that gives a value which is used as a password: `$NAME=VALUE`, `~LST(NAME, VALUE…)`, or
+/// a line of a definition of several lines.
+pub(super) fn mask_values(line: &str) -> String {
+    let from = ["=", ","].iter().filter_map(|sign| line.find(sign)).min();
+    match from {
+        Some(at) if line.contains(['$', '~']) => {
+            let (shown, hidden) = line.split_at(at + 1);
+            shown.to_owned() + &mask_all(hidden)
+        }
+        _ => mask_all(line),
+    }
+}
+
+/// Whether a secret word may stand in this part of a line, so that what follows must not be shown.
+pub(super) fn may_hide(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ["pas", "pwd", "key", "secret"].iter().any(|part| lower.contains(part))
+}
+
+/// Whether a secret word stands in this beginning of a line, so that what follows is hidden.
+pub(super) fn ends_hidden(text: &str) -> bool {
+    let secret = |word: &str| word.len() <= 32 && is_secret_word(word);
+    let last = text.rsplit(is_separator).next().unwrap_or("");
+    text.split(is_separator).any(secret) || inline_secret(&format!("{last}x")).is_some()
+}
+
+/// Whether the name of a variable says that its value is secret.
+pub(super) fn is_secret_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    ["pass", "pwd", "secret", "key"].iter().any(|part| lower.contains(part))
+}
+
+/// Where the value begins in a word `$NAME=VALUE` of a secret name.
+fn secret_definition(word: &str) -> Option<usize> {
+    let (name, _) = word.strip_prefix('$')?.split_once('=')?;
+    is_secret_name(name).then_some(name.len() + 2)
 }
 
 fn is_separator(c: char) -> bool {
@@ -78,9 +126,23 @@ mod tests {
             ("script \"mysql -uroot -pgeheim -e x\"", "script \"mysql -uroot -p****** -e x\""),
             ("priority 100", "priority 100"),
             ("# password: 密码1", "# password: ***"),
+            ("@main $DB_PASS=a b", "@main $DB_PASS=* *"),
+            ("$PRIO=120", "$PRIO=120"),
         ] {
             assert_eq!(mask(line), shown, "{line}");
             assert_eq!(mask(line).chars().count(), line.chars().count());
         }
+    }
+
+    #[test]
+    fn lines_that_give_secret_values_are_masked_but_for_their_names() {
+        for (line, shown) in [
+            ("  $X=hunter2 y", "  $X=******* *"),
+            ("~LST(X, a, b) auth_pass $X", "~LST(X, ** ** ********* **"),
+            ("hunter2 = 1", "******* * *"),
+        ] {
+            assert_eq!(mask_values(line), shown);
+        }
+        assert!(may_hide("a { auth_PASS") && !may_hide("priority 100"));
     }
 }

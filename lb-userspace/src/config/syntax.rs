@@ -8,7 +8,7 @@
 use super::{
     diag::{Diagnostic, Place, Severity, Sink},
     keywords::{self, Block},
-    lex::{self, LexError, Token, Word},
+    lex::{LexError, Lexer, Token, Word},
     source::{Source, Span},
 };
 
@@ -18,6 +18,9 @@ pub const DEPTH_LIMIT: usize = 16;
 pub const WORD_LIMIT: usize = 256;
 /// Statements of one file (about 100 000 real servers with their checks).
 pub const STATEMENT_LIMIT: usize = 1_000_000;
+
+/// What to do about a template's placeholders.
+pub(super) const UNFILLED: &str = "lbd reads what a template gives: fill it in (ansible, sed, envsubst …) and name its result here";
 
 /// One line, and its block.
 #[derive(Debug)]
@@ -90,21 +93,19 @@ pub(super) fn parse(source: &Source, sink: &mut Sink) -> Tree {
         count: 0,
         extra_close: None,
     };
-    let mut tokens = Vec::new();
-    let mut errors = Vec::new();
-    for (start, text) in source.lines() {
-        lex::line(start, text, |error| errors.push(error), |token| tokens.push(token));
-        for error in errors.drain(..) {
-            builder.lex_error(error);
-        }
-        for token in tokens.drain(..) {
-            builder.token(token);
-        }
-        if builder.count > STATEMENT_LIMIT {
-            let place = Place::new(source, Span { start, end: start });
-            let message = format!("more than {STATEMENT_LIMIT} statements; the rest is not read");
-            builder.sink.push(Diagnostic::new(Severity::Error, place, message));
-            break;
+    'text: for (start, text) in source.lines() {
+        for token in Lexer::new(start, text) {
+            match token {
+                Ok(token) => builder.token(token),
+                Err(error) => builder.lex_error(error),
+            }
+            if builder.count > STATEMENT_LIMIT {
+                let place = Place::new(source, Span { start, end: start });
+                let message =
+                    format!("more than {STATEMENT_LIMIT} statements; the rest is not read");
+                builder.sink.push(Diagnostic::new(Severity::Error, place, message));
+                break 'text;
+            }
         }
     }
     builder.finish()
@@ -121,10 +122,18 @@ impl Builder<'_> {
             LexError::UnterminatedQuote(span) => {
                 self.report(Severity::Error, span, "the closing `\"` is missing on this line");
             }
-            LexError::LineTooLong(span) => {
-                let message =
-                    format!("the line is longer than {} bytes; it is not read", lex::LINE_LIMIT);
-                self.report(Severity::Error, span, &message);
+            LexError::Placeholder(span) => {
+                let place = self.sink.place(self.source, span);
+                let message = "a placeholder of a template that was not filled in";
+                self.sink.push(Diagnostic::new(Severity::Error, place, message).help(UNFILLED));
+            }
+            LexError::Continued(span) => {
+                let place = self.sink.place(self.source, span);
+                let message = "a `\\` at the end of this line does not continue it; it is left out";
+                self.sink.push(Diagnostic::new(Severity::Warning, place, message).help(
+                    "only a definition ($NAME=…) goes on in the next line; keepalived takes the \
+                     `\\` for a part of the last word",
+                ));
             }
         }
     }

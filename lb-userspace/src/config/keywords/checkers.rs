@@ -23,8 +23,8 @@ keywords! {
     RealServer: "BFD_CHECK", Nothing, "", C, Later(T::Checker), "a BFD session is up", opens BfdCheck + many;
     RealServer: "FILE_CHECK", Nothing, "", C, Later(T::Checker), "a track_file has its value", opens FileCheck + many;
     // ---- words of all checkers (retry, delay_loop and their like: lvs.rs)
-    TcpCheck MysqlCheck TrackMysql HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "connect_ip", Address, "the real server's", B, Acts, "where to connect";
-    TcpCheck MysqlCheck TrackMysql HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "connect_port", Int { min: 1, max: 65_535 }, "the real server's", B, Acts, "where to connect";
+    TcpCheck MysqlCheck TrackMysql HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "connect_ip", Address, "the real server's; track_mysql 127.0.0.1", B, Acts, "where to connect";
+    TcpCheck MysqlCheck TrackMysql HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "connect_port", Int { min: 1, max: 65_535 }, "the real server's; track_mysql 3306", B, Acts, "where to connect";
     TcpCheck MysqlCheck TrackMysql HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "bindto", Address, "", B, Acts, "source address";
     TcpCheck MysqlCheck TrackMysql HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "bind_port", Int { min: 1, max: 65_535 }, "", C, Later(T::CheckerDetail), "source port";
     TcpCheck MysqlCheck TrackMysql HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "bind_if", Word("IF"), "", C, Later(T::CheckerDetail), "source interface";
@@ -38,11 +38,11 @@ keywords! {
     MiscCheck MysqlCheck TrackMysql: "user", User, "MISC_CHECK: script_user; MYSQL_CHECK: a made-up user, whose refusal proves life", B, Acts, "MISC_CHECK: who runs the script; MYSQL_CHECK: who logs in";
     // ---- MYSQL_CHECK: ours
     MysqlCheck TrackMysql: "level", Choice(&["greeting", "login", "ping", "query", "role"]), "ping with user, else greeting", A, Ours, "how deep it looks; each level includes the ones before it";
-    MysqlCheck TrackMysql: "role", Choice(&["writer", "read_only", "any"]), "any", A, Ours, "role that the server must have to be up; writer: read_only off; implies level role";
+    MysqlCheck TrackMysql: "role", Choice(&["writer", "read_only", "any"]), "any", A, Ours, "role that the server must have to be up; writer: read_only off; any: either, but it must be told; implies level role";
     MysqlCheck TrackMysql: "password", Secret, "", A, Ours, "of user; password_file keeps it out of this file";
     MysqlCheck TrackMysql: "password_file", Word("FILE"), "", A, Ours, "it holds the password; read at start and reload";
     MysqlCheck TrackMysql: "tls", Choice(&["off", "prefer", "require"]), "prefer", A, Ours, "prefer: when the server offers it";
-    MysqlCheck TrackMysql: "tls_ca", Word("FILE"), "", B, Ours, "certificate authority that must have signed the server's certificate";
+    MysqlCheck TrackMysql: "tls_ca", Word("FILE"), "", B, Ours, "certificate authority (PEM) that must have signed the server's certificate, which must name its address (subjectAltName IP); read at start and reload; else no login, see on_auth_error";
     MysqlCheck TrackMysql: "query", Word("SQL"), "", B, Ours, "must succeed; implies level query";
     MysqlCheck TrackMysql: "expect", Word("TEXT"), "", B, Ours, "first column of the first row";
     MysqlCheck TrackMysql: "ping_interval", Time { min: 10_000, max: HOUR }, "0.1", A, Ours, "time between pings of the kept session";

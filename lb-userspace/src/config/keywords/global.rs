@@ -2,7 +2,7 @@
 
 use super::{
     Argument::*,
-    Status::{Acts, Later, Never, Ours, Refused},
+    Status::{Acts, Later, Never, Ours},
     Topic as T,
 };
 
@@ -41,13 +41,13 @@ keywords! {
     Root: "instance", Word("NAME"), "", C, Never(T::Files), "name in file names; use --instance NAME";
     Root: "child_wait_time", Int { min: 0, max: 1000 }, "5", C, Never(T::Processes), "seconds that children get to end";
     Root VrrpInstance: "linkbeat_use_polling", Nothing, "off", C, Never(T::LinkPolling), "poll the link";
-    Root: "include", Words("FILE"), "", B, Refused(T::Include), "reads further files" + many;
-    Root: "includer", Words("FILE"), "", C, Refused(T::Include), "include, every file must be readable" + many;
-    Root: "includem", Words("FILE"), "", C, Refused(T::Include), "include, at least one file must match" + many;
-    Root: "includew", Words("FILE"), "", C, Refused(T::Include), "include, the pattern may match nothing" + many;
-    Root: "includeb", Words("FILE"), "", C, Refused(T::Include), "include, braces must be closed in the file" + many;
-    Root: "includea", Words("FILE"), "", C, Refused(T::Include), "include, all of these conditions" + many;
-    Root GlobalDefs: "include_check", Optional("[+|-]CHECKS"), "", C, Never(T::Reload), "how strict include is";
+    Root: "include", Words("FILE"), "", B, Acts, "reads further files, in any block; FILE may have wildcards and braces; relative to the including file; what is missing is only told" + many;
+    Root: "includer", Words("FILE"), "", C, Acts, "include; what is found must be a readable file" + many;
+    Root: "includem", Words("FILE"), "", C, Acts, "include; a name without wildcards must exist" + many;
+    Root: "includew", Words("FILE"), "", C, Acts, "include; also wildcards must find a file" + many;
+    Root: "includeb", Words("FILE"), "", C, Acts, "include; each alternative of {…,…} must exist" + many;
+    Root: "includea", Words("FILE"), "", C, Acts, "include; all of these" + many;
+    Root GlobalDefs: "include_check", Optional("[+|-]CHECKS"), "none", C, Acts, "how strict every include from here to the end of the file is: readable, match, wildcard_match, brace_match; no word: all" + many;
     Ssl: "password", Secret, "", C, Later(T::CheckerDetail), "of the key";
     Ssl: "ca", Word("FILE"), "", C, Later(T::CheckerDetail), "certificate authority";
     Ssl: "certificate", Word("FILE"), "", C, Later(T::CheckerDetail), "client certificate";
@@ -63,7 +63,7 @@ keywords! {
     GlobalDefs: "smtp_server", Words("HOST [PORT]"), "port 25", A, Acts, "mail server";
     GlobalDefs: "smtp_helo_name", Word("NAME"), "host name", C, Acts, "name in HELO";
     GlobalDefs: "smtp_connect_timeout", Seconds { min: 1_000_000, max: LONG }, "30", A, Acts, "time for the connection to the mail server";
-    GlobalDefs VrrpInstance SyncGroup VirtualServer RealServer: "smtp_alert", Bool, "off", C, Acts, "mail at every change";
+    GlobalDefs VrrpInstance SyncGroup VirtualServer RealServer: "smtp_alert", Bool, "off; real_server on", C, Acts, "mail at every change";
     GlobalDefs: "smtp_alert_vrrp", Bool, "off", C, Acts, "mail at changes of instances";
     GlobalDefs: "smtp_alert_checker", Bool, "off", C, Acts, "mail at changes of real servers";
     GlobalDefs: "no_email_faults", Nothing, "off", C, Acts, "no mail at FAULT";
@@ -72,7 +72,7 @@ keywords! {
     // ---- global_defs: scripts
     GlobalDefs: "script_user", User, "keepalived_script if there is one, else root", A, Acts, "who runs scripts";
     GlobalDefs: "enable_script_security", Nothing, "off", A, Acts, "refuses to run, as root, scripts that others may write";
-    GlobalDefs: "use_symlink_paths", Bool, "off", C, Never(T::Scripts), "how script paths with symlinks are checked";
+    GlobalDefs: "use_symlink_paths", Bool, "off", C, Never(T::Files), "how script paths with symlinks are checked";
     GlobalDefs: "set_supplementary_groups", Bool, "off", C, Never(T::Processes), "further groups of a script's user";
     GlobalDefs: "startup_script", Command { user: true }, "", C, Acts, "runs before the children start";
     GlobalDefs: "startup_script_timeout", Int { min: 1, max: 1000 }, "10", C, Acts, "seconds";
@@ -120,7 +120,7 @@ keywords! {
     GlobalDefs: "vrrp_garp_interval", Seconds { min: 0, max: LONG }, "0", B, Acts, "gap between gratuitous ARP messages";
     GlobalDefs: "vrrp_gna_interval", Seconds { min: 0, max: LONG }, "0", B, Acts, "gap between unsolicited neighbour advertisements";
     GlobalDefs: "vrrp_min_garp", Bool, "off", C, Acts, "a single message only";
-    GlobalDefs: "vrrp_garp_extra_if", Words("[all] SECONDS"), "off", C, Acts, "refresh on other interfaces";
+    GlobalDefs: "vrrp_garp_extra_if", Words("[all] SECONDS"), "0 (off)", C, Acts, "refresh on other interfaces";
     GlobalDefs: "vrrp_vmac_garp_intvl", Words("[all] SECONDS"), "off", C, Acts, "old name of vrrp_garp_extra_if";
     GlobalDefs: "vrrp_down_timer_adverts", Int { min: 1, max: 100 }, "3", B, Acts, "missed adverts until a backup takes over";
     GlobalDefs: "vrrp_lower_prio_no_advert", Bool, "off", C, Acts, "a master does not answer lower priorities";
@@ -146,7 +146,7 @@ keywords! {
     GlobalDefs VrrpInstance: "v3_checksum_as_v2", Bool, "off", C, Acts, "VRRPv3 over IPv4 is sent with the checksum of RFC 9568, without pseudo-header; both are accepted";
     GlobalDefs: "log_unknown_vrids", Nothing, "off", C, Later(T::VrrpDetail), "log adverts of foreign VRIDs";
     GlobalDefs: "vmac_prefix", Word("PREFIX"), "vrrp", C, Acts, "names of virtual MAC interfaces";
-    GlobalDefs: "vmac_addr_prefix", Word("PREFIX"), "vrrp", C, Later(T::Vmac), "names of virtual MAC interfaces";
+    GlobalDefs: "vmac_addr_prefix", Word("PREFIX"), "vmac_prefix", C, Acts, "names of virtual MAC interfaces of single addresses (`use_vmac_addr`)";
     // ---- global_defs: events
     GlobalDefs: "notify_fifo", Words("FILE [USER [GROUP]]"), "", B, Acts, "pipe for all events; lines wait for a reader, the last state of an object always";
     GlobalDefs: "notify_fifo_script", Command { user: true }, "", B, Acts, "is started with the pipe as its last word to read it, and again when it ends";
@@ -201,7 +201,7 @@ keywords! {
     GlobalDefs: "stats_dump_file", Word("FILE"), "/tmp/keepalived.stats", C, Acts, "statistics dump";
     GlobalDefs: "json_dump_file", Word("FILE"), "/tmp/keepalived.json", C, Acts, "JSON dump";
     GlobalDefs: "umask", Words("MODE"), "022", C, Never(T::Files), "of files that are written";
-    GlobalDefs: "random_seed", Int { min: 0, max: U32 }, "", C, Never(T::Language), "seed of $_RANDOM";
+    GlobalDefs: "random_seed", Int { min: 0, max: U32 }, "from the host's id", C, Acts, "seed of $_RANDOM from here on";
     GlobalDefs: "iproute_usr_dir", Word("DIR"), "", C, Later(T::Static), "names of routing tables";
     GlobalDefs: "iproute_etc_dir", Word("DIR"), "", C, Later(T::Static), "names of routing tables";
     // ---- global_defs: ours

@@ -12,21 +12,21 @@ const LONG: u64 = 4_294_967_000;
 const DAYS_31: u64 = 31 * 86_400_000_000;
 
 keywords! {
-    VirtualServer: "lb_algo", Word("rr|wrr|lc|wlc|mh"), "wlc", A, Acts, "scheduler; keepalived's others are not available yet";
-    VirtualServer: "lvs_sched", Word("rr|wrr|lc|wlc|mh"), "wlc", A, Acts, "the same as lb_algo";
+    VirtualServer: "lb_algo", Word("rr|wrr|lc|wlc|sed|nq|sh|mh"), "wlc", A, Acts, "scheduler; keepalived's others are not available yet";
+    VirtualServer: "lvs_sched", Word("rr|wrr|lc|wlc|sed|nq|sh|mh"), "wlc", A, Acts, "the same as lb_algo";
     VirtualServer: "lb_kind", Words("NAT|DR"), "NAT", A, Acts, "forwarding method; TUN is not available yet; a real server that is this host is served locally";
     VirtualServer RealServer: "lvs_method", Words("NAT|DR"), "NAT", A, Acts, "the same as lb_kind; in a real_server: for it alone, not available yet";
     VirtualServer: "protocol", Choice(&["TCP", "UDP", "SCTP"]), "UDP, but TCP where the port or the checks say so", A, Acts, "TCP so far";
     VirtualServer: "persistence_timeout", Optional("[SECONDS]"), "off; 360 alone", A, Later(T::Persistence), "the same client gets the same real server";
     VirtualServer: "persistence_granularity", Words("MASK | LEN"), "a whole address", C, Later(T::Persistence), "what the same client is";
     VirtualServer: "persistence_engine", Word("sip"), "", C, Never(T::Persistence), "persistence by SIP call";
-    VirtualServer: "sh-port", Nothing, "off", C, Later(T::Ipvs), "port in the hash of sh";
-    VirtualServer: "sh-fallback", Nothing, "off", C, Later(T::Ipvs), "next server of sh when one is down";
-    VirtualServer: "mh-port", Nothing, "off", C, Never(T::Ipvs), "port in the hash of mh; ours always has it";
-    VirtualServer: "mh-fallback", Nothing, "off", C, Never(T::Ipvs), "next server of mh when one is down; ours always does so";
+    VirtualServer: "sh-port", Nothing, "off", C, Acts, "sh: the client's port counts beside its address; without it all of a client's connections go to one server";
+    VirtualServer: "sh-fallback", Nothing, "off", C, Acts, "sh: a client whose server has weight 0 by inhibit_on_failure gets another one instead of a refusal";
+    VirtualServer: "mh-port", Nothing, "off", C, Acts, "the same for mh";
+    VirtualServer: "mh-fallback", Nothing, "off", C, Acts, "the same for mh";
     VirtualServer: "hashed", Nothing, "off", C, Never(T::Ipvs), "IPVS flag";
-    VirtualServer: "flag-1", Nothing, "off", C, Never(T::Ipvs), "IPVS flag";
-    VirtualServer: "flag-2", Nothing, "off", C, Never(T::Ipvs), "IPVS flag";
+    VirtualServer: "flag-1", Nothing, "off", C, Acts, "sh-fallback, mh-fallback by its number";
+    VirtualServer: "flag-2", Nothing, "off", C, Acts, "sh-port, mh-port by its number";
     VirtualServer: "flag-3", Nothing, "off", C, Never(T::Ipvs), "IPVS flag";
     VirtualServer: "ops", Nothing, "off", C, Never(T::Ipvs), "one packet a connection (UDP)";
     VirtualServer: "quorum", Int { min: 1, max: U32 }, "1", B, Acts, "weight of real servers that must be up";
@@ -44,8 +44,8 @@ keywords! {
     VirtualServer RealServer: "inhibit_on_failure", Nothing, "off", A, Acts, "weight 0 when it is down; its connections are left alone";
     VirtualServer RealServer: "alpha", Nothing, "off", B, Acts, "down until the first good check";
     VirtualServer: "real_server", Server, "", A, Acts, "one server of the pool", opens RealServer + many;
-    RealServer: "uthreshold", Int { min: 0, max: U32 }, "0", C, Later(T::Limits), "most connections";
-    RealServer: "lthreshold", Int { min: 0, max: U32 }, "0", C, Later(T::Limits), "connections below which it takes new ones again";
+    RealServer: "uthreshold", Int { min: 0, max: U32 }, "0", C, Acts, "most established connections; with so many it takes no new ones (0: no limit)";
+    RealServer: "lthreshold", Int { min: 0, max: U32 }, "0", C, Acts, "below so many it takes new ones again (0: below 3/4 of uthreshold)";
     RealServer: "notify_up", Command { user: true }, "", A, Acts, "runs when it comes up";
     RealServer: "notify_down", Command { user: true }, "", A, Acts, "runs when it goes down";
     // ---- shared with checkers, whose rows are in checkers.rs

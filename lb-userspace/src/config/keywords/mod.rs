@@ -28,8 +28,11 @@ macro_rules! keywords {
 }
 
 mod checkers;
+mod entries;
 mod global;
+mod instead;
 mod lvs;
+mod since;
 mod tracking;
 mod vrrp;
 
@@ -317,7 +320,6 @@ pub enum Topic {
     SyncGroup,
     Bfd,
     Tracking,
-    Vmac,
     VrrpDetail,
     Excluded,
     Namespace,
@@ -326,13 +328,10 @@ pub enum Topic {
     Checker,
     CheckerDetail,
     Suspend,
-    Limits,
     Reload,
     Files,
     Scripts,
     LinkPolling,
-    Include,
-    Language,
     Group,
 }
 
@@ -355,7 +354,6 @@ impl Topic {
             Self::SyncGroup => "what group and members track counts for the whole group anyway",
             Self::Bfd => "there is no BFD session",
             Self::Tracking => "this tracker has no effect on the priority",
-            Self::Vmac => "virtual interfaces keep the kernel's and keepalived's default names",
             Self::VrrpDetail => "lbd keeps keepalived's default here",
             Self::Excluded => "these addresses are not added",
             Self::Namespace => "start lbd inside the namespace instead",
@@ -367,15 +365,12 @@ impl Topic {
             }
             Self::CheckerDetail => "the probe runs without it",
             Self::Suspend => "checks run whether or not the VIP is here",
-            Self::Limits => "there is no limit of connections",
             Self::Reload => {
                 "a reload always checks the whole file first and changes nothing if it is bad"
             }
             Self::Files => "lbd keeps no such file",
             Self::Scripts => "the script is not run",
             Self::LinkPolling => "link state comes from netlink",
-            Self::Include => "the included text would be missing; put it into this file",
-            Self::Language => "the word would not have its effect",
             Self::Group => "these virtual servers would not be served",
         }
     }
@@ -388,7 +383,6 @@ impl Topic {
                 | Self::Routes
                 | Self::Bfd
                 | Self::Tracking
-                | Self::Vmac
                 | Self::Excluded
                 | Self::Namespace
                 | Self::Checker
@@ -424,9 +418,17 @@ impl Keyword {
 
 /// Every row, part by part.
 pub fn all() -> impl Iterator<Item = &'static Keyword> {
-    [global::KEYWORDS, vrrp::KEYWORDS, tracking::KEYWORDS, lvs::KEYWORDS, checkers::KEYWORDS]
-        .into_iter()
-        .flatten()
+    [
+        global::KEYWORDS,
+        vrrp::KEYWORDS,
+        tracking::KEYWORDS,
+        lvs::KEYWORDS,
+        checkers::KEYWORDS,
+        // Last: what a word means as a statement comes before what it means in an entry.
+        entries::KEYWORDS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The table by block and word: a file of a million statements looks up each of them.
@@ -456,6 +458,8 @@ pub fn nearest(block: Block, name: &str) -> Option<&'static Keyword> {
     let best = |here: bool| {
         all()
             .filter(|keyword| keyword.blocks.contains(&block) == here)
+            // Words of entries are short, and near to anything.
+            .filter(|keyword| here || !keyword.blocks.iter().all(|block| block.is_list()))
             .map(|keyword| {
                 (strsim::osa_distance(&lower, &keyword.name.to_ascii_lowercase()), keyword)
             })

@@ -32,13 +32,13 @@ keywords! {
     VirtualIpaddress: "scope", Word("SCOPE"), "global", A, Acts, "global, site, link, host, nowhere or a number";
     VirtualIpaddress: "peer", Word("IP[/LEN]"), "", C, Acts, "peer address of a point-to-point link";
     VirtualIpaddress: "preferred_lft", Word("SECONDS | forever"), "0 for an IPv6 /128, else forever", C, Acts, "how long an IPv6 address is preferred as a source";
-    VirtualIpaddress: "track_group", Word("NAME"), "", C, Acts, "static addresses: the track_group that follows it";
     VirtualIpaddress: "no_track", Nothing, "off", C, Acts, "deleted by others it is put back; without it the instance stands for election again";
     VirtualIpaddress: "noprefixroute", Nothing, "off", C, Acts, "no route for the prefix";
     VirtualIpaddress: "home", Nothing, "off", C, Acts, "IPv6 flag";
     VirtualIpaddress: "-nodad", Nothing, "off", C, Acts, "IPv6: duplicate address detection, which VIPs do without";
     VirtualIpaddress: "mngtmpaddr", Nothing, "off", C, Acts, "IPv6 flag";
     VirtualIpaddress: "autojoin", Nothing, "off", C, Acts, "joins the multicast group";
+    VirtualIpaddress StaticObjects: "track_group", Word("NAME"), "", C, Acts, "entries of static_*: the track_group that follows the address, route or rule";
     VirtualIpaddress: "use_vmac", Nothing, "off", C, Acts, "on a virtual MAC interface of its own `dev`";
     VrrpInstance: "virtual_ipaddress_excluded", Optional("[ENTRY]"), "", A, Acts, "VIPs that are not in adverts", opens VirtualIpaddress + many;
     VrrpInstance: "no_virtual_ipaddress", Nothing, "off", C, Acts, "an instance without VIPs is meant";
@@ -79,7 +79,7 @@ keywords! {
     VrrpInstance: "no_accept", Nothing, "off", B, Acts, "packets to the VIPs are dropped by nftables, neighbour discovery excepted";
     VrrpInstance: "use_vmac", Optional("[NAME] [MAC]"), "off", B, Acts, "VIPs and adverts on a macvlan interface with the virtual MAC 00:00:5e:00:01:VRID (IPv6: …:02:VRID)";
     VrrpInstance: "vmac_xmit_base", Nothing, "off", C, Acts, "adverts from the base interface";
-    VrrpInstance: "use_vmac_addr", Optional("[PREFIX]"), "off", C, Acts, "virtual MAC for VIPs of other interfaces";
+    VrrpInstance: "use_vmac_addr", Nothing, "off", C, Acts, "virtual MAC for VIPs of other interfaces";
     VrrpInstance: "use_ipvlan", Optional("[NAME] [IP] [bridge|private|vepa]"), "off", C, Acts, "VIPs on an ipvlan interface, where the kernel has that kind";
     VrrpInstance: "promote_secondaries", Nothing, "off", C, Acts, "sysctl of the interface: secondary addresses stay when the first one goes";
     VrrpInstance: "vrf", Word("NAME"), "", C, Acts, "virtual interfaces join this VRF";

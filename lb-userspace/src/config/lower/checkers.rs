@@ -14,7 +14,7 @@ use super::{
         lex::Word,
         model::{
             Checker, CheckerCommon, MiscCheck, MysqlCheck, MysqlLevel, MysqlRole, OnCondition,
-            Password, TlsMode, User,
+            Password, TlsCa, TlsCaContent, TlsMode, User,
         },
         source::Span,
     },
@@ -106,7 +106,9 @@ impl Lower<'_> {
             }
         }
         let common = target.common(real, &schedule, 1);
-        if common.target.port() == lvs::MYSQL_PORT {
+        if common.target.port() == lvs::MYSQL_PORT
+            && !std::mem::replace(&mut self.marks.tcp_told, true)
+        {
             self.notice(
                 block.head(),
                 format!("TCP_CHECK of {}: lbd does not finish the connection", common.target),
@@ -131,7 +133,7 @@ impl Lower<'_> {
                 "misc_path" => command = self.command(&entry, None),
                 "misc_timeout" => timeout = self.duration(&entry).filter(|t| !t.is_zero()),
                 "misc_dynamic" => dynamic = true,
-                "user" => user = self.user(&entry),
+                "user" => user = self.runs_as(&entry),
                 _ if self.schedule(&mut schedule, &entry) => {}
                 other => self.unhandled(&entry, other),
             }
@@ -170,25 +172,7 @@ impl Lower<'_> {
         let mut schedule = inherited.clone();
         let mut target = Target::default();
         let mut raw = RawMysql::default();
-        let mut check = MysqlCheck {
-            level: MysqlLevel::Greeting,
-            role: MysqlRole::Any,
-            user: None,
-            password: None,
-            tls: TlsMode::Prefer,
-            tls_ca: None,
-            query: None,
-            expect: None,
-            ping_interval: Duration::from_millis(100),
-            ping_timeout: Duration::from_millis(100),
-            login_interval: Duration::from_secs(10),
-            role_interval: Duration::from_millis(500),
-            suspect: 2,
-            fall: 4,
-            rise: 2,
-            on_auth_error: OnCondition::Hold,
-            on_full: OnCondition::Hold,
-        };
+        let mut check = MysqlCheck::default();
         for entry in self.entries(kind, block.block()) {
             if !own(self, &entry)
                 && !self.mysql_word(&mut check, &mut raw, &entry)
@@ -231,6 +215,7 @@ impl Lower<'_> {
                 });
             }
             "role" => {
+                raw.role = true;
                 check.role = match self.choice(entry) {
                     Some(0) => MysqlRole::Writer,
                     Some(1) => MysqlRole::ReadOnly,
@@ -260,7 +245,10 @@ impl Lower<'_> {
                 raw.tls_ca = Some(span);
                 if let Some(path) = self.word(entry) {
                     self.refer(ReferenceKind::File, path.value.clone(), path.span, "tls_ca");
-                    check.tls_ca = Some(PathBuf::from(path.value));
+                    check.tls_ca = Some(TlsCa {
+                        path: PathBuf::from(path.value),
+                        content: TlsCaContent::Unread,
+                    });
                 }
             }
             "query" => check.query = self.word(entry).map(|word| word.value),
@@ -312,6 +300,9 @@ impl Lower<'_> {
             (MysqlLevel::Role, "role")
         } else if check.query.is_some() {
             (MysqlLevel::Query, "query")
+        } else if raw.role && raw.level.is_none() {
+            // `any` asks as the others do, and takes either answer.
+            (MysqlLevel::Role, "role")
         } else if check.user.is_some() {
             (MysqlLevel::Ping, "user")
         } else {
@@ -391,6 +382,7 @@ impl Lower<'_> {
 #[derive(Default)]
 struct RawMysql {
     level: Option<(MysqlLevel, Span)>,
+    role: bool,
     password: Option<Word>,
     password_file: Option<Span>,
     tls_ca: Option<Span>,

@@ -11,7 +11,7 @@ use lb_common::{
     maps,
 };
 
-use crate::base::{net::Priority, table::Method};
+use crate::base::table::Method;
 
 use super::{
     super::{
@@ -31,6 +31,9 @@ pub(super) struct InstanceMarks {
     /// Name that the file gives to its virtual interface.
     pub(super) link: Option<(String, Span)>,
     pub(super) scripts: Vec<(String, Span)>,
+    pub(super) interfaces: Vec<(String, Span)>,
+    /// Objects of `track_process`, `track_file` and `track_mysql`.
+    pub(super) objects: Vec<(super::tracking::Object, String, Span)>,
 }
 
 /// Places that cross checks point at; lists run parallel to the model's.
@@ -40,8 +43,12 @@ pub(super) struct Marks {
     pub(super) instances: Vec<InstanceMarks>,
     pub(super) groups: Vec<super::group::GroupMarks>,
     pub(super) virtual_servers: Vec<Span>,
+    /// A TCP_CHECK of MySQL has been told of.
+    pub(super) tcp_told: bool,
     pub(super) tracking: super::tracking::TrackMarks,
     pub(super) track_groups: super::statics::GroupMarks,
+    /// Interfaces of garp_groups.
+    pub(super) garp_interfaces: std::collections::BTreeSet<String>,
     /// Interfaces of `interface_up_down_delays`.
     pub(super) link_delays: Vec<(String, Span)>,
     /// The last `global_defs`.
@@ -55,7 +62,7 @@ impl Lower<'_> {
         let marks = std::mem::take(&mut self.marks);
         self.duplicate_instances(&marks);
         self.duplicate_vips(&marks);
-        self.duplicate_links(&marks);
+        self.duplicate_links(&marks.instances);
         self.track_group_names(&marks.track_groups);
         self.tracked_names(&marks);
         self.unused_tracked(&marks.tracking);
@@ -80,6 +87,7 @@ impl Lower<'_> {
         }
     }
 
+    /// An error at the second of two places, which names the first.
     pub(super) fn twice(&mut self, at: Span, first: Span, message: String, remark: &str) {
         let diagnostic =
             self.diagnostic(Severity::Error, at, message).related(self.place(first), remark);
@@ -157,16 +165,6 @@ impl Lower<'_> {
         }
     }
 
-    fn duplicate_links(&mut self, marks: &Marks) {
-        let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
-        for (name, span) in marks.instances.iter().filter_map(|mark| mark.link.as_ref()) {
-            if let Some(first) = seen.insert(name, *span) {
-                let message = format!("virtual interface `{name}` is named twice");
-                self.twice(*span, first, message, "named here before");
-            }
-        }
-    }
-
     fn tracked_names(&mut self, marks: &Marks) {
         let mut used = std::collections::BTreeSet::new();
         let of_instances = marks.instances.iter().map(|mark| &mark.scripts);
@@ -176,14 +174,9 @@ impl Lower<'_> {
             if marks.scripts.contains_key(name) {
                 continue;
             }
-            let near = marks
-                .scripts
-                .keys()
-                .map(|known| (strsim::osa_distance(known, name), known))
-                .filter(|(distance, _)| *distance <= 3)
-                .min();
+            let near = self.nearest(marks.scripts.keys().map(String::as_str), name);
             let help = match near {
-                Some((_, near)) => format!("did you mean `{near}`?"),
+                Some(near) => format!("did you mean `{near}`?"),
                 None => "there is no vrrp_script of this name".into(),
             };
             let shown: String = name.chars().take(64).collect();
@@ -211,48 +204,6 @@ impl Lower<'_> {
         }
     }
 
-    /// Weights that cannot decide who is master.
-    fn useless_weights(&mut self, marks: &Marks) {
-        let mut findings = Vec::new();
-        for (instance, mark) in self.config.vrrp_instances.iter().zip(&marks.instances) {
-            for track in &instance.track_scripts {
-                let script = self.config.vrrp_scripts.get(&track.name);
-                let weight = track.weight.or(script.map(|script| script.weight)).unwrap_or(0);
-                let Some((_, span)) = mark.scripts.iter().find(|(name, _)| *name == track.name)
-                else {
-                    continue;
-                };
-                if weight == 0 {
-                    continue;
-                }
-                let (name, priority) = (&instance.name, instance.priority);
-                if priority == Priority::OWNER {
-                    findings.push((
-                        *span,
-                        format!("vrrp_instance `{name}`: weight {weight} never counts: priority 255 does not change"),
-                        "give a priority from 1 to 254, or weight 0: a failure means FAULT",
-                    ));
-                } else if priority.weighted(weight) == priority {
-                    findings.push((
-                        *span,
-                        format!("vrrp_instance `{name}`: weight {weight} cannot change priority {priority}"),
-                        "the effective priority stays within 1 to 254",
-                    ));
-                } else if instance.nopreempt {
-                    findings.push((
-                        *span,
-                        format!("vrrp_instance `{name}`: with nopreempt a weight never moves the VIP"),
-                        "a peer that has nopreempt too leaves a master alone whatever its priority; \
-                         use weight 0: a failure means FAULT, and the peer takes over",
-                    ));
-                }
-            }
-        }
-        for (span, message, help) in findings {
-            self.warn(span, message, help);
-        }
-    }
-
     fn duplicate_virtual_servers(&mut self, marks: &Marks) {
         let mut seen = BTreeMap::new();
         let keys: Vec<_> = self.config.virtual_servers.iter().map(|server| server.key).collect();
@@ -273,6 +224,14 @@ impl Lower<'_> {
     /// What the maps of the data plane can hold: better told here, at its place, than by an engine
     /// that cannot be filled.
     fn engine_limits(&mut self, marks: &Marks) {
+        let leases = maps::LEASES as usize - 1;
+        if let Some(mark) = marks.instances.get(leases) {
+            self.warn(
+                mark.name,
+                format!("this is one vrrp_instance too many to be fenced: {leases} at most"),
+                "it and those behind it hold their VIPs; nothing fences these or forwards for them",
+            );
+        }
         let mut findings = Vec::new();
         let mut total = 0;
         let mut sources: BTreeMap<SocketAddr, usize> = BTreeMap::new();

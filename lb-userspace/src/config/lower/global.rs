@@ -16,8 +16,11 @@ impl Lower<'_> {
         self.marks.global = Some(block.head());
         for entry in self.entries(Block::GlobalDefs, block.block()) {
             match entry.name() {
-                "script_user" => self.config.global.script_user = self.user(&entry),
+                "script_user" => self.config.global.script_user = self.runs_as(&entry),
                 "enable_script_security" => self.config.global.enable_script_security = true,
+                // Acted on while the text was read (`expand`).
+                "include_check" => {}
+                "random_seed" => drop(self.int(&entry)),
                 "process_name" => {
                     self.config.global.process_name = self.word(&entry).map(|w| w.value);
                 }

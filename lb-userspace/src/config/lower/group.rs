@@ -23,10 +23,18 @@ impl Lower<'_> {
     /// `vrrp_sync_group NAME { … }`.
     pub(super) fn sync_group(&mut self, block: &Entry<'_>) {
         let Some(name) = self.word(block) else { return };
+        if !self.has_room(
+            self.config.vrrp_sync_groups.len(),
+            super::COMPARED_LIMIT,
+            name.span,
+            "vrrp_sync_groups",
+        ) {
+            return;
+        }
         let notify = self.notify_words();
         let mut group = SyncGroup { name: name.value, notify, ..SyncGroup::default() };
         let mut members: Vec<Spanned<String>> = Vec::new();
-        let mut scripts = Vec::new();
+        let (mut scripts, mut interfaces) = (Vec::new(), Vec::new());
         for entry in self.entries(Block::SyncGroup, block.block()) {
             match entry.name() {
                 "group" => {
@@ -36,17 +44,15 @@ impl Lower<'_> {
                         members.push(Spanned { value, span: word.span });
                     }
                 }
-                "track_script" => scripts.extend(self.tracked_scripts(&entry)),
-                "track_interface" => {
-                    let tracked = self.tracked_interfaces(&entry);
-                    group.track_interfaces.extend(tracked.into_iter().map(|it| it.value));
-                }
+                "track_script" => self.tracked_scripts(&entry, &mut scripts),
+                "track_interface" => self.tracked_interfaces(&entry, &mut interfaces),
                 "sync_group_tracking_weight" => group.tracking_weight = true,
                 _ if self.track_list(&entry, &mut group.track_more) => {}
                 _ if self.notify_word(&entry, &mut group.notify) => {}
                 other => self.unhandled(&entry, other),
             }
         }
+        group.track_interfaces = interfaces.into_iter().map(|it| it.value).collect();
         group.track_scripts = scripts.iter().map(|script| script.value.clone()).collect();
         self.marks.groups.push(GroupMarks {
             name: name.span,

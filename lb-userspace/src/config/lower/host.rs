@@ -216,7 +216,11 @@ impl Lower<'_> {
                 "netlink_notify_msg" => {}
                 "group" => {
                     words.next();
-                    self.cannot(word.span, "`group` of use_vmac is not available", "");
+                    self.cannot(
+                        word.span,
+                        "`group` of use_vmac is not available",
+                        "take it out: the link gets the group 0",
+                    );
                 }
                 _ if text.contains(':') => match mac_address(&text) {
                     Some(read) if read.0[0] & 1 == 0 => mac = Some(read),
@@ -271,15 +275,18 @@ impl Lower<'_> {
             "vrrp_garp_lower_prio_repeat" => garp.lower_repeat = self.u32(entry),
             "vrrp_min_garp" => garp.min = self.flag(entry),
             "vrrp_garp_interval" => {
-                self.config.global.garp_interval = self.duration(entry).unwrap_or_default();
+                self.config.global.garp_interval = self.gap(entry);
             }
             "vrrp_gna_interval" => {
-                self.config.global.gna_interval = self.duration(entry).unwrap_or_default();
+                self.config.global.gna_interval = self.gap(entry);
             }
             "vrrp_garp_extra_if" | "vrrp_vmac_garp_intvl" => {
                 self.config.global.garp_extra = self.garp_extra(entry);
             }
             "vmac_prefix" => self.config.global.vmac_prefix = self.link_prefix(entry),
+            "vmac_addr_prefix" => {
+                self.config.global.vmac_addr_prefix = Some(self.link_prefix(entry));
+            }
             "nftables_priority" => {
                 let priority = self.int(entry).and_then(|value| i32::try_from(value).ok());
                 self.config.global.nftables_priority = priority.unwrap_or(-1);
@@ -331,6 +338,19 @@ impl Lower<'_> {
         Some(GarpExtra { every, all })
     }
 
+    /// A gap between announcements. 0, which many files have, is the default and no value of it.
+    fn gap(&mut self, entry: &Entry<'_>) -> Duration {
+        let gap = self.duration(entry);
+        if gap.is_some_and(|gap| gap.is_zero()) {
+            self.warn(
+                entry.statement.span,
+                format!("`{} 0` means no gap, as without this line", entry.name()),
+                "keepalived refuses the 0 and goes on without it: take the line out",
+            );
+        }
+        gap.unwrap_or_default()
+    }
+
     /// `garp_group { garp_interval S gna_interval S interfaces { IF… } }`.
     pub(super) fn garp_group(&mut self, block: &Entry<'_>) {
         let mut group = GarpGroup::default();
@@ -352,15 +372,18 @@ impl Lower<'_> {
             self.error(block.head(), "`garp_group` names no interface");
             return;
         }
-        let before = |name: &String| {
-            self.config.garp_groups.iter().any(|other| other.interfaces.contains(name))
-        };
-        if let Some(name) = group.interfaces.iter().find(|name| before(name)).cloned() {
-            let message = format!("interface {name} is in two garp_groups; the first one counts");
+        let seen = &mut self.marks.garp_interfaces;
+        let mut twice = None;
+        group.interfaces.retain(|name| {
+            let new = seen.insert(name.clone());
+            if !new {
+                twice.get_or_insert(name.clone());
+            }
+            new
+        });
+        if let Some(name) = twice {
+            let message = format!("interface {name} is in a garp_group already; that one counts");
             self.warn(block.head(), message, "");
-            group.interfaces.retain(|other| {
-                !self.config.garp_groups.iter().any(|group| group.interfaces.contains(other))
-            });
         }
         self.config.garp_groups.push(group);
     }
@@ -369,6 +392,10 @@ impl Lower<'_> {
     pub(super) fn link_delays(&mut self, block: &Entry<'_>) {
         for line in self.list_lines(block) {
             let Some((first, numbers)) = line.split_first() else { continue };
+            let count = self.config.link_delays.len();
+            if !self.has_room(count, super::COMPARED_LIMIT, first.span, "interfaces with delays") {
+                return;
+            }
             let interface = self.text(*first).into_owned();
             let mut delays = [Duration::ZERO; 2];
             let mut good = !numbers.is_empty();

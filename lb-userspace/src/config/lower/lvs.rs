@@ -8,7 +8,7 @@ use std::{
 
 use crate::base::{
     net::{Protocol, VirtualServerKey},
-    table::{Method, OnDown, Scheduler},
+    table::{Hashing, Limits, Method, OnDown, Scheduler},
 };
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     },
     Entry, Lower, Spanned,
     checkers::Schedule,
+    quirks,
 };
 
 /// The port of MySQL.
@@ -30,7 +31,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(8 * 3600 + 60);
 /// keepalived's `delay_loop`.
 const DELAY_LOOP: Duration = Duration::from_secs(60);
 /// Schedulers of keepalived that lbd does not have (yet).
-const OTHER_SCHEDULERS: [&str; 9] = ["lblc", "lblcr", "sh", "dh", "fo", "ovf", "sed", "nq", "twos"];
+const OTHER_SCHEDULERS: [&str; 6] = ["lblc", "lblcr", "dh", "fo", "ovf", "twos"];
+/// Those that it has.
+const SCHEDULERS: &str = "available: rr, wrr, lc, wlc, sed, nq, sh, mh";
 
 /// What a virtual_server hands down to its real servers.
 struct Defaults {
@@ -44,6 +47,7 @@ struct Defaults {
 /// Scalars of a virtual_server block.
 struct Raw {
     scheduler: Scheduler,
+    hashing: Hashing,
     method: Spanned<Method>,
     protocol: Option<Spanned<usize>>,
     weight: u32,
@@ -66,7 +70,7 @@ impl Lower<'_> {
         let Some(vip) = self.virtual_server_address(block) else { return };
         let head = block.statement.span;
         let entries = self.entries(Block::VirtualServer, block.block());
-        let raw = self.virtual_server_words(head, &entries);
+        let raw = self.virtual_server_words(vip, head, &entries);
         let reals: Vec<_> = entries.iter().filter(|e| e.name() == "real_server").collect();
         let protocol = self.protocol(vip, head, &raw, &reals);
         if reals.is_empty() {
@@ -117,7 +121,7 @@ impl Lower<'_> {
         let keep = if raw.inhibit_on_failure { OnDown::Keep } else { OnDown::Reset };
         let server = VirtualServer {
             key: VirtualServerKey { protocol, addr: vip },
-            scheduler: raw.scheduler,
+            scheduler: raw.scheduler.with(raw.hashing),
             method: raw.method.value,
             delay_loop: raw.schedule.delay_loop.unwrap_or(DELAY_LOOP),
             quorum,
@@ -168,10 +172,11 @@ impl Lower<'_> {
         Some(SocketAddr::new(ip, port))
     }
 
-    fn virtual_server_words(&mut self, head: Span, entries: &[Entry<'_>]) -> Raw {
+    fn virtual_server_words(&mut self, vip: SocketAddr, head: Span, entries: &[Entry<'_>]) -> Raw {
         let user = self.config.global.script_user.clone();
         let mut raw = Raw {
             scheduler: Scheduler::Wlc,
+            hashing: Hashing::default(),
             method: Spanned { value: Method::Nat, span: head },
             protocol: None,
             weight: 1,
@@ -187,19 +192,25 @@ impl Lower<'_> {
             on_down: None,
             schedule: Schedule::default(),
         };
+        let (mut algo, mut kind) = (false, false);
         for entry in entries {
             let span = entry.statement.span;
             match entry.name() {
                 "lb_algo" | "lvs_sched" => {
+                    algo = true;
                     if let Some(scheduler) = self.scheduler(entry) {
                         raw.scheduler = scheduler;
                     }
                 }
                 "lb_kind" | "lvs_method" => {
+                    kind = true;
                     if let Some(method) = self.method(entry) {
                         raw.method = Spanned { value: method, span };
                     }
                 }
+                // keepalived keeps the same bit of IPVS under each of these names.
+                "sh-port" | "mh-port" | "flag-2" => raw.hashing.port = true,
+                "sh-fallback" | "mh-fallback" | "flag-1" => raw.hashing.fallback = true,
                 "protocol" => {
                     raw.protocol = self.choice(entry).map(|value| Spanned { value, span });
                 }
@@ -228,19 +239,39 @@ impl Lower<'_> {
                 other => self.unhandled(entry, other),
             }
         }
+        let missing = match (algo, kind) {
+            (true, true) => return raw,
+            (false, false) => "no `lb_algo` and no `lb_kind`: wlc and NAT are used",
+            (false, true) => "no `lb_algo`: wlc is used",
+            (true, false) => "no `lb_kind`: NAT is used",
+        };
+        let help = match kind {
+            true => "as in keepalived",
+            false => "as in keepalived; with NAT replies must come back through this host",
+        };
+        // Without a real server it is dropped, and that is all to say.
+        if entries.iter().any(|entry| entry.name() == "real_server") {
+            self.warn(head, format!("virtual_server {vip} has {missing}"), help);
+        }
         raw
     }
 
     fn scheduler(&mut self, entry: &Entry<'_>) -> Option<Scheduler> {
         let word = self.first(entry)?;
         let text = self.text(word);
-        let known = |text: &str| match text {
-            "rr" => Some(Scheduler::Rr),
-            "wrr" => Some(Scheduler::Wrr),
-            "lc" => Some(Scheduler::Lc),
-            "wlc" => Some(Scheduler::Wlc),
-            "mh" => Some(Scheduler::Mh),
-            _ => None,
+        let known = |text: &str| {
+            [
+                Scheduler::Rr,
+                Scheduler::Wrr,
+                Scheduler::Lc,
+                Scheduler::Wlc,
+                Scheduler::Sed,
+                Scheduler::Nq,
+                Scheduler::Sh(Hashing::default()),
+                Scheduler::Mh(Hashing::default()),
+            ]
+            .into_iter()
+            .find(|scheduler| scheduler.name() == text)
         };
         if let Some(scheduler) = known(&text) {
             return Some(scheduler);
@@ -251,18 +282,14 @@ impl Lower<'_> {
             return Some(scheduler);
         }
         if OTHER_SCHEDULERS.contains(&lower.as_str()) {
-            self.cannot(
-                word.span,
-                format!("scheduler `{text}` is not available yet"),
-                "available: rr, wrr, lc, wlc, mh (in place of sh and dh: mh; of sed and nq: wlc)",
-            );
+            self.cannot(word.span, format!("scheduler `{text}` is not available yet"), SCHEDULERS);
             return None;
         }
         let shown: String = text.chars().take(64).collect();
         self.warn(
             word.span,
             format!("unknown scheduler `{shown}`; wlc is used"),
-            "available: rr, wrr, lc, wlc, mh; keepalived takes wlc here too",
+            &format!("{SCHEDULERS}; keepalived takes wlc here too"),
         );
         None
     }
@@ -273,8 +300,11 @@ impl Lower<'_> {
         let text = self.text(word);
         if let Some(extra) = entry.args().get(1) {
             let extra_text = self.text(*extra);
-            let help =
-                if extra_text.starts_with("//") { "a comment begins with # or !" } else { "" };
+            let help = if extra_text.starts_with("//") {
+                quirks::NO_COMMENT
+            } else {
+                "take them out: keepalived reads options of a tunnel there, and there is none"
+            };
             self.warn(
                 extra.span,
                 format!("words after `{}` and its value are ignored", entry.name()),
@@ -440,6 +470,7 @@ impl Lower<'_> {
         let mut real = RealServer {
             addr,
             weight: defaults.weight,
+            limits: Limits::default(),
             inhibit_on_failure: defaults.inhibit_on_failure,
             notify_up: None,
             notify_down: None,
@@ -450,6 +481,8 @@ impl Lower<'_> {
         for entry in &entries {
             match entry.name() {
                 "weight" => real.weight = self.u32(entry).unwrap_or(real.weight),
+                "uthreshold" => real.limits.upper = self.u32(entry).unwrap_or_default(),
+                "lthreshold" => real.limits.lower = self.u32(entry).unwrap_or_default(),
                 "inhibit_on_failure" => real.inhibit_on_failure = true,
                 "notify_up" => real.notify_up = self.command(entry, user.clone()),
                 "smtp_alert" => real.mail = self.bool(entry),
@@ -476,6 +509,17 @@ impl Lower<'_> {
                 _ => None,
             };
             real.checkers.extend(checker);
+        }
+        let Limits { upper, lower } = real.limits;
+        if lower > upper {
+            self.warn(
+                span,
+                format!(
+                    "real_server {addr}: lthreshold {lower} is more than uthreshold {upper}; it is ignored"
+                ),
+                "IPVS refuses the pair",
+            );
+            real.limits.lower = 0;
         }
         // Checkers that do not act yet are told of by their subject.
         let any_check = block.block().iter().any(|statement| {

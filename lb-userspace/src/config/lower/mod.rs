@@ -8,8 +8,10 @@ mod election;
 mod global;
 mod group;
 mod host;
+mod links;
 mod lvs;
 mod notify;
+mod quirks;
 mod route;
 mod rule;
 mod statics;
@@ -18,6 +20,7 @@ mod tracking;
 mod values;
 mod vip;
 mod vrrp;
+mod weights;
 mod wire;
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -72,11 +75,29 @@ pub(super) struct Lower<'a> {
     sink: &'a mut Sink,
     config: Config,
     references: Vec<Reference>,
-    /// First use of each subject that does not act, and how many words more.
-    topics: BTreeMap<Topic, (&'static Keyword, Span, usize)>,
+    /// Words that do not act, by what is to be said of them.
+    topics: BTreeMap<(Topic, bool, &'static str), Told>,
     extra_close: Option<Span>,
     marks: cross::Marks,
+    /// Bounds that were reached and told of.
+    full: std::collections::BTreeSet<&'static str>,
 }
+
+/// The first use of a word that does not act, and further words of which the same is to be said.
+struct Told {
+    keyword: &'static Keyword,
+    at: Span,
+    others: std::collections::BTreeSet<&'static str>,
+}
+
+/// Objects of one kind that are compared with each other one by one. Real files have some dozens; the
+/// bound keeps the time for a file of a million lines short.
+pub const COMPARED_LIMIT: usize = 4096;
+/// The same for the entries of one list.
+pub const LIST_LIMIT: usize = 1024;
+
+/// Further words that are named.
+const OTHERS_NAMED: usize = 8;
 
 /// Lowers a whole tree.
 pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, Vec<Reference>) {
@@ -88,6 +109,7 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
         topics: BTreeMap::new(),
         extra_close: tree.extra_close,
         marks: cross::Marks::default(),
+        full: Default::default(),
     };
     let entries = lower.entries(Block::Root, &tree.statements);
     // Globals first: they are defaults of what may stand before them.
@@ -128,7 +150,8 @@ impl<'a> Lower<'a> {
     }
 
     fn diagnostic(&self, severity: Severity, span: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::new(severity, self.place(span), message)
+        let place = self.sink.place_for(severity, self.source, span);
+        Diagnostic::new(severity, place, message)
     }
 
     fn error(&mut self, span: Span, message: impl Into<String>) {
@@ -151,12 +174,29 @@ impl<'a> Lower<'a> {
         self.sink.push(diagnostic);
     }
 
+    /// A warning about what keepalived takes without a word: it does not change the exit code of `-t`.
+    fn advise(&mut self, span: Span, message: impl Into<String>, help: &str) {
+        let diagnostic = self.diagnostic(Severity::Warning, span, message).class(Class::Advice);
+        self.sink.push(if help.is_empty() { diagnostic } else { diagnostic.help(help) });
+    }
+
     fn notice(&mut self, span: Span, message: impl Into<String>, help: &str) {
         let mut diagnostic = self.diagnostic(Severity::Notice, span, message);
         if !help.is_empty() {
             diagnostic = diagnostic.help(help);
         }
         self.sink.push(diagnostic);
+    }
+
+    /// Whether one more of `what` can be taken; the first that cannot is told of.
+    fn has_room(&mut self, count: usize, limit: usize, at: Span, what: &'static str) -> bool {
+        if count < limit {
+            return true;
+        }
+        if self.full.insert(what) {
+            self.cannot(at, format!("more than {limit} {what}"), "the rest is not read");
+        }
+        false
     }
 
     fn text(&self, word: Word) -> Cow<'a, str> {
@@ -175,18 +215,21 @@ impl<'a> Lower<'a> {
             }
             match keyword.status {
                 Status::Later(topic) | Status::Never(topic) => {
-                    self.topics.entry(topic).and_modify(|(_, _, more)| *more += 1).or_insert((
-                        keyword,
-                        entry.head(),
-                        0,
-                    ));
+                    let never = matches!(keyword.status, Status::Never(_));
+                    let told =
+                        self.topics.entry((topic, never, keyword.consequence())).or_insert_with(
+                            || Told { keyword, at: entry.head(), others: Default::default() },
+                        );
+                    if told.keyword.name != keyword.name {
+                        told.others.insert(keyword.name);
+                    }
                     self.known_only(keyword.opens, entry.block());
                 }
-                Status::Refused(topic) => {
+                Status::Refused(_) => {
                     self.cannot(
                         entry.head(),
                         format!("`{}` is not available yet", keyword.name),
-                        topic.consequence(),
+                        keyword.consequence(),
                     );
                     self.known_only(keyword.opens, entry.block());
                 }
@@ -216,6 +259,7 @@ impl<'a> Lower<'a> {
                 entry.head(),
                 format!("`{}` is given twice; the {counts} one counts", entry.name()),
             )
+            .class(if script { Class::Fault } else { Class::Advice })
             .related(self.place(first), "given here before");
         self.sink.push(diagnostic);
     }
@@ -240,26 +284,39 @@ impl<'a> Lower<'a> {
         if let Some(keyword) = keywords::find(block, &name) {
             return Some(keyword);
         }
-        if self.is_language(&name, head.span) {
+        if self.is_language(&name, statement) {
             return None;
         }
         self.unknown(block, &name, statement);
         None
     }
 
-    /// keepalived's preprocessor: its lines must not be taken for unknown words and dropped.
-    fn is_language(&mut self, name: &str, span: Span) -> bool {
-        let what = match name.chars().next() {
-            Some('@') => "conditional lines (`@ID`)",
-            Some('$') if name.contains('=') || name.len() > 1 => "definitions (`$NAME=VALUE`)",
-            Some('~') => "`~SEQ` and `~LST`",
+    /// A line that looks like one of the preprocessor's and is none.
+    fn is_language(&mut self, name: &str, statement: &Statement) -> bool {
+        let next = statement.words.get(1).map(|word| self.text(*word));
+        let (message, help) = match name.chars().next() {
+            Some('$') if next.is_some_and(|word| word.starts_with('=')) => (
+                format!("`{name}` is not defined by this line; it is left out"),
+                "no blank may stand before the `=`",
+            ),
+            Some('$') if name.len() > 1 => (
+                format!("`{name}` is not defined here"),
+                "a definition is a line $NAME=VALUE before it; ${NAME} ends at its brace, $NAME at \
+                 a blank",
+            ),
+            Some('~') => (
+                format!("`{name}` is no keyword"),
+                "~SEQ(…), ~SEQx(…) and ~LST(…) begin lines that are read several times",
+            ),
             _ => return false,
         };
-        self.cannot(
-            span,
-            format!("{what} are not available yet"),
-            "write the lines out as they should be on this host",
-        );
+        let diagnostic = self
+            .diagnostic(Severity::Error, statement.head(), message)
+            .help(help.replace('\\', ""));
+        // A variable that is defined and cannot stand here has been told of.
+        if !self.sink.has_error_at(&diagnostic.place) {
+            self.sink.push(diagnostic);
+        }
         true
     }
 
@@ -281,7 +338,7 @@ impl<'a> Lower<'a> {
                 {
                     // A `}` too many has thrown this word out of its block.
                     severity = Severity::Error;
-                    let (line, _) = self.source.position(extra.start);
+                    let line = self.place(extra).line;
                     help = Some(format!(
                         "`{name}` belongs into {}: one `}}` above is too many (line {line} has one \
                          that closes nothing)",
@@ -302,8 +359,8 @@ impl<'a> Lower<'a> {
             severity = Severity::Error;
             help = Some("this is git's mark of a merge conflict: both sides would be read".into());
         }
-        if block == Block::TcpCheck && name == "nb_get_retry" {
-            help = Some("TCP_CHECK has no `nb_get_retry`; use `retry`".into());
+        if let Some(remedy) = quirks::remedy(block, name) {
+            help = Some(remedy.into());
         }
         let mut diagnostic = self.diagnostic(
             severity,
@@ -341,7 +398,16 @@ impl<'a> Lower<'a> {
             self.sink.push(diagnostic);
             return false;
         }
-        if let Some(extra) = entry.args().get(keyword.argument.max_words()) {
+        self.cut_secret(entry);
+        self.unfilled(entry);
+        if self.no_persistence(entry) {
+            return false;
+        }
+        // The second word of a user is his group, unless the next statement stands there.
+        let group = (keyword.argument == Argument::User).then(|| entry.args().get(1)).flatten();
+        let swallowed = group.filter(|word| keywords::find(block, &self.text(**word)).is_some());
+        let extra = entry.args().get(keyword.argument.max_words());
+        if let Some(extra) = swallowed.or(extra) {
             self.extra_words(block, entry, *extra);
         }
         true
@@ -354,7 +420,7 @@ impl<'a> Lower<'a> {
         let span = extra.span.to(entry.statement.span);
         if entry.keyword.opens.is_none() && keywords::find(opened, &text).is_some() {
             let message = format!("`{text}` is on the line of `{name}` and is ignored");
-            self.warn(
+            self.advise(
                 extra.span,
                 message,
                 "a line holds one statement: begin a new line before it",
@@ -363,29 +429,28 @@ impl<'a> Lower<'a> {
             self.notice(
                 span,
                 format!("`//` is ignored as extra words of `{name}`"),
-                "a comment begins with # or !",
+                quirks::NO_COMMENT,
             );
         } else {
-            self.notice(span, format!("words after `{name}` and its value are ignored"), "");
+            let message = format!("words after `{name}` and its value are ignored");
+            self.notice(span, message, quirks::EXTRA_WORDS);
         }
     }
 
     fn tell_topics(&mut self) {
-        for (topic, (keyword, span, more)) in std::mem::take(&mut self.topics) {
+        for ((topic, never, consequence), told) in std::mem::take(&mut self.topics) {
             let severity = if topic.is_warning() { Severity::Warning } else { Severity::Notice };
-            let also = match more {
-                0 => String::new(),
-                1 => " (and one more word of this kind)".into(),
-                n => format!(" (and {n} more words of this kind)"),
+            let named: Vec<_> =
+                told.others.iter().take(OTHERS_NAMED).map(|word| format!("`{word}`")).collect();
+            let also = match (named.len(), told.others.len() - named.len()) {
+                (0, _) => String::new(),
+                (_, 0) => format!(" (nor {})", named.join(", ")),
+                (_, more) => format!(" (nor {} and {more} more words)", named.join(", ")),
             };
-            let when = match keyword.status {
-                Status::Never(_) => "is accepted and not acted on",
-                _ => "is accepted and not acted on yet",
-            };
-            let diagnostic = self
-                .diagnostic(severity, span, format!("`{}` {when}{also}", keyword.name))
-                .help(topic.consequence());
-            self.sink.push(diagnostic);
+            let when = if never { ", now or later" } else { " yet" };
+            let message =
+                format!("`{}` is accepted and not acted on{when}{also}", told.keyword.name);
+            self.sink.push(self.diagnostic(severity, told.at, message).help(consequence));
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::base::net::IpPrefix;
 use super::{
     super::{
         ReferenceKind,
+        keywords::{self, Block},
         lex::Word,
         model::{NextHop, PROTOCOL, Route, RouteKind, RouteMetric, TABLE_MAIN},
         source::Span,
@@ -86,16 +87,17 @@ impl Lower<'_> {
         let mut hop = NextHop { weight: 1, ..NextHop::default() };
         while let Some(word) = line.next() {
             let text = self.text(word).into_owned();
-            if let Some(kind) = kind(&text) {
+            let known = entry_word(&text);
+            if let Some(kind) = kind(known) {
                 route.kind = kind;
                 continue;
             }
-            if let Some(metric) = metric(&text) {
+            if let Some(metric) = metric(known) {
                 let (value, lock) = self.metric(&mut line, metric)?;
                 route.metrics.push((metric, value, lock));
                 continue;
             }
-            match text.as_str() {
+            match known {
                 "inet" => v6 = Some(false),
                 "inet6" => v6 = Some(true),
                 "to" => to = Some(self.destination(&mut line, v6)?),
@@ -178,8 +180,8 @@ impl Lower<'_> {
                     let mut again = Line::new(std::slice::from_ref(&word), word.span);
                     to = Some(self.destination(&mut again, v6)?);
                 }
-                other => {
-                    let shown: String = other.chars().take(64).collect();
+                _ => {
+                    let shown: String = text.chars().take(64).collect();
                     self.error(word.span, format!("unknown word `{shown}` in a route"));
                     return None;
                 }
@@ -434,6 +436,12 @@ impl Lower<'_> {
         }
         scaled.map(|value| (value, lock))
     }
+}
+
+/// A word that the table has for routes and rules; nothing in place of any other, so that what is taken is
+/// also documented.
+pub(super) fn entry_word(text: &str) -> &'static str {
+    keywords::find(Block::StaticObjects, text).map_or("", |row| row.name)
 }
 
 /// Decimal, or hexadecimal with 0x.

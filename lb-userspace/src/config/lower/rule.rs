@@ -6,7 +6,7 @@ use super::{
         model::{PROTOCOL, Rule, RuleAction, TABLE_MAIN},
     },
     Entry, Lower,
-    route::{Line, number},
+    route::{Line, entry_word, number},
 };
 
 impl Lower<'_> {
@@ -46,7 +46,7 @@ impl Lower<'_> {
         };
         while let Some(word) = line.next() {
             let text = self.text(word).into_owned();
-            match text.as_str() {
+            match entry_word(&text) {
                 "inet" => v6 = Some(false),
                 "inet6" => v6 = Some(true),
                 "from" => rule.from = self.rule_prefix(&mut line, "from")?,
@@ -94,8 +94,8 @@ impl Lower<'_> {
                     self.marks.track_groups.uses.push((group.clone(), word.span));
                     rule.track_group = Some(group);
                 }
-                other => {
-                    let shown: String = other.chars().take(64).collect();
+                _ => {
+                    let shown: String = text.chars().take(64).collect();
                     self.error(word.span, format!("unknown word `{shown}` in a rule"));
                     return None;
                 }

@@ -1,17 +1,14 @@
-//! `static_ipaddress`, `static_routes`, `static_rules`, `track_group`, and what interfaces of
-//! several instances mean together.
+//! `static_ipaddress`, `static_routes`, `static_rules`, `track_group`.
 
 use std::collections::BTreeSet;
 
 use super::{
-    super::{keywords::Block, model::VirtualLinkKind, source::Span},
+    super::{keywords::Block, source::Span},
     Entry, Lower,
 };
 
 /// keepalived's `default_interface`.
 const DEFAULT_INTERFACE: &str = "eth0";
-/// Longest name of an interface (IFNAMSIZ − 1).
-const NAME_LIMIT: usize = 15;
 
 /// Places of names around `track_group`.
 #[derive(Default)]
@@ -60,6 +57,14 @@ impl Lower<'_> {
                 }
             }
         }
+        if !self.has_room(
+            self.config.statics.groups.len(),
+            super::COMPARED_LIMIT,
+            name.span,
+            "track_groups",
+        ) {
+            return;
+        }
         if self.config.statics.groups.iter().any(|(other, _)| *other == name.value) {
             let message = format!("track_group `{}` is defined twice", name.value);
             self.error(name.span, message);
@@ -70,54 +75,22 @@ impl Lower<'_> {
 
     /// Objects that name a group, and groups that name instances, which do not exist.
     pub(super) fn track_group_names(&mut self, marks: &GroupMarks) {
+        let instances: BTreeSet<_> =
+            self.config.vrrp_instances.iter().map(|it| it.name.clone()).collect();
         for (group, instance, span) in &marks.members {
-            if !self.config.vrrp_instances.iter().any(|it| it.name == *instance) {
+            if !instances.contains(instance) {
                 let shown: String = instance.chars().take(64).collect();
                 let message = format!("track_group `{group}`: there is no vrrp_instance `{shown}`");
                 self.error(*span, message);
             }
         }
+        let groups: BTreeSet<_> =
+            self.config.statics.groups.iter().map(|(name, _)| name.clone()).collect();
         for (group, span) in &marks.uses {
-            if !self.config.statics.groups.iter().any(|(name, _)| name == group) {
+            if !groups.contains(group) {
                 let shown: String = group.chars().take(64).collect();
                 self.error(*span, format!("there is no track_group `{shown}`"));
             }
-        }
-    }
-
-    /// Runs after every block: names of virtual interfaces.
-    pub(super) fn complete_host(&mut self) {
-        let prefix = self.config.global.vmac_prefix.clone();
-        let mut names: BTreeSet<String> = self
-            .config
-            .vrrp_instances
-            .iter()
-            .filter_map(|it| Some(it.on_host.virtual_link.as_ref()?.name.clone()))
-            .collect();
-        for instance in &mut self.config.vrrp_instances {
-            let host = &mut instance.on_host;
-            let v6 = instance.wire.ipv6;
-            let Some(link) = host.virtual_link.as_mut().filter(|link| link.name.is_empty()) else {
-                continue;
-            };
-            let kind = match link.kind {
-                VirtualLinkKind::Macvlan { .. } => prefix.as_str(),
-                VirtualLinkKind::Ipvlan { .. } => "ipvl",
-            };
-            // As keepalived counts: vrrp.51, then vrrp6.51 for IPv6, then vrrp1.51.
-            let number = |n: u32| if n == 0 { String::new() } else { n.to_string() };
-            let tries = [0].into_iter().chain(v6.then_some(6)).chain(1..256);
-            let vrid = instance.vrid;
-            link.name = tries
-                .map(|n| {
-                    let tail = format!("{}.{vrid}", number(n));
-                    let room = NAME_LIMIT.saturating_sub(tail.len());
-                    let head: String = kind.chars().take(room).collect();
-                    format!("{head}{tail}")
-                })
-                .find(|name| !names.contains(name))
-                .unwrap_or_else(|| format!("{prefix}.{vrid}"));
-            names.insert(link.name.clone());
         }
     }
 }

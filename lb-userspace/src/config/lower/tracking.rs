@@ -1,7 +1,7 @@
 //! `vrrp_track_process`, `track_file`, `track_mysql`, and the lists that name them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
 };
 
@@ -16,7 +16,7 @@ use super::{
         source::Span,
         value,
     },
-    Entry, Lower, Spanned,
+    COMPARED_LIMIT, Entry, Lower, Spanned,
     checkers::Schedule,
 };
 
@@ -33,7 +33,7 @@ pub(super) enum Object {
 
 impl Object {
     /// The block that defines one.
-    fn keyword(self) -> &'static str {
+    pub(super) fn keyword(self) -> &'static str {
         match self {
             Self::Process => "vrrp_track_process",
             Self::File => "track_file",
@@ -46,7 +46,7 @@ impl Object {
 #[derive(Default)]
 pub(super) struct TrackMarks {
     defined: BTreeMap<(Object, String), Span>,
-    used: Vec<(Object, String, Span)>,
+    pub(super) used: Vec<(Object, String, Span)>,
 }
 
 impl Lower<'_> {
@@ -222,7 +222,11 @@ impl Lower<'_> {
                 Object::File => &lists.files,
                 Object::Mysql => &lists.mysql,
             };
-            if list.iter().any(|it| it.name == name) {
+            let (count, twice) = (list.len(), list.iter().any(|it| it.name == name));
+            if !self.has_room(count, super::LIST_LIMIT, first.span, "tracked objects in one list") {
+                break;
+            }
+            if twice {
                 let message = format!("`{name}` is tracked twice; this line is ignored");
                 self.warn(first.span, message, "");
                 continue;
@@ -262,18 +266,32 @@ impl Lower<'_> {
         self.track_options(words)
     }
 
-    fn unknown_tracked(&mut self, object: Object, name: &str, word: Word) {
-        let near = self
-            .marks
-            .tracking
-            .defined
-            .keys()
-            .filter(|(kind, _)| *kind == object)
-            .map(|(_, known)| (strsim::osa_distance(known, name), known))
+    /// The name that was perhaps meant: looked for while findings are told, among [`COMPARED_LIMIT`].
+    pub(super) fn nearest<'n>(
+        &self,
+        known: impl Iterator<Item = &'n str>,
+        name: &str,
+    ) -> Option<&'n str> {
+        if self.sink.is_full() || name.len() > 256 {
+            return None;
+        }
+        known
+            .take(COMPARED_LIMIT)
+            .filter(|known| known.len().abs_diff(name.len()) <= 3)
+            .map(|known| (strsim::osa_distance(known, name), known))
             .filter(|(distance, _)| *distance <= 3)
-            .min();
+            .min()
+            .map(|(_, known)| known)
+    }
+
+    fn unknown_tracked(&mut self, object: Object, name: &str, word: Word) {
+        if self.marks.tracking.defined.contains_key(&(object, name.to_owned())) {
+            return; // It was told at its definition why there is none.
+        }
+        let known = self.marks.tracking.defined.keys().filter(|(kind, _)| *kind == object);
+        let near = self.nearest(known.map(|(_, known)| known.as_str()), name);
         let help = match near {
-            Some((_, near)) => format!("did you mean `{near}`?"),
+            Some(near) => format!("did you mean `{near}`?"),
             None => format!("there is no {} of this name", object.keyword()),
         };
         let shown: String = name.chars().take(64).collect();
@@ -283,8 +301,9 @@ impl Lower<'_> {
 
     /// Objects that nobody tracks.
     pub(super) fn unused_tracked(&mut self, marks: &TrackMarks) {
+        let used: BTreeSet<_> = marks.used.iter().map(|(object, name, _)| (object, name)).collect();
         for ((object, name), span) in &marks.defined {
-            if !marks.used.iter().any(|(kind, used, _)| kind == object && used == name) {
+            if !used.contains(&(object, name)) {
                 let message = format!("{} `{name}` is not used", object.keyword());
                 self.notice(*span, message, "");
             }

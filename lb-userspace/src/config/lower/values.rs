@@ -8,23 +8,42 @@ use std::{
 use super::{
     super::{
         Reference, ReferenceKind,
-        keywords::{Argument, micros_text},
+        diag::{Place, Severity},
+        keywords::{self, Argument, micros_text},
         lex::Word,
         model::{Command, User},
         source::Span,
+        syntax::UNFILLED,
         value, words,
     },
-    Entry, Lower, Spanned,
+    Entry, Lower, Spanned, quirks,
 };
 
 impl Lower<'_> {
     /// Reports a bad value with what the table wants.
     pub(super) fn bad_value(&mut self, entry: &Entry<'_>, word: Word) {
+        if self.is_placeholder(word) {
+            return;
+        }
         let form = entry.keyword.argument.to_string().replace('\\', "");
         let shown = if entry.keyword.is_secret() { "…".into() } else { self.text(word) };
         let shown: String = shown.chars().take(64).collect();
         let message = format!("`{}` cannot be `{shown}`; expected {form}", entry.name());
-        self.error(word.span, message);
+        self.error_about(word, message);
+    }
+
+    /// An error about a word, which may be a template's that was not filled in.
+    pub(super) fn error_about(&mut self, word: Word, message: String) {
+        let mut diagnostic = self.diagnostic(Severity::Error, word.span, message);
+        if quirks::is_unfilled(&self.text(word)) {
+            diagnostic = diagnostic.help(UNFILLED);
+        }
+        self.sink.push(diagnostic);
+    }
+
+    /// A template's `{{ … }}`, which the lexer has told of.
+    pub(super) fn is_placeholder(&self, word: Word) -> bool {
+        self.source.slice(word.span).starts_with("{{")
     }
 
     pub(super) fn junk(&mut self, entry: &Entry<'_>, word: Word, read_as: &str) {
@@ -183,8 +202,27 @@ impl Lower<'_> {
 
     pub(super) fn user(&mut self, entry: &Entry<'_>) -> Option<User> {
         let name = self.word(entry)?.value;
+        // A statement that was put behind it, which has been told of, is no group.
+        let statement =
+            |text: &str| entry.keyword.blocks.iter().any(|it| keywords::find(*it, text).is_some());
         let group = entry.args().get(1).map(|word| self.text(*word).into_owned());
-        Some(User { name, group })
+        Some(User { name, group: group.filter(|group| !statement(group)) })
+    }
+
+    /// A user of this host, who runs something.
+    pub(super) fn runs_as(&mut self, entry: &Entry<'_>) -> Option<User> {
+        let user = self.user(entry)?;
+        let span = self.first(entry).map_or(entry.head(), |word| word.span);
+        self.refer_user(&user, span, entry.name());
+        Some(user)
+    }
+
+    fn refer_user(&mut self, user: &User, span: Span, object: &str) {
+        let value = match &user.group {
+            Some(group) => format!("{} {group}", user.name),
+            None => user.name.clone(),
+        };
+        self.refer(ReferenceKind::User, value, span, object);
     }
 
     /// The command of a script word. `user`: whose it is when the line names none.
@@ -221,34 +259,41 @@ impl Lower<'_> {
             _ => return None,
         };
         let extra = line.get(2..).unwrap_or(&[]);
-        let mut user = user;
+        let (mut user, mut named) = (user, false);
         if let Some(name) = extra.first() {
             let shown: String = name.chars().take(64).collect();
+            // keepalived takes either without a word.
             if !may_name {
-                self.warn(
+                self.advise(
                     entry.statement.span,
                     format!("words after the command of `{object}` are ignored"),
                     "put the command and its arguments into one pair of quotes",
                 );
-            } else if name.starts_with('-') || name.contains('/') {
-                self.warn(
-                    entry.statement.span,
-                    format!("`{shown}` is read as the user who runs `{object}`"),
-                    "put the command and its arguments into one pair of quotes",
-                );
-                user = Some(User { name: name.clone(), group: extra.get(1).cloned() });
             } else {
+                if name.starts_with('-') || name.contains('/') {
+                    self.advise(
+                        entry.statement.span,
+                        format!("`{shown}` is read as the user who runs `{object}`"),
+                        "put the command and its arguments into one pair of quotes",
+                    );
+                }
                 user = Some(User { name: name.clone(), group: extra.get(1).cloned() });
+                named = true;
             }
         }
         let program = program.clone();
+        self.ends_keepalived(entry, &argv);
         self.refer(ReferenceKind::Script, program, span, object);
+        if let Some(user) = user.as_ref().filter(|_| named) {
+            self.refer_user(user, span, object);
+        }
         Some(Command { argv, user })
     }
 
     /// Remembers something that only the host can confirm.
     pub(super) fn refer(&mut self, kind: ReferenceKind, value: String, span: Span, object: &str) {
-        let place = self.place(span);
+        // Also beside very many findings: what the host says of it is told there.
+        let place = Place::new(self.source, span);
         self.references.push(Reference { kind, value, place, object: object.to_owned() });
     }
 }

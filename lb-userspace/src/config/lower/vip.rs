@@ -13,13 +13,27 @@ use super::{
         source::Span,
         syntax::Statement,
     },
-    Entry, Lower, Spanned, value,
+    Entry, Lower, Spanned, quirks, value,
 };
 
 /// Longest interface label (IFNAMSIZ − 1).
 const LABEL_LIMIT: usize = 15;
 /// Greatest weight of a tracker, either way (keepalived.md §2.2).
 const WEIGHT_LIMIT: i64 = 253;
+
+/// What came of a line of a list of tracked objects.
+enum Tracked {
+    New {
+        name: String,
+        span: Span,
+        weight: Option<i32>,
+        reverse: Option<bool>,
+    },
+    /// Empty, or told as wrong.
+    None,
+    /// The list takes no more.
+    Full,
+}
 
 impl Lower<'_> {
     /// Lines of a list block, and the words on the keyword's own line before the `{`.
@@ -71,6 +85,9 @@ impl Lower<'_> {
     }
 
     fn bad_vip(&mut self, word: Word) {
+        if self.is_placeholder(word) {
+            return;
+        }
         let text = self.text(word).into_owned();
         let shown: String = text.chars().take(64).collect();
         let message = match text.split_once('/') {
@@ -80,7 +97,7 @@ impl Lower<'_> {
             }
             _ => format!("`{shown}` is no IP address; expected IP or IP/LEN"),
         };
-        self.error(word.span, message);
+        self.error_about(word, message);
     }
 
     /// Options up to the end of the line or to the next address.
@@ -111,7 +128,7 @@ impl Lower<'_> {
             rest = after;
             let Some(keyword) = keywords::find(Block::VirtualIpaddress, &name) else {
                 let shown: String = name.chars().take(64).collect();
-                let help = if name.starts_with("//") { "a comment begins with # or !" } else { "" };
+                let help = if name.starts_with("//") { quirks::NO_COMMENT } else { "" };
                 self.warn(
                     option.span,
                     format!(
@@ -230,67 +247,84 @@ impl Lower<'_> {
         }
     }
 
-    /// `track_script { NAME [weight N [reverse|noreverse]] }`.
-    pub(super) fn tracked_scripts(&mut self, entry: &Entry<'_>) -> Vec<Spanned<TrackScript>> {
-        let mut out: Vec<Spanned<TrackScript>> = Vec::new();
+    /// `track_script { NAME [weight N [reverse|noreverse]] }`, in addition to those of earlier
+    /// blocks.
+    pub(super) fn tracked_scripts(
+        &mut self,
+        entry: &Entry<'_>,
+        out: &mut Vec<Spanned<TrackScript>>,
+    ) {
         for line in self.list_lines(entry) {
-            let Some((first, options)) = line.split_first() else { continue };
-            let name = self.text(*first).into_owned();
-            if out.iter().any(|track| track.value.name == name) {
-                self.warn(
-                    first.span,
-                    format!("script `{name}` is tracked twice; this line is ignored"),
-                    "",
-                );
-                continue;
+            let names = out.iter().map(|track| track.value.name.as_str());
+            match self.tracked("script", line, names) {
+                Tracked::Full => return,
+                Tracked::None => {}
+                Tracked::New { name, span, weight, reverse } => {
+                    out.push(Spanned { value: TrackScript { name, weight, reverse }, span });
+                }
             }
-            let (weight, reverse) = self.track_options(options);
-            out.push(Spanned { value: TrackScript { name, weight, reverse }, span: first.span });
         }
-        out
     }
 
-    /// `track_interface { IF [weight N [reverse]] }`.
-    pub(super) fn tracked_interfaces(&mut self, entry: &Entry<'_>) -> Vec<Spanned<TrackInterface>> {
-        let mut out: Vec<Spanned<TrackInterface>> = Vec::new();
+    /// `track_interface { IF [weight N [reverse]] }`, in addition to those of earlier blocks.
+    pub(super) fn tracked_interfaces(
+        &mut self,
+        entry: &Entry<'_>,
+        out: &mut Vec<Spanned<TrackInterface>>,
+    ) {
         for line in self.list_lines(entry) {
-            let Some((first, options)) = line.split_first() else { continue };
-            let name = self.text(*first).into_owned();
-            if out.iter().any(|track| track.value.name == name) {
-                self.warn(
-                    first.span,
-                    format!("interface `{name}` is tracked twice; this line is ignored"),
-                    "",
-                );
-                continue;
+            let names = out.iter().map(|track| track.value.name.as_str());
+            match self.tracked("interface", line, names) {
+                Tracked::Full => return,
+                Tracked::None => {}
+                Tracked::New { name, span, weight, reverse } => {
+                    self.refer(ReferenceKind::Interface, name.clone(), span, "track_interface");
+                    let (weight, reverse) = (weight.unwrap_or(0), reverse.unwrap_or(false));
+                    out.push(Spanned { value: TrackInterface { name, weight, reverse }, span });
+                }
             }
-            let (weight, reverse) = self.track_options(options);
-            self.refer(ReferenceKind::Interface, name.clone(), first.span, "track_interface");
-            let value = TrackInterface {
-                name,
-                weight: weight.unwrap_or(0),
-                reverse: reverse.unwrap_or(false),
-            };
-            out.push(Spanned { value, span: first.span });
         }
-        out
+    }
+
+    /// A line of a list of tracked objects: a name that is not among `names`, and its options.
+    fn tracked<'n>(
+        &mut self,
+        kind: &str,
+        line: &[Word],
+        mut names: impl ExactSizeIterator<Item = &'n str>,
+    ) -> Tracked {
+        let Some((first, options)) = line.split_first() else { return Tracked::None };
+        let span = first.span;
+        if !self.has_room(names.len(), super::LIST_LIMIT, span, "tracked objects in one list") {
+            return Tracked::Full;
+        }
+        let name = self.text(*first).into_owned();
+        if names.any(|other| other == name) {
+            let message = format!("{kind} `{name}` is tracked twice; this line is ignored");
+            self.warn(span, message, "");
+            return Tracked::None;
+        }
+        let (weight, reverse) = self.track_options(options);
+        Tracked::New { name, span, weight, reverse }
     }
 
     pub(super) fn track_options(&mut self, words: &[Word]) -> (Option<i32>, Option<bool>) {
         let (mut weight, mut reverse) = (None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            match &*self.text(*word) {
+            let text = self.text(*word);
+            // The lists have the same words.
+            let known = keywords::find(Block::TrackScript, &text).map_or("", |row| row.name);
+            match known {
                 "weight" => match words.next() {
                     Some(value) => weight = self.weight(*value),
                     None => self.error(word.span, "`weight` needs a number"),
                 },
                 "reverse" => reverse = Some(true),
                 "noreverse" => reverse = Some(false),
-                other => {
-                    let shown: String = other.chars().take(64).collect();
-                    let help =
-                        if other.starts_with("//") { "a comment begins with # or !" } else { "" };
+                _ => {
+                    let shown: String = text.chars().take(64).collect();
+                    let help = if text.starts_with("//") { quirks::NO_COMMENT } else { "" };
                     self.warn(
                         word.span,
                         format!("unknown word `{shown}`; the rest of the line is ignored"),
@@ -336,7 +370,8 @@ impl Lower<'_> {
                 reverse = true;
             } else {
                 let span: Span = word.span;
-                self.notice(span, "words after `weight` and its value are ignored", "");
+                let help = "take them out: only `reverse` may stand there";
+                self.warn(span, "words after `weight` and its value are ignored", help);
             }
         }
         (weight, reverse)

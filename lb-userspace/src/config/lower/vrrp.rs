@@ -37,6 +37,8 @@ pub(super) struct Raw {
     pub(super) wire: WireWords,
     pub(super) vips: Vec<Spanned<VipAddress>>,
     pub(super) no_vips: Option<Span>,
+    /// There are lines in `virtual_ipaddress` that are none.
+    bad_vips: bool,
     pub(super) host: HostWords,
 }
 
@@ -72,7 +74,7 @@ impl Lower<'_> {
                 "weight" => (weight, reverse) = self.script_weight(&entry),
                 "rise" => rise = self.u32(&entry).unwrap_or(rise),
                 "fall" => fall = self.u32(&entry).unwrap_or(fall),
-                "user" => user = self.user(&entry),
+                "user" => user = self.runs_as(&entry),
                 "init_fail" => init_fail = true,
                 other => self.unhandled(&entry, other),
             }
@@ -84,6 +86,17 @@ impl Lower<'_> {
                 timeout.span,
                 format!("vrrp_script `{}`: timeout is longer than interval", name.value),
                 "a run that lasts longer than interval delays the next one",
+            );
+        }
+        if timeout.is_none() && command.as_ref().is_some_and(|it| !it.argv[0].starts_with('<')) {
+            self.notice(
+                name.span,
+                format!(
+                    "vrrp_script `{}` has no `timeout`: a run is ended after {} s, its interval",
+                    name.value,
+                    micros_text(u64::try_from(interval.as_micros()).unwrap_or(u64::MAX))
+                ),
+                "a run that is ended counts as failed; give the longest time that a good run takes",
             );
         }
         let Some(mut command) = command else {
@@ -120,12 +133,21 @@ impl Lower<'_> {
             self.error(name.span, "the name of a vrrp_instance is longer than 255 bytes");
             return;
         }
+        if !self.has_room(
+            self.config.vrrp_instances.len(),
+            super::COMPARED_LIMIT,
+            name.span,
+            "vrrp_instances",
+        ) {
+            return;
+        }
         let mut raw = Raw::default();
         let (mut scripts, mut interfaces) = (Vec::new(), Vec::new());
         let mut track_more = TrackLists::default();
         let mut dont_track_primary = false;
         let mut election = self.config.global.election.clone();
         let mut notify = self.notify_words();
+        let tracked_before = self.marks.tracking.used.len();
         for entry in self.entries(Block::VrrpInstance, block.block()) {
             let at = entry.statement.span;
             match entry.name() {
@@ -160,7 +182,11 @@ impl Lower<'_> {
                 "version" => {
                     raw.version = self.version(&entry).map(|value| Spanned { value, span: at });
                 }
-                "virtual_ipaddress" => raw.vips.extend(self.vips(&entry)),
+                "virtual_ipaddress" => {
+                    let vips = self.vips(&entry);
+                    raw.bad_vips |= vips.is_empty() && !self.list_lines(&entry).is_empty();
+                    raw.vips.extend(vips);
+                }
                 "no_virtual_ipaddress" => raw.no_vips = Some(at),
                 "preempt" => raw.preempt = Some(at),
                 "nopreempt" => raw.nopreempt = Some(at),
@@ -168,8 +194,8 @@ impl Lower<'_> {
                     raw.preempt_delay =
                         self.duration(&entry).map(|value| Spanned { value, span: at });
                 }
-                "track_script" => scripts.extend(self.tracked_scripts(&entry)),
-                "track_interface" => interfaces.extend(self.tracked_interfaces(&entry)),
+                "track_script" => self.tracked_scripts(&entry, &mut scripts),
+                "track_interface" => self.tracked_interfaces(&entry, &mut interfaces),
                 "dont_track_primary" => dont_track_primary = true,
                 "timer_expired_backup" | "thread_timer_expired" => {
                     raw.timer_expired = self.timer_expired(&entry);
@@ -185,7 +211,7 @@ impl Lower<'_> {
                 }
             }
         }
-        let version = self.instance_version(&name.value, &raw);
+        let version = self.instance_version(&name.value, &raw, election.strict);
         let advert_int = self.advert_int(&name.value, version, raw.advert_int.as_ref());
         let (given_state, priority) = self.priority(&name, &raw);
         let mut state = given_state;
@@ -198,10 +224,12 @@ impl Lower<'_> {
         let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, given_state, priority);
         let timer_expired_backup =
             self.timer_expired_backup(&name.value, raw.timer_expired.take(), nopreempt);
-        let authentication = self.usable_authentication(&name.value, version, &raw.wire);
-        self.no_vips(&name, &raw);
+        let given =
+            block.block().iter().any(|s| self.source.slice(s.head()) == "virtual_ipaddress");
+        self.no_vips(&name, &raw, given);
         let vips: Vec<_> = raw.vips.iter().map(|vip| (vip.value.prefix, vip.span)).collect();
         let wire = self.wire_options(&name.value, &raw.wire, &vips, advert_int);
+        let authentication = self.usable_authentication(&name.value, version, wire.ipv6, &raw.wire);
         let source = self.source_address(&name.value, &raw.wire, &vips);
         let (Some(interface), Some(vrid)) = (&raw.interface, &raw.vrid) else {
             for (missing, word) in
@@ -238,7 +266,7 @@ impl Lower<'_> {
             virtual_ipaddress: raw.vips.iter().map(|vip| vip.value.clone()).collect(),
             track_scripts: scripts.iter().map(|script| script.value.clone()).collect(),
             track_more,
-            track_interfaces: interfaces.into_iter().map(|interface| interface.value).collect(),
+            track_interfaces: interfaces.iter().map(|it| it.value.clone()).collect(),
             dont_track_primary,
             garp,
             on_host,
@@ -255,23 +283,30 @@ impl Lower<'_> {
                 .collect(),
             link: raw.host.link_name(),
             scripts: scripts.iter().map(|s| (s.value.name.clone(), s.span)).collect(),
+            interfaces: interfaces.iter().map(|it| (it.value.name.clone(), it.span)).collect(),
+            objects: self.marks.tracking.used.get(tracked_before..).unwrap_or(&[]).to_vec(),
         });
         self.config.vrrp_instances.push(instance);
     }
 
-    fn instance_version(&mut self, name: &str, raw: &Raw) -> VrrpVersion {
-        let wanted = raw.version.as_ref().map_or(self.config.global.vrrp_version, |v| v.value);
+    /// IPv6 is version 3, unless the instance itself says `version 2`: no RFC has that one, but
+    /// keepalived speaks it outside of strict mode.
+    fn instance_version(&mut self, name: &str, raw: &Raw, strict: bool) -> VrrpVersion {
         let vips: Vec<_> = raw.vips.iter().map(|vip| (vip.value.prefix, vip.span)).collect();
         let has_v6 = raw.wire.ipv6(&vips);
-        if has_v6 && wanted == VrrpVersion::V2 {
-            if let Some(version) = &raw.version {
-                let message =
-                    format!("vrrp_instance `{name}`: IPv6 needs version 3, which is used");
-                self.warn(version.span, message, "");
+        match &raw.version {
+            Some(given) if has_v6 && given.value == VrrpVersion::V2 && strict => {
+                let message = format!(
+                    "vrrp_instance `{name}`: strict mode has no version 2 over IPv6: version 3 is \
+                     used"
+                );
+                self.warn(given.span, message, "");
+                VrrpVersion::V3
             }
-            return VrrpVersion::V3;
+            Some(given) => given.value,
+            None if has_v6 => VrrpVersion::V3,
+            None => self.config.global.vrrp_version,
         }
-        wanted
     }
 
     /// Rounds as keepalived does: whole seconds in version 2, 10 ms in version 3.
@@ -309,7 +344,7 @@ impl Lower<'_> {
             (Some(given), _) => Priority(given.value),
             (None, InitialState::Backup) => Priority::DEFAULT,
             (None, InitialState::Master) => {
-                self.warn(
+                self.advise(
                     name.span,
                     format!(
                         "vrrp_instance `{}`: state MASTER without `priority` means priority 255",
@@ -377,17 +412,17 @@ impl Lower<'_> {
         (nopreempt, delay)
     }
 
-    fn no_vips(&mut self, name: &Spanned<String>, raw: &Raw) {
-        if raw.vips.is_empty() && raw.no_vips.is_none() {
-            let diagnostic = self
-                .diagnostic(
-                    Severity::Error,
-                    name.span,
-                    format!("vrrp_instance `{}` has no `virtual_ipaddress`", name.value),
-                )
-                .class(Class::Fault)
-                .help("`no_virtual_ipaddress` says that none is meant");
-            self.sink.push(diagnostic);
+    /// `given`: there is a `virtual_ipaddress`; what is wrong in it has been told, unless it is empty.
+    fn no_vips(&mut self, name: &Spanned<String>, raw: &Raw, given: bool) {
+        if !raw.vips.is_empty() || raw.no_vips.is_some() || raw.bad_vips {
+            return;
         }
+        let message = match given {
+            true => format!("vrrp_instance `{}` has an empty `virtual_ipaddress`", name.value),
+            false => format!("vrrp_instance `{}` has no `virtual_ipaddress`", name.value),
+        };
+        let diagnostic = self.diagnostic(Severity::Error, name.span, message);
+        let help = "`no_virtual_ipaddress` says that none is meant";
+        self.sink.push(diagnostic.class(Class::Fault).help(help));
     }
 }

@@ -212,7 +212,7 @@ impl Lower<'_> {
                 None
             }
             (None, Some((_, span))) => {
-                self.warn(
+                self.advise(
                     span,
                     format!(
                         "vrrp_instance `{name}`: `auth_pass` without `auth_type` has no effect"
@@ -225,16 +225,21 @@ impl Lower<'_> {
         }
     }
 
-    /// The VRRPv2 authentication that is used: none in version 3, none beside `auth_hmac`.
+    /// The VRRPv2 authentication that is used: none in version 3, none beside `auth_hmac`, and none
+    /// over IPv6, where keepalived ignores AH, and for PASS sends no password and looks for its
+    /// peer's outside of the message (2.2.7 ends by SIGSEGV).
     pub(super) fn usable_authentication(
         &mut self,
         name: &str,
         version: VrrpVersion,
+        ipv6: bool,
         words: &WireWords,
     ) -> Authentication {
         let Some(given) = &words.authentication else { return Authentication::None };
         let why = if version == VrrpVersion::V3 {
             "VRRP version 3 has no password; it is ignored"
+        } else if ipv6 {
+            "VRRP version 2 over IPv6 carries no password; it is ignored"
         } else if words.hmac.is_some() {
             "`auth_hmac` takes the place of `authentication`, which is ignored"
         } else {
@@ -481,6 +486,14 @@ impl Lower<'_> {
                 let text = self.text(*word).into_owned();
                 if let Ok(value) = text.parse::<IpAddr>() {
                     last = Some(value);
+                    if !self.has_room(
+                        peers.len(),
+                        super::LIST_LIMIT,
+                        word.span,
+                        "peers of one instance",
+                    ) {
+                        return;
+                    }
                     if let Some(first) = peers.iter().find(|peer| peer.value == value) {
                         let first = first.span;
                         let diagnostic = self

@@ -42,8 +42,11 @@ pub struct OnHost {
     pub rules: Vec<Rule>,
     /// `use_vmac`, `use_ipvlan`.
     pub virtual_link: Option<VirtualLink>,
-    /// `use_vmac_addr`: every VIP of another interface gets a virtual MAC interface there.
+    /// `use_vmac_addr`: every VIP of another interface, or of the other family, gets a virtual MAC
+    /// interface there.
     pub vmac_addresses: bool,
+    /// The interfaces that `use_vmac_addr` and `use_vmac` of an address make.
+    pub address_links: Vec<AddressLink>,
     pub vrf: Option<String>,
     pub promote_secondaries: bool,
     /// Packets to the VIPs are dropped, neighbour discovery excepted.
@@ -69,6 +72,17 @@ pub struct VirtualLink {
     pub kind: VirtualLinkKind,
     /// Adverts go out of the interface below (`vmac_xmit_base`).
     pub xmit_base: bool,
+}
+
+/// A virtual MAC interface of VIPs that are not on the instance's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AddressLink {
+    /// Unique in the file; made from prefix and VRID as keepalived makes it.
+    pub name: String,
+    /// The interface below.
+    pub base: String,
+    /// Family of its VIPs and of its virtual MAC.
+    pub ipv6: bool,
 }
 
 /// Kind of a virtual interface.

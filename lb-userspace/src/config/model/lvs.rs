@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Command;
 use crate::base::{
     net::VirtualServerKey,
-    table::{Method, OnDown, Scheduler},
+    table::{Limits, Method, OnDown, Scheduler},
 };
 
 /// `virtual_server ADDRESS PORT`.
@@ -45,6 +45,8 @@ pub struct VirtualServer {
 pub struct RealServer {
     pub addr: SocketAddr,
     pub weight: u32,
+    /// `uthreshold`, `lthreshold`.
+    pub limits: Limits,
     /// Weight 0 rather than removal when it is down.
     pub inhibit_on_failure: bool,
     pub notify_up: Option<Command>,
@@ -141,7 +143,7 @@ pub struct MysqlCheck {
     pub user: Option<String>,
     pub password: Option<Password>,
     pub tls: TlsMode,
-    pub tls_ca: Option<PathBuf>,
+    pub tls_ca: Option<TlsCa>,
     /// First column of the first row is compared with `expect`.
     pub query: Option<String>,
     pub expect: Option<String>,
@@ -158,6 +160,50 @@ pub struct MysqlCheck {
     pub rise: u32,
     pub on_auth_error: OnCondition,
     pub on_full: OnCondition,
+}
+
+/// As with an empty block.
+impl Default for MysqlCheck {
+    fn default() -> Self {
+        Self {
+            level: MysqlLevel::Greeting,
+            role: MysqlRole::Any,
+            user: None,
+            password: None,
+            tls: TlsMode::Prefer,
+            tls_ca: None,
+            query: None,
+            expect: None,
+            ping_interval: Duration::from_millis(100),
+            ping_timeout: Duration::from_millis(100),
+            login_interval: Duration::from_secs(10),
+            role_interval: Duration::from_millis(500),
+            suspect: 2,
+            fall: 4,
+            rise: 2,
+            on_auth_error: OnCondition::Hold,
+            on_full: OnCondition::Hold,
+        }
+    }
+}
+
+/// `tls_ca`. Its content is read by who reads the configuration, because the checker, which uses it,
+/// may not read root's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsCa {
+    pub path: PathBuf,
+    pub content: TlsCaContent,
+}
+
+/// What a `tls_ca` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsCaContent {
+    /// Not looked at (yet, or in a process that has no use for it).
+    Unread,
+    /// PEM text with at least one certificate.
+    Pem(String),
+    /// Why it cannot be used.
+    Unusable(String),
 }
 
 /// A secret that never shows in logs or dumps.

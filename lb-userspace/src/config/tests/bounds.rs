@@ -4,16 +4,15 @@ use proptest::prelude::*;
 
 use crate::config::{
     SOURCE_LIMIT, check,
-    diag::{DIAGNOSTIC_LIMIT, Severity},
+    diag::{DIAGNOSTIC_LIMIT, Severity, TOLD_LIMIT},
     keywords::{self, Argument, Block, Status},
-    lex::LINE_LIMIT,
     load, syntax,
 };
 
 fn sound(bytes: &[u8]) {
     let outcome = check("t", bytes);
     let lines = bytes.split(|byte| *byte == b'\n').count();
-    assert!(outcome.diagnostics.len() <= DIAGNOSTIC_LIMIT + 1);
+    assert!(outcome.diagnostics.len() <= TOLD_LIMIT);
     let errors = outcome.diagnostics.iter().any(|d| d.severity == Severity::Error);
     assert_eq!(outcome.config.is_none(), errors);
     for diagnostic in &outcome.diagnostics {
@@ -89,24 +88,72 @@ fn each_bound_is_an_error_that_names_it() {
     let deep = "a {\n".repeat(syntax::DEPTH_LIMIT + 1);
     let wide = format!("x{}", " y".repeat(syntax::WORD_LIMIT + 1));
     let many = "a\n".repeat(syntax::STATEMENT_LIMIT + 1);
-    let long = "a".repeat(LINE_LIMIT + 1);
-    for (text, words) in [
-        (deep, "nested deeper than 16"),
-        (wide, "more than 256 words"),
-        (long, "longer than 16384 bytes"),
-    ] {
+    for (text, words) in [(deep, "nested deeper than 16"), (wide, "more than 256 words")] {
         let outcome = load("t", &text);
         assert!(outcome.config.is_none());
         assert!(outcome.render().contains(words), "{}", outcome.render());
     }
-    assert!(load("t", &many).config.is_none());
+    for many in [many.clone(), many.replace('\n', "{}")] {
+        let said = load("t", &many).render();
+        assert!(
+            said.contains(&format!("more than {} statements", syntax::STATEMENT_LIMIT)),
+            "{said}"
+        );
+    }
+}
+
+/// A line has no limit of its own: what stands in it is bounded by the limits of words, statements
+/// and findings, and messages show a part of it.
+#[test]
+fn lines_of_a_megabyte() {
+    let long = 1 << 20;
+    for text in [
+        "a".repeat(long),
+        "a ".repeat(long / 2),
+        "bogus { } ".repeat(long / 10),
+        format!("# {}", "x".repeat(long)),
+        format!("\"{}", "x".repeat(long)),
+        format!("vrrp_instance V {{ interface {} }}", "€".repeat(long / 3)),
+        format!("x {}$A", "@ ".repeat(long / 2)),
+    ] {
+        let outcome = load("t", &text);
+        assert!(outcome.config.is_none());
+        let said = outcome.render();
+        assert!(said.len() < 600 * 1024, "{} bytes of findings", said.len());
+    }
 }
 
 #[test]
 fn findings_beyond_the_limit_are_counted() {
     let outcome = load("t", &"bogus\n".repeat(DIAGNOSTIC_LIMIT + 50));
-    assert_eq!(outcome.diagnostics.len(), DIAGNOSTIC_LIMIT + 1);
-    assert!(outcome.render().contains("51 more findings are not shown"), "{}", outcome.render());
+    // And the error that there is nothing to do.
+    assert_eq!(outcome.diagnostics.len(), DIAGNOSTIC_LIMIT + 2);
+    assert!(outcome.render().contains("not shown: 50 more warnings"), "{}", outcome.render());
+}
+
+/// However much there is to be said before it: an error is shown, with its place.
+#[test]
+fn no_number_of_remarks_hides_an_error() {
+    let words = "prioritty 1\n".repeat(20 * DIAGNOSTIC_LIMIT);
+    let scripts: String = (0..20 * DIAGNOSTIC_LIMIT)
+        .map(|n| format!("vrrp_script s{n} {{ script /bin/true\n timeout 1\n }}\n"))
+        .collect();
+    let text = format!(
+        "{scripts}vrrp_instance V {{\n interface eth0\n virtual_router_id 1\n{words} priority 300\n \
+         virtual_ipaddress {{\n 192.0.2.1\n }}\n}}\n"
+    );
+    let outcome = load("t", &text);
+    let errors: Vec<_> =
+        outcome.diagnostics.iter().filter(|it| it.severity == Severity::Error).collect();
+    let [error] = &errors[..] else { panic!("{errors:?}") };
+    assert!(error.message.contains("`priority` cannot be `300`"), "{error}");
+    let line = 60 * DIAGNOSTIC_LIMIT + 20 * DIAGNOSTIC_LIMIT + 4;
+    assert_eq!(error.place.line as usize, line, "{error}");
+    let last = outcome.diagnostics.last().expect("the count");
+    assert_eq!(
+        (last.severity, last.message.as_str()),
+        (Severity::Warning, "not shown: 1900 more warnings, 1900 more notices")
+    );
 }
 
 /// A value that a keyword takes, and the block it wants.
@@ -159,6 +206,28 @@ fn every_keyword_is_handled_where_it_may_stand() {
             }
         }
     }
+}
+
+#[test]
+fn instances_that_nothing_fences_are_told() {
+    let instances = |count: usize| -> String {
+        (0..count)
+            .map(|n| {
+                format!(
+                    "vrrp_instance V{n} {{\n interface e{n}\n virtual_router_id 1\n virtual_ipaddress {{\n \
+                     10.0.{}.{}\n }}\n}}\n",
+                    n / 250,
+                    n % 250 + 1
+                )
+            })
+            .collect()
+    };
+    assert_eq!(load("t", &instances(255)).render(), "");
+    let said = load("t", &instances(256)).render();
+    assert!(
+        said.contains("too many to be fenced: 255 at most") && said.contains("t:1786:15"),
+        "{said}"
+    );
 }
 
 /// What the data plane's maps cannot hold is told at its place, not by an engine at run time.

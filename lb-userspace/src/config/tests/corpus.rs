@@ -1,7 +1,20 @@
 //! Each file of testdata/good gives a configuration, each of testdata/bad none; what is said about
 //! it is a snapshot. Snapshots are written anew with `INSTA_UPDATE=always`.
 
-use crate::config::{Outcome, check, diag::Severity, model::Config};
+use std::collections::BTreeSet;
+
+use crate::config::{
+    Outcome, check_in,
+    diag::{Severity, Sink},
+    expand::tests::memory,
+    keywords::{self, Block},
+    model::Config,
+    source::Source,
+    syntax::{self, Statement},
+};
+
+/// A keyword and the block that it opens.
+type Opened = (&'static str, Block);
 
 macro_rules! files {
     ($($kind:literal $name:literal $exit:literal,)*) => {
@@ -15,7 +28,7 @@ macro_rules! files {
 }
 
 /// Kind, name, text, exit code of `-t`.
-const FILES: [(&str, &str, &[u8], u8); 32] = files![
+const FILES: [(&str, &str, &[u8], u8); 83] = files![
     "good" "tutorial-master" 0,
     "good" "tutorial-backup" 0,
     "good" "vip-options" 0,
@@ -48,11 +61,83 @@ const FILES: [(&str, &str, &[u8], u8); 32] = files![
     "bad" "nothing" 4,
     "bad" "only-comments" 4,
     "bad" "not-utf8" 5,
+    "good" "variables" 0,
+    "good" "sequences" 0,
+    "good" "conditions" 0,
+    "good" "other-host" 0,
+    "good" "includes" 5,
+    "good" "one-line-blocks" 5,
+    "good" "crlf" 5,
+    "good" "escapes" 0,
+    "good" "long-line" 0,
+    "good" "cut-password" 5,
+    "good" "continued-lines" 5,
+    "good" "foreign-words" 5,
+    "good" "udp-by-default" 5,
+    "good" "lower-case" 5,
+    "good" "traps" 5,
+    "good" "ends-keepalived" 5,
+    "good" "every-checker" 5,
+    "good" "every-tracker" 5,
+    "good" "sync-group" 0,
+    "good" "static-and-routes" 0,
+    "good" "virtual-links" 0,
+    "good" "signed-adverts" 0,
+    "good" "what-tells" 0,
+    "good" "never" 0,
+    "bad" "strict" 5,
+    "good" "mysql-roles" 0,
+    "good" "unknown-levels" 5,
+    "good" "unused-names" 5,
+    "bad" "undefined-variables" 5,
+    "bad" "sequence-forms" 5,
+    "bad" "recursion" 4,
+    "bad" "several-lines-inside" 5,
+    "bad" "values-of-variables" 5,
+    "bad" "include-strict" 6,
+    "bad" "include-loop" 4,
+    "bad" "errors-in-included-files" 5,
+    "bad" "template" 5,
+    "bad" "vip-in-two-instances" 5,
+    "bad" "real-server-is-vip" 5,
+    "bad" "two-families" 5,
+    "bad" "group-and-mark" 4,
+    "bad" "truncated" 5,
+    "bad" "closed-too-early" 5,
+    "bad" "routes" 4,
+    "bad" "rules" 4,
+    "bad" "entries" 5,
+    "bad" "host-words" 4,
+    "bad" "wire" 5,
+    "bad" "groups" 5,
+    "bad" "bfd" 4,
+    "good" "link-polling" 5,
 ];
+
+macro_rules! included {
+    ($($name:literal,)*) => {
+        [$((concat!("./included/", $name), include_str!(concat!("../testdata/included/", $name)))),*]
+    };
+}
+
+/// What the files include.
+const INCLUDED: [(&str, &str); 7] = included![
+    "scripts.conf",
+    "priority.conf",
+    "vips/1.conf",
+    "vips/2.conf",
+    "loop.conf",
+    "loop2.conf",
+    "faulty.conf",
+];
+
+pub(in crate::config) fn read(name: &str, bytes: &[u8]) -> Outcome {
+    check_in(&format!("{name}.conf"), bytes, &memory("lb1", &INCLUDED))
+}
 
 fn outcome(name: &str) -> Outcome {
     let (_, _, bytes, _) = FILES.iter().find(|(_, file, _, _)| *file == name).unwrap();
-    check(&format!("{name}.conf"), bytes)
+    read(name, bytes)
 }
 
 /// The configuration of a good file.
@@ -64,7 +149,7 @@ pub(super) fn config(name: &str) -> Config {
 fn good_files_give_a_configuration_and_bad_ones_none() {
     let mut wrong = Vec::new();
     for (kind, name, bytes, exit) in FILES {
-        let outcome = check(name, bytes);
+        let outcome = read(name, bytes);
         let got = (outcome.config.is_some(), outcome.exit_code());
         if got != (kind == "good", exit) {
             wrong.push(format!("{kind} {name}, exit {exit}: got {got:?}\n{}", outcome.render()));
@@ -86,14 +171,39 @@ fn what_is_said_about_each_file() {
     });
 }
 
+/// Every block that the table has is opened by a file of the corpus, where it may stand.
+#[test]
+fn the_corpus_opens_every_block() {
+    fn walk(source: &Source, block: Block, statements: &[Statement], seen: &mut BTreeSet<Opened>) {
+        for statement in statements {
+            let Some(head) = statement.words.first() else { continue };
+            let row = keywords::find(block, &head.text(source));
+            if let (Some(row), Some(inner)) = (row, &statement.block)
+                && let Some(opens) = row.opens
+            {
+                seen.insert((row.name, opens));
+                walk(source, opens, inner, seen);
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for (_, name, _, _) in FILES {
+        let Some(original) = outcome(name).original else { continue };
+        let tree = syntax::parse(original.source(), &mut Sink::default());
+        walk(original.source(), Block::Root, &tree.statements, &mut seen);
+    }
+    let missing: Vec<_> = keywords::all()
+        .filter_map(|row| row.opens.map(|opens| (row.name, opens)))
+        .filter(|opened| !seen.contains(opened))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn findings_come_in_source_order() {
     for (_, name, _, _) in FILES {
-        let places: Vec<_> = outcome(name)
-            .diagnostics
-            .iter()
-            .map(|d| (d.place.line == 0, d.place.line, d.place.column))
-            .collect();
+        let places: Vec<_> =
+            outcome(name).diagnostics.iter().map(|d| (d.place.line == 0, d.place.order)).collect();
         assert!(places.is_sorted(), "{name}: {places:?}");
     }
 }

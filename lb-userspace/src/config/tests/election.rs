@@ -262,6 +262,13 @@ fn words_that_contradict_each_other_are_told_at_their_place() {
     let rows = [
         ("use_ipvlan\nuse_vmac", "8: `use_vmac` cannot go with `use_ipvlan`"),
         ("use_vmac\nuse_ipvlan", "8: `use_ipvlan` cannot go with `use_vmac`"),
+        ("preempt\nnopreempt", "8: vrrp_instance `A` has `preempt` and `nopreempt`"),
+        ("nopreempt\npreempt", "8: vrrp_instance `A` has `preempt` and `nopreempt`"),
+        ("nopreempt\npreempt_delay 5", "8: vrrp_instance `A`: `preempt_delay` has no effect here"),
+        (
+            "state MASTER\npriority 100\npreempt_delay 5",
+            "9: vrrp_instance `A`: `preempt_delay` has no effect here",
+        ),
         ("accept\nno_accept", "8: `accept` and `no_accept` in one vrrp_instance"),
         ("vmac_xmit_base", "7: vrrp_instance `A`: `vmac_xmit_base` without"),
         ("vrf blue", "7: vrrp_instance `A`: `vrf` without"),
@@ -310,6 +317,30 @@ fn words_that_contradict_each_other_are_told_at_their_place() {
                no_virtual_ipaddress\n}\n";
     let both = said(&check("x.conf", format!("{six}{}", instance("A", 1, "")).as_bytes()));
     assert!(!both.join("").contains("used twice"), "{both:?}");
+}
+
+// The kernel makes one macvlan of a MAC on an interface.
+#[test]
+fn a_virtual_mac_is_on_an_interface_once() {
+    let block = |name: &str, interface: &str, words: &str, vip: &str| {
+        format!(
+            "vrrp_instance {name} {{\n interface {interface}\n virtual_router_id 51\n {words}\n \
+             virtual_ipaddress {{\n {vip}\n }}\n}}\n"
+        )
+    };
+    let addr = "use_vmac_addr";
+    for (one, other, told) in [
+        (("eth0", addr, "192.0.2.1 dev eth2"), ("eth1", addr, "192.0.2.2 dev eth2"), true),
+        (("eth0", addr, "192.0.2.1 dev eth1"), ("eth1", "use_vmac", "192.0.2.2"), true),
+        (("eth0", addr, "192.0.2.1 dev eth1"), ("eth1", "", "192.0.2.2"), false),
+        (("eth0", addr, "192.0.2.1 dev eth2"), ("eth1", addr, "fe80::2 dev eth2"), false),
+        (("eth0", addr, "192.0.2.1 dev eth2"), ("eth1", addr, "192.0.2.2 dev eth3"), false),
+    ] {
+        let text = block("A", one.0, one.1, one.2) + &block("B", other.0, other.1, other.2);
+        let said = check("x.conf", text.as_bytes()).render();
+        assert_eq!(said.contains("of VRID 51 is on `eth"), told, "{text}{said}");
+        assert!(!told || said.contains("`B`"), "{said}");
+    }
 }
 
 #[test]

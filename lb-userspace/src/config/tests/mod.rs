@@ -2,8 +2,14 @@
 
 mod bounds;
 mod conformance;
-mod corpus;
+pub(super) mod corpus;
 mod election;
 mod model;
 mod telling;
 mod wire;
+
+/// Fails unless a finding of a text has this phrase and this place.
+pub(in crate::config) fn has_finding(text: &str, place: &str, phrase: &str) {
+    let all: Vec<_> = super::load("t", text).diagnostics.iter().map(|it| it.render()).collect();
+    assert!(all.iter().any(|it| it.contains(phrase) && it.contains(place)), "{phrase}: {all:#?}");
+}

@@ -6,7 +6,7 @@ use super::corpus::config;
 use crate::{
     base::{
         net::{Priority, Protocol},
-        table::{Method, OnDown, Scheduler},
+        table::{Hashing, Method, OnDown, Scheduler},
     },
     config::{ReferenceKind, load, model::*},
 };
@@ -128,7 +128,10 @@ fn pool() {
 fn inheritance_of_schedules() {
     let config = config("pool-nat");
     let server = &config.virtual_servers[0];
-    assert_eq!((server.scheduler, server.method, server.alpha), (Scheduler::Mh, Method::Nat, true));
+    assert_eq!(
+        (server.scheduler, server.method, server.alpha),
+        (Scheduler::Mh(Hashing::default()), Method::Nat, true)
+    );
     assert_eq!(server.idle_timeout, Duration::from_secs(28_860));
     assert_eq!(server.on_down, OnDown::Reset);
     let [Checker::Tcp(tcp)] = &server.real_servers[0].checkers[..] else { panic!("TCP_CHECK") };
@@ -193,6 +196,33 @@ fn globals_count_wherever_they_stand() {
          global_defs {\n vrrp_version 3\n}\n",
     );
     assert_eq!(outcome.config.unwrap().vrrp_instances[0].version, VrrpVersion::V3);
+}
+
+/// `role any` asks too: a server that answers pings and cannot tell its role is not up.
+#[test]
+fn role_implies_the_level_that_asks_for_it() {
+    for (words, level, role) in [
+        ("role writer", MysqlLevel::Role, MysqlRole::Writer),
+        ("role any", MysqlLevel::Role, MysqlRole::Any),
+        ("", MysqlLevel::Ping, MysqlRole::Any),
+        // What is said in as many words stands.
+        ("level login\n role any", MysqlLevel::Login, MysqlRole::Any),
+        ("query \"SELECT 1\"\n role any", MysqlLevel::Query, MysqlRole::Any),
+    ] {
+        let outcome = load(
+            "t",
+            &format!(
+                "virtual_server 192.0.2.10 3306 {{\n lb_kind DR\n real_server 192.0.2.21 3306 {{\n \
+                 MYSQL_CHECK {{\n user u\n {words}\n }}\n }}\n}}\n"
+            ),
+        );
+        let config = outcome.config.unwrap_or_else(|| panic!("{words}"));
+        let Checker::Mysql(_, check) = &config.virtual_servers[0].real_servers[0].checkers[0]
+        else {
+            panic!("MYSQL_CHECK")
+        };
+        assert_eq!((check.level, check.role), (level, role), "{words}");
+    }
 }
 
 #[test]

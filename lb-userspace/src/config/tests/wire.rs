@@ -82,7 +82,6 @@ fn an_instance_is_of_the_family_of_its_vips() {
     let groups = "vrrp_mcast_group4 224.0.0.77\n vrrp_mcast_group6 ff02::77";
     let v6 = instance_of(groups, V6);
     assert_eq!((v6.wire.ipv6, v6.wire.group), (true, Some(ip("ff02::77"))));
-    assert_eq!(v6.version, VrrpVersion::V3, "IPv6 has no version 2");
     let own = instance_of(groups, &format!("{V6}\n mcast_dst_ip ff02::99"));
     assert_eq!(own.wire.group, Some(ip("ff02::99")));
     // Without VIPs the addresses of its adverts tell, else `native_ipv6`.
@@ -172,6 +171,38 @@ fn authentication_is_of_version_2_and_gives_way_to_auth_hmac() {
         let config = outcome.config.expect(&said);
         assert_eq!(config.vrrp_instances[0].authentication, Authentication::None);
         assert!(said.contains("ignored"), "{said}");
+    }
+}
+
+// keepalived's rule: what `vrrp_version` says is not meant for IPv6, what the instance says is.
+#[test]
+fn ipv6_is_version_3_unless_the_instance_says_2() {
+    for (global, words, version, told) in [
+        ("", "", VrrpVersion::V3, None),
+        ("vrrp_version 2", "", VrrpVersion::V3, None),
+        ("", "version 2\n", VrrpVersion::V2, None),
+        ("vrrp_version 3", "version 2\n", VrrpVersion::V2, None),
+        ("", "version 2\n strict_mode on\n", VrrpVersion::V3, Some("no version 2 over IPv6")),
+        ("vrrp_strict", "version 2\n", VrrpVersion::V3, Some("no version 2 over IPv6")),
+    ] {
+        let outcome = load("t", &text(global, &format!("{words} {V6}")));
+        let said = outcome.render();
+        let config = outcome.config.expect(&said);
+        assert_eq!(config.vrrp_instances[0].version, version, "{global} {words}");
+        assert_eq!(said.contains("IPv6"), told.is_some(), "{global} {words}: {said}");
+        assert!(told.is_none_or(|told| said.contains(told)), "{said}");
+    }
+}
+
+#[test]
+fn version_2_over_ipv6_has_no_authentication() {
+    for kind in ["PASS", "AH"] {
+        let auth = format!("authentication {{\n auth_type {kind}\n auth_pass s3cret\n }}");
+        let outcome = load("t", &text("", &format!("version 2\n {auth}\n {V6}")));
+        let said = outcome.render();
+        let config = outcome.config.expect(&said);
+        assert_eq!(config.vrrp_instances[0].authentication, Authentication::None, "{kind}");
+        assert!(said.contains("over IPv6 carries no password; it is ignored"), "{said}");
     }
 }
 
