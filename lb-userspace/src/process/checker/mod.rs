@@ -304,6 +304,7 @@ impl Checker {
         let Some(probe) = self.probes.get_mut(&id) else { return Ok(()) }; // removed by a reload
         match what {
             What::Probed { took, result } => probe.stats.probed(took, result),
+            What::Deferred(more) => probe.stats.deferred(more),
             What::Verdict(verdict) => {
                 probe.stats.verdict(&verdict);
                 let step = CheckerStep::Verdict { probe: id, verdict: Cow::Borrowed(&verdict), at };

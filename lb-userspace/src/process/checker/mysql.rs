@@ -1,6 +1,11 @@
 //! The task of one MYSQL_CHECK: drives [`MysqlCheck`], holds the kept session.
 
-use std::{future::Future, pin::Pin};
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use super::{
     probe::{Command, Desk, What, sleep_until},
@@ -11,14 +16,18 @@ use crate::{
     check::{
         Fraction,
         mysql::{
-            Effect, Input, MysqlCheck,
+            Effect, Input, Manner, MysqlCheck,
             verdict::{self, LoginAs, Phase, Trouble},
         },
     },
     config::model::{CheckerCommon, MysqlCheck as Config, Password},
-    io::probes::mysql::{self, Answer, Credentials, Failure, Session},
+    io::probes::mysql::{self, Answer, Credentials, Failure, Session, late::Places},
     process::clock,
 };
+
+/// Time for a login or an exchange in flight that is given up, so that the server sees its end and a
+/// COM_QUIT behind it. A fraction of `probe`'s `STOP_LIMIT`: the farewell has to fit, too.
+const GIVE_UP_LIMIT: Duration = Duration::from_millis(500);
 
 /// A login in flight.
 type Login = Pin<Box<dyn Future<Output = Result<(Option<Session>, Answer), Trouble>> + Send>>;
@@ -34,6 +43,10 @@ struct Check {
     idle: Option<Session>,
     login: Option<(Login, Instant)>,
     exchange: Option<(Exchange, Instant)>,
+    /// Where its logins wait until they are finished.
+    places: Arc<Places>,
+    /// Of those that found no place, told so far.
+    deferred: u64,
     /// The last trouble that changes no health but wants to be seen; said once.
     warned: Option<String>,
 }
@@ -57,10 +70,46 @@ pub(super) async fn run(
 ) {
     let assumed = if common.alpha { Health::Down } else { Health::Up };
     let core = MysqlCheck::new(spec::mysql_core(&config), assumed, spread, now);
-    let mut check =
-        Check { desk, core, common, config, idle: None, login: None, exchange: None, warned: None };
+    let mut check = Check {
+        desk,
+        core,
+        common,
+        config,
+        idle: None,
+        login: None,
+        exchange: None,
+        places: Arc::default(),
+        deferred: 0,
+        warned: None,
+    };
     while check.step().await {}
-    if let Some(session) = check.idle.take() {
+    let Check { idle, login, exchange, .. } = check;
+    // Side by side: the end of lbd waits for the slowest.
+    tokio::join!(
+        async {
+            if let Some(session) = idle {
+                session.quit().await;
+            }
+        },
+        async {
+            if let Some((login, _)) = login
+                && let Ok(Ok((Some(session), _))) = timeout(GIVE_UP_LIMIT, login).await
+            {
+                session.quit().await;
+            }
+        },
+        async {
+            if let Some((exchange, _)) = exchange {
+                give_up(exchange).await;
+            }
+        },
+    );
+}
+
+/// Ends the session of an exchange whose answer is of no use any more. One that does not answer in
+/// time is left to its tap, which says COM_QUIT behind the question.
+async fn give_up(exchange: Exchange) {
+    if let Ok((session, _)) = timeout(GIVE_UP_LIMIT, exchange).await {
         session.quit().await;
     }
 }
@@ -70,7 +119,9 @@ impl Check {
     async fn step(&mut self) -> bool {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
-                Effect::Login => self.login = Some((self.start_login(), clock::now())),
+                Effect::Login(manner) => {
+                    self.login = Some((self.start_login(manner), clock::now()));
+                }
                 Effect::Ping => self.start_exchange(false),
                 Effect::Ask => self.start_exchange(true),
                 Effect::Verdict(verdict) => {
@@ -132,19 +183,44 @@ impl Check {
         }
     }
 
-    fn start_login(&self) -> Login {
-        let target = spec::mysql_target(&self.common, &self.config);
+    fn start_login(&self, manner: Manner) -> Login {
+        let mut target = spec::mysql_target(&self.common, &self.config);
         let config = self.config.clone();
+        let places = Arc::clone(&self.places);
         let keep = spec::mysql_core(&self.config).keep_session;
-        let nobody = !spec::has_user(&self.config);
+        let lifesign = manner == Manner::Lifesign;
+        if lifesign {
+            target.tls = mysql::Tls::Off;
+        }
+        let secret = match spec::has_user(&config) {
+            true => password(config.password.as_ref()).map(Some),
+            false => Ok(None),
+        };
+        let nobody = lifesign || !matches!(secret, Ok(Some(_)));
+        if nobody {
+            target.question = mysql::Question::Nothing;
+        }
         Box::pin(async move {
-            let credentials = if nobody {
-                Credentials::nobody()
-            } else {
-                let user = config.user.clone().unwrap_or_default();
-                Credentials { user, password: password(config.password.as_ref())? }
+            let credentials = match &secret {
+                Ok(Some(password)) if !nobody => Credentials {
+                    user: config.user.clone().unwrap_or_default(),
+                    password: password.clone(),
+                },
+                _ => Credentials::nobody(),
             };
-            match mysql::login(&target, &credentials).await {
+            let login = mysql::login(&target, &credentials, &places).await;
+            if let (false, Err(trouble)) = (lifesign, secret) {
+                // The server's life is worth knowing all the same.
+                return match login.map_err(|failure| self::trouble(failure, &credentials.user)) {
+                    Ok((session, _)) => {
+                        session.quit().await;
+                        Err(trouble)
+                    }
+                    Err(Trouble::Auth(_)) => Err(trouble),
+                    Err(other) => Err(other),
+                };
+            }
+            match login {
                 Ok((session, answer)) if keep => Ok((Some(session), answer)),
                 Ok((session, answer)) => {
                     session.quit().await;
@@ -183,7 +259,9 @@ impl Check {
                 self.warned = None;
                 if let Some(session) = session {
                     // An exchange that still hangs on the old session is given up with it.
-                    self.exchange = None;
+                    if let Some((exchange, _)) = self.exchange.take() {
+                        tokio::spawn(give_up(exchange));
+                    }
                     if let Some(old) = self.idle.replace(session) {
                         tokio::spawn(old.quit());
                     }
@@ -191,7 +269,10 @@ impl Check {
                 (Ok(core_answer(answer)), Ok(()))
             }
             Err(trouble) => {
-                if matches!(trouble, Trouble::Auth(_) | Trouble::UnfitAskSeldom(_)) {
+                if matches!(
+                    trouble,
+                    Trouble::Auth(_) | Trouble::Handshake(_) | Trouble::UnfitAskSeldom(_)
+                ) {
                     self.warn(trouble.reason());
                 }
                 let reason = trouble.reason().to_owned();
@@ -200,6 +281,11 @@ impl Check {
         };
         self.core.handle(Input::Login(input), now);
         self.core.handle_timeout(now);
+        let deferred = self.places.refused();
+        let more = deferred - std::mem::replace(&mut self.deferred, deferred);
+        if more > 0 && !self.desk.report(What::Deferred(more)).await {
+            return false;
+        }
         self.desk.report(What::Probed { took: now - began, result: said }).await
     }
 
@@ -270,6 +356,7 @@ fn trouble(failure: Failure, user: &str) -> Trouble {
         Failure::TimedOut { .. } | Failure::Io(_) => Trouble::Missed(words),
         Failure::NotMysql(_) => Trouble::Unfit(words),
         Failure::Credentials(_) => Trouble::Auth(format!("{words} (user {user})")),
+        Failure::Handshake(_) => Trouble::Handshake(format!("{words} (user {user})")),
         Failure::Server { code, message, statement, tls } => {
             let phase = if statement { Phase::Statement } else { Phase::Login };
             verdict::server_error(code, &message, phase, &LoginAs { user, tls })

@@ -65,6 +65,8 @@ pub(super) enum What {
         took: Duration,
         result: Result<(), String>,
     },
+    /// So many logins were not made because earlier ones are not finished.
+    Deferred(u64),
     /// Run a script for me.
     Script {
         run: Script,

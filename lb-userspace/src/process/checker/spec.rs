@@ -9,10 +9,13 @@ use crate::{
         services::{CheckerSpec, ProbeId, ServerSpec, ServiceSpec},
     },
     config::model::{
-        Checker, CheckerCommon, MysqlCheck, MysqlLevel, MysqlRole, OnCondition, TlsMode,
-        VirtualServer,
+        Checker, CheckerCommon, MysqlCheck, MysqlLevel, MysqlRole, OnCondition, TlsCaContent,
+        TlsMode, VirtualServer,
     },
-    io::probes::{mysql, tcp},
+    io::probes::{
+        mysql::{self, trust::Authority},
+        tcp,
+    },
 };
 
 /// Identity of a probe: equal configurations share one.
@@ -148,7 +151,14 @@ pub(super) fn mysql_target(common: &CheckerCommon, check: &MysqlCheck) -> mysql:
             TlsMode::Prefer => mysql::Tls::Prefer,
             TlsMode::Require => mysql::Tls::Require,
         },
-        tls_ca: check.tls_ca.clone(),
+        tls_ca: check.tls_ca.as_ref().map(|ca| Authority {
+            name: ca.path.display().to_string(),
+            content: match &ca.content {
+                TlsCaContent::Pem(text) => Ok(text.clone()),
+                TlsCaContent::Unusable(reason) => Err(reason.clone()),
+                TlsCaContent::Unread => Err("not read".to_owned()),
+            },
+        }),
         question,
     }
 }

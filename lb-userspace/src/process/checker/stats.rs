@@ -32,6 +32,7 @@ impl Stats {
                 latency_us: BOUNDS.iter().map(|bound| (*bound, 0)).collect::<BTreeMap<_, _>>(),
                 latency_total_us: 0,
                 restarts: 0,
+                deferred: 0,
             },
         }
     }
@@ -55,6 +56,11 @@ impl Stats {
     /// The probe had ended by itself and was started again.
     pub(super) fn restarted(&mut self) {
         self.status.restarts += 1;
+    }
+
+    /// Logins were not made because earlier ones are not finished.
+    pub(super) fn deferred(&mut self, more: u64) {
+        self.status.deferred += more;
     }
 
     pub(super) fn verdict(&mut self, verdict: &Verdict) {

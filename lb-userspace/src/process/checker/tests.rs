@@ -59,6 +59,7 @@ fn config(addr: std::net::SocketAddr, checker: CheckerConfig) -> Arc<Config> {
         real_servers: vec![RealServer {
             addr,
             weight: 10,
+            limits: Default::default(),
             inhibit_on_failure: false,
             notify_up: Some(command("/notify_up")),
             notify_down: Some(command("/notify_down")),

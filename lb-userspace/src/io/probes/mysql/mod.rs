@@ -4,30 +4,40 @@
 //! library connects by itself, cannot bind a source address, does not tell when an idle session
 //! ends, takes packets of any announced size before the login is over, and ends the process over
 //! some malformed login packets. So it is connected through a `tap`: our own connection to the
-//! server, whose greeting we have read and judged, joined to the library's by a task that watches
-//! every byte from the server ([`wire::Guard`]).
+//! server, whose greeting we have read and judged, joined to the library's by a task that makes TLS
+//! and watches every byte from the server ([`wire::Guard`]).
+//!
+//! Nothing that a check does may count as a connect error on the server, because a server blocks
+//! the address that makes a hundred of them in a row (`max_connect_errors`, ERROR 1129). Only a
+//! login that is finished, well or refused, counts as none. So whatever speaks against logging in
+//! ([`trust`], an unknown plugin) ends the login as [`NOBODY`] or with a wrong answer, and a login
+//! that is not over in time is reported and still finished in the background ([`late`]).
 
+pub mod late;
 mod rsa_key;
 mod tap;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
+pub mod trust;
 pub mod wire;
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
 use mysql_async::{
-    Conn, DriverError, Error, IoError, OptsBuilder, Row, SslOpts, Value, prelude::Queryable as _,
+    Conn, DriverError, Error, OptsBuilder, Row, SslOpts, Value, prelude::Queryable as _,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::{
+    late::{LATE_LIMIT, Places, Progress, Stage},
     rsa_key::PASSWORD_LIMIT,
-    tap::{End, Opened, Tap},
+    tap::{End, Entrance, Opened, Tap, Trust},
+    trust::{Authority, Judge},
     wire::{Greeting, PACKET_LIMIT},
 };
 use crate::base::text::printable;
@@ -70,7 +80,7 @@ pub struct Target {
     /// For connect, login and question together.
     pub timeout: Duration,
     pub tls: Tls,
-    pub tls_ca: Option<PathBuf>,
+    pub tls_ca: Option<Authority>,
     pub question: Question,
 }
 
@@ -114,9 +124,12 @@ pub enum Failure {
     /// An error packet.
     #[error("ERROR {code}: {message}")]
     Server { code: u16, message: String, statement: bool, tls: bool },
-    /// We do not want to, or cannot, log in here: TLS, plugin, cleartext.
+    /// We do not want to, or cannot, log in here: certificate, plugin, cleartext.
     #[error("{0}")]
     Credentials(String),
+    /// TLS could not be agreed upon, whoever gave up: the server may count it as a connect error.
+    #[error("{0}")]
+    Handshake(String),
 }
 
 /// A session that is logged in.
@@ -130,36 +143,76 @@ pub struct Session {
     version: String,
 }
 
-/// Connects, logs in and asks the target's question. When it fails after the greeting without a
-/// login having been tried (TLS required but not offered), the login is finished as [`NOBODY`],
-/// so that the server counts no connect error.
+/// Connects, logs in and asks the target's question. Where a login must not be tried with these
+/// credentials (TLS required but not offered, a certificate that does not verify), it is finished
+/// as [`NOBODY`]. Cancel-safe: a login that has begun is finished in the background, and keeps its
+/// place among the check's `places` until then.
 ///
 /// # Errors
 /// [`Failure`], within the target's time-out.
 pub async fn login(
     target: &Target,
     credentials: &Credentials,
+    places: &Places,
 ) -> Result<(Session, Answer), Failure> {
     let deadline = Instant::now() + target.timeout;
     let limit = target.timeout;
-    let opened = timeout_at(deadline, tap::connect(target.addr, target.bindto))
+    let Some(mut place) = places.take(deadline).await else {
+        return Err(Failure::TimedOut {
+            stage: "no complete greeting on the connections made",
+            limit,
+        });
+    };
+    let connected = timeout_at(deadline, tap::connect(target.addr, target.bindto))
         .await
         .unwrap_or(Err(Failure::TimedOut { stage: "no connection", limit }))?;
-    let opened = timeout_at(deadline, opened.greeting())
-        .await
-        .unwrap_or(Err(Failure::TimedOut { stage: "no complete greeting", limit }))?;
+    let progress = Progress::default();
+    let (target, credentials, reached) = (target.clone(), credentials.clone(), progress.clone());
+    let mut task = tokio::spawn(async move {
+        let opened = tokio::select! {
+            opened = connected.greeting() => opened?,
+            () = place.forsaken() => return Err(Failure::TimedOut { stage: "no greeting", limit }),
+        };
+        reached.reach(Stage::Greeted);
+        let entering = enter(&target, &credentials, opened, &reached);
+        let entered = timeout(limit + LATE_LIMIT, entering).await;
+        drop(place);
+        entered.unwrap_or(Err(Failure::TimedOut { stage: "login not finished", limit }))
+    });
     let stage = "login and question not finished";
-    timeout_at(deadline, enter(target, credentials, opened))
-        .await
-        .unwrap_or(Err(Failure::TimedOut { stage, limit }))
+    let late = Failure::TimedOut { stage, limit };
+    let mut session = match timeout_at(deadline, &mut task).await {
+        // It is not cancelled; its runtime can stop.
+        Ok(finished) => finished.unwrap_or(Err(late.clone()))?,
+        // What becomes of the session of a late login: dropped, it says COM_QUIT.
+        Err(_) => {
+            return Err(match progress.stage() {
+                Stage::Silent => Failure::TimedOut { stage: "no complete greeting", limit },
+                Stage::Handshake => Failure::Handshake(format!(
+                    "TLS handshake not finished within {} ms",
+                    limit.as_millis()
+                )),
+                Stage::Greeted | Stage::Inside => late,
+            });
+        }
+    };
+    match timeout_at(deadline, session.ask()).await.unwrap_or(Err(late)) {
+        Ok(answer) => Ok((session, answer)),
+        Err(failure) => {
+            // Its end is the tap's work; the verdict does not wait for it.
+            tokio::spawn(session.quit());
+            Err(failure)
+        }
+    }
 }
 
-/// Logs in on a connection whose greeting has been read, and asks.
+/// Logs in on a connection whose greeting has been read.
 async fn enter(
     target: &Target,
     credentials: &Credentials,
     opened: Opened,
-) -> Result<(Session, Answer), Failure> {
+    progress: &Progress,
+) -> Result<Session, Failure> {
     let (offers_tls, version) = match &opened.greeting {
         Greeting::Refused { code, message } => {
             let message = message.clone();
@@ -168,49 +221,66 @@ async fn enter(
         Greeting::Hello { tls, version } => (*tls, version.clone()),
     };
     let mariadb = opened.greeting.is_mariadb();
-    let no_login = if target.tls == Tls::Require && !offers_tls {
-        Some("the server does not offer TLS, and `tls require` forbids to log in without")
-    } else if credentials.password.len() > PASSWORD_LIMIT {
-        Some("the password is longer than 200 bytes")
-    } else {
-        None
-    };
-    if let Some(reason) = no_login {
-        let _ = open_session(target, &Credentials::nobody(), opened, false).await;
-        return Err(Failure::Credentials(reason.to_owned()));
-    }
-    // Without a password there is no secret to protect, and in plain every packet of the login
-    // can be watched.
-    let tls = match target.tls {
+    let wants_tls = match target.tls {
         Tls::Off => false,
-        Tls::Prefer => offers_tls && !credentials.password.is_empty(),
+        // Only where there is a secret to protect.
+        Tls::Prefer => {
+            offers_tls && !credentials.password.is_empty() && *credentials != Credentials::nobody()
+        }
         Tls::Require => true,
     };
-    let (conn, tap) = open_session(target, credentials, opened, tls).await?;
-    let question = target.question.clone();
-    let mut session = Session { conn, tap, question, mariadb, tls, version };
-    match session.ask().await {
-        Ok(answer) => Ok((session, answer)),
-        Err(failure) => {
-            session.quit().await;
-            Err(failure)
+    let judge = match &target.tls_ca {
+        _ if !wants_tls => Ok(None),
+        _ if !offers_tls => Err("the server does not offer TLS, and `tls require` forbids to log \
+                                 in without"
+            .to_owned()),
+        None => Ok(Some(Judge::lenient())),
+        Some(authority) => Judge::strict(authority).map(Some),
+    };
+    let judge = match judge {
+        Ok(_) if credentials.password.len() > PASSWORD_LIMIT => {
+            Err("the password is longer than 200 bytes".to_owned())
         }
-    }
+        judge => judge,
+    };
+    let trust = match judge {
+        Ok(judge) => judge.map(|judge| Trust { judge, name: trust::name_of(target.addr.ip()) }),
+        Err(reason) => {
+            let _ = open_session(&Credentials::nobody(), opened, None, progress).await;
+            return Err(Failure::Credentials(reason));
+        }
+    };
+    let tls = trust.is_some();
+    let (conn, tap) = open_session(credentials, opened, trust, progress).await?;
+    let question = target.question.clone();
+    Ok(Session { conn, tap, question, mariadb, tls, version })
 }
 
 async fn open_session(
-    target: &Target,
     credentials: &Credentials,
     opened: Opened,
-    tls: bool,
+    trust: Option<Trust>,
+    progress: &Progress,
 ) -> Result<(Conn, Tap), Failure> {
-    let (tap, at) = opened
-        .join(tls, credentials.password.is_empty())
-        .await
-        .map_err(|error| Failure::Io(format!("loopback connection for the login: {error}")))?;
-    let mut opts = OptsBuilder::default()
-        .ip_or_hostname(at.ip().to_string())
-        .tcp_port(at.port())
+    let tls = trust.is_some();
+    let (tap, entrance) = opened
+        .join(trust, credentials.password.is_empty(), progress.clone())
+        .map_err(|error| Failure::Io(format!("own socket for the login: {error}")))?;
+    match Conn::new(options(&entrance, credentials)).await {
+        Ok(conn) => Ok((conn, tap)),
+        Err(error) => match tap.distrust() {
+            Some(objection) => {
+                let _ = Conn::new(options(&entrance, &Credentials::nobody())).await;
+                Err(Failure::Credentials(format!("TLS: {objection}")))
+            }
+            None => Err(explain(error, tls, tap).await),
+        },
+    }
+}
+
+/// How the library connects to the tap.
+fn options(entrance: &Entrance, credentials: &Credentials) -> OptsBuilder {
+    let opts = OptsBuilder::default()
         // On loopback the library would otherwise ask for @@socket and go there instead.
         .prefer_socket(false)
         .user(Some(credentials.user.clone()))
@@ -219,33 +289,19 @@ async fn open_session(
         .max_allowed_packet(Some(PACKET_LIMIT))
         .wait_timeout(Some(28_800))
         .stmt_cache_size(0);
-    if tls {
-        opts = opts.ssl_opts(Some(ssl(target)));
-    }
-    match Conn::new(opts).await {
-        Ok(conn) => Ok((conn, tap)),
-        Err(error) => Err(explain(error, false, tls, tap).await),
-    }
-}
-
-/// TLS as `tls` and `tls_ca` say. With a CA the chain is verified, and the certificate has to name
-/// the server's address (subjectAltName IP): the library's switch for leaving the name aside does
-/// not work with current rustls.
-fn ssl(target: &Target) -> SslOpts {
-    let ssl =
-        SslOpts::default().with_danger_tls_hostname_override(Some(target.addr.ip().to_string()));
-    match &target.tls_ca {
-        Some(ca) => ssl.with_disable_built_in_roots(true).with_root_certs(vec![ca.clone().into()]),
-        None => ssl.with_danger_accept_invalid_certs(true),
+    match entrance {
+        Entrance::Tcp(at) => opts.ip_or_hostname(at.ip().to_string()).tcp_port(at.port()),
+        // It asks for TLS then, and leaves it to the tap.
+        Entrance::Unix(path) => opts.socket(Some(path.clone())).ssl_opts(Some(SslOpts::default())),
     }
 }
 
 /// What the library's error means. What the tap has seen says more than a broken connection.
-async fn explain(error: Error, statement: bool, tls: bool, tap: Tap) -> Failure {
+async fn explain(error: Error, tls: bool, tap: Tap) -> Failure {
     match error {
         Error::Server(error) => {
             let message = printable(error.message.as_bytes(), 200);
-            Failure::Server { code: error.code, message, statement, tls }
+            Failure::Server { code: error.code, message, statement: false, tls }
         }
         Error::Driver(
             error @ (DriverError::UnknownAuthPlugin { .. }
@@ -253,14 +309,17 @@ async fn explain(error: Error, statement: bool, tls: bool, tap: Tap) -> Failure 
             | DriverError::MysqlOldPasswordDisabled
             | DriverError::NoClientSslFlagFromServer),
         ) => Failure::Credentials(error.to_string()),
-        Error::Io(IoError::Tls(error)) => Failure::Credentials(format!("TLS: {error}")),
-        // rustls reports a bad certificate and a bad record as invalid data.
-        Error::Io(IoError::Io(error)) if tls && error.kind() == io::ErrorKind::InvalidData => {
-            Failure::Credentials(format!("TLS: {error}"))
+        // An error of the kernel on our own side, such as no descriptor left: not the server's.
+        Error::Io(mysql_async::IoError::Io(error)) if error.raw_os_error().is_some() => {
+            match tap.ended() {
+                Some(End::Failed(failure)) => failure,
+                Some(End::Client) | None => {
+                    Failure::Io(format!("own socket for the login: {error}"))
+                }
+            }
         }
         error => match tap.end().await {
-            Some(End::Violation(text)) => Failure::NotMysql(text),
-            Some(End::Server(text)) => Failure::Io(text),
+            Some(End::Failed(failure)) => failure,
             Some(End::Client) | None => Failure::NotMysql(format!(
                 "not understood: {}",
                 printable(error.to_string().as_bytes(), 120)
@@ -335,8 +394,7 @@ impl Session {
                 Failure::Server { code: error.code, message, statement: true, tls: self.tls }
             }
             error => match self.tap.ended() {
-                Some(End::Violation(text)) => Failure::NotMysql(text),
-                Some(End::Server(text)) => Failure::Io(text),
+                Some(End::Failed(failure)) => failure,
                 Some(End::Client) | None => {
                     Failure::Io(printable(error.to_string().as_bytes(), 120))
                 }
@@ -347,7 +405,7 @@ impl Session {
     /// Waits until the session has ended, and says why. May be dropped and called again.
     pub async fn ended(&mut self) -> String {
         match self.tap.wait().await {
-            End::Violation(text) | End::Server(text) => text,
+            End::Failed(failure) => failure.to_string(),
             End::Client => "closed by us".to_owned(),
         }
     }

@@ -42,7 +42,8 @@ mod tests {
 
     use super::*;
 
-    /// Made with `openssl genrsa 2048 | openssl rsa -pubout`.
+    /// Made with `openssl genpkey -algorithm RSA` and `openssl pkey -pubout`; its other half, rsa2048.key.pem,
+    /// is in the tests of the login.
     const KEY: &str = include_str!("testdata/rsa2048.pub.pem");
     const SMALL: &str = include_str!("testdata/rsa1024.pub.pem");
     const CURVE: &str = include_str!("testdata/p256.pub.pem");

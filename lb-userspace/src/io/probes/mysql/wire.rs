@@ -17,6 +17,8 @@ const SHOWN_BYTES: usize = 16;
 
 /// CLIENT_SSL of the capability flags.
 const CLIENT_SSL: u16 = 0x0800;
+/// Length of an SSLRequest with its header.
+pub const SSL_REQUEST: usize = 36;
 
 /// A server's first packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +47,40 @@ impl Greeting {
 pub struct Violation(pub String);
 
 fn not_mysql(bytes: &[u8]) -> Violation {
+    Violation(format!("not MySQL: first bytes {}", first_bytes(bytes)))
+}
+
+/// The first bytes of something unexpected, for people: as numbers and as text.
+pub fn first_bytes(bytes: &[u8]) -> String {
     let shown = bytes.get(..SHOWN_BYTES).unwrap_or(bytes);
     let hex: Vec<String> = shown.iter().map(|byte| format!("{byte:02x}")).collect();
-    Violation(format!("not MySQL: first bytes {} \"{}\"", hex.join(" "), shown.escape_ascii()))
+    format!("{} \"{}\"", hex.join(" "), shown.escape_ascii())
+}
+
+/// Why a login does not go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The server asks in a way that we do not want to, or cannot, answer. `decline`: the packet
+    /// that lets it refuse us in order.
+    #[error("{reason}")]
+    Declined { reason: String, decline: Vec<u8> },
+}
+
+/// An error packet in place of what was due: code and message, fit for logs.
+pub fn error_packet(bytes: &[u8]) -> Option<(u16, String)> {
+    let [a, b, c, _seq, 0xff, low, high, ..] = *bytes else { return None };
+    let length = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
+    let message = bytes.get(7..(4 + length).min(bytes.len())).unwrap_or_default();
+    Some((u16::from_le_bytes([low, high]), printable(message, 200)))
+}
+
+/// Whether a client's packet with its header is an SSLRequest: always the second packet of a login
+/// and of 32 bytes.
+pub fn is_ssl_request(packet: &[u8; SSL_REQUEST]) -> bool {
+    let flags = u16::from_le_bytes([packet[4], packet[5]]);
+    packet.starts_with(&[32, 0, 0, 1]) && flags & CLIENT_SSL != 0
 }
 
 /// Reads the first packet of a server from what has arrived so far: `Ok(None)` means that more
@@ -102,8 +135,6 @@ pub fn truncated(bytes: &[u8]) -> Violation {
 /// cope with.
 #[derive(Debug)]
 pub struct Guard {
-    /// Inside TLS only the amount can be watched.
-    opaque: bool,
     /// The login is over: lengths are watched, contents are the library's.
     authenticated: bool,
     rounds: u32,
@@ -115,19 +146,12 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard for the bytes that follow the greeting. `tls`: the session switches to TLS.
-    pub fn new(tls: bool, empty_password: bool) -> Self {
-        Self {
-            opaque: tls,
-            authenticated: false,
-            rounds: 0,
-            empty_password,
-            answered: 0,
-            pending: Vec::new(),
-        }
+    /// A guard for the packets that follow the greeting, those inside TLS included.
+    pub fn new(empty_password: bool) -> Self {
+        Self { authenticated: false, rounds: 0, empty_password, answered: 0, pending: Vec::new() }
     }
 
-    /// Whether the server has accepted our login (never known inside TLS).
+    /// Whether the server has accepted our login.
     pub fn authenticated(&self) -> bool {
         self.authenticated
     }
@@ -140,32 +164,31 @@ impl Guard {
     /// Takes bytes from the server; appends to `out` those that may be passed on.
     ///
     /// # Errors
-    /// [`Violation`]: nothing of `bytes` may be passed on, the session is to be closed.
-    pub fn received(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Violation> {
+    /// [`Stop`]: nothing of `bytes` may be passed on, the session is to be closed.
+    pub fn received(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Stop> {
         self.answered = self.answered.saturating_add(bytes.len());
         if self.answered > ANSWER_LIMIT {
-            return Err(Violation(format!("endless answer, more than {ANSWER_LIMIT} bytes")));
-        }
-        if self.opaque {
-            out.extend_from_slice(bytes);
-            return Ok(());
+            return Err(Violation(format!("endless answer, more than {ANSWER_LIMIT} bytes")).into());
         }
         self.pending.extend_from_slice(bytes);
         let mut at = 0;
-        while let Some(&[a, b, c, _seq]) = self.pending.get(at..at + 4) {
+        while let Some(&[a, b, c, seq]) = self.pending.get(at..at + 4) {
             let length = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
             if length > PACKET_LIMIT {
                 return Err(Violation(format!(
                     "packet of {length} bytes announced, limit {PACKET_LIMIT}"
-                )));
+                ))
+                .into());
             }
             let Some(payload) = self.pending.get(at + 4..at + 4 + length) else { break };
             if !self.authenticated {
                 self.rounds += 1;
                 if self.rounds > AUTH_ROUND_LIMIT {
-                    return Err(Violation(format!("more than {AUTH_ROUND_LIMIT} login packets")));
+                    return Err(
+                        Violation(format!("more than {AUTH_ROUND_LIMIT} login packets")).into()
+                    );
                 }
-                self.authenticated = login_packet(payload, self.empty_password)?;
+                self.authenticated = login_packet(payload, seq, self.empty_password)?;
             }
             at += 4 + length;
         }
@@ -174,34 +197,36 @@ impl Guard {
     }
 }
 
-/// Judges one packet of a login outside TLS. Returns whether it ends the login well.
-fn login_packet(payload: &[u8], empty_password: bool) -> Result<bool, Violation> {
+/// Judges one packet of a login. Returns whether it ends the login well.
+fn login_packet(payload: &[u8], seq: u8, empty_password: bool) -> Result<bool, Stop> {
     match *payload {
-        [] => Err(Violation("empty packet during the login".into())),
+        [] => Err(Violation("empty packet during the login".into()).into()),
         [0x00, ..] => Ok(true),
         [0xff, ..] => Ok(false),
-        [0xfe, ref switch @ ..] => auth_switch(switch, empty_password).map(|()| false),
+        // Its plugin takes an empty packet for an empty password, and anything odd for a fault of
+        // the connection.
+        [0xfe] => Err(declined("login asks for the pre-4.1 password hash".to_owned(), seq, &[])),
+        [0xfe, ref switch @ ..] => auth_switch(switch, seq, empty_password).map(|()| false),
         // caching_sha2_password: 3 = known, 4 = send the password (for us: ask for the key).
         [0x01, 0x03 | 0x04] => Ok(false),
         [0x01, ref key @ ..] if key.starts_with(b"-----") => {
             if rsa_key::acceptable(key) {
                 Ok(false)
             } else {
-                Err(Violation(
-                    "the server's RSA key is not a PEM public key of 2048 to 8192 bits".into(),
-                ))
+                let reason = "the server's RSA key is not a PEM public key of 2048 to 8192 bits";
+                Err(declined(reason.to_owned(), seq, &[0]))
             }
         }
         // client_ed25519 and parsec rounds of MariaDB.
         [0x01, ..] => Ok(false),
-        [other, ..] => Err(Violation(format!("packet type 0x{other:02x} during the login"))),
+        [other, ..] => Err(Violation(format!("packet type 0x{other:02x} during the login")).into()),
     }
 }
 
 /// AuthSwitchRequest: plugin NUL, challenge, NUL.
-fn auth_switch(body: &[u8], empty_password: bool) -> Result<(), Violation> {
+fn auth_switch(body: &[u8], seq: u8, empty_password: bool) -> Result<(), Stop> {
     let Some(end) = body.iter().position(|&byte| byte == 0) else {
-        return Err(Violation("login asks for the pre-4.1 password hash".into()));
+        return Err(Violation("request for another login method without an end".into()).into());
     };
     let (plugin, challenge) = (&body[..end], &body[end + 1..]);
     let shown = printable(plugin, 40);
@@ -211,17 +236,30 @@ fn auth_switch(body: &[u8], empty_password: bool) -> Result<(), Violation> {
         // The library cannot answer it without a password.
         b"parsec" if !empty_password && challenge.len() == 32 => 32,
         b"mysql_clear_password" | b"dialog" => {
-            return Err(Violation(format!("{shown}: would send the password in clear")));
+            let reason = format!("{shown}: would send the password in clear");
+            return Err(declined(reason, seq, &[0]));
         }
-        _ => return Err(Violation(format!("authentication plugin {shown} is not supported"))),
+        _ => {
+            let reason = format!("authentication plugin {shown} is not supported");
+            return Err(declined(reason, seq, &[0]));
+        }
     };
     if challenge.len() < least {
         return Err(Violation(format!(
             "{shown}: challenge of {} bytes, at least {least} expected",
             challenge.len()
-        )));
+        ))
+        .into());
     }
     Ok(())
+}
+
+/// A login that is given up. `answer` is a wrong password to every plugin (a lone NUL is the empty
+/// one), so that the server refuses the login instead of counting a broken connection.
+fn declined(reason: String, seq: u8, answer: &[u8]) -> Stop {
+    let length = u8::try_from(answer.len()).unwrap_or(0);
+    let decline = [&[length, 0, 0, seq.wrapping_add(1)], answer].concat();
+    Stop::Declined { reason, decline }
 }
 
 #[cfg(test)]
@@ -298,8 +336,24 @@ mod tests {
         assert!(truncated(b"\x4a\x00").to_string().contains("first bytes 4a 00"));
     }
 
-    fn guarded(bytes: &[u8]) -> Result<bool, Violation> {
-        let mut guard = Guard::new(false, false);
+    #[test]
+    fn error_packets_and_ssl_requests() {
+        let whole = packet(2, b"\xff\x15\x04Access denied");
+        assert_eq!(error_packet(&whole), Some((1045, "Access denied".to_owned())));
+        assert_eq!(error_packet(&whole[..9]), Some((1045, "Ac".to_owned())), "cut short");
+        for end in 0..7 {
+            assert_eq!(error_packet(&whole[..end]), None, "{end} bytes");
+        }
+        assert_eq!(error_packet(b"\x16\x03\x03\0\x7a\x02\0\0\x76"), None, "a TLS record");
+        let mut request = [0; SSL_REQUEST];
+        request[..6].copy_from_slice(&[32, 0, 0, 1, 0x8d, 0xae]);
+        assert!(is_ssl_request(&request));
+        request[5] = 0xa6;
+        assert!(!is_ssl_request(&request), "without CLIENT_SSL");
+    }
+
+    fn guarded(bytes: &[u8]) -> Result<bool, Stop> {
+        let mut guard = Guard::new(false);
         let mut out = Vec::new();
         guard.received(bytes, &mut out)?;
         assert_eq!(out, bytes);
@@ -314,18 +368,30 @@ mod tests {
         assert_eq!(guarded(&packet(2, &switch)), Ok(false));
         let fast = [packet(2, b"\x01\x03"), packet(3, b"\0\0\0\x02\0\0\0")].concat();
         assert_eq!(guarded(&fast), Ok(true));
-        for (payload, words) in [
-            (&b""[..], "empty packet"),
-            (b"\xfe", "pre-4.1"),
-            (b"\xfemysql_native_password\0short\0", "challenge of 6 bytes"),
-            (b"\xfecaching_sha2_password\0", "challenge of 0 bytes"),
-            (b"\xfemysql_clear_password\0", "would send the password in clear"),
-            (b"\xfeauth_gssapi_client\0", "auth_gssapi_client is not supported"),
-            (b"\x01-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "RSA key"),
-            (b"\x0astill greeting", "packet type 0x0a"),
+        let nul = Some(vec![1, 0, 0, 3, 0]);
+        for (payload, words, answer) in [
+            (&b""[..], "empty packet", None),
+            (b"\xfe", "pre-4.1", Some(vec![0, 0, 0, 3])),
+            (b"\xfemysql_native_password", "without an end", None),
+            (b"\xfemysql_native_password\0short\0", "challenge of 6 bytes", None),
+            (b"\xfecaching_sha2_password\0", "challenge of 0 bytes", None),
+            (b"\xfemysql_clear_password\0", "would send the password in clear", nul.clone()),
+            (b"\xfesha256_password\0", "sha256_password is not supported", nul.clone()),
+            (b"\xfeauth_gssapi_client\0", "auth_gssapi_client is not supported", nul.clone()),
+            (
+                b"\x01-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+                "RSA key",
+                nul.clone(),
+            ),
+            (b"\x0astill greeting", "packet type 0x0a", None),
         ] {
-            let reason = guarded(&packet(2, payload)).expect_err("refused").to_string();
-            assert!(reason.contains(words), "{reason}");
+            let stop = guarded(&packet(2, payload)).expect_err("refused");
+            assert!(stop.to_string().contains(words), "{stop}");
+            let said = match stop {
+                Stop::Declined { decline, .. } => Some(decline),
+                Stop::Violation(_) => None,
+            };
+            assert_eq!(said, answer, "{words}");
         }
     }
 
@@ -337,24 +403,22 @@ mod tests {
         let reason = guarded(&rounds).expect_err("refused").to_string();
         assert!(reason.contains("more than 8 login packets"), "{reason}");
 
-        for tls in [false, true] {
-            let mut guard = Guard::new(tls, false);
-            let mut out = Vec::new();
-            guard.received(&packet(2, b"\0\0\0\x02\0\0\0"), &mut out).expect("login");
-            let row = packet(3, &[b'x'; 1000]);
-            let mut sent = 0;
-            let reason = loop {
-                out.clear();
-                match guard.received(&row, &mut out) {
-                    Ok(()) => sent += row.len(),
-                    Err(reason) => break reason.to_string(),
-                }
-                assert!(sent <= ANSWER_LIMIT);
-            };
-            assert!(reason.contains("endless answer"), "{reason}");
-            guard.sent();
-            guard.received(&row, &mut out).expect("a new answer");
-        }
+        let mut guard = Guard::new(false);
+        let mut out = Vec::new();
+        guard.received(&packet(2, b"\0\0\0\x02\0\0\0"), &mut out).expect("login");
+        let row = packet(3, &[b'x'; 1000]);
+        let mut sent = 0;
+        let reason = loop {
+            out.clear();
+            match guard.received(&row, &mut out) {
+                Ok(()) => sent += row.len(),
+                Err(reason) => break reason.to_string(),
+            }
+            assert!(sent <= ANSWER_LIMIT);
+        };
+        assert!(reason.contains("endless answer"), "{reason}");
+        guard.sent();
+        guard.received(&row, &mut out).expect("a new answer");
     }
 
     proptest! {
@@ -381,8 +445,8 @@ mod tests {
             let bytes: Vec<u8> =
                 payloads.iter().enumerate().flat_map(|(i, p)| packet(i as u8, p)).collect();
             let mut whole = Vec::new();
-            let verdict = Guard::new(false, false).received(&bytes, &mut whole);
-            let mut guard = Guard::new(false, false);
+            let verdict = Guard::new(false).received(&bytes, &mut whole);
+            let mut guard = Guard::new(false);
             let (mut out, mut rest, mut result) = (Vec::new(), &bytes[..], Ok(()));
             let mut cuts = cuts.into_iter();
             while !rest.is_empty() && result.is_ok() {
