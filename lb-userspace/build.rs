@@ -27,9 +27,11 @@ fn main() -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    let features: &[&str] =
+        if env::var_os("CARGO_FEATURE_PACKET_LOG").is_some() { &["packet-log"] } else { &[] };
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-ebpf");
     aya_build::build_ebpf(
-        [aya_build::Package { name: "lb-ebpf", root_dir: root, ..Default::default() }],
+        [aya_build::Package { name: "lb-ebpf", root_dir: root, features, ..Default::default() }],
         aya_build::Toolchain::Nightly,
     )
 }

@@ -186,7 +186,7 @@ impl Snapshot {
                 metric.ratio(&vec![("vrrp_instance", &instance.name)], seconds)?;
             }
         }
-        let counters: [(&str, &str, Read<u64>); 10] = [
+        let counters: [(&str, &str, Read<u64>); 11] = [
             ("vrrp_adverts_received", "Adverts accepted.", |i| i.counters.advert_rcvd),
             ("vrrp_adverts_sent", "Adverts sent.", |i| i.counters.advert_sent),
             ("vrrp_became_master", "Transitions to MASTER.", |i| i.counters.become_master),
@@ -199,6 +199,9 @@ impl Snapshot {
             }),
             ("vrrp_vip_claims", "ARP packets of others that claimed a VIP.", |i| {
                 i.counters.vip_claims
+            }),
+            ("vrrp_foreign_vips", "VIPs that others put on this host, not master.", |i| {
+                i.counters.foreign_vips
             }),
             ("vrrp_connections_aborted", "Own TCP connections reset as their VIP left.", |i| {
                 i.counters.connections_aborted
@@ -258,10 +261,15 @@ impl Snapshot {
             }
         }
         type Read = fn(&CheckerStatus) -> u64;
-        let counters: [(&str, &str, Read); 3] = [
+        let counters: [(&str, &str, Read); 4] = [
             ("probes", "Probes made.", |c| c.probes),
             ("probe_failures", "Probes that failed.", |c| c.failures),
             ("probe_restarts", "Probes that ended by themselves.", |c| c.restarts),
+            (
+                "probe_deferred",
+                "Logins of MYSQL_CHECK not made because earlier ones are not finished.",
+                |c| c.deferred,
+            ),
         ];
         for (name, help, read) in counters {
             let mut metric = counter(e, name, help)?;

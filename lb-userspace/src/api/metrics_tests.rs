@@ -75,6 +75,7 @@ fn every_number_of_a_snapshot_is_found_again() {
             "lbd_vrrp_strays_total{interface=\"eth0\",reason=\"ip_checksum\",vrid=\"\"}".to_owned(),
             3.0,
         ),
+        (format!("lbd_probe_deferred_total{{{probe}}}"), 5.0),
         (health("192.0.2.21:3306", "up"), 1.0),
         (health("192.0.2.22:3306", "up"), 0.0),
         (health("192.0.2.22:3306", "down"), 1.0),
@@ -172,7 +173,7 @@ fn documentation_is_what_is_exported() {
         for name in page_text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             let known = text.contains(&format!("# TYPE {name} "))
                 || wanted.contains(&format!("`{}`", name.trim_end_matches("_total")));
-            let program = ["lbd_clock", "lbd_no_bpf"].contains(&name);
+            let program = ["lbd_clock", "lbd_no_bpf", "lbd_pick"].contains(&name);
             assert!(!name.starts_with("lbd_") || known || program, "{page} names {name}");
         }
     }

@@ -79,10 +79,15 @@ impl Table {
     }
 }
 
+/// A blank at which no line ends: between a number and its unit.
+const NO_BREAK: char = '\u{a0}';
+
 /// Words in lines of at most [`WIDTH`], each after `margin`; a longer word stands alone.
 fn wrap(out: &mut String, margin: &str, text: &str) {
     let mut line = String::new();
-    for word in text.split_whitespace() {
+    let words = text.split(|c: char| c.is_whitespace() && c != NO_BREAK);
+    for word in words.filter(|word| !word.is_empty()) {
+        let word = word.replace(NO_BREAK, " ");
         let taken = margin.chars().count() + line.chars().count() + word.chars().count();
         if !line.is_empty() && taken + 1 > WIDTH {
             let _ = writeln!(out, "{margin}{line}");
@@ -91,7 +96,7 @@ fn wrap(out: &mut String, margin: &str, text: &str) {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&word);
     }
     let _ = writeln!(out, "{margin}{line}");
 }
@@ -190,7 +195,7 @@ fn why(instance: &InstanceStatus) -> String {
         let _ = write!(text, "; held by: {held}");
     }
     if let (Some(next), Some(ms)) = (&why.next, why.next_ms) {
-        let _ = write!(text, "; in {}.{:03} s: {next}", ms / 1000, ms % 1000);
+        let _ = write!(text, "; in {}.{:03}{NO_BREAK}s: {next}", ms / 1000, ms % 1000);
     }
     text
 }

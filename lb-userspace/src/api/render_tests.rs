@@ -106,6 +106,12 @@ fn long_words_of_servers_are_broken_at_blanks() {
     out.clear();
     wrap(&mut out, "", &"x".repeat(100));
     assert_eq!(out.lines().count(), 1);
+    // A number keeps its unit, wherever the line ends.
+    for filler in WIDTH - 12..WIDTH {
+        out.clear();
+        wrap(&mut out, "", &format!("{} in 3.609{NO_BREAK}s: more", "x".repeat(filler)));
+        assert!(out.lines().any(|line| line.contains("3.609 s:")), "{out}");
+    }
 }
 
 #[test]

@@ -119,6 +119,7 @@ fn health(addr: &str, health: Health) -> ServerHealth {
             latency_us: BTreeMap::from([(1_000, 2), (2_500, 3), (u64::MAX, 1)]),
             latency_total_us: 2_000_000,
             restarts: 0,
+            deferred: 5,
         }],
     }
 }

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_userspace::{
     api::{
         SOCKET_NAME,
@@ -19,10 +19,11 @@ use lb_userspace::{
         net::VirtualServerKey,
         query::{Query, Reply},
     },
-    config::docs,
+    config::{docs, migrate, print},
     dataplane::FLOWS_LIMIT,
     process::{
-        cli,
+        cli, completions,
+        config_file::{self, Reading},
         replay::{self, Transition},
     },
 };
@@ -75,8 +76,24 @@ enum Command {
         #[arg(long, value_name = "VS")]
         virtual_server: Option<VirtualServerKey>,
     },
-    /// Read the configuration again, as SIGHUP does, and wait until it is in force
-    Reload,
+    /// Read the configuration again, as SIGHUP does, wait until it is in force, and say what that
+    /// changed. Exit code 1: refused, what was in force stays
+    Reload {
+        /// Change nothing: say what a reload would add, change and remove, and what that interrupts
+        #[arg(long)]
+        plan: bool,
+    },
+    /// The configuration in force, every word with its value and where it comes from; passwords are
+    /// hidden
+    Config,
+    /// What becomes of a keepalived.conf under lbd, word by word; needs no running lbd. Exit code 0:
+    /// every word works, 1: some are ignored, 2: some are refused
+    Migrate {
+        file: PathBuf,
+        /// Whose @ID lines of the file count [default: the host name up to its first dot]
+        #[arg(short = 'i', long, value_name = "ID")]
+        config_id: Option<String>,
+    },
     /// What a word of the configuration means, why a vrrp_instance is (not) master, where a
     /// connection goes (CLIENT:PORT VIP:PORT), or what a virtual server stands for
     Explain {
@@ -86,12 +103,23 @@ enum Command {
     /// State transitions of a recording of the vrrp or checker process (lbd --record FILE writes
     /// FILE.vrrp and FILE.checker); needs no running lbd. With --json one object a line
     Replay { file: PathBuf },
+    /// Completions for a shell, those of `explain` included; lbd has --completions
+    Completions { shell: clap_complete::Shell },
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Command::Replay { file } = &args.command {
-        return replay_file(file, args.json);
+    match &args.command {
+        Command::Replay { file } => return replay_file(file, args.json),
+        Command::Migrate { file, config_id } => {
+            return migrate_file(file, config_id.clone(), args.json);
+        }
+        _ => {}
+    }
+    if let Command::Completions { shell } = &args.command {
+        let command = completions::with_keywords(Args::command(), "explain", "what");
+        completions::print(command, *shell);
+        return ExitCode::SUCCESS;
     }
     let socket = args
         .socket
@@ -121,12 +149,20 @@ fn main() -> ExitCode {
         Command::Enable { real_server, virtual_server } => {
             Query::Enable { virtual_server, real_server }
         }
-        Command::Reload => Query::Reload,
+        Command::Reload { plan: false } => Query::Reload,
+        Command::Reload { plan: true } => Query::Plan,
+        Command::Config => Query::Config { from: 0 },
         Command::Explain { what } => Query::Explain { what: what.join(" ") },
-        // Answered above: it asks no daemon.
-        Command::Replay { .. } => return ExitCode::SUCCESS,
+        // Answered above: they ask no daemon.
+        Command::Replay { .. } | Command::Migrate { .. } | Command::Completions { .. } => {
+            return ExitCode::SUCCESS;
+        }
     };
-    match client::ask(&socket, &query) {
+    let answer = match query {
+        Query::Config { .. } => client::config(&socket),
+        query => client::ask(&socket, &query),
+    };
+    match answer {
         Ok(reply) => {
             if let (Reply::Flows(flows), Some(limit)) = (&reply, flows_limit)
                 && flows.len() >= limit
@@ -176,6 +212,18 @@ fn replay_file(path: &Path, json: bool) -> ExitCode {
     }
 }
 
+fn migrate_file(path: &Path, id: Option<String>, json: bool) -> ExitCode {
+    let reading = Reading { id, ..Reading::default() };
+    let report = migrate::report(&config_file::load_with(path, &reading).outcome);
+    let text = match serde_json::to_string_pretty(&report) {
+        Ok(text) if json => text + "\n",
+        _ => report.render(),
+    };
+    // A closed pipe (`| head`) is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(report.exit_code())
+}
+
 fn explain_word(word: &str) -> Reply {
     match docs::explain(word) {
         Ok(text) => Reply::Text(text),
@@ -210,6 +258,8 @@ fn as_text(reply: &Reply) -> String {
         Reply::Status(status) => render::status(status),
         Reply::Flows(flows) => render::flows(flows),
         Reply::Text(text) | Reply::Done(text) => format!("{}\n", text.trim_end()),
+        Reply::Plan { done, plan } => format!("{done}\n{plan}"),
+        Reply::Config { statements, .. } => print::annotated(statements),
         // Not answers to anything lbctl asks.
         other => as_json(other),
     }
@@ -222,6 +272,8 @@ fn as_json(reply: &Reply) -> String {
         Reply::Flows(flows) => serde_json::to_value(flows),
         Reply::Text(text) => Ok(serde_json::json!({ "text": text })),
         Reply::Done(text) => Ok(serde_json::json!({ "done": text })),
+        Reply::Plan { done, plan } => Ok(serde_json::json!({ "done": done, "plan": plan })),
+        Reply::Config { statements, .. } => serde_json::to_value(statements),
         other => serde_json::to_value(other),
     };
     match value.and_then(|value| serde_json::to_string_pretty(&value)) {

@@ -3,17 +3,21 @@
 use std::{
     ffi::OsString,
     fs,
+    io::Write as _,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use lb_userspace::config::{model::Config, print::Original, report};
 use lb_userspace::process::{
     api, checker, child,
-    cli::{self, Args, Engine, RoleArgs},
-    config_file, daemon, dumps, forwarder,
+    cli::{self, Args, Engine, Format, RoleArgs},
+    completions,
+    config_file::{self, Reading},
+    daemon, dumps, forwarder,
     ipc::{Role, Runtime},
     logging::{self, Logging},
     pidfile::{LockError, PidFile},
@@ -58,21 +62,29 @@ fn daemon_main(words: &[OsString]) -> u8 {
     if let Some(name) = &args.signum {
         return signum(name);
     }
+    if let Some(shell) = args.completions {
+        completions::print(Args::command(), shell);
+        return 0;
+    }
     let path = args.config.clone().unwrap_or_else(config_file::default_path);
     let path = std::path::absolute(&path).unwrap_or(path);
+    let reading =
+        Reading { id: args.config_id.clone(), strict: args.all_config, ..Reading::default() };
     if let Some(log) = &args.config_test {
-        return config_test(&path, log.as_deref());
+        return config_test(&path, &reading, log.as_deref(), args.format);
     }
     if args.engine == Engine::Ipvs {
         eprintln!("lbd: --engine ipvs: not yet; xdp is the engine of this version");
         return EXIT_FATAL;
     }
-    let loaded = config_file::load(&path);
+    let loaded = config_file::load_with(&path, &reading);
     let findings = loaded.outcome.render();
     let code = loaded.start_code();
+    let reading = Reading { before: loaded.included(), ..reading };
     if !args.background {
         eprint!("{findings}");
     }
+    let original = loaded.outcome.original;
     let Some(config) = loaded.outcome.config else {
         eprintln!("lbd: not started: the configuration cannot be run");
         return code;
@@ -89,7 +101,7 @@ fn daemon_main(words: &[OsString]) -> u8 {
             EXIT_FATAL
         });
     }
-    match start(words, args, path, config) {
+    match start(words, args, path, reading, (config, original)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("lbd: {error:#}");
@@ -102,7 +114,8 @@ fn start(
     words: &[OsString],
     args: Args,
     path: PathBuf,
-    config: lb_userspace::config::model::Config,
+    reading: Reading,
+    (config, original): (Config, Option<Original>),
 ) -> anyhow::Result<u8> {
     let starter = if args.background {
         Some(daemon::Starter::take().context("background start")?)
@@ -157,7 +170,8 @@ fn start(
         .enable_all()
         .build()
         .context("tokio runtime")?;
-    let start = watchdog::Start { runtime, config, spawner, pid_file, lock, starter };
+    let start =
+        watchdog::Start { runtime, reading, config, original, spawner, pid_file, lock, starter };
     let code = tokio.block_on(watchdog::run(start));
     // A reading of the configuration may hang in the file system for ever.
     tokio.shutdown_background();
@@ -186,19 +200,26 @@ fn signum(name: &str) -> u8 {
     }
 }
 
-/// `-t`: findings to stderr or to a file; keepalived's exit code.
-fn config_test(path: &Path, log: Option<&Path>) -> u8 {
-    let mut loaded = config_file::load(path);
+/// `-t`: findings to stderr (as JSON: to stdout) or to a file; keepalived's exit code.
+fn config_test(path: &Path, reading: &Reading, log: Option<&Path>, format: Format) -> u8 {
+    let mut loaded = config_file::load_with(path, reading);
+    loaded.check_host(|name| nix::net::if_::if_nametoindex(name).is_ok());
     loaded.check_script_security();
-    let findings = loaded.outcome.render();
-    match log {
-        None => eprint!("{findings}"),
-        Some(file) => {
+    let code = loaded.test_code();
+    let findings = match format {
+        Format::Text => loaded.outcome.render(),
+        Format::Json => report::json(&loaded.outcome, &path.display().to_string(), code),
+    };
+    match (log, format) {
+        (None, Format::Text) => eprint!("{findings}"),
+        // A closed pipe (`| head`) is no failure.
+        (None, Format::Json) => drop(std::io::stdout().write_all(findings.as_bytes())),
+        (Some(file), _) => {
             if let Err(error) = fs::write(file, &findings) {
                 eprintln!("lbd: {}: {error}", file.display());
                 return EXIT_FATAL;
             }
         }
     }
-    loaded.test_code()
+    code
 }

@@ -6,7 +6,7 @@
 //! published is restored instead, when there was one.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
 };
 
@@ -253,7 +253,7 @@ impl Services {
             let quorum = Quorum::new(spec.quorum, quorum);
             self.services.insert(spec.key, Service { spec, servers, quorum, published });
         }
-        let used: Vec<ProbeId> = self
+        let used: BTreeSet<ProbeId> = self
             .services
             .values()
             .flat_map(|service| service.spec.servers.iter())

@@ -47,10 +47,7 @@ impl HealthBook {
                 let Some(server) = observed.real_servers.get(&rs.addr) else { continue };
                 let health = match server.state {
                     RealServerState::Up => Health::Up,
-                    RealServerState::Down => Health::Down,
-                    RealServerState::Drain if rs.inhibit_on_failure && server.weight == 0 => {
-                        Health::Down
-                    }
+                    RealServerState::Down | RealServerState::Inhibited => Health::Down,
                     RealServerState::Drain if admin.get(vs.key, rs.addr).is_some() => continue,
                     RealServerState::Drain => Health::Drain,
                 };

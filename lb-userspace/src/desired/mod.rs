@@ -22,7 +22,9 @@ use crate::{
     base::{
         net::{IpPrefix, VirtualServerKey},
         status::Health,
-        table::{ForwardingTable, Gate, Method, RealServer, RealServerState, VirtualServer},
+        table::{
+            ForwardingTable, Gate, Limits, Method, RealServer, RealServerState, VirtualServer,
+        },
     },
     config::model::{self, Config},
 };
@@ -142,7 +144,10 @@ fn virtual_server(inputs: &Inputs<'_>, vs: &model::VirtualServer) -> VirtualServ
             }
         }
         let method = method(inputs, vs, sorry);
-        real_servers.insert(sorry, RealServer { method, weight: 1, state: RealServerState::Up });
+        real_servers.insert(
+            sorry,
+            RealServer { method, weight: 1, state: RealServerState::Up, limits: Limits::default() },
+        );
     }
     VirtualServer {
         gate: gate(inputs, vs.key.addr.ip()),
@@ -190,24 +195,25 @@ fn real_server(
     let method = method(inputs, vs, rs.addr);
     let (health, weight) = inputs.health.get(vs.key, rs.addr);
     let weight = weight.unwrap_or(rs.weight).min(WEIGHT_LIMIT);
+    let limits = rs.limits;
     let drained = inputs.admin.get(vs.key, rs.addr) == Some(AdminState::Drain);
     match health {
         // Weight 0 keeps what is established, as keepalived's inhibit_on_failure does.
         Health::Down if rs.inhibit_on_failure => {
-            RealServer { method, weight: 0, state: RealServerState::Drain }
+            RealServer { method, weight, limits, state: RealServerState::Inhibited }
         }
-        Health::Down => RealServer { method, weight, state: RealServerState::Down },
-        _ if drained => RealServer { method, weight, state: RealServerState::Drain },
+        Health::Down => RealServer { method, weight, limits, state: RealServerState::Down },
+        _ if drained => RealServer { method, weight, limits, state: RealServerState::Drain },
         Health::Suspect | Health::Full | Health::Drain => {
-            RealServer { method, weight, state: RealServerState::Drain }
+            RealServer { method, weight, limits, state: RealServerState::Drain }
         }
-        Health::Up => RealServer { method, weight, state: RealServerState::Up },
+        Health::Up => RealServer { method, weight, limits, state: RealServerState::Up },
         Health::Unknown => {
             // Drain rather than Down: a checker that starts anew proves nothing about the
             // connections that are already there.
             let state =
                 if starts_down(vs, rs) { RealServerState::Drain } else { RealServerState::Up };
-            RealServer { method, weight, state }
+            RealServer { method, weight, limits, state }
         }
     }
 }

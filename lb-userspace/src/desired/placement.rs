@@ -104,9 +104,8 @@ pub fn explain_connection(
         .real_servers
         .iter()
         .enumerate()
-        .filter(|(_, (_, rs))| rs.state == RealServerState::Up)
-        .map(|(at, (addr, rs))| Candidate { real: at as u16 + 1, addr: *addr, weight: rs.weight })
-        .filter(|candidate| candidate.weight > 0)
+        .filter_map(|(at, (addr, rs))| Candidate::of(at as u16 + 1, *addr, rs))
+        .filter(|candidate| sched::is_named(compiled.scheduler, candidate))
         .collect();
     match known {
         Some(addr) => {
@@ -132,19 +131,30 @@ fn next(
     let among: Vec<String> = choice.iter().map(|candidate| candidate.addr.to_string()).collect();
     let among = among.join(", ");
     Ok(match (choice, vs.scheduler) {
-        ([], _) => "no real server takes new connections".to_owned(),
+        (choice, _) if !choice.iter().any(|candidate| candidate.selectable) => {
+            "no real server takes new connections".to_owned()
+        }
         ([only], _) => format!("a new one would go to {}, the only one in the choice", only.addr),
-        (_, Scheduler::Mh) => {
+        (_, Scheduler::Mh(hashing) | Scheduler::Sh(hashing)) => {
             let IpAddr::V4(ip) = client.ip() else {
                 return Err(format!("{client} is not IPv4"));
             };
             let (_, ring) = sched::tables(vs.scheduler, choice).map_err(|e| e.to_string())?;
-            let hash = hash::client(u32::from(ip).to_be(), client.port().to_be());
+            let port = if hashing.port { client.port().to_be() } else { 0 };
+            let hash = hash::client(u32::from(ip).to_be(), port);
             let real = ring.slots.get(hash::ring_slot(hash)).copied();
             let found = choice.iter().find(|candidate| Some(candidate.real) == real);
+            let name = vs.scheduler.name();
             match found {
-                Some(found) => format!("a new one would go to {}, by its hash (mh)", found.addr),
-                None => "its hash (mh) finds no real server".to_owned(),
+                Some(found) if !found.selectable => format!(
+                    "a new one would be refused: its hash ({name}) names {}, which is down, and \
+                     there is no {name}-fallback",
+                    found.addr
+                ),
+                Some(found) => {
+                    format!("a new one would go to {}, by its hash ({name})", found.addr)
+                }
+                None => format!("its hash ({name}) finds no real server"),
             }
         }
         (_, Scheduler::Rr | Scheduler::Wrr) => format!("a new one goes to the next of {among}"),
@@ -154,6 +164,13 @@ fn next(
         (_, Scheduler::Wlc) => {
             format!("a new one goes to the one with the fewest connections per weight of {among}")
         }
+        (_, Scheduler::Sed) => {
+            format!("a new one goes to the one that has then the fewest per weight of {among}")
+        }
+        (_, Scheduler::Nq) => format!(
+            "a new one goes to one without connections, else to the one that has then the fewest \
+             per weight of {among}"
+        ),
     })
 }
 
@@ -230,9 +247,10 @@ fn reason(
         (RealServerState::Up, _) if server.weight == 0 => "no new connections: weight 0",
         (RealServerState::Up, Health::Unknown) => "takes connections (not probed yet)",
         (RealServerState::Up, _) => "takes connections",
-        (RealServerState::Drain, Health::Down) => {
+        (RealServerState::Inhibited, _) => {
             "down, established connections are kept (inhibit_on_failure)"
         }
+        (RealServerState::Drain, Health::Down) => "no new connections: down",
         (RealServerState::Drain, _) if drained => "no new connections: drained by the operator",
         (RealServerState::Drain, Health::Suspect) => "no new connections: missed a probe",
         (RealServerState::Drain, Health::Full) => "no new connections: its limit is reached",

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     base::{
         net::{Priority, Protocol, Vrid},
-        table::{LeaseSlot, OnDown, Scheduler},
+        table::{LeaseSlot, Limits, OnDown, Scheduler},
     },
     config::model::{
         Authentication, Checker, CheckerCommon, InitialState, NotifyWords, VipAddress,
@@ -31,6 +31,7 @@ fn rs(text: &str) -> model::RealServer {
     model::RealServer {
         addr: addr(text),
         weight: 10,
+        limits: Limits::default(),
         inhibit_on_failure: false,
         notify_up: None,
         notify_down: None,
@@ -172,7 +173,7 @@ impl Scene {
 }
 
 fn server(method: Method, weight: u32, state: RealServerState) -> Option<RealServer> {
-    Some(RealServer { method, weight, state })
+    Some(RealServer { method, weight, state, limits: Limits::default() })
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn interfaces_are_those_of_instances_and_ways_to_real_servers() {
 
 #[test]
 fn health_becomes_state() {
-    use RealServerState::{Down, Drain, Up};
+    use RealServerState::{Down, Drain, Inhibited, Up};
     type Change = fn(&mut Scene);
     let rows: &[(&str, Change, (u32, RealServerState))] = &[
         ("never probed", |_| (), (10, Up)),
@@ -233,7 +234,7 @@ fn health_becomes_state() {
                 s.hear(DB1, Health::Down);
                 s.vs().real_servers[0].inhibit_on_failure = true;
             },
-            (0, Drain),
+            (10, Inhibited),
         ),
         ("alpha", |s| s.vs().alpha = true, (10, Drain)),
         (

@@ -75,10 +75,14 @@ pub struct Snapshot {
 type Messages =
     futures_util::stream::BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, NetlinkAddr)>;
 
-/// The netlink connection.
+/// The netlink connections: one that listens, one that asks. The library takes whatever has the sequence
+/// number of an open request for its answer, and notices carry the numbers of those who made the change:
+/// heard on the socket that asks, one of them would be an answer that is none.
 pub struct Neigh {
     handle: Handle,
     messages: Messages,
+    /// Never asked; the connection that listens ends with it.
+    _listening: Handle,
     datagrams: Option<UdpSocket>,
     /// Something changed and was not reported yet: when it will have settled.
     settled: Option<tokio::time::Instant>,
@@ -90,7 +94,8 @@ impl Neigh {
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn open() -> anyhow::Result<Self> {
-        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[
+        let what = "open a netlink socket for routes and neighbours";
+        let (listening, ears, messages) = rtnetlink::new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
@@ -98,12 +103,14 @@ impl Neigh {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
         ])
-        .context("open a netlink socket for routes and neighbours")?;
-        tokio::spawn(connection);
+        .context(what)?;
+        tokio::spawn(listening);
+        let (asking, handle, _) = rtnetlink::new_connection().context(what)?;
+        tokio::spawn(asking);
         let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
             .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
             .ok();
-        Ok(Self { handle, messages: messages.boxed(), datagrams, settled: None })
+        Ok(Self { handle, messages: messages.boxed(), _listening: ears, datagrams, settled: None })
     }
 
     /// Waits until something changed, and until changes have settled for a moment. Dropped before

@@ -27,6 +27,13 @@ impl From<Engine> for EngineChoice {
     }
 }
 
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
 /// keepalived's job done with XDP, made for MySQL.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "lbd", version, disable_version_flag = true, max_term_width = 100)]
@@ -50,6 +57,15 @@ pub struct Args {
         num_args = 0..=1, require_equals = true
     )]
     pub config_test: Option<Option<PathBuf>>,
+    /// How -t tells its findings: text for people, json (to stdout) for tools
+    #[arg(long, value_enum, default_value = "text", requires = "config_test")]
+    pub format: Format,
+    /// Whose @ID lines of the configuration count [default: the host name up to its first dot]
+    #[arg(short = 'i', long = "config-id", value_name = "ID")]
+    pub config_id: Option<String>,
+    /// Every include of the configuration must find its files
+    #[arg(short = 'e', long = "all-config")]
+    pub all_config: bool,
     /// VRRP only, no health checks
     #[arg(short = 'P', long = "vrrp", conflicts_with = "check")]
     pub vrrp: bool,
@@ -74,6 +90,9 @@ pub struct Args {
     /// Print the number of a signal (STOP, RELOAD, DATA, STATS, STATS_CLEAR, JSON) and exit
     #[arg(long, value_name = "NAME")]
     pub signum: Option<String>,
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL")]
+    pub completions: Option<clap_complete::Shell>,
     /// Print the version
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -103,8 +122,6 @@ pub struct Args {
     snmp: bool,
     #[arg(short = 'G', long = "no-syslog", hide = true)]
     no_syslog: bool,
-    #[arg(short = 'e', long = "all-config", hide = true)]
-    all_config: bool,
     #[arg(short = 'S', long = "log-facility", hide = true, value_name = "N")]
     log_facility: Option<String>,
     #[arg(short = 'g', long = "log-file", hide = true, value_name = "FILE")]
@@ -115,8 +132,6 @@ pub struct Args {
     checkers_pid: Option<PathBuf>,
     #[arg(short = 'b', long = "bfd_pid", hide = true, value_name = "FILE")]
     bfd_pid: Option<PathBuf>,
-    #[arg(short = 'i', long = "config-id", hide = true, value_name = "ID")]
-    config_id: Option<String>,
     #[arg(short = 's', long = "namespace", hide = true, value_name = "NAME")]
     namespace: Option<String>,
     #[arg(short = 'u', long = "umask", hide = true, value_name = "MASK")]
@@ -140,13 +155,11 @@ impl Args {
             (self.core_dump, "-m/--core-dump"),
             (self.snmp, "-x/--snmp"),
             (self.no_syslog, "-G/--no-syslog"),
-            (self.all_config, "-e/--all-config"),
             (self.log_facility.is_some(), "-S/--log-facility"),
             (self.log_file.is_some(), "-g/--log-file"),
             (self.vrrp_pid.is_some(), "-r/--vrrp_pid"),
             (self.checkers_pid.is_some(), "-c/--checkers_pid"),
             (self.bfd_pid.is_some(), "-b/--bfd_pid"),
-            (self.config_id.is_some(), "-i/--config-id"),
             (self.namespace.is_some(), "-s/--namespace"),
             (self.umask.is_some(), "-u/--umask"),
             (self.core_dump_pattern.is_some(), "-M/--core-dump-pattern"),
@@ -272,6 +285,9 @@ mod tests {
         assert_eq!(parse(&["-t/tmp/log"]).config_test, file);
         assert_eq!(parse(&["--config-test=/tmp/log"]).config_test, file);
         assert_eq!(parse(&[]).config_test, None);
+        let json = parse(&["-t", "--format", "json", "-i", "main", "-e"]);
+        assert_eq!((json.format, json.config_id.as_deref()), (Format::Json, Some("main")));
+        assert!(json.all_config && json.ignored().is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod child;
 pub mod cli;
 pub mod clock;
 pub mod codec;
+pub mod completions;
 pub mod config_file;
 pub mod daemon;
 pub mod dumps;

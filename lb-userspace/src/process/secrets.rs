@@ -8,7 +8,7 @@ use lb_common::csum;
 
 use super::ipc::Role;
 use crate::{
-    config::model::{Authentication, Checker, Config, TrackMysql, VrrpInstance},
+    config::model::{Authentication, Checker, Config, TlsCaContent, TrackMysql, VrrpInstance},
     vrrp::{
         auth::{Auth, TYPE_PASS},
         router::{self, Input},
@@ -38,7 +38,7 @@ pub fn for_role(config: &Config, role: Role) -> Arc<Config> {
         Role::Forwarder => {
             let mut virtual_servers = config.virtual_servers.clone();
             let servers = virtual_servers.iter_mut().flat_map(|vs| &mut vs.real_servers);
-            servers.flat_map(|rs| &mut rs.checkers).for_each(hide_password);
+            servers.flat_map(|rs| &mut rs.checkers).for_each(strip);
             let open = |instance: &VrrpInstance| VrrpInstance {
                 authentication: Authentication::None,
                 wire: Options { hmac: None, ..instance.wire.clone() },
@@ -53,13 +53,17 @@ pub fn for_role(config: &Config, role: Role) -> Arc<Config> {
 
 fn without_passwords(tracked: &BTreeMap<String, TrackMysql>) -> BTreeMap<String, TrackMysql> {
     let mut tracked = tracked.clone();
-    tracked.values_mut().for_each(|track| hide_password(&mut track.checker));
+    tracked.values_mut().for_each(|track| strip(&mut track.checker));
     tracked
 }
 
-fn hide_password(checker: &mut Checker) {
+/// Takes out what only the checker uses: the password, and what `tls_ca` holds.
+fn strip(checker: &mut Checker) {
     if let Checker::Mysql(_, check) = checker {
         check.password = None;
+        if let Some(ca) = &mut check.tls_ca {
+            ca.content = TlsCaContent::Unread;
+        }
     }
 }
 
@@ -75,7 +79,9 @@ pub fn recordable_input(input: &Input, own: Auth) -> Cow<'_, Input> {
         }
         _ => return Cow::Borrowed(input),
     };
-    let header = bytes.first().map_or(0, |byte| usize::from(byte & 0xf) * 4);
+    // Over IPv6 VRRPv2 carries no password.
+    let first = bytes.first().filter(|byte| *byte >> 4 == 4);
+    let header = first.map_or(bytes.len(), |byte| usize::from(byte & 0xf) * 4);
     let message = bytes.get(header..).unwrap_or_default();
     let has_pass = message.first().is_some_and(|byte| byte >> 4 == 2)
         && message.get(4) == Some(&TYPE_PASS)

@@ -13,8 +13,8 @@ use proptest::{
 use crate::base::{
     net::{Protocol, VirtualServerKey},
     table::{
-        ForwardingTable, Gate, LeaseSlot, Method, OnDown, RealServer, RealServerState, Scheduler,
-        VirtualServer,
+        ForwardingTable, Gate, Hashing, LeaseSlot, Limits, Method, OnDown, RealServer,
+        RealServerState, Scheduler, VirtualServer,
     },
 };
 
@@ -36,14 +36,21 @@ fn key() -> impl Strategy<Value = VirtualServerKey> {
 fn real_server() -> impl Strategy<Value = RealServer> {
     (
         prop_oneof![Just(Method::Dr), Just(Method::Nat), Just(Method::Local)],
-        prop_oneof![Just(0u32), 1u32..5, Just(65535u32)],
+        prop_oneof![Just(0u32), 1u32..5, Just(i32::MAX as u32)],
         prop_oneof![
             3 => Just(RealServerState::Up),
             1 => Just(RealServerState::Drain),
+            1 => Just(RealServerState::Inhibited),
             1 => Just(RealServerState::Down)
         ],
+        prop_oneof![Just((0, 0)), (1u32..9, 0u32..9)],
     )
-        .prop_map(|(method, weight, state)| RealServer { method, weight, state })
+        .prop_map(|(method, weight, state, (upper, lower))| RealServer {
+            method,
+            weight,
+            state,
+            limits: Limits { upper, lower },
+        })
 }
 
 fn gate() -> impl Strategy<Value = Gate> {
@@ -51,6 +58,10 @@ fn gate() -> impl Strategy<Value = Gate> {
         Just(Gate::Always),
         (1u16..LeaseSlot::LIMIT).prop_map(|slot| Gate::Lease(LeaseSlot(slot)))
     ]
+}
+
+fn hashing() -> impl Strategy<Value = Hashing> {
+    any::<(bool, bool)>().prop_map(|(port, fallback)| Hashing { port, fallback })
 }
 
 fn virtual_server() -> impl Strategy<Value = VirtualServer> {
@@ -63,7 +74,10 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
             Just(Scheduler::Wrr),
             Just(Scheduler::Lc),
             Just(Scheduler::Wlc),
-            Just(Scheduler::Mh)
+            Just(Scheduler::Sed),
+            Just(Scheduler::Nq),
+            hashing().prop_map(Scheduler::Sh),
+            hashing().prop_map(Scheduler::Mh),
         ],
         1u64..100_000,
         prop_oneof![Just(OnDown::Reset), Just(OnDown::Keep)],

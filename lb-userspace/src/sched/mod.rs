@@ -10,9 +10,9 @@ use lb_common::{
     pool::{self, TooMany},
 };
 
-use crate::base::table::Scheduler;
+use crate::base::table::{RealServer, RealServerState, Scheduler};
 
-/// A selectable real server.
+/// A real server that may be chosen, or that a hash may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Id in the engine.
@@ -21,13 +21,39 @@ pub struct Candidate {
     pub addr: SocketAddr,
     /// Configured weight; 0 leaves it out.
     pub weight: u32,
+    /// False: it takes no new connections, but a hash without fallback goes on naming it.
+    pub selectable: bool,
+}
+
+impl Candidate {
+    /// A real server of a table, if there is a choice in which it may be.
+    pub fn of(real: u16, addr: SocketAddr, server: &RealServer) -> Option<Self> {
+        let selectable = match server.state {
+            RealServerState::Up => true,
+            RealServerState::Inhibited => false,
+            RealServerState::Drain | RealServerState::Down => return None,
+        };
+        Some(Self { real, addr, weight: server.weight, selectable })
+    }
+}
+
+/// Whether a scheduler may name a candidate: one that is not selectable only by a hash without
+/// fallback, which then refuses the client.
+pub fn is_named(scheduler: Scheduler, candidate: &Candidate) -> bool {
+    let strict = scheduler.hashing().is_some_and(|hashing| !hashing.fallback);
+    candidate.weight > 0 && (candidate.selectable || strict)
 }
 
 /// Whether a scheduler looks at weights. `rr` and `lc` do not, but weight 0 keeps new
 /// connections away under every scheduler.
 pub fn is_weighted(scheduler: Scheduler) -> bool {
     match scheduler {
-        Scheduler::Wrr | Scheduler::Wlc | Scheduler::Mh => true,
+        Scheduler::Wrr
+        | Scheduler::Wlc
+        | Scheduler::Sed
+        | Scheduler::Nq
+        | Scheduler::Sh(_)
+        | Scheduler::Mh(_) => true,
         Scheduler::Rr | Scheduler::Lc => false,
     }
 }
@@ -55,15 +81,16 @@ pub fn tables(
 /// # Errors
 /// [`TooMany`], as [`tables`].
 pub fn pool(scheduler: Scheduler, candidates: &[Candidate]) -> Result<Pool, TooMany> {
+    let shares = shares(scheduler, candidates);
     let entries: Vec<_> =
-        shares(scheduler, candidates).iter().map(|c| (c.real, c.weight)).collect();
+        shares.iter().filter(|c| c.selectable).map(|c| (c.real, c.weight)).collect();
     pool::fill(&entries)
 }
 
 /// Those with a share, in the order of their addresses, with the weight that counts.
 fn shares(scheduler: Scheduler, candidates: &[Candidate]) -> Vec<Candidate> {
     let mut shares: Vec<_> =
-        candidates.iter().copied().filter(|candidate| candidate.weight > 0).collect();
+        candidates.iter().copied().filter(|candidate| is_named(scheduler, candidate)).collect();
     shares.sort_unstable_by_key(|candidate| candidate.addr);
     if !is_weighted(scheduler) {
         for candidate in &mut shares {
@@ -87,6 +114,9 @@ mod tests {
     use lb_common::abi::{POOL_LEN, RING_LEN};
 
     use super::*;
+    use crate::base::table::Hashing;
+
+    const MH: Scheduler = Scheduler::Mh(Hashing { port: false, fallback: false });
 
     fn candidates(weights: &[u32]) -> Vec<Candidate> {
         weights
@@ -96,6 +126,7 @@ mod tests {
                 real,
                 addr: SocketAddr::new(IpAddr::from([198, 51, 100, real as u8]), 3306),
                 weight,
+                selectable: true,
             })
             .collect()
     }
@@ -115,6 +146,8 @@ mod tests {
             (Scheduler::Wlc, [3, 5, 7], vec![(1, 3), (2, 5), (3, 7)]),
             (Scheduler::Rr, [10, 20, 0], vec![(1, 1), (2, 1)]),
             (Scheduler::Lc, [1, 65_535, 3], vec![(1, 1), (2, 1), (3, 1)]),
+            (Scheduler::Sed, [3, 5, 7], vec![(1, 3), (2, 5), (3, 7)]),
+            (Scheduler::Nq, [10, 20, 0], vec![(1, 1), (2, 2)]),
         ] {
             let (pool, _) = tables(scheduler, &candidates(&weights)).expect("fits");
             let got: Vec<_> =
@@ -125,7 +158,7 @@ mod tests {
 
     #[test]
     fn ring_shares_follow_weights() {
-        let (_, ring) = tables(Scheduler::Mh, &candidates(&[1, 2, 1])).expect("fits");
+        let (_, ring) = tables(MH, &candidates(&[1, 2, 1])).expect("fits");
         let shares = shares(&ring);
         assert_eq!(shares.len(), 3);
         for (real, part) in [(1, 4), (2, 2), (3, 4)] {
@@ -135,14 +168,33 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_without_fallback_goes_on_naming_what_is_inhibited() {
+        let mut all = candidates(&[1, 2, 1]);
+        let strict = |port| Scheduler::Sh(Hashing { port, fallback: false });
+        let (_, whole) = tables(strict(true), &all).expect("fits");
+        all[1].selectable = false;
+        for port in [false, true] {
+            let (pool, ring) = tables(strict(port), &all).expect("fits");
+            assert!(ring == whole, "nobody's clients move");
+            assert_eq!(pool.entries[..pool.len as usize].iter().map(|e| e.real).max(), Some(3));
+            assert_eq!(pool.len, 2);
+        }
+        let lenient = Scheduler::Sh(Hashing { port: false, fallback: true });
+        for scheduler in [lenient, Scheduler::Wlc] {
+            let (pool, ring) = tables(scheduler, &all).expect("fits");
+            assert!(pool.len == 2 && !ring.slots.contains(&2), "{scheduler:?}");
+        }
+    }
+
+    #[test]
     fn order_does_not_matter_and_leaving_moves_little() {
         let mut all = candidates(&[1; 10]);
-        let (pool, ring) = tables(Scheduler::Mh, &all).expect("fits");
+        let (pool, ring) = tables(MH, &all).expect("fits");
         all.reverse();
-        let reversed = tables(Scheduler::Mh, &all).expect("fits");
+        let reversed = tables(MH, &all).expect("fits");
         assert!(reversed == (pool, ring.clone()));
         all.retain(|c| c.real != 4);
-        let (_, less) = tables(Scheduler::Mh, &all).expect("fits");
+        let (_, less) = tables(MH, &all).expect("fits");
         let moved = (0..RING_LEN).filter(|&i| ring.slots[i] != less.slots[i]).count();
         let own = shares(&ring)[&4];
         assert!(moved >= own && moved < own + RING_LEN / 10, "{moved} moved, {own} had to");

@@ -109,7 +109,8 @@ pub fn object(subject: Subject, name: &str) -> String {
     format!("{} {name}", subject.keyword())
 }
 
-/// What is told. `priority` is the effective one; groups and STOP are told with 0.
+/// What is told. `priority` is the effective one, of STOP too, as keepalived 2.2.7 tells it; groups are
+/// told with 0.
 pub fn notification(
     subject: Subject,
     name: &str,
@@ -138,9 +139,9 @@ pub fn notification(
         What::Priority { .. } => LineKind::Priority,
     };
     let is_state = kind == LineKind::State;
-    let priority = match (subject, what) {
-        (Subject::Group, _) | (_, What::Stop) => 0,
-        _ => priority.0,
+    let priority = match subject {
+        Subject::Group => 0,
+        Subject::Instance => priority.0,
     };
     let mut scripts = Vec::new();
     let mut add = |word: &str, command: &Option<Command>, args: Vec<String>| {
@@ -234,7 +235,7 @@ mod tests {
             (What::State(VrrpState::Master), "master", "MASTER 101", "Entering MASTER state"),
             (What::State(VrrpState::Backup), "backup", "BACKUP 101", "Entering BACKUP state"),
             (What::State(VrrpState::Fault), "fault", "FAULT 101", "Entering FAULT state"),
-            (What::Stop, "stop", "STOP 0", "Stopping"),
+            (What::Stop, "stop", "STOP 101", "Stopping"),
             (What::Deleted, "deleted", "DELETED 101", "Entering DELETED state"),
         ];
         for (what, script, end, subject) in rows {

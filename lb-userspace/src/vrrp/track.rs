@@ -223,10 +223,14 @@ impl Script {
         }
     }
 
-    /// Takes new numbers on reload; the verdict stays.
+    /// Takes new numbers on reload; the verdict stays. With the same numbers nothing changes:
+    /// failures that were counted go on counting.
     pub fn configure(&mut self, interval: Duration, rise: u32, fall: u32, now: Instant) {
-        (self.rise, self.fall) = (rise.max(1), fall.max(1));
-        self.interval = interval;
+        let (rise, fall) = (rise.max(1), fall.max(1));
+        if (interval, rise, fall) == (self.interval, self.rise, self.fall) {
+            return;
+        }
+        (self.interval, self.rise, self.fall) = (interval, rise, fall);
         self.next = self.next.min(now + interval);
         self.result = self.result_of(self.verdict);
     }
@@ -335,6 +339,18 @@ mod tests {
         assert_eq!(it.verdict(), Verdict::Bad);
         assert_eq!(it.done(true), None);
         assert_eq!(it.done(true), Some(Verdict::Good));
+    }
+
+    #[test]
+    fn a_reload_that_leaves_a_script_alone_loses_no_count_of_it() {
+        let (interval, now) = (Duration::from_secs(2), Instant::ZERO);
+        let mut it = script(2, 3, false);
+        assert_eq!(it.done(true), Some(Verdict::Good));
+        assert_eq!([it.done(false), it.done(false)], [None, None]);
+        it.configure(interval, 2, 3, now);
+        assert_eq!(it.done(false), Some(Verdict::Bad), "the third failure in a row");
+        it.configure(interval, 2, 4, now);
+        assert_eq!((it.verdict(), it.done(true)), (Verdict::Bad, None), "the verdict stays");
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Answer, Effect, Input, Policy, RETRY_INTERVAL, SELDOM_INTERVAL, Spec, Trouble};
+use super::{
+    Answer, Effect, HANDSHAKE_PAUSE, HANDSHAKE_PAUSE_LIMIT, Input, Manner, Policy, RETRY_INTERVAL,
+    SELDOM_INTERVAL, Spec, Trouble,
+};
 use crate::{
     base::{core::Core, status::Health, time::Instant},
     check::{
@@ -32,6 +35,16 @@ enum Condition {
     Auth(String),
 }
 
+/// TLS handshakes that fail.
+#[derive(Debug)]
+struct Handshakes {
+    /// Why the last one did.
+    reason: String,
+    /// No other one before this.
+    until: Instant,
+    pause: Duration,
+}
+
 /// State machine of one MYSQL_CHECK.
 #[derive(Debug)]
 pub struct MysqlCheck {
@@ -40,6 +53,10 @@ pub struct MysqlCheck {
     login: Hysteresis,
     /// A login runs.
     logging_in: bool,
+    /// It was asked for in this manner.
+    manner: Manner,
+    /// TLS has failed and was not agreed upon since.
+    handshakes: Option<Handshakes>,
     next_login: Option<Instant>,
     /// When the last login began: bounds the rate after lost sessions.
     last_login: Option<Instant>,
@@ -47,6 +64,8 @@ pub struct MysqlCheck {
     refused: bool,
     /// How the kept session ended, for the reason of the verdict that follows.
     lost_because: Option<String>,
+    /// The last login and the one before it were refused for our credentials or TLS.
+    refused_again: bool,
     /// The last login was good, so pings speak for the accept path too.
     login_good: bool,
     condition: Condition,
@@ -68,10 +87,13 @@ impl MysqlCheck {
             spec,
             session: None,
             logging_in: false,
+            manner: Manner::Full,
+            handshakes: None,
             next_login: Some(next),
             last_login: None,
             refused: false,
             lost_because: None,
+            refused_again: false,
             login_good: false,
             condition: Condition::None,
             unfit: None,
@@ -97,6 +119,7 @@ impl MysqlCheck {
         match trouble {
             None if self.login.level() == Level::Up => self.spec.login_interval,
             Some(Trouble::UnfitAskSeldom(_)) => SELDOM_INTERVAL,
+            Some(Trouble::Auth(_)) if self.refused_again => self.spec.login_interval,
             Some(Trouble::Missed(_) | Trouble::Refused(_)) if self.login.level() != Level::Down => {
                 self.spec.ping_interval
             }
@@ -106,8 +129,17 @@ impl MysqlCheck {
 
     fn logged_in(&mut self, result: Result<Answer, Trouble>, now: Instant) {
         self.logging_in = false;
+        let handshake_failed = matches!(result, Err(Trouble::Handshake(_)));
+        let result = self.shake_hands(result, now);
+        if handshake_failed && self.manner == Manner::Full {
+            // Whether it is the server's TLS or its death is told without TLS, at once.
+            self.next_login = Some(now);
+            return;
+        }
         let refused_before = std::mem::take(&mut self.refused);
         let first = !self.learned;
+        self.refused_again =
+            matches!(result, Err(Trouble::Auth(_))) && matches!(self.condition, Condition::Auth(_));
         let (trouble, reason) = match result {
             Ok(answer) => {
                 self.condition = Condition::None;
@@ -149,7 +181,7 @@ impl MysqlCheck {
                         self.alive(first);
                         self.condition = Condition::Drain(text.clone());
                     }
-                    Trouble::Auth(text) => {
+                    Trouble::Auth(text) | Trouble::Handshake(text) => {
                         // Proves life, but at start-up there is no health to hold.
                         if first && self.spec.on_auth_error == Policy::Hold {
                             self.login.force(Level::Down);
@@ -166,6 +198,31 @@ impl MysqlCheck {
         self.lost_because = None;
         self.next_login = Some(now + self.login_pause(trouble.as_ref()));
         self.publish(reason, first);
+    }
+
+    /// Keeps the account of handshakes. What it returns knows [`Trouble::Auth`] only, and takes a
+    /// sign of life for what it is: the server's TLS still fails.
+    fn shake_hands(
+        &mut self,
+        result: Result<Answer, Trouble>,
+        now: Instant,
+    ) -> Result<Answer, Trouble> {
+        match (result, self.manner, &self.handshakes) {
+            (Err(Trouble::Handshake(reason)), _, before) => {
+                let pause = before.as_ref().map_or(HANDSHAKE_PAUSE, |it| {
+                    it.pause.saturating_mul(2).min(HANDSHAKE_PAUSE_LIMIT)
+                });
+                let until = now + pause;
+                self.handshakes = Some(Handshakes { reason: reason.clone(), until, pause });
+                Err(Trouble::Auth(reason))
+            }
+            (Ok(_), Manner::Lifesign, Some(failed)) => Err(Trouble::Auth(failed.reason.clone())),
+            (Ok(answer), ..) => {
+                self.handshakes = None;
+                Ok(answer)
+            }
+            (other, ..) => other,
+        }
     }
 
     /// The server answered at once, though not with a session.
@@ -351,7 +408,9 @@ impl Core for MysqlCheck {
             self.next_login = None;
             self.logging_in = true;
             self.last_login = Some(now);
-            self.effects.push_back(Effect::Login);
+            let waits = self.handshakes.as_ref().is_some_and(|it| now < it.until);
+            self.manner = if waits { Manner::Lifesign } else { Manner::Full };
+            self.effects.push_back(Effect::Login(self.manner));
         }
     }
 

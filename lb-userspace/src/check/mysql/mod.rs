@@ -26,10 +26,29 @@ use self::verdict::{Answer, Expectation, Trouble};
 use super::{Verdict, hysteresis::Thresholds};
 use crate::base::status::Health;
 
-/// Wait between logins while the server is down, full, draining or refuses us.
+/// Wait between logins while the server is down, full or draining, and after the first one that it
+/// refuses. Further refusals are fetched each `login_interval`: every one is a line in its log.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The same when asking often would prolong the trouble (1129, 1130).
 pub const SELDOM_INTERVAL: Duration = Duration::from_secs(30);
+
+/// After a TLS handshake that failed or was not finished in time, TLS is not tried for this long, and
+/// twice as long after each further one, up to the limit: a server counts such handshakes for
+/// `max_connect_errors`, a hundred of them block this host, and only a good login takes them back.
+/// Meanwhile, and at once after each of them, a login without TLS tells whether the server lives.
+pub const HANDSHAKE_PAUSE: Duration = Duration::from_secs(30);
+/// The limit.
+pub const HANDSHAKE_PAUSE_LIMIT: Duration = Duration::from_secs(3600);
+
+/// How to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As configured.
+    Full,
+    /// Without TLS as a user that nobody has: the refusal proves that the server lives. `Ok` of
+    /// [`Answer::Alive`] is that refusal.
+    Lifesign,
+}
 
 /// What a condition that does not prove death does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +93,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Connect, log in, ask the level's question; report within the connect time-out.
-    Login,
+    Login(Manner),
     /// COM_PING on the kept session; report when answered, however late.
     Ping,
     /// The level's question on the kept session; likewise.

@@ -39,6 +39,9 @@ struct Sim {
     connect_timeout: Duration,
     login_began: Instant,
     logins: Vec<u64>,
+    manner: Manner,
+    /// Logins as configured.
+    full: u32,
     pings: u32,
     verdicts: Vec<(u64, Health, String)>,
 }
@@ -68,6 +71,8 @@ impl Sim {
             connect_timeout: MS(5000),
             login_began: Instant::ZERO,
             logins: Vec::new(),
+            manner: Manner::Full,
+            full: 0,
             pings: 0,
             verdicts: Vec::new(),
         }
@@ -80,9 +85,11 @@ impl Sim {
     fn drain(&mut self) {
         while let Some(effect) = self.check.poll_effect() {
             match effect {
-                Effect::Login => {
+                Effect::Login(manner) => {
                     assert!(self.login.is_none(), "one login at a time");
                     self.logins.push(self.ms());
+                    self.manner = manner;
+                    self.full += u32::from(manner == Manner::Full);
                     self.login_began = self.now;
                     let due = (self.server != Server::Stopped).then(|| self.now + MS(1));
                     self.login = Some(due);
@@ -112,6 +119,7 @@ impl Sim {
     fn login_result(&self) -> Result<Answer, Trouble> {
         match &self.server {
             Server::Gone => Err(Trouble::Refused("connection refused".into())),
+            _ if self.manner == Manner::Lifesign => Ok(Answer::Alive),
             Server::LoginFails(trouble) => Err(trouble.clone()),
             _ => self.answer(self.check_asks()),
         }
@@ -326,6 +334,111 @@ fn refused_credentials_hold() {
     assert_eq!(sim.healths().last().map(|(_, health)| *health), Some(Health::Down));
 }
 
+/// Each refusal is a line in the server's log.
+#[test]
+fn refused_credentials_are_tried_at_the_pace_of_logins() {
+    let auth = Server::LoginFails(Trouble::Auth("ERROR 1045".into()));
+    // From the start, and on a server whose kept session goes on.
+    let mut sim = Sim::new(spec(), auth.clone());
+    sim.run(35_000);
+    assert_eq!(sim.logins, [0, 1001, 11_002, 21_003, 31_004]);
+    let mut sim = Sim::new(spec(), Server::Alive);
+    sim.run(5000);
+    sim.set(auth);
+    sim.run(40_000);
+    assert_eq!(sim.logins, [0, 10_001, 11_002, 21_003, 31_004, 41_005]);
+    assert_eq!(sim.healths(), [(1, Health::Up)]);
+    // A session that is lost meanwhile is followed up at once: it may be the server's death.
+    sim.set(Server::Gone);
+    sim.lose("closed");
+    sim.run(500);
+    assert_eq!(sim.healths().last().map(|(_, health)| *health), Some(Health::Down));
+}
+
+/// The server counts every one of them, and blocks this host after a hundred.
+#[test]
+fn handshakes_that_fail_become_rare_and_the_server_is_still_seen() {
+    let failing = Err(Trouble::Handshake("TLS: alert".into()));
+    let mut check = MysqlCheck::new(spec(), Health::Up, Fraction(0), Instant::ZERO);
+    check.handle(Input::Known(Health::Up), Instant::ZERO);
+    // Seconds of the handshakes, and all logins, until this second.
+    let mut run = |full: Result<Answer, Trouble>, sign: Result<Answer, Trouble>, until: u64| {
+        let (mut handshakes, mut logins, mut health) = (Vec::new(), 0, None);
+        while let Some(now) =
+            check.poll_timeout().filter(|at| at.as_nanos() / 1_000_000_000 < until)
+        {
+            check.handle_timeout(now);
+            while let Some(effect) = check.poll_effect() {
+                match effect {
+                    Effect::Login(Manner::Full) => {
+                        handshakes.push(now.as_nanos() / 1_000_000_000);
+                        check.handle(Input::Login(full.clone()), now);
+                    }
+                    Effect::Login(Manner::Lifesign) => {
+                        check.handle(Input::Login(sign.clone()), now);
+                    }
+                    Effect::Ping | Effect::Ask => {
+                        check.handle(Input::Reply(Ok(Answer::Alive)), now);
+                        continue;
+                    }
+                    Effect::Verdict(verdict) => {
+                        health = Some(verdict.health);
+                        continue;
+                    }
+                }
+                logins += 1;
+            }
+        }
+        (handshakes, logins, health)
+    };
+    let (handshakes, logins, health) = run(failing, Ok(Answer::Alive), 15_000);
+    // 30, 60, 120 … 1920 seconds apart, then an hour, rounded up to the next login.
+    assert_eq!(handshakes, [0, 31, 91, 211, 451, 931, 1891, 3811, 7411, 11011, 14611]);
+    assert!(logins > 1400, "{logins}");
+    assert_eq!(health, None, "on_auth_error hold");
+    // Without TLS its death shows as ever.
+    let gone = || Err(Trouble::Refused("connection refused".into()));
+    assert_eq!(run(gone(), gone(), 15_011).2, Some(Health::Down));
+    // TLS that works again ends it.
+    let (handshakes, _, health) = run(Ok(Answer::Alive), Ok(Answer::Alive), 18_260);
+    assert_eq!(health, Some(Health::Up));
+    assert!(matches!(handshakes[..], [at, ..] if (18_211..18_222).contains(&at)), "{handshakes:?}");
+    assert!(check.has_session());
+}
+
+/// A server that dies, or stands still, in the middle of a handshake is not held for one whose TLS is
+/// broken: without TLS it is asked at once.
+#[test]
+fn a_server_that_dies_in_a_handshake_is_down_at_once() {
+    let now = Instant::ZERO;
+    for sign in [Trouble::Refused("refused".into()), Trouble::Unfit("not MySQL".into())] {
+        let mut check = MysqlCheck::new(spec(), Health::Up, Fraction(0), now);
+        check.handle(Input::Known(Health::Up), now);
+        check.handle_timeout(now);
+        assert_eq!(check.poll_effect(), Some(Effect::Login(Manner::Full)));
+        check.handle(Input::Login(Err(Trouble::Handshake("closed by the server".into()))), now);
+        assert_eq!(check.poll_effect(), None, "no verdict yet");
+        let mut signs = 0;
+        let verdict = loop {
+            check.handle_timeout(now);
+            match check.poll_effect().expect("no time has to pass") {
+                Effect::Login(manner) => {
+                    assert_eq!(manner, Manner::Lifesign);
+                    signs += 1;
+                    check.handle(Input::Login(Err(sign.clone())), now);
+                }
+                Effect::Verdict(verdict) => break verdict,
+                other => panic!("{other:?}"),
+            }
+            if let Some(Effect::Verdict(verdict)) = check.poll_effect() {
+                break verdict;
+            }
+        };
+        assert_eq!(verdict.health, Health::Down);
+        assert!(signs <= 2, "{signs}");
+    }
+}
+
 #[test]
 fn shutting_down_is_drain_then_down() {
     let mut sim = Sim::new(Spec { login_interval: MS(500), ..spec() }, Server::Alive);
@@ -415,6 +528,7 @@ fn any_input() -> impl Strategy<Value = Option<Input>> {
         Just(Trouble::Full("f".into())),
         Just(Trouble::Drain("d".into())),
         Just(Trouble::Auth("a".into())),
+        Just(Trouble::Handshake("h".into())),
     ];
     let result = prop_oneof![
         2 => Just(Ok(Answer::Alive)),
@@ -462,7 +576,7 @@ proptest! {
                 }
                 while let Some(effect) = check.poll_effect() {
                     match effect {
-                        Effect::Login => {
+                        Effect::Login(_) => {
                             prop_assert!(!login);
                             login = true;
                         }

@@ -21,6 +21,8 @@ pub enum Trouble {
     Drain(String),
     /// Alive, but our credentials or our TLS are not accepted.
     Auth(String),
+    /// As `Auth`: TLS could not be agreed upon, and the server holds that against us.
+    Handshake(String),
 }
 
 impl Trouble {
@@ -32,7 +34,8 @@ impl Trouble {
         | Self::UnfitAskSeldom(reason)
         | Self::Full(reason)
         | Self::Drain(reason)
-        | Self::Auth(reason)) = self;
+        | Self::Auth(reason)
+        | Self::Handshake(reason)) = self;
         reason
     }
 }
@@ -163,6 +166,7 @@ mod tests {
             Trouble::Full(_) => "full",
             Trouble::Drain(_) => "drain",
             Trouble::Auth(_) => "auth",
+            Trouble::Handshake(_) => "handshake",
         };
         for (code, login, statement) in [
             (1040, "full", "full"),

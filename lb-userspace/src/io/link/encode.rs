@@ -6,6 +6,10 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Rtnl,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo},
+    link::{
+        InfoData, InfoIpVlan, InfoKind, InfoMacVlan, IpVlanFlags, IpVlanMode, LinkAttribute,
+        LinkInfo, LinkMessage, MacVlanMode,
+    },
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric as Metric,
         RouteNextHop, RouteNextHopFlags, RoutePreference, RouteType, RouteVia,
@@ -15,8 +19,10 @@ use netlink_packet_route::{
     },
 };
 
-use super::{Vip, socket::Message};
-use crate::config::model::{NextHop, PROTOCOL, Route, RouteKind, RouteMetric, Rule, RuleAction};
+use super::{Vip, VirtualLink, socket::Message};
+use crate::config::model::{
+    IpvlanFlag, NextHop, PROTOCOL, Route, RouteKind, RouteMetric, Rule, RuleAction, VirtualLinkKind,
+};
 
 /// Put it there; what is there already is an error of its own (EEXIST).
 const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -237,6 +243,49 @@ pub(super) fn rule(rule: &Rule, on: bool) -> Message {
     attributes.extend(rule.sport.map(|ports| RuleAttribute::SourcePortRange(range(ports))));
     attributes.extend(rule.dport.map(|ports| RuleAttribute::DestinationPortRange(range(ports))));
     if on { (Rtnl::NewRule(message), ADD) } else { (Rtnl::DelRule(message), 0) }
+}
+
+/// What the kernel calls a virtual interface of its kind.
+pub(super) fn link_kind(link: &VirtualLink) -> InfoKind {
+    match link.kind {
+        VirtualLinkKind::Macvlan { .. } => InfoKind::MacVlan,
+        VirtualLinkKind::Ipvlan { .. } => InfoKind::IpVlan,
+    }
+}
+
+/// Makes a virtual interface on the interface of the index `base`: a private macvlan with its MAC, or
+/// an ipvlan of layer 2.
+pub(super) fn link(link: &VirtualLink, base: u32) -> Message {
+    let mut message = LinkMessage::default();
+    let attributes = &mut message.attributes;
+    attributes.push(LinkAttribute::IfName(link.name.clone()));
+    attributes.push(LinkAttribute::Link(base));
+    let data = match &link.kind {
+        VirtualLinkKind::Macvlan { .. } => {
+            attributes.push(LinkAttribute::Address(link.mac.0.to_vec()));
+            InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)])
+        }
+        VirtualLinkKind::Ipvlan { flag, .. } => {
+            let flags = match flag {
+                IpvlanFlag::Bridge => IpVlanFlags::empty(),
+                IpvlanFlag::Private => IpVlanFlags::Private,
+                IpvlanFlag::Vepa => IpVlanFlags::Vepa,
+            };
+            let mode = InfoIpVlan::Mode(IpVlanMode::L2);
+            InfoData::IpVlan(vec![mode, InfoIpVlan::Flags(flags)])
+        }
+    };
+    let info = vec![LinkInfo::Kind(link_kind(link)), LinkInfo::Data(data)];
+    attributes.push(LinkAttribute::LinkInfo(info));
+    (Rtnl::NewLink(message), ADD)
+}
+
+/// Joins an interface to a VRF or bridge, both by index; index 0: leaves it.
+pub(super) fn controller(index: u32, controller: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Controller(controller));
+    (Rtnl::NewLink(message), 0)
 }
 
 /// Interface and address, if the address carries our protocol number.

@@ -7,14 +7,12 @@ use std::{
     path::Path,
 };
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Rtnl,
     address::AddressMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
-        IpVlanFlags, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo as Info, LinkMessage,
-        MacVlanMode,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoMacVlan, LinkAttribute,
+        LinkFlags, LinkInfo as Info, LinkMessage, MacVlanMode,
     },
     rule::RuleMessage,
 };
@@ -27,7 +25,7 @@ use super::{
 };
 use crate::{
     base::net::IpPrefix,
-    config::model::{IpvlanFlag, Rule, VirtualLinkKind},
+    config::model::{Rule, VirtualLinkKind},
 };
 
 /// What a request did.
@@ -325,7 +323,7 @@ impl Maker {
         let base = self.index(&link.base, index).ok_or_else(|| format!("no {}", link.base))?;
         match self.look(&link.name)? {
             Some(found) if found.is(link, base) => {}
-            Some(found) if found.kind == Some(kind(link)) => {
+            Some(found) if found.kind == Some(encode::link_kind(link)) => {
                 self.remove_link(link)?;
                 self.create(link, base)?;
             }
@@ -362,35 +360,17 @@ impl Maker {
     }
 
     fn create(&mut self, link: &VirtualLink, base: u32) -> Result<(), String> {
-        let mut message = LinkMessage::default();
-        let attributes = &mut message.attributes;
-        attributes.push(LinkAttribute::IfName(link.name.clone()));
-        attributes.push(LinkAttribute::Link(base));
-        let data = match &link.kind {
-            VirtualLinkKind::Macvlan { .. } => {
-                attributes.push(LinkAttribute::Address(link.mac.0.to_vec()));
-                InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)])
+        match self.socket.one(encode::link(link, base)) {
+            Some(libc::EOPNOTSUPP) => {
+                Err(format!("this kernel has no {} interfaces", encode::link_kind(link)))
             }
-            VirtualLinkKind::Ipvlan { flag, .. } => {
-                let flags = match flag {
-                    IpvlanFlag::Bridge => IpVlanFlags::empty(),
-                    IpvlanFlag::Private => IpVlanFlags::Private,
-                    IpvlanFlag::Vepa => IpVlanFlags::Vepa,
-                };
-                let mode = InfoIpVlan::Mode(IpVlanMode::L2);
-                InfoData::IpVlan(vec![mode, InfoIpVlan::Flags(flags)])
-            }
-        };
-        attributes.push(LinkAttribute::LinkInfo(vec![Info::Kind(kind(link)), Info::Data(data)]));
-        match self.socket.one((Rtnl::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)) {
-            Some(libc::EOPNOTSUPP) => Err(format!("this kernel has no {} interfaces", kind(link))),
             answer => done(answer, &[]),
         }
     }
 
     fn remove_link(&mut self, link: &VirtualLink) -> Result<(), String> {
         let Some(found) = self.look(&link.name)? else { return Ok(()) };
-        if found.kind != Some(kind(link)) {
+        if found.kind != Some(encode::link_kind(link)) {
             return Ok(());
         }
         let mut message = LinkMessage::default();
@@ -413,10 +393,7 @@ impl Maker {
                 self.index(master, index).ok_or_else(|| format!("no interface {master}"))?
             }
         };
-        let mut message = LinkMessage::default();
-        message.header.index = own;
-        message.attributes.push(LinkAttribute::Controller(master));
-        done(self.socket.one((Rtnl::NewLink(message), 0)), &[])
+        done(self.socket.one(encode::controller(own, master)), &[])
     }
 
     fn look(&mut self, name: &str) -> Result<Option<Found>, String> {
@@ -469,16 +446,9 @@ impl Found {
 
     fn is(&self, link: &VirtualLink, base: u32) -> bool {
         let macvlan = matches!(link.kind, VirtualLinkKind::Macvlan { .. });
-        self.kind == Some(kind(link))
+        self.kind == Some(encode::link_kind(link))
             && self.base == Some(base)
             && (!macvlan || self.private && self.mac.as_deref() == Some(&link.mac.0[..]))
-    }
-}
-
-fn kind(link: &VirtualLink) -> InfoKind {
-    match link.kind {
-        VirtualLinkKind::Macvlan { .. } => InfoKind::MacVlan,
-        VirtualLinkKind::Ipvlan { .. } => InfoKind::IpVlan,
     }
 }
 

@@ -97,21 +97,7 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
     privileges::limit(Role::Forwarder)?;
     let now = clock::now();
     let state = State::new(engine, config, generation, runtime.vrrp, admin_file.load(), now)?;
-    let mut forwarder = Forwarder {
-        link,
-        state,
-        neigh,
-        orphanage,
-        snapshot: Snapshot::default(),
-        admin_file,
-        recorder,
-        announced: None,
-        looking: None,
-        look_again: false,
-        sweeping: false,
-        listings: VecDeque::new(),
-        hopeless: None,
-    };
+    let mut forwarder = Forwarder::new(link, state, neigh, orphanage, admin_file, recorder);
     forwarder.look_around().await?;
     forwarder.state.round(clock::now());
     forwarder.run().await
@@ -174,6 +160,32 @@ enum Next {
 }
 
 impl<P: Plane> Forwarder<P> {
+    /// One that has not looked at the host yet.
+    fn new(
+        link: Link,
+        state: State<P>,
+        neigh: Neigh,
+        orphanage: Orphanage,
+        admin_file: AdminFile,
+        recorder: Recorder,
+    ) -> Self {
+        Self {
+            link,
+            state,
+            neigh,
+            orphanage,
+            snapshot: Snapshot::default(),
+            admin_file,
+            recorder,
+            announced: None,
+            looking: None,
+            look_again: false,
+            sweeping: false,
+            listings: VecDeque::new(),
+            hopeless: None,
+        }
+    }
+
     async fn run(mut self) -> anyhow::Result<()> {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -436,7 +448,9 @@ impl<P: Plane> Forwarder<P> {
             }
             Query::Explain { what } => self.explain(&what).map_or_else(Reply::Error, Reply::Text),
             Query::ClearStatistics => Reply::Error("the forwarder has no such counters".into()),
-            Query::Reload => Reply::Error("the forwarder does not read configurations".into()),
+            Query::Reload | Query::Plan | Query::Config { .. } => {
+                Reply::Error("the forwarder does not read configurations".into())
+            }
         }
     }
 

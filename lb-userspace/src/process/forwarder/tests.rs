@@ -31,6 +31,7 @@ pub(super) fn config(servers: &[u8]) -> Arc<Config> {
         .map(|n| RealServer {
             addr: db(*n),
             weight: 1,
+            limits: Default::default(),
             inhibit_on_failure: false,
             notify_up: None,
             notify_down: None,
@@ -285,21 +286,14 @@ impl Bed {
         let dir = tempfile::tempdir().expect("tempdir");
         let (down, rx) = tokio::sync::mpsc::channel(QUEUE_LIMIT);
         let (tx, up) = tokio::sync::mpsc::channel(QUEUE_LIMIT);
-        let forwarder = Forwarder {
-            link: Link { rx, tx },
-            state: started(fake),
-            neigh: Neigh::open().expect("netlink"),
-            orphanage: Orphanage::open(dir.path()),
-            snapshot: Snapshot::default(),
-            admin_file: AdminFile::new(dir.path()),
-            recorder: Recorder::open(None, Role::Forwarder).expect("nothing to open"),
-            announced: None,
-            looking: None,
-            look_again: false,
-            sweeping: false,
-            listings: VecDeque::new(),
-            hopeless: None,
-        };
+        let forwarder = Forwarder::new(
+            Link { rx, tx },
+            started(fake),
+            Neigh::open().expect("netlink"),
+            Orphanage::open(dir.path()),
+            AdminFile::new(dir.path()),
+            Recorder::open(None, Role::Forwarder).expect("nothing to open"),
+        );
         Self { down, up, role: tokio::spawn(forwarder.run()), _dir: dir }
     }
 

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     base::{core::Core as _, net::Priority, time::Instant},
-    config::model::{Config, SyncGroup},
+    config::model::{Config, NotifyWords, SyncGroup},
     process::ipc::Up,
     vrrp::{
         group::{Effect, Group, Input},
-        notify::{Subject, What, notification},
+        notify::{Notification, Subject, What, notification},
         router::{Input as RouterInput, Notify, Standing},
         track::Verdict,
     },
@@ -35,6 +35,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// For `fifo_write_vrrp_states_on_reload`.
+    pub fn tell_again(&self, shell: &mut Shell) {
+        self.running.iter().for_each(|group| group.tell_again(shell));
+    }
+
     /// Takes a configuration; a group of the same name keeps what it knows.
     pub fn configure(&mut self, config: &Config, instances: &[Instance], now: Instant) {
         let mut old = std::mem::take(&mut self.running);
@@ -130,6 +135,14 @@ impl Running {
             }
         }
         told
+    }
+
+    /// For `fifo_write_vrrp_states_on_reload`: the state's FIFO line once more.
+    fn tell_again(&self, shell: &mut Shell) {
+        let what = What::State(self.core.state());
+        let (name, words) = (&self.model.name, NotifyWords::default());
+        let told = notification(Subject::Group, name, &words, what, Priority::RELEASE);
+        shell.say(Up::Notify(Notification { state: None, ..told }));
     }
 
     /// Tells its scripts, FIFOs and mail, after those of its members.

@@ -16,7 +16,7 @@ use crate::{
 
 /// What could not be changed is tried again after this long; the lease stays fenced until all is
 /// taken off.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// So many objects that could not be put on are named in the status; of the others only the count.
 const NAMED_LIMIT: usize = 3;
 
@@ -25,6 +25,8 @@ const NAMED_LIMIT: usize = 3;
 pub(super) enum Change {
     Set,
     Clear,
+    /// VIPs that somebody else has put on.
+    Expel,
     /// Settings and virtual interfaces.
     Base,
     /// The same, for the last time.
@@ -56,6 +58,17 @@ impl Instance {
             }
         };
         self.request(change, set, clear, shell);
+    }
+
+    /// Takes off what a configuration that comes does not give to this instance any more. What it keeps is
+    /// not put on again by this: a route would be gone for a moment.
+    pub(super) fn shed(&mut self, holds: &[Object], shell: &mut Shell) {
+        if self.wants_vips && self.holds.iter().any(|it| !holds.contains(it)) {
+            self.holds.retain(|it| holds.contains(it));
+            let gone = self.no_longer_held();
+            self.held = self.holds.iter().cloned().collect();
+            self.request(Change::Set, vec![], gone, shell);
+        }
     }
 
     /// What a configuration before this one put on, or could not be taken off.
@@ -104,7 +117,13 @@ impl Instance {
         self.request(Change::Leave, vec![], base, shell);
     }
 
-    fn request(&mut self, change: Change, set: Vec<Object>, clear: Vec<Object>, shell: &mut Shell) {
+    pub(super) fn request(
+        &mut self,
+        change: Change,
+        set: Vec<Object>,
+        clear: Vec<Object>,
+        shell: &mut Shell,
+    ) {
         if change == Change::Base && set.is_empty() && clear.is_empty() {
             return;
         }
@@ -124,6 +143,7 @@ impl Instance {
                     self.set_errors = refused.into_iter().map(failed).collect();
                 }
                 Change::Clear => self.retry_clear = again,
+                Change::Expel => self.intruders.failed(clock::now()),
                 Change::Base => self.retry_base = again,
                 Change::Leave => {
                     self.stopped = true;
@@ -170,8 +190,12 @@ impl Instance {
                 if self.changes.is_empty() {
                     self.held.clear();
                 }
+                // Of what came meanwhile it was told before.
+                self.intruders.due = true;
                 self.feed(Input::VipsCleared, now, shell);
             }
+            Some(Change::Expel) if errors.is_empty() => self.intruders.due = true,
+            Some(Change::Expel) => self.intruders.failed(now),
             Some(Change::Base) => {
                 self.base_errors = errors.to_vec();
                 self.retry_base = (!errors.is_empty()).then_some(now + RETRY);
@@ -217,11 +241,12 @@ impl Instance {
         }
     }
 
-    /// Why a master does not hold all that goes with it, for people; empty: it does.
+    /// Why it does not hold all that it needs from its start or goes with being master, for people;
+    /// empty: it does.
     pub(super) fn missing(&self) -> String {
-        let named: Vec<String> =
-            self.set_errors.iter().take(NAMED_LIMIT).map(Failure::to_string).collect();
-        match self.set_errors.len().saturating_sub(NAMED_LIMIT) {
+        let all = || self.base_errors.iter().chain(&self.set_errors);
+        let named: Vec<String> = all().take(NAMED_LIMIT).map(Failure::to_string).collect();
+        match all().count().saturating_sub(NAMED_LIMIT) {
             0 => named.join(", "),
             more => format!("{}, and {more} more", named.join(", ")),
         }

@@ -65,6 +65,9 @@ impl VrrpRole {
                 instance.interface_came(&name, &mut self.shell);
             }
         }
+        if let link::Event::Address(address) | link::Event::AddressGone(address) = event {
+            self.moved.insert(address.prefix.addr);
+        }
         if let link::Event::AddressGone(address) = event {
             // Of an interface that is down nobody took it.
             self.look_at_touched(now);

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    announce::Extra, hold::Change, interfaces::Interfaces, lease::LeaseStore, lower, outbox::Outbox,
+    ah_clock::AhClock, announce::Extra, hold::Change, interfaces::Interfaces, intruders::Intruders,
+    lease::LeaseStore, lower, outbox::Outbox,
 };
 use crate::{
     base::{
@@ -53,6 +54,7 @@ pub(super) struct Shell {
     pub damper: Damper,
     /// Something could not be taken off at the end: a successor has to.
     pub left_behind: bool,
+    pub ah_clock: AhClock,
 }
 
 impl Shell {
@@ -74,7 +76,7 @@ pub(super) struct Instance {
     router: Router,
     pub(super) vips: Vec<Vip>,
     /// Addresses of `vips`.
-    own: BTreeSet<IpAddr>,
+    pub(super) own: BTreeSet<IpAddr>,
     /// What a master of this configuration holds, in the order in which it is put on.
     pub(super) holds: Vec<Object>,
     /// Put on by us, or possibly left by a process before us.
@@ -94,6 +96,7 @@ pub(super) struct Instance {
     pub(super) retry_clear: Option<Instant>,
     pub(super) retry_base: Option<Instant>,
     pub(super) extra: Extra,
+    pub(super) intruders: Intruders,
     published: Option<(VrrpState, Priority)>,
     last_transition_ms: u64,
     pub(super) garp_error: Option<String>,
@@ -132,6 +135,7 @@ impl Instance {
             retry_clear: None,
             retry_base: None,
             extra: Extra::default(),
+            intruders: Intruders::default(),
             published: None,
             last_transition_ms: clock::unix_ms(),
             garp_error: None,
@@ -152,7 +156,15 @@ impl Instance {
         self.vips = lower::vips(&model);
         self.own = self.vips.iter().map(|vip| vip.prefix.addr).collect();
         self.holds = lower::holds(&model);
+        // What was somebody else's may be a VIP now.
+        self.intruders.due = true;
+        let renamed = self.model.name != model.name;
         self.model = model;
+        if let Some((state, priority)) = self.published.filter(|_| renamed) {
+            // What was said of it is known by its old name only.
+            let instance = self.model.name.clone();
+            shell.say(Up::Event(Event::Vrrp { instance, state, priority: priority.0 }));
+        }
         self.prepare(shell);
         self.feed(Input::Configure(Box::new(config)), now, shell);
         self.look_at_interfaces(now, shell);
@@ -176,9 +188,9 @@ impl Instance {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let extra = self.extra.poll_timeout();
-        let retries = [self.retry_set, self.retry_clear, self.retry_base, extra];
-        retries.into_iter().chain([self.router.poll_timeout()]).flatten().min()
+        let others = [self.extra.poll_timeout(), self.intruders.poll_timeout()];
+        let retries = [self.retry_set, self.retry_clear, self.retry_base].into_iter().chain(others);
+        retries.chain([self.router.poll_timeout()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant, shell: &mut Shell) {
@@ -291,6 +303,16 @@ impl Instance {
         self.router.count_garps(sent);
     }
 
+    /// Counts a VIP that somebody else has put on this host.
+    pub(super) fn count_foreign_vip(&mut self) {
+        self.router.count_foreign_vip();
+    }
+
+    /// Whether it is neither master nor about to be, and nothing before it was.
+    pub(super) fn expects_no_vips(&self) -> bool {
+        self.router.expects_no_vips()
+    }
+
     fn perform(&mut self, shell: &mut Shell) {
         while let Some(effect) = self.router.poll_effect() {
             match effect {
@@ -366,9 +388,14 @@ impl Instance {
     /// Authentication with sequence numbers wants to know the time of day.
     fn tell_clock(&mut self, now: Instant, shell: &mut Shell) {
         let config = self.router.config();
-        if config.wire.hmac.is_some() || matches!(config.auth, Auth::Ah(_)) {
-            self.handle(Input::WallClock(clock::unix()), now, shell);
-        }
+        let unix = if config.wire.hmac.is_some() {
+            clock::unix()
+        } else if matches!(config.auth, Auth::Ah(_)) {
+            shell.ah_clock.at(self.router.sequence(), now)
+        } else {
+            return;
+        };
+        self.handle(Input::WallClock(unix), now, shell);
     }
 
     /// Writes the lease that runs, if one does, into a map that does not know it.
@@ -449,12 +476,19 @@ impl Instance {
         shell.say(Up::Event(Event::Vrrp { instance, state, priority: priority.0 }));
     }
 
-    /// One sentence: why it is in its state, and what it could not do there.
-    fn reason(&self) -> String {
-        match self.missing() {
+    /// One sentence: why it is in its state, what it could not do there, and what others did.
+    fn reason(&self, now: Instant) -> String {
+        let mut reason = match self.missing() {
             missing if missing.is_empty() => self.router.reason(),
             missing => format!("{}; not done yet: {missing}", self.router.reason()),
+        };
+        if !self.wants_vips {
+            let intruders = self.intruders.sentence(now);
+            if !intruders.is_empty() {
+                reason = format!("{reason}; {intruders}");
+            }
         }
+        reason
     }
 
     /// `lbctl explain NAME`: lines for a person.
@@ -468,7 +502,7 @@ impl Instance {
             config.vrid.get(),
             router.effective_priority(),
             config.priority,
-            self.reason(),
+            self.reason(now),
         );
         let why = router.why(now);
         for held in &why.held_by {
@@ -520,7 +554,7 @@ impl Instance {
             master_priority: peer.map(|(_, priority)| priority.0),
             master_interval_ms: u64::from(self.router.master_interval().centis()) * 10,
             lease_ms: shell.lease.as_ref().and(self.router.lease_end()).map(signed_ms),
-            reason: self.reason(),
+            reason: self.reason(now),
             why: self.router.why(now),
             last_transition_ms: self.last_transition_ms,
             counters: self.router.counters().clone(),

@@ -83,6 +83,11 @@ impl Interface {
         addresses.map(|(_, it)| it).any(|it| it.asking && !vips.contains(&it.prefix.addr))
     }
 
+    /// Its addresses.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpPrefix> {
+        self.addresses.keys().copied()
+    }
+
     pub fn has(&self, prefix: IpPrefix) -> bool {
         self.addresses.contains_key(&prefix)
     }

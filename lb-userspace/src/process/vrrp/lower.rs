@@ -57,16 +57,24 @@ pub(super) fn send_channel(config: &Config) -> Channel {
 
 /// VIPs with their interfaces, in configured order, those that adverts do not name last.
 pub(super) fn vips(instance: &VrrpInstance) -> Vec<Vip> {
-    let (host, links) = (&instance.on_host, address_links(instance));
-    let own = host.virtual_link.as_ref().map_or(&instance.interface, |link| &link.name);
+    let host = &instance.on_host;
+    let own = host.virtual_link.as_ref();
+    let on_own_mac = own.is_some_and(|link| matches!(link.kind, VirtualLinkKind::Macvlan { .. }));
     let addresses = instance.virtual_ipaddress.iter().chain(&host.excluded);
     let interface = |vip: &VipAddress| {
-        let link = links.iter().find(|(link, v6)| {
-            vip.dev.as_ref() == Some(&link.base) && *v6 == vip.prefix.addr.is_ipv6()
-        });
-        match link {
-            Some((link, _)) if vip.options.use_vmac || host.vmac_addresses => link.name.clone(),
-            _ => vip.dev.clone().unwrap_or_else(|| own.clone()),
+        let v6 = vip.prefix.addr.is_ipv6();
+        if let Some(base) = instance.address_link_base(vip) {
+            let link = host.address_links.iter().find(|it| it.base == base && it.ipv6 == v6);
+            return link.map_or_else(|| base.to_owned(), |link| link.name.clone());
+        }
+        // `dev` with the instance's own interface means its virtual MAC, as in keepalived.
+        let own_dev = vip
+            .dev
+            .as_ref()
+            .is_none_or(|dev| on_own_mac && *dev == instance.interface && v6 == instance.wire.ipv6);
+        match (&vip.dev, own) {
+            (_, Some(link)) if own_dev => link.name.clone(),
+            (dev, _) => dev.clone().unwrap_or_else(|| instance.interface.clone()),
         }
     };
     addresses.map(|vip| address(vip, interface(vip))).collect()
@@ -107,27 +115,6 @@ fn virtual_mac(instance: &VrrpInstance, v6: bool) -> Mac {
     Mac([0, 0, 0x5e, 0, if v6 { 2 } else { 1 }, instance.vrid.get()])
 }
 
-/// Virtual MAC interfaces of VIPs whose `dev` is another interface, and the family of their MAC.
-fn address_links(instance: &VrrpInstance) -> Vec<(VirtualLink, bool)> {
-    let host = &instance.on_host;
-    // The IPv4 and the IPv6 instance of a pair often have one VRID.
-    let six = if instance.wire.ipv6 { "6" } else { "" };
-    let mut links: Vec<(VirtualLink, bool)> = Vec::new();
-    for vip in instance.virtual_ipaddress.iter().chain(&host.excluded) {
-        let Some(base) = &vip.dev else { continue };
-        let v6 = vip.prefix.addr.is_ipv6();
-        let known = links.iter().any(|(link, family)| link.base == *base && *family == v6);
-        if known || !(vip.options.use_vmac || host.vmac_addresses) {
-            continue;
-        }
-        let name = format!("vrrp{six}.{}.{}", instance.vrid, links.len() + 1);
-        let kind = VirtualLinkKind::Macvlan { mac: None };
-        let mac = virtual_mac(instance, v6);
-        links.push((VirtualLink { name, base: base.clone(), kind, mac, ipv6: v6 }, v6));
-    }
-    links
-}
-
 /// What the instance needs from its start to its end.
 pub(super) fn base(instance: &VrrpInstance) -> Vec<Object> {
     let host = &instance.on_host;
@@ -149,7 +136,13 @@ pub(super) fn base(instance: &VrrpInstance) -> Vec<Object> {
         let ipv6 = v6 || host.excluded.iter().any(|vip| vip.prefix.addr.is_ipv6());
         VirtualLink { name, base, kind: link.kind.clone(), mac, ipv6 }
     });
-    let others = address_links(instance).into_iter().map(|(link, _)| link);
+    let others = host.address_links.iter().map(|link| VirtualLink {
+        name: link.name.clone(),
+        base: link.base.clone(),
+        kind: VirtualLinkKind::Macvlan { mac: None },
+        mac: virtual_mac(instance, link.ipv6),
+        ipv6: link.ipv6,
+    });
     for link in own.into_iter().chain(others) {
         if matches!(link.kind, VirtualLinkKind::Macvlan { .. }) {
             // The host answers ARP for a VIP with the virtual MAC only (RFC 9568 §8.1.2).

@@ -22,6 +22,7 @@ impl VrrpRole {
                 self.declare(&config);
                 self.apply(generation, &config);
                 if config.global.fifo_write_vrrp_states_on_reload {
+                    self.groups.tell_again(&mut self.shell);
                     for instance in &mut self.instances {
                         instance.tell_again(&mut self.shell);
                     }

@@ -4,12 +4,14 @@
 //! process that was stopped first hears what was said meanwhile), addresses are changed by the
 //! rtnetlink thread, scripts are run by the watchdog.
 
+mod ah_clock;
 mod announce;
 mod groups;
 mod hold;
 mod host;
 mod instance;
 mod interfaces;
+mod intruders;
 mod journal;
 mod lease;
 mod lower;
@@ -35,6 +37,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use self::{
+    ah_clock::AhClock,
     groups::Groups,
     instance::{Instance, Shell},
     interfaces::Interfaces,
@@ -117,6 +120,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
         pacer: Pacer::default(),
         damper: Damper::default(),
         left_behind: false,
+        ah_clock: AhClock::new(runtime.run_dir.join(ah_clock::FILE)),
     };
     let mut role = VrrpRole::new(shell, open_lease, runtime.checker);
     role.earliest = scheduling::earliest(&config.global, clock::now());
@@ -136,7 +140,10 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
     }
     role.serve(&mut link).await?;
     if role.is_clean() {
-        let _ = std::fs::remove_file(journal); // it may never have been written
+        // They may never have been written.
+        for file in [journal, runtime.run_dir.join(ah_clock::FILE)] {
+            let _ = std::fs::remove_file(file);
+        }
     }
     Ok(())
 }
@@ -163,6 +170,8 @@ struct VrrpRole {
     statics: StaticObjects,
     /// Interfaces of which something was told in this turn.
     touched: BTreeSet<String>,
+    /// Addresses that came or went in this turn.
+    moved: BTreeSet<IpAddr>,
     announcements_dropped: u64,
     /// Of instances that are gone.
     lateness: lateness::Timers,
@@ -187,6 +196,7 @@ impl VrrpRole {
             strays: Strays::default(),
             statics: StaticObjects::default(),
             touched: BTreeSet::new(),
+            moved: BTreeSet::new(),
             announcements_dropped: 0,
             lateness: lateness::Timers::default(),
         }
@@ -236,7 +246,7 @@ impl VrrpRole {
         self.scripts.configure(config, now);
         self.trackers.configure(config, self.checker);
         self.configure_host(config);
-        let mut old: Vec<Instance> = std::mem::take(&mut self.instances);
+        let mut old = self.make_room(config, now);
         let mut seen = BTreeSet::new();
         for model in &config.vrrp_instances {
             let identity = lower::identity(model);
@@ -283,10 +293,8 @@ impl VrrpRole {
                 }
             }
         }
-        for mut instance in old {
-            instance.removed = true;
-            instance.feed(Input::Stop, now, &mut self.shell);
-            self.leaving.push(instance);
+        for instance in old {
+            self.dismiss(instance, now);
         }
         self.groups.configure(config, &self.instances, now);
         for (name, verdict) in self.scripts.verdicts().into_iter().chain(self.trackers.verdicts()) {
@@ -298,6 +306,31 @@ impl VrrpRole {
         self.lend(now);
         self.groups.settle(&mut self.instances, now, &mut self.shell);
         self.shell.say(Up::Ready { generation });
+    }
+
+    /// The instances in force, less those that the new configuration does not have and what the others lose by
+    /// it. All of that is taken off before anything is put on: a VIP may move from one instance to another,
+    /// and one that goes after it came would be missed where it is wanted.
+    fn make_room(&mut self, config: &Config, now: Instant) -> Vec<Instance> {
+        let mut kept = Vec::new();
+        for mut instance in std::mem::take(&mut self.instances) {
+            let mut models = config.vrrp_instances.iter();
+            match models.find(|model| lower::identity(model) == instance.identity) {
+                Some(model) => {
+                    instance.shed(&lower::holds(model), &mut self.shell);
+                    kept.push(instance);
+                }
+                None => self.dismiss(instance, now),
+            }
+        }
+        kept
+    }
+
+    /// The configuration does not have it any more.
+    fn dismiss(&mut self, mut instance: Instance, now: Instant) {
+        instance.removed = true;
+        instance.feed(Input::Stop, now, &mut self.shell);
+        self.leaving.push(instance);
     }
 
     fn script_verdict(&mut self, name: &str, verdict: Verdict, now: Instant) {
@@ -485,10 +518,14 @@ impl VrrpRole {
         self.touched.extend(self.shell.damper.due(now));
         self.look_at_touched(now);
         self.statics.handle_timeout(now, &mut self.shell);
+        // Groups see what timers end at once: BACKUP, where the wait for a master was over before it began.
+        self.groups.settle(&mut self.instances, now, &mut self.shell);
         for instance in self.instances.iter_mut().chain(&mut self.leaving) {
             instance.handle_timeout(now, &mut self.shell);
         }
         self.groups.settle(&mut self.instances, now, &mut self.shell);
+        let moved = std::mem::take(&mut self.moved);
+        self.look_for_intruders(&moved, now);
         for gone in self.leaving.extract_if(.., |instance| instance.stopped) {
             self.lateness.add(gone.lateness());
         }

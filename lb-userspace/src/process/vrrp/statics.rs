@@ -40,6 +40,11 @@ impl StaticObjects {
         self.request(vec![], gone, shell);
     }
 
+    /// Whether one of them is such an object.
+    pub fn wants(&self, is: impl Fn(&Object) -> bool) -> bool {
+        self.wanted.iter().any(is)
+    }
+
     /// Everything asked for is done.
     pub fn is_settled(&self) -> bool {
         self.waiting.is_empty()

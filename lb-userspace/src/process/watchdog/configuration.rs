@@ -1,11 +1,13 @@
 //! Reloads: reading the file beside the loop, and putting its configuration in force.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+use nix::net::if_::if_nametoindex;
 
 use super::{Happening, Watchdog, init_files, notify, reload::READ_LIMIT};
 use crate::{
-    base::time::Instant,
-    config::model::Config,
+    base::{plan::Plan, time::Instant},
+    config::{model::Config, plan, print::Original},
     process::{
         config_file,
         ipc::{Down, Reply, Role},
@@ -21,6 +23,35 @@ pub(super) struct Offer {
     number: u64,
     generation: u64,
     config: Config,
+    files: Files,
+    plan: Arc<Plan>,
+    /// A forwarder has ended while it had the offer; its successor is asked once more.
+    again: bool,
+}
+
+/// What the text of a configuration leaves behind for the next reload and for `lbctl config`.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// For the origins of what is in force.
+    original: Option<Original>,
+    /// Files that it includes by name.
+    included: BTreeSet<String>,
+}
+
+/// What came of reading the file.
+#[derive(Debug)]
+pub struct Read {
+    pub loaded: config_file::Loaded,
+    /// From what is in force to it; empty when there is no configuration.
+    pub plan: Arc<Plan>,
+}
+
+/// What is to be said about a file; of a refused one the errors alone.
+pub(super) fn findings(loaded: &config_file::Loaded) -> String {
+    match loaded.outcome.config {
+        None => loaded.outcome.render_errors(),
+        Some(_) => loaded.outcome.render(),
+    }
 }
 
 impl Watchdog {
@@ -33,28 +64,42 @@ impl Watchdog {
     /// Reads and parses beside the loop: a large file must not cost heartbeats.
     fn read_config(&self, number: u64) {
         notify::reloading();
-        let path = self.runtime.config_file.clone();
+        let reading = self.reading();
         let happenings = self.happenings.clone();
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || config_file::load(&path)).await;
+            let read = tokio::task::spawn_blocking(reading).await;
             // A panic in the parser aborts the process, so the task always ends well.
-            if let Ok(loaded) = read {
-                let _ = happenings.send(Happening::Read { number, loaded: Box::new(loaded) }).await;
+            if let Ok(read) = read {
+                let _ = happenings.send(Happening::Read { number, read: Box::new(read) }).await;
             }
         });
     }
 
+    /// Reads the file and compares it with what is in force. Only a reload changes that, and
+    /// there is one at a time.
+    pub(super) fn reading(&self) -> impl FnOnce() -> Read + Send + 'static {
+        let (path, reading) = (self.runtime.config_file.clone(), self.reading.clone());
+        let running = Arc::clone(&self.config);
+        let states = self.values.states();
+        move || {
+            let mut loaded = config_file::load_with(&path, &reading);
+            loaded.check_interfaces(&running, |name| if_nametoindex(name).is_ok());
+            let config = loaded.outcome.config.as_ref();
+            let plan = config.map(|config| plan::plan(&running, config, &states));
+            Read { loaded, plan: Arc::new(plan.unwrap_or_default()) }
+        }
+    }
+
     /// A reading ended: take the new generation or keep the old one.
-    pub(super) fn loaded(&mut self, number: u64, loaded: config_file::Loaded, now: Instant) {
+    pub(super) fn loaded(&mut self, number: u64, read: Read, now: Instant) {
+        let Read { loaded, plan } = read;
         if !self.reloads.hold(number, now) {
             tracing::warn!("a reading of the configuration that was given up has ended: dropped");
             return;
         }
         self.reloads_read += 1;
-        let findings = match loaded.outcome.config {
-            None => loaded.outcome.render_errors(),
-            Some(_) => loaded.outcome.render(),
-        };
+        let findings = findings(&loaded);
+        let files = Files { included: loaded.included(), original: loaded.outcome.original };
         match loaded.outcome.config {
             None => self.refuse(number, findings.trim_end(), now),
             Some(config) => {
@@ -62,28 +107,59 @@ impl Watchdog {
                     tracing::warn!("findings in the configuration:\n{}", findings.trim_end());
                 }
                 if config == *self.config {
-                    tracing::info!(generation = self.generation, "configuration unchanged");
-                    self.accepted(number, now);
+                    let generation = self.generation;
+                    tracing::info!(generation, "configuration unchanged");
+                    // The states are asked for at every reload, and only vrrp knows them.
+                    if config.global.fifo_write_vrrp_states_on_reload {
+                        let config = secrets::for_role(&config, Role::Vrrp);
+                        self.send(Role::Vrrp, Down::Reload { generation, config }, now);
+                    }
+                    // Its lines may have moved.
+                    self.keep(files);
+                    self.accepted(number, &plan, now);
                 } else if self.children.contains_key(&Role::Forwarder) {
                     let generation = self.generation + 1;
-                    let forwarders = secrets::for_role(&config, Role::Forwarder);
-                    self.offer = Some(Offer { number, generation, config });
-                    let offer = Down::Reload { generation, config: forwarders };
-                    self.send(Role::Forwarder, offer, now);
+                    let again = false;
+                    self.offer = Some(Offer { number, generation, config, files, plan, again });
+                    self.offer(now);
                 } else {
                     // Its successor starts with it.
-                    self.commit(config, now);
-                    self.accepted(number, now);
+                    self.commit(config, files, &plan, now);
+                    self.accepted(number, &plan, now);
                 }
             }
+        }
+    }
+
+    /// Asks the forwarder about the offered configuration, if there is one.
+    pub(super) fn offer(&mut self, now: Instant) {
+        if let Some(offer) = &self.offer {
+            let config = secrets::for_role(&offer.config, Role::Forwarder);
+            let offer = Down::Reload { generation: offer.generation, config };
+            self.send(Role::Forwarder, offer, now);
+        }
+    }
+
+    /// The forwarder is gone, and perhaps by chance while it had an offer: its successor is asked too. What
+    /// ends the second one as well is not put in force.
+    pub(super) fn forwarder_gone(&mut self, now: Instant) {
+        match &mut self.offer {
+            Some(offer) if !offer.again => {
+                offer.again = true;
+                tracing::warn!("the forwarder ended during a reload: its successor is asked again");
+            }
+            Some(_) => {
+                self.refused(None, "the forwarder process ended twice while it took it over", now);
+            }
+            None => {}
         }
     }
 
     /// The forwarder works on an offered configuration: the others follow.
     pub(super) fn taken(&mut self, generation: u64, now: Instant) {
         if let Some(offer) = self.offer.take_if(|offer| offer.generation == generation) {
-            self.commit(offer.config, now);
-            self.accepted(offer.number, now);
+            self.commit(offer.config, offer.files, &offer.plan, now);
+            self.accepted(offer.number, &offer.plan, now);
         }
     }
 
@@ -96,15 +172,25 @@ impl Watchdog {
         }
     }
 
+    fn keep(&mut self, files: Files) {
+        self.original = files.original;
+        self.reading.before = files.included;
+    }
+
     /// Puts a configuration in force that the forwarder has, or gets at its start.
-    fn commit(&mut self, config: Config, now: Instant) {
+    fn commit(&mut self, config: Config, files: Files, plan: &Plan, now: Instant) {
         self.generation += 1;
+        self.keep(files);
         init_files::write(&config, Some(&self.config));
         self.config = Arc::new(config);
         self.values.retain(&self.config);
         self.scripts.configure(&self.config.global);
         self.notifications.configure(&self.config);
-        tracing::info!(generation = self.generation, "configuration reloaded");
+        let (steps, untouched) = (plan.steps.len() + plan.omitted, plan.untouched);
+        tracing::info!(generation = self.generation, steps, untouched, "configuration reloaded");
+        for step in &plan.steps {
+            tracing::info!(%step, "reload");
+        }
         let others = self.children.keys().copied().filter(|role| *role != Role::Forwarder);
         for role in others.collect::<Vec<_>>() {
             let config = secrets::for_role(&self.config, role);
@@ -113,10 +199,10 @@ impl Watchdog {
     }
 
     /// The reading of this number has led to what is in force now.
-    fn accepted(&mut self, number: u64, now: Instant) {
+    fn accepted(&mut self, number: u64, plan: &Arc<Plan>, now: Instant) {
         self.last_reload_error = None;
         if let Some((asked, next)) = self.reloads.read(number, now) {
-            self.reloads.confirm(asked, self.generation, now);
+            self.reloads.confirm(asked, self.generation, plan, now);
             self.reading_ended(next);
         }
     }

@@ -13,6 +13,7 @@ mod configuration;
 mod dump;
 mod init_files;
 mod notify;
+mod questions;
 pub mod reload;
 mod signals;
 pub mod supervise;
@@ -24,7 +25,7 @@ use anyhow::Context as _;
 use tokio::sync::{Notify, mpsc};
 
 use self::{
-    asks::{Asks, Resolved},
+    asks::Asks,
     children::{Attended, Spawner},
     reload::Reloads,
     signals::{Asked, Signals},
@@ -33,19 +34,15 @@ use self::{
 };
 use super::{
     clock, config_file, daemon,
-    ipc::{Down, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
+    ipc::{Down, Event, QUEUE_LIMIT, Reply, Role, Runtime, Up},
     notifications::Notifications,
     pidfile::{self, PidFile},
     scripts::{self, Scripts, queue::Owner},
     secrets, sys,
 };
 use crate::{
-    base::{
-        core::Core as _,
-        status::{ScriptCounters, Status},
-        time::Instant,
-    },
-    config::model::Config,
+    base::{core::Core as _, time::Instant},
+    config::{model::Config, print::Original},
     vrrp::notify::Notification,
 };
 
@@ -65,7 +62,11 @@ const PAY_INTERVAL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Start {
     pub runtime: Runtime,
+    /// How the configuration was read, and is read again by a reload.
+    pub reading: config_file::Reading,
     pub config: Config,
+    /// The text that it was read from.
+    pub original: Option<Original>,
     pub spawner: Spawner,
     /// `-p`.
     pub pid_file: Option<PathBuf>,
@@ -85,12 +86,16 @@ pub enum Happening {
     /// A child was reaped, after all it said.
     Exited { role: Role, pid: u32, how: String },
     /// The reading of the configuration with this number ended.
-    Read { number: u64, loaded: Box<config_file::Loaded> },
+    Read { number: u64, read: Box<configuration::Read> },
+    /// A question was answered beside the loop.
+    Answered { ask: u64, reply: Box<Reply> },
 }
 
 struct Watchdog {
     runtime: Runtime,
+    reading: config_file::Reading,
     config: Arc<Config>,
+    original: Option<Original>,
     generation: u64,
     last_reload_error: Option<String>,
     reloads_read: u64,
@@ -103,6 +108,8 @@ struct Watchdog {
     values: LastValues,
     owed: Owed,
     asks: Asks,
+    /// Questions that are being answered beside the loop.
+    beside: usize,
     reloads: Reloads,
     scripts: Scripts,
     notifications: Notifications,
@@ -139,7 +146,9 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
     let mut watchdog = Watchdog {
         core: Supervisor::new(&roles, now),
         config: Arc::new(start.config),
+        original: start.original,
         runtime: start.runtime,
+        reading: start.reading,
         generation: 1,
         last_reload_error: None,
         reloads_read: 0,
@@ -150,6 +159,7 @@ pub async fn run(start: Start) -> anyhow::Result<u8> {
         values: LastValues::default(),
         owed: Owed::default(),
         asks: Asks::default(),
+        beside: 0,
         reloads: Reloads::default(),
         scripts,
         notifications: Notifications::default(),
@@ -319,11 +329,15 @@ impl Watchdog {
                     self.reloads.forget_waiters();
                 }
                 if role == Role::Forwarder {
-                    self.refused(None, "the forwarder process ended while it took it over", now);
+                    self.forwarder_gone(now);
                 }
                 self.core.handle(Input::Exited { role, pid, how }, now);
             }
-            Happening::Read { number, loaded } => self.loaded(number, *loaded, now),
+            Happening::Read { number, read } => self.loaded(number, *read, now),
+            Happening::Answered { ask, reply } => {
+                self.beside = self.beside.saturating_sub(1);
+                self.answer(ask, *reply, now);
+            }
         }
         self.perform(now);
     }
@@ -385,6 +399,9 @@ impl Watchdog {
                 self.owed.forget(role);
                 for message in self.values.everything() {
                     self.send(role, message, now);
+                }
+                if role == Role::Forwarder {
+                    self.offer(now);
                 }
             }
             Err(error) => {
@@ -504,112 +521,6 @@ impl Watchdog {
         // The id is the asking process's own: a successor must not get the answer.
         if self.children.get(&owner.role).is_some_and(|child| child.pid == owner.pid) {
             self.send(owner.role, Down::ScriptDone(done), clock::now());
-        }
-    }
-
-    fn ask(&mut self, ask: u64, query: Query, now: Instant) {
-        let query_is_reload = query == Query::Reload;
-        let opened = match &query {
-            Query::Status => {
-                let roles: Vec<Role> =
-                    self.children.keys().copied().filter(|role| *role != Role::Api).collect();
-                if roles.is_empty() {
-                    return self.resolved(Resolved::Status { ask, parts: Box::default() }, now);
-                }
-                let id = self.asks.status(ask, &roles, now);
-                if let Some(id) = id {
-                    let query = Down::Query { id, query };
-                    self.broadcast(Some(Role::Api), &query, now);
-                }
-                id
-            }
-            Query::Reload => {
-                if self.reloads.has_room() {
-                    self.request_reload(Some(ask), now);
-                    return;
-                }
-                None
-            }
-            Query::Flows { .. }
-            | Query::Drain { .. }
-            | Query::Enable { .. }
-            | Query::ClearStatistics
-            | Query::Explain { .. } => {
-                let instances = &self.config.vrrp_instances;
-                let role = match &query {
-                    Query::ClearStatistics => Role::Vrrp,
-                    Query::Explain { what } if instances.iter().any(|it| it.name == *what) => {
-                        Role::Vrrp
-                    }
-                    _ => Role::Forwarder,
-                };
-                if !self.children.contains_key(&role) {
-                    let name = role.name();
-                    let why = format!("the {name} process is being restarted; try again");
-                    return self.answer(ask, Reply::Error(why), now);
-                }
-                let id = self.asks.single(ask, role, now);
-                if let Some(id) = id {
-                    self.send(role, Down::Query { id, query }, now);
-                }
-                id
-            }
-        };
-        if opened.is_none() {
-            let why = match query_is_reload {
-                true => format!("{} operators wait for a reload already", reload::WAITERS_LIMIT),
-                false => format!("{} questions are open already; try again", asks::OPEN_LIMIT),
-            };
-            self.answer(ask, Reply::Error(why), now);
-        }
-    }
-
-    fn answer(&mut self, id: u64, reply: Reply, now: Instant) {
-        self.send(Role::Api, Down::Answer { id, reply }, now);
-    }
-
-    fn resolved(&mut self, resolved: Resolved, now: Instant) {
-        match resolved {
-            Resolved::Status { ask, parts } => {
-                if let Some(dump) = dump::of(ask) {
-                    return self.dumped(dump, *parts, now);
-                }
-                let status = self.status(*parts, now);
-                self.answer(ask, Reply::Status(Box::new(status)), now);
-            }
-            Resolved::Single { ask, reply } => self.answer(ask, reply, now),
-        }
-    }
-
-    fn status(&self, parts: asks::Parts, now: Instant) -> Status {
-        let (counters, outcomes) = self.scripts.counters();
-        let missing = parts.missing.iter();
-        let missing = missing.map(|role| format!("the {} process did not answer", role.name()));
-        let forwarder = parts.forwarder.as_ref().and_then(|forwarder| forwarder.problem.clone());
-        let problems = missing.chain(forwarder).collect();
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: self.runtime.instance.clone(),
-            config_file: self.runtime.config_file.display().to_string(),
-            config_generation: self.generation,
-            last_reload_error: self.last_reload_error.clone(),
-            reloads: self.reloads_read,
-            reload_failures: self.reload_failures,
-            problems,
-            bounds: [("open_questions".to_owned(), self.asks.refused())].into(),
-            scripts: ScriptCounters {
-                started: counters.started,
-                refused: counters.refused,
-                displaced: counters.displaced,
-                outcomes: outcomes.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
-            },
-            processes: self.core.processes(now),
-            vrrp: parts.vrrp,
-            vrrp_timers: parts.vrrp_timers,
-            strays: parts.strays,
-            servers: parts.servers,
-            quorum: parts.quorum,
-            forwarder: parts.forwarder,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Reloads: one at a time, requests that arrive meanwhile lead to one more, and everybody who
 //! asked learns how it ended. Pure bookkeeping.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::base::{query::Reply, time::Instant};
+use crate::base::{plan::Plan, query::Reply, time::Instant};
 
 /// Longest wait for the roles to put a new generation in force before the operator is told who
 /// still works on it.
@@ -24,7 +24,15 @@ pub struct Reloads {
     /// Came after reading began: the file may have changed, so it is read again.
     again: Option<Vec<u64>>,
     /// Accepted; wait until every role has the generation.
-    confirming: Vec<(u64, u64, Instant)>,
+    confirming: Vec<Confirming>,
+}
+
+#[derive(Debug)]
+struct Confirming {
+    ask: u64,
+    generation: u64,
+    plan: Arc<Plan>,
+    deadline: Instant,
 }
 
 impl Reloads {
@@ -83,10 +91,11 @@ impl Reloads {
         self.read(self.number, now)
     }
 
-    /// These wait until `generation` is in force everywhere.
-    pub fn confirm(&mut self, asks: Vec<u64>, generation: u64, now: Instant) {
+    /// These wait until `generation`, which `plan` led to, is in force everywhere.
+    pub fn confirm(&mut self, asks: Vec<u64>, generation: u64, plan: &Arc<Plan>, now: Instant) {
         let deadline = now + CONFIRM_LIMIT;
-        self.confirming.extend(asks.into_iter().map(|ask| (ask, generation, deadline)));
+        let confirming = |ask| Confirming { ask, generation, plan: Arc::clone(plan), deadline };
+        self.confirming.extend(asks.into_iter().map(confirming));
     }
 
     /// Answers those whose generation is in force (`behind` is empty for it) or whose time is up.
@@ -97,13 +106,15 @@ impl Reloads {
         behind: impl Fn(u64) -> Vec<&'static str>,
     ) -> Vec<(u64, Reply)> {
         let mut answers = Vec::new();
-        self.confirming.retain(|&(ask, generation, deadline)| {
+        self.confirming.retain(|it| {
+            let (ask, generation) = (it.ask, it.generation);
             let late = behind(generation);
             if late.is_empty() {
-                let text = format!("configuration generation {generation} is in force");
-                answers.push((ask, Reply::Done(text)));
+                let done = format!("configuration generation {generation} is in force");
+                let plan = Box::new(Plan::clone(&it.plan));
+                answers.push((ask, Reply::Plan { done, plan }));
                 false
-            } else if now >= deadline {
+            } else if now >= it.deadline {
                 let text = format!(
                     "configuration generation {generation} is accepted, but not confirmed within \
                      {} s by: {}",
@@ -122,7 +133,7 @@ impl Reloads {
     /// When [`Reloads::settle`] has to be called even if nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
         let reading = self.reading.as_ref().map(|(_, deadline)| *deadline);
-        self.confirming.iter().map(|(_, _, deadline)| *deadline).chain(reading).min()
+        self.confirming.iter().map(|it| it.deadline).chain(reading).min()
     }
 
     /// The api role is gone: nobody waits any more.
@@ -186,11 +197,13 @@ mod tests {
     #[test]
     fn waiters_are_told_when_all_roles_have_it_or_who_has_not() {
         let mut reloads = Reloads::default();
-        reloads.confirm(vec![1], 2, T0);
-        reloads.confirm(vec![5], 3, T0);
+        let plan = Arc::new(Plan { untouched: 7, ..Plan::default() });
+        reloads.confirm(vec![1], 2, &plan, T0);
+        reloads.confirm(vec![5], 3, &plan, T0);
         assert!(reloads.settle(T0, |_| vec!["vrrp"]).is_empty());
         let done = reloads.settle(T0, |g| if g <= 2 { vec![] } else { vec!["checker"] });
-        assert!(matches!(&done[..], [(1, Reply::Done(text))] if text.contains("generation 2")));
+        let [(1, Reply::Plan { done, plan })] = &done[..] else { panic!("{done:?}") };
+        assert!(done.contains("generation 2") && plan.untouched == 7, "{done} {plan}");
         let due = reloads.next_deadline().expect("5 waits");
         let late = reloads.settle(due, |_| vec!["checker", "api"]);
         assert!(

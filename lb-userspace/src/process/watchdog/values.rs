@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     base::net::VirtualServerKey,
-    config::model::Config,
+    config::{model::Config, plan::States},
     process::{
         ipc::{Down, Event, FRAME_LIMIT, Role},
         vrrp::trackers::is_known,
@@ -106,6 +106,15 @@ impl LastValues {
     /// Every value, in a fixed order: scripts, convergence, elections, health.
     fn replay(&self) -> impl Iterator<Item = (Role, Event)> + '_ {
         self.0.values().cloned()
+    }
+
+    /// States of instances by name.
+    pub fn states(&self) -> States {
+        let state = |event: &Event| match event {
+            Event::Vrrp { instance, state, .. } => Some((instance.clone(), *state)),
+            _ => None,
+        };
+        self.events().filter_map(state).collect()
     }
 
     /// The last events.

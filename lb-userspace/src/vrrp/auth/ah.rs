@@ -1,8 +1,12 @@
 //! `auth_type AH`: the IP authentication header in front of a VRRPv2 advert, as keepalived
 //! deployed it (RFC 2338 §5.3.6, RFC 2402 with HMAC-MD5-96 of RFC 2403).
 
+mod clock;
+
 use hmac::{Hmac, Mac as _};
 use md5::Md5;
+
+pub use clock::Clock;
 
 use super::key_block;
 

@@ -312,6 +312,11 @@ impl Router {
         self.lease_end
     }
 
+    /// The last sequence number of `auth_type AH` that was sent or accepted.
+    pub fn sequence(&self) -> u32 {
+        self.numbers.sequence
+    }
+
     /// Neither the source of its adverts nor its absence has been told yet.
     pub fn waits_for_source(&self) -> bool {
         !self.source_known
@@ -346,6 +351,17 @@ impl Router {
     /// Counts what the shell did for it: TCP connections of this host on VIPs that left it.
     pub fn count_aborted(&mut self, connections: u64) {
         self.counters.connections_aborted += connections;
+    }
+
+    /// Counts what the shell saw: VIPs that somebody else put on this host while it was not master.
+    pub fn count_foreign_vip(&mut self) {
+        self.counters.foreign_vips += 1;
+    }
+
+    /// Whether no VIP may be on this host: not before those of a process before us are gone.
+    pub fn expects_no_vips(&self) -> bool {
+        let waits = matches!(self.state, State::Init | State::Backup { .. } | State::Fault);
+        waits && self.cleared && self.prepared == Prepared::No
     }
 
     /// The other router heard last, with the priority of its advert.

@@ -7,7 +7,7 @@ use crate::{
     base::{net::Priority, time::Instant},
     vrrp::{
         auth::{Auth, hmac},
-        wire::{ADDRESS_LIMIT, Advert, ChecksumForm, Envelope, Seal, Version, capacity},
+        wire::{ADDRESS_LIMIT, Advert, ChecksumForm, Envelope, Seal, capacity},
     },
 };
 
@@ -45,7 +45,9 @@ impl Numbers {
     }
 
     /// After a restart within the lease peers still hold the sequence number of the process before
-    /// us. Seconds since 1970 are above it: it grows by about one a second.
+    /// us. The clock is above it, if it is one that never goes back ([`ah::Clock`]).
+    ///
+    /// [`ah::Clock`]: crate::vrrp::auth::ah::Clock
     pub fn resume(&mut self, now: Instant) {
         let seconds = u32::try_from(self.unix(now).as_secs()).unwrap_or(SEQUENCE_LIMIT);
         self.sequence = self.sequence.max(seconds);
@@ -153,7 +155,7 @@ impl Router {
 
     /// Why there is no [`Router::source`].
     pub(super) fn no_source(&self) -> &'static str {
-        if self.config.wire.ipv6 && self.config.version == Version::V3 {
+        if self.config.wire.ipv6 {
             "the interface has no IPv6 address to send from, or is still checking it for duplicates"
         } else {
             "the interface has no address to send from"

@@ -283,6 +283,10 @@ impl Router {
         let State::Master { next_advert, phase } = self.state else { return };
         let resumed = phase == Phase::Announcing && self.lease_end.is_some_and(|end| now < end);
         self.state = State::Master { next_advert, phase: Phase::Active };
+        // The hand-over is done: a later takeover has nobody who was told of the same one.
+        if let Some(heard) = &mut self.heard {
+            heard.told = false;
+        }
         self.renew(self.last_sent.unwrap_or(now));
         let ready = std::mem::replace(&mut self.prepared, Prepared::No) == Prepared::Done;
         if ready {
@@ -401,6 +405,9 @@ impl Router {
             self.master_interval = self.config.interval;
         }
         self.announcements_configured(now);
+        // A delay that runs is not longer than the new one.
+        let longest = now + self.config.preempt_delay;
+        self.preempt_at = self.preempt_at.map(|at| at.min(longest));
         if let State::Master { next_advert, phase } = self.state {
             // VRRPv2's backups wait by their own, shorter interval from now on.
             let next_advert = next_advert.min(now + self.config.interval.duration());

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::{
     ADDRESS_LIMIT, AuthHeader, ChecksumForm, PROTOCOL, PROTOCOL_AH, TTL, Version, checksum,
     datagram::{IPV4_HEADER, IPV6_HEADER},
-    message::{AUTH_DATA, FIXED, TOLD, address_len},
+    message::{AUTH_DATA, FIXED, TOLD, address_len, auth_len},
 };
 use crate::{
     base::net::{Priority, Vrid},
@@ -28,7 +28,7 @@ pub struct Advert {
     pub vrid: Vrid,
     pub priority: Priority,
     pub interval: AdvertInterval,
-    /// VRRPv2 only.
+    /// VRRPv2 only, over IPv4: elsewhere its type is sent and no data.
     pub auth: Auth,
     /// In configured order, of one family, at most [`ADDRESS_LIMIT`]; more are not sent.
     pub addresses: Vec<IpAddr>,
@@ -95,7 +95,7 @@ impl Advert {
                 IpAddr::V6(address) => bytes.extend(address.octets()),
             }
         }
-        if self.version == Version::V2 {
+        if auth_len(self.version, source.is_ipv4()) > 0 {
             bytes.extend(self.auth.data());
         }
         let mut covered = bytes.len();
@@ -191,7 +191,7 @@ fn ip_header(envelope: &Envelope, protocol: u8, len: usize) -> Vec<u8> {
 pub fn capacity(version: Version, ipv4: bool, auth: Auth, trailer: bool, mtu: u32) -> usize {
     let ip = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
     let header = if matches!(auth, Auth::Ah(_)) { AuthHeader::LEN } else { 0 };
-    let data = if version == Version::V2 { AUTH_DATA } else { 0 };
+    let data = auth_len(version, ipv4);
     let trailer = if trailer { Trailer::LEN } else { 0 };
     let mtu = usize::try_from(mtu).unwrap_or(usize::MAX);
     let room = mtu.saturating_sub(ip + header + FIXED + data + trailer);

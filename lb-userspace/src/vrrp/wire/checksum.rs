@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{GROUP, PROTOCOL, Version};
 
-/// What a VRRP checksum covers. VRRPv2 has one form, [`ChecksumForm::Message`].
+/// What a VRRP checksum covers. Over IPv4 VRRPv2 has one form, [`ChecksumForm::Message`]; IPv6 has
+/// [`ChecksumForm::PseudoHeader`] in both versions, as the kernel computes it for keepalived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ChecksumForm {
     /// Message and pseudo-header (RFC 5798 §5.2.8; what keepalived and FRR send).
@@ -73,7 +74,11 @@ pub fn compute(
     destination: IpAddr,
     form: ChecksumForm,
 ) -> u16 {
-    let form = if version == Version::V2 { ChecksumForm::Message } else { form };
+    let form = match (version, source) {
+        (_, IpAddr::V6(_)) => ChecksumForm::PseudoHeader,
+        (Version::V2, IpAddr::V4(_)) => ChecksumForm::Message,
+        (Version::V3, IpAddr::V4(_)) => form,
+    };
     !covered(message, source, destination, form)
 }
 
@@ -85,11 +90,11 @@ pub fn form(
     destination: IpAddr,
 ) -> Option<ChecksumForm> {
     let forms: &[ChecksumForm] = match (version, source) {
-        (Version::V2, _) => &[ChecksumForm::Message],
+        (Version::V2, IpAddr::V4(_)) => &[ChecksumForm::Message],
         (Version::V3, IpAddr::V4(_)) => {
             &[ChecksumForm::PseudoHeader, ChecksumForm::Message, ChecksumForm::GroupPseudoHeader]
         }
-        (Version::V3, IpAddr::V6(_)) => &[ChecksumForm::PseudoHeader],
+        (_, IpAddr::V6(_)) => &[ChecksumForm::PseudoHeader],
     };
     forms.iter().copied().find(|form| covered(message, source, destination, *form) == 0xffff)
 }

@@ -87,10 +87,13 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// VRRPv2 authentication type and data; `None` in VRRPv3.
+    /// VRRPv2 authentication type and data (zeros over IPv6, which carries none); `None` in VRRPv3.
     pub fn auth(&self) -> Option<(u8, [u8; AUTH_DATA])> {
-        let data = self.bytes.last_chunk::<AUTH_DATA>()?;
-        (self.version == Version::V2).then_some((self.bytes[4], *data))
+        let data = match auth_len(self.version, self.ipv4) {
+            0 => [0; AUTH_DATA],
+            _ => *self.bytes.last_chunk::<AUTH_DATA>()?,
+        };
+        (self.version == Version::V2).then_some((self.bytes[4], data))
     }
 
     /// Virtual addresses in the order sent.
@@ -128,7 +131,12 @@ pub(super) fn address_len(ipv4: bool) -> usize {
     if ipv4 { 4 } else { 16 }
 }
 
+/// Bytes of authentication data behind the addresses. VRRPv2 has them in RFC 3768, which knows
+/// IPv4 only; keepalived's VRRPv2 over IPv6 goes without.
+pub(super) fn auth_len(version: Version, ipv4: bool) -> usize {
+    if version == Version::V2 && ipv4 { AUTH_DATA } else { 0 }
+}
+
 pub(super) fn message_len(version: Version, count: usize, ipv4: bool) -> usize {
-    let auth = if version == Version::V2 { AUTH_DATA } else { 0 };
-    FIXED + count * address_len(ipv4) + auth
+    FIXED + count * address_len(ipv4) + auth_len(version, ipv4)
 }

@@ -1,7 +1,9 @@
-//! Words after an address, as the kernel is told them.
+//! Objects as the kernel is told them.
+
+use netlink_packet_core::Emitable as _;
 
 use super::*;
-use crate::config::load;
+use crate::{base::net::Mac, config::load};
 
 /// The VIP of a line of virtual_ipaddress, on the interface of index 7.
 fn vip(line: &str) -> Vip {
@@ -128,5 +130,63 @@ fn an_address_is_removed_by_what_makes_it_the_one() {
         let want =
             [AddressAttribute::Local(ip("192.0.2.10")), AddressAttribute::Address(ip(other_end))];
         assert_eq!(message.attributes, want, "{line}");
+    }
+}
+
+/// Attributes of a message as rtnetlink(7) has them: type, value; nested ones in place.
+fn attributes(bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let mut rest = bytes;
+    let mut found = Vec::new();
+    while let [a, b, c, d, ..] = *rest {
+        let len = usize::from(u16::from_ne_bytes([a, b]));
+        found.push((u16::from_ne_bytes([c, d]) & 0x3fff, rest[4..len].to_vec()));
+        rest = &rest[len.next_multiple_of(4).min(rest.len())..];
+    }
+    found
+}
+
+/// The kernel of a test may lack ipvlan and VRF: their numbers are those of linux/if_link.h.
+#[test]
+fn virtual_interfaces_have_the_kernels_numbers() {
+    const ADDRESS: u16 = 1; // IFLA_ADDRESS
+    const NAME: u16 = 3; // IFLA_IFNAME
+    const LINK: u16 = 5; // IFLA_LINK
+    const INFO: u16 = 18; // IFLA_LINKINFO
+    let ipvlan = |flag| VirtualLinkKind::Ipvlan { address: None, flag };
+    let mac = [0, 0, 0x5e, 0, 1, 51];
+    // The kind, then the numbers inside of its data: IFLA_MACVLAN_MODE is 1 (private: 1);
+    // IFLA_IPVLAN_MODE is 1 (L2: 0), IFLA_IPVLAN_FLAGS 2 (private 1, VEPA 2).
+    let two = |flag: u16| vec![(1, vec![0, 0]), (2, flag.to_ne_bytes().to_vec())];
+    let private = vec![(1, 1u32.to_ne_bytes().to_vec())];
+    for (kind, name, want) in [
+        (VirtualLinkKind::Macvlan { mac: None }, "macvlan", private),
+        (ipvlan(IpvlanFlag::Bridge), "ipvlan", two(0)),
+        (ipvlan(IpvlanFlag::Private), "ipvlan", two(1)),
+        (ipvlan(IpvlanFlag::Vepa), "ipvlan", two(2)),
+    ] {
+        let (own, base) = ("vrrp.51".to_owned(), "eth0".to_owned());
+        let made = VirtualLink { name: own, base, kind, mac: Mac(mac), ipv6: false };
+        let (Rtnl::NewLink(message), ADD) = link(&made, 7) else { panic!("{made:?}") };
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        // Behind ifinfomsg.
+        let all = attributes(&bytes[16..]);
+        let value = |wanted| all.iter().find(|(number, _)| *number == wanted).map(|it| &it.1[..]);
+        assert_eq!(value(NAME), Some(&b"vrrp.51\0"[..]), "{made:?}");
+        assert_eq!(value(LINK), Some(&7u32.to_ne_bytes()[..]), "{made:?}");
+        let has_mac = (name == "macvlan").then_some(&mac[..]);
+        assert_eq!(value(ADDRESS), has_mac, "{made:?}: an ipvlan has its parent's MAC");
+        let info = attributes(value(INFO).expect("IFLA_LINKINFO"));
+        let [(1, told), (2, data)] = &info[..] else { panic!("{info:?}") };
+        assert_eq!(told.strip_suffix(b"\0").unwrap_or(told), name.as_bytes());
+        assert_eq!(attributes(data), want, "{made:?}");
+    }
+    for controlled_by in [9, 0] {
+        let (Rtnl::NewLink(message), 0) = controller(7, controlled_by) else { panic!("a link") };
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        assert_eq!((message.header.index, bytes.len()), (7, 24));
+        // IFLA_MASTER
+        assert_eq!(attributes(&bytes[16..]), [(10, u32::to_ne_bytes(controlled_by).to_vec())]);
     }
 }

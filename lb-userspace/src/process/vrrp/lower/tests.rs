@@ -98,12 +98,12 @@ fn words_of_virtual_interfaces_become_links_on_the_right_interfaces() {
         Row(
             "",
             "use_vmac_addr\nvrf blue",
-            &["eth0 192.0.2.1/32", "vrrp.51.1 192.0.2.2/32"],
+            &["eth0 192.0.2.1/32", "vrrp.51 192.0.2.2/32"],
             &[
                 "ipv4/conf/eth1/arp_ignore 1",
                 "ipv4/conf/eth1/arp_filter 1",
-                "vrrp.51.1@eth1 macvlan 00:00:5e:00:01:33",
-                "vrrp.51.1 to blue",
+                "vrrp.51@eth1 macvlan 00:00:5e:00:01:33",
+                "vrrp.51 to blue",
             ],
         ),
         Row(
@@ -134,30 +134,100 @@ fn vips_of_other_interfaces_share_a_virtual_mac_there() {
     );
     let held: Vec<Object> = vips(&it).into_iter().map(Object::Address).collect();
     let want = [
-        "vrrp.51.1 192.0.2.1/32",
+        "vrrp.51 192.0.2.1/32",
         "eth1 192.0.2.2/32",
-        "vrrp.51.2 192.0.2.3/32",
+        "vrrp1.51 192.0.2.3/32",
         "eth0 192.0.2.4/32",
         "eth3 192.0.2.5/32",
-        "vrrp.51.1 192.0.2.6/32",
-        "vrrp.51.3 fd00::1/64",
+        "vrrp.51 192.0.2.6/32",
+        "vrrp6.51 fd00::1/64",
     ];
     assert_eq!(all(&held), want);
     let base = base(&it);
     let links: Vec<String> =
         all(&base).into_iter().filter(|line| line.contains("macvlan")).collect();
     let want = [
-        "vrrp.51.1@eth1 macvlan 00:00:5e:00:01:33",
-        "vrrp.51.2@eth2 macvlan 00:00:5e:00:01:33",
-        "vrrp.51.3@eth1 macvlan 00:00:5e:00:02:33 ipv6",
+        "vrrp.51@eth1 macvlan 00:00:5e:00:01:33",
+        "vrrp1.51@eth2 macvlan 00:00:5e:00:01:33",
+        "vrrp6.51@eth1 macvlan 00:00:5e:00:02:33 ipv6",
     ];
     assert_eq!(links, want);
     let names: Vec<String> = link_names(&base).into_iter().collect();
-    assert_eq!(names, ["vrrp.51.1", "vrrp.51.2", "vrrp.51.3"]);
-    // The IPv6 instance of the same VRID has links of its own.
+    assert_eq!(names, ["vrrp.51", "vrrp1.51", "vrrp6.51"]);
+    // An IPv6 instance alone in its file.
     let it = instance("", "use_vmac_addr\nvirtual_ipaddress {\n fe80::9/64 dev eth1\n }");
     let names: Vec<String> = link_names(&super::base(&it)).into_iter().collect();
-    assert_eq!(names, ["vrrp6.51.1"]);
+    assert_eq!(names, ["vrrp.51"]);
+}
+
+/// Each instance's VIPs, and its virtual interfaces with what is below them.
+fn links_of(file: &File) -> Vec<String> {
+    let objects = |it: &VrrpInstance| {
+        let held: Vec<Object> = vips(it).into_iter().map(Object::Address).collect();
+        let links: Vec<Object> =
+            base(it).into_iter().filter(|it| matches!(it, Object::Link(_))).collect();
+        all(&held).into_iter().chain(all(&links)).collect::<Vec<_>>().join(", ")
+    };
+    file.vrrp_instances.iter().map(objects).collect()
+}
+
+// keepalived's names: the first that is free in the whole file, `6` first for IPv6.
+#[test]
+fn one_vrid_on_several_interfaces_has_links_of_different_names() {
+    let block = |name: &str, interface: &str, words: &str| {
+        format!(
+            "vrrp_instance {name} {{\n interface {interface}\n virtual_router_id 51\n {words}\n}}\n"
+        )
+    };
+    let vips = |list: &str| format!("use_vmac_addr\nvirtual_ipaddress {{\n {list}\n }}");
+    let text = block("A", "eth0", &vips("192.0.2.1 dev eth1"))
+        + &block("B", "eth5", &vips("192.0.2.2 dev eth2\n192.0.2.3"))
+        + &block("C", "eth6", &format!("use_vmac\n{}", vips("192.0.2.4 dev eth6")))
+        + &block("D", "eth0", &vips("fe80::9 dev eth1\n fe80::8 dev vrrp6.51"));
+    assert_eq!(
+        links_of(&file(&text)),
+        [
+            "vrrp1.51 192.0.2.1/32, vrrp1.51@eth1 macvlan 00:00:5e:00:01:33",
+            "vrrp2.51 192.0.2.2/32, eth5 192.0.2.3/32, vrrp2.51@eth2 macvlan 00:00:5e:00:01:33",
+            "vrrp.51 192.0.2.4/32, vrrp.51@eth6 macvlan 00:00:5e:00:01:33",
+            "vrrp3.51 fe80::9/128, vrrp4.51 fe80::8/128, vrrp3.51@eth1 macvlan 00:00:5e:00:02:33 \
+             ipv6, vrrp4.51@vrrp6.51 macvlan 00:00:5e:00:02:33 ipv6",
+        ]
+    );
+    // The prefix of address links is their own, and gives way to the number.
+    let long = "vmac_prefix own\nvmac_addr_prefix abcdefghijklmno";
+    let text = format!("global_defs {{\n{long}\n}}\n")
+        + &block("A", "eth0", &format!("use_vmac\n{}", vips("192.0.2.1\n192.0.2.2 dev eth1")))
+        + &block("B", "eth5", &vips("192.0.2.3 dev eth2"));
+    assert_eq!(
+        links_of(&file(&text)),
+        [
+            "own.51 192.0.2.1/32, abcdefghijkl.51 192.0.2.2/32, own.51@eth0 macvlan \
+             00:00:5e:00:01:33, abcdefghijkl.51@eth1 macvlan 00:00:5e:00:01:33",
+            "abcdefghijk1.51 192.0.2.3/32, abcdefghijk1.51@eth2 macvlan 00:00:5e:00:01:33",
+        ]
+    );
+}
+
+// An IPv4 address that an IPv6 instance holds without advertising it, and the reverse.
+#[test]
+fn addresses_of_the_other_family_have_the_mac_of_theirs_by_use_vmac_addr() {
+    let excluded = "virtual_ipaddress {\n 192.0.2.1\n}\n\
+                    virtual_ipaddress_excluded {\n fd00::1\n}";
+    for (words, want) in [
+        ("", "eth0 192.0.2.1/32, eth0 fd00::1/128"),
+        (
+            "use_vmac_addr",
+            "eth0 192.0.2.1/32, vrrp.51 fd00::1/128, vrrp.51@eth0 macvlan 00:00:5e:00:02:33 ipv6",
+        ),
+        (
+            "use_vmac\nuse_vmac_addr",
+            "vrrp.51 192.0.2.1/32, vrrp6.51 fd00::1/128, vrrp.51@eth0 macvlan 00:00:5e:00:01:33 \
+             ipv6, vrrp6.51@eth0 macvlan 00:00:5e:00:02:33 ipv6",
+        ),
+    ] {
+        assert_eq!(links_of(&with("", &format!("{words}\n{excluded}"), "")), [want], "{words}");
+    }
 }
 
 #[test]

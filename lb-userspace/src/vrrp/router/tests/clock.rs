@@ -2,7 +2,10 @@
 //! states stay as they are.
 
 use super::*;
-use crate::vrrp::auth::hmac::{Hmac, Key, Mode, Secret};
+use crate::vrrp::auth::{
+    ah,
+    hmac::{Hmac, Key, Mode, Secret},
+};
 
 const TODAY: Duration = Duration::from_secs(1_700_000_000);
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -59,6 +62,40 @@ fn sequence_numbers_of_ah_do_not_follow_the_clock() {
         let sequence = sent[0].bytes[28..32].first_chunk().copied().expect("AH");
         assert_eq!(u64::from(u32::from_be_bytes(sequence)), round + 1);
     }
+}
+
+/// AUT-05: a master that restarts within its lease, twice, with the wall clock set back in between,
+/// is heard by its peer each time.
+#[test]
+fn a_second_restart_resumes_ah_above_the_peers_number_whatever_the_wall_clock_says() {
+    const DAY: u64 = 86_400;
+    let seconds = Duration::from_secs;
+    let ah = Config { auth: Auth::Ah(*b"s3cret\0\0"), ..config(150) };
+    let mut peer = Bench::backup(Config { priority: Priority(100), ..ah.clone() });
+    let (mut stored, mut heard) = (None, 0);
+    // Each life begins so many seconds after the boot, by this wall clock.
+    for (life, (boot, unix)) in
+        [(10, 1000 * DAY), (13, 1000 * DAY + 3), (16, 999 * DAY), (19, 0)].into_iter().enumerate()
+    {
+        let now = boot * 1000;
+        let mut clock = ah::Clock::new(stored, seconds(unix), at(now));
+        let mut master = Router::new(ah.clone(), at(now));
+        master.handle(Input::Source(Some(HIGH.into())), at(now));
+        master.handle(Input::WallClock(clock.at(at(now))), at(now));
+        let resume = (life > 0).then(|| at(now + 500));
+        master.handle(Input::Converged { resume }, at(now));
+        for second in 0..3 {
+            let now = now + second * 1000;
+            let sent = master.datagrams(Priority(150), at(now)).expect("sent");
+            clock.follow(master.sequence(), at(now));
+            peer.run_to(now);
+            peer.input(Input::Datagram(sent[0].bytes.clone()));
+            heard += 1;
+            assert_eq!(peer.router.counters().advert_rcvd, heard, "life {life}, {second} s");
+        }
+        stored = Some(clock.lead());
+    }
+    assert!(peer.router.counters().discarded.is_empty());
 }
 
 /// Two routers whose clocks jump together hear each other; one whose clock alone is wrong is not

@@ -53,6 +53,7 @@ fn a_backup_learns_every_interval_and_starts_anew_with_its_own() {
         assert_eq!(bench.adverts(), 0, "{centis} cs: early");
         bench.run_to(begin + down);
         assert_eq!(bench.adverts(), 1, "{centis} cs: late");
+        assert_eq!(bench.router.master_interval(), bench.router.config().interval, "its own now");
         bench.input(advert_from(&v3(centis), HIGH, 150));
         bench.did();
     }
@@ -313,6 +314,13 @@ fn without_a_source_address_nothing_is_sent_until_there_is_one() {
     bench.run_to(60_000);
     assert_eq!((bench.adverts(), bench.router.state()), (0, VrrpState::Fault));
     assert!(bench.router.reason().contains("no address to send from"));
+    for version in [Version::V2, Version::V3] {
+        let wire = Options { ipv6: true, ..Options::default() };
+        let mut six = Bench::new(Config { version, wire, ..v3(100) });
+        six.input(Input::Source(None));
+        six.input(Input::Converged { resume: None });
+        assert!(six.router.reason().contains("no IPv6 address to send from"), "{version:?}");
+    }
     bench.input(Input::Source(Some(OWN.into())));
     bench.run_to(63_610);
     assert_eq!(bench.router.state(), VrrpState::Master);

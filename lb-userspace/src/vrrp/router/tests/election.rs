@@ -249,6 +249,24 @@ fn election_follows_priority_unless_nopreempt() {
     assert_eq!(bench.router.state(), VrrpState::Master, "nopreempt still takes over on silence");
 }
 
+// FSM-07: an owner is a backup where a reload has made it one.
+#[test]
+fn an_owner_that_is_backup_preempts_where_preemption_is_off() {
+    for (priority, want) in [(254, VrrpState::Backup), (255, VrrpState::Master)] {
+        let mut bench = Bench::backup(Config { preempt: false, ..config(100) });
+        bench.hears(HIGH, 50);
+        bench.input(Input::Configure(Box::new(Config { preempt: false, ..config(priority) })));
+        assert_eq!(bench.router.state(), VrrpState::Backup);
+        for half_second in 1..=20 {
+            bench.run_to(half_second * 500);
+            if bench.router.state() == VrrpState::Backup {
+                bench.hears(HIGH, 50);
+            }
+        }
+        assert_eq!(bench.router.state(), want, "priority {priority}");
+    }
+}
+
 #[test]
 fn preempt_delay_holds_back_and_then_preempts() {
     let mut bench = Bench::backup(Config { preempt_delay: Duration::from_secs(10), ..config(100) });
@@ -354,7 +372,15 @@ fn v3_learns_the_interval_and_v2_refuses_another() {
     let slow = Config { interval: AdvertInterval::from_seconds(2).expect("two"), ..config(100) };
     let mut bench = Bench::backup(config(100));
     bench.run_to(1000);
-    bench.input(advert_from(&slow, HIGH, 150));
+    bench.router.handle(advert_from(&slow, HIGH, 150), at(1000));
+    // Two masters are to be expected, so it is an error, and says why.
+    let told = std::iter::from_fn(|| bench.router.poll_effect()).find_map(|effect| match effect {
+        Effect::Log { level, text } => Some((level, text)),
+        _ => None,
+    });
+    let text = "advert discarded: from 10.77.0.10: advert_int 2 s, ours is 1 s: both routers may become \
+                master until they agree (interval_mismatch, 1 so far)";
+    assert_eq!(told, Some((Level::Error, text.to_owned())));
     bench.run_to(3610);
     assert_eq!(bench.router.state(), VrrpState::Master, "v2: dropped, the timer runs on");
     assert_eq!(bench.router.counters().discarded.get("interval_mismatch"), Some(&1));

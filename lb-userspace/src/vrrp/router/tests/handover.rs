@@ -174,6 +174,28 @@ fn a_told_backup_that_hears_a_better_one_has_never_forwarded() {
 }
 
 #[test]
+fn a_told_hand_over_is_forgotten_once_it_is_done() {
+    let mut bench = fenced(told(100));
+    bench.run_to(100);
+    bench.hears(HIGH, 150);
+    bench.run_to(200);
+    bench.input(told_farewell(HIGH));
+    bench.run_to(300);
+    assert_eq!(bench.router.state(), VrrpState::Master);
+    bench.input(Input::Interface { name: "eth0".into(), up: false });
+    bench.run_to(20_000);
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    bench.did();
+    bench.run_to(30_000);
+    let did = bench.did();
+    let at = |word: &str| {
+        let found = did.iter().find(|it| it.contains(word)).expect(word);
+        found.split(':').next().map(str::to_owned)
+    };
+    assert_eq!(at(":advert 100"), at(":add"), "nobody is waited for: {did:?}");
+}
+
+#[test]
 fn the_mark_is_for_those_with_the_word_and_a_fence() {
     // Without the word here.
     let mut bench = fenced(Config { told_handover: false, ..told(100) });

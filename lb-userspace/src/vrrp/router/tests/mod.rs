@@ -6,6 +6,7 @@ mod election;
 mod handover;
 mod options;
 mod random;
+mod reload;
 mod table;
 mod trouble;
 

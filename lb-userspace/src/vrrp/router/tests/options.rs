@@ -247,6 +247,30 @@ fn preempt_delay_counts_in_fractions() {
 }
 
 #[test]
+fn a_shorter_preempt_delay_ends_one_that_runs() {
+    let delayed = |seconds| Config { preempt_delay: Duration::from_secs(seconds), ..config(150) };
+    // The delay that a reload at 2.5 s brings, and when the last advert is that restarts the timer.
+    for (reloaded, last) in [(300, None), (2, Some(4000)), (0, Some(2000))] {
+        let mut bench = Bench::backup(delayed(300));
+        for second in 1..60 {
+            bench.run_to(second * 1000);
+            bench.hears(HIGH, 50);
+            if second == 2 {
+                bench.run_to(2500);
+                bench.input(Input::Configure(Box::new(delayed(reloaded))));
+            }
+            if bench.adverts() > 0 {
+                break;
+            }
+        }
+        let first = bench.did().into_iter().find(|it| it.contains("advert"));
+        // 3 + 106/256 s after it.
+        let want = last.map(|at: u64| format!("{}:advert 150", at + 3415));
+        assert_eq!(first, want, "reloaded with {reloaded} s");
+    }
+}
+
+#[test]
 fn a_grouped_router_waits_for_its_group_before_it_announces_and_before_it_forwards() {
     let mut bench = Bench::backup(Config { grouped: true, ..config(100) });
     assert_eq!(bench.router.standing(), Standing::Listening);

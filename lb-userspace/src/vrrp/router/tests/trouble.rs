@@ -100,6 +100,43 @@ fn a_stalled_master_hands_over_again_before_it_forwards() {
     assert!(adverts <= 2, "no burst of missed adverts");
 }
 
+// TMR-08: with a lease that still runs, and with one that has run out; nobody else is there.
+#[test]
+fn after_a_stall_one_advert_is_sent_and_not_those_that_were_missed() {
+    for (wakes, end) in [(7500, 8499), (15_000, 15_999)] {
+        let mut bench = Bench::master(config(100));
+        bench.now = wakes;
+        bench.run_to(wakes);
+        assert_eq!(bench.adverts(), 1, "{wakes}: {:?}", bench.did());
+        bench.did();
+        bench.run_to(end);
+        // One whose lease had run out is in its guard, which repeats the advert once.
+        let did = bench.did();
+        let sent = did.iter().filter(|word| word.contains("advert")).count();
+        assert_eq!(sent, usize::from(wakes == 15_000), "{wakes}: {did:?}");
+        bench.run_to(end + 1);
+        assert_eq!(bench.adverts(), 1, "{wakes}: the next after an interval");
+    }
+}
+
+// UNI
+#[test]
+fn unicast_fault_no_peer_waits_in_fault_for_a_peer() {
+    let wire = Options { fault_without_peers: true, ..Options::default() };
+    let mut bench = Bench::new(Config { wire: wire.clone(), ..config(100) });
+    bench.input(Input::Source(Some(OWN.into())));
+    bench.input(Input::Interface { name: "eth0".into(), up: true });
+    bench.input(Input::Converged { resume: None });
+    bench.run_to(10_000);
+    assert_eq!((bench.router.state(), bench.adverts()), (VrrpState::Fault, 0));
+    assert!(bench.router.reason().contains("there is no unicast_peer"), "told");
+    let peered = Config { wire, unicast_peers: vec![HIGH.into()], ..config(100) };
+    bench.input(Input::Configure(Box::new(peered)));
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    bench.run_to(14_000);
+    assert_eq!(bench.router.state(), VrrpState::Master);
+}
+
 /// Fires the timer that is next so many milliseconds late; what it logs of that.
 fn fires_late(bench: &mut Bench, late: u64) -> Vec<String> {
     let due = bench.router.poll_timeout().expect("a timer");
@@ -337,4 +374,8 @@ fn old_unicast_checksum_is_answered_in_kind() {
     bench.input(Input::Datagram(bytes));
     assert_eq!(bench.router.checksum_form(HIGH.into()), ChecksumForm::GroupPseudoHeader);
     assert_eq!(bench.router.checksum_form(LOW.into()), ChecksumForm::PseudoHeader);
+    // TRAP-06: until that peer has been upgraded.
+    let bytes = advert.datagram_v4(HIGH, OWN, ChecksumForm::PseudoHeader, 2);
+    bench.input(Input::Datagram(bytes));
+    assert_eq!(bench.router.checksum_form(HIGH.into()), ChecksumForm::PseudoHeader);
 }

@@ -153,6 +153,25 @@ fn each_check_has_its_reason() {
     }
 }
 
+/// A stranger that has the key takes no place in what is remembered of peers' sequences.
+#[test]
+fn a_signed_advert_to_a_unicast_instance_has_to_be_a_peers() {
+    let unicast = row("v3-ipv4-unicast");
+    let key = hmac::Key { id: 1, secret: hmac::Secret::Bytes(vec![7; 32]) };
+    let trailer = Some((&key, 1 << 32));
+    let bytes = unicast.advert.datagram(&unicast.envelope, Seal { sequence: 0, trailer });
+    let signed = |it: &mut Demand| {
+        let (keys, mode) = (vec![key.clone()], hmac::Mode::Enforce);
+        it.options.hmac = Some(hmac::Hmac { keys, active: 1, window: None, mode });
+    };
+    assert_eq!(with(&unicast, signed).check(&bytes).map(|it| it.trailer), Ok(Some(1 << 32)));
+    let stranger = with(&unicast, |it| {
+        signed(it);
+        it.peers = vips(&[9]);
+    });
+    assert_eq!(stranger.check(&bytes), Err(Reason::PeerUnknown));
+}
+
 // PKT-01
 #[test]
 fn of_sixteen_types_one_is_an_advert() {
@@ -222,6 +241,119 @@ fn checks_are_made_in_keepaliveds_order() {
     steps.push((Reason::TooLong, demand.check(&bytes)));
     demand.advert.auth = Auth::Ah(S3CRET);
     steps.push((Reason::AuthHeaderMissing, demand.check(&bytes)));
+    for (want, got) in steps {
+        assert_eq!(got, Err(want));
+    }
+}
+
+// RX-12 UNI-02 UNI-04: what only a unicast instance asks, in the same manner.
+#[test]
+fn unicast_checks_are_made_in_keepaliveds_order() {
+    let unicast = row("v2-unicast");
+    let mut demand = unicast.demand();
+    let mut bytes = edit(&unicast.bytes(), 8, 60);
+    demand.options.peer_ttl.insert(OWN.into(), 255..=255);
+    let mut steps = vec![(Reason::PeerTtl, demand.check(&bytes))];
+    // The peer that has the TTL is no peer any more.
+    demand.peers = vips(&[9]);
+    steps.push((Reason::PeerUnknown, demand.check(&bytes)));
+    demand.options.same_addresses = true;
+    demand.advert.addresses = vips(&[101]);
+    steps.push((Reason::AddressList, demand.check(&bytes)));
+    let count0 = row("v2-count0").bytes();
+    bytes = with_payload(&bytes, &count0[20..]);
+    steps.push((Reason::NoAddress, demand.check(&bytes)));
+    demand.peers.clear();
+    bytes[8] = TTL;
+    repair_ip(&mut bytes);
+    steps.push((Reason::Mode, demand.check(&bytes)));
+    for (want, got) in steps {
+        assert_eq!(got, Err(want));
+    }
+}
+
+// RX-09 RX-12 RX-13
+#[test]
+fn the_rest_of_the_checks_are_made_in_keepaliveds_order() {
+    let plain = row("v2-none");
+    let (mut demand, mut bytes) = (plain.demand(), row("v2-count0").bytes());
+    demand.options.same_addresses = true;
+    let mut steps = vec![(Reason::NoAddress, demand.check(&bytes))];
+    demand.options.group = Some(ip("224.0.0.50"));
+    steps.push((Reason::Group, demand.check(&bytes)));
+    bytes[27] ^= 1;
+    steps.push((Reason::Checksum, demand.check(&bytes)));
+    bytes[25] = 0;
+    steps.push((Reason::IntervalZero, demand.check(&bytes)));
+    bytes[24] = 7;
+    steps.push((Reason::AuthTypeUnknown, demand.check(&bytes)));
+    // `auth_hmac` comes before the authentication of VRRPv2.
+    let key = hmac::Key { id: 1, secret: hmac::Secret::Bytes(vec![7; 32]) };
+    let keys = vec![key.clone()];
+    let ours = hmac::Hmac { keys, active: 1, window: Some(5), mode: hmac::Mode::Enforce };
+    demand.options.hmac = Some(ours);
+    steps.push((Reason::HmacMissing, demand.check(&bytes)));
+    bytes[21] = 52;
+    steps.push((Reason::Vrid, demand.check(&bytes)));
+    bytes[8] = 9;
+    repair_ip(&mut bytes);
+    demand.advert.version = Version::V3;
+    steps.push((Reason::Ttl, demand.check(&bytes)));
+    // A trailer that was not asked for: only its length is looked at, before the TTL.
+    demand.options.hmac = None;
+    let payload = [&bytes[20..], &[0; 28]].concat();
+    bytes = with_payload(&bytes, &payload);
+    steps.push((Reason::HmacTrailer, demand.check(&bytes)));
+    demand.advert.auth = Auth::Ah(S3CRET);
+    steps.push((Reason::AuthHeaderMissing, demand.check(&bytes)));
+    demand.own = Some(OWN.into());
+    steps.push((Reason::OwnAddress, demand.check(&bytes)));
+    demand.options.ipv6 = true;
+    steps.push((Reason::Family, demand.check(&bytes)));
+    for (want, got) in steps {
+        assert_eq!(got, Err(want));
+    }
+}
+
+// RX-12 AUT-05: of a signature and of an authentication header, what is asked first.
+#[test]
+fn codes_are_checked_in_keepaliveds_order() {
+    let v3 = row("v3-ipv4");
+    let key = |id, byte| hmac::Key { id, secret: hmac::Secret::Bytes(vec![byte; 32]) };
+    let signed = |key: &hmac::Key, seconds: u64| {
+        v3.advert.datagram(&v3.envelope, Seal { sequence: 1, trailer: Some((key, seconds << 32)) })
+    };
+    let (known, strange) = (key(1, 7), key(2, 7));
+    let (good, other) = (signed(&known, 100), signed(&strange, 100));
+    let mut demand = v3.demand();
+    demand.unix = Duration::from_secs(100);
+    let keys = vec![known.clone()];
+    let ours = hmac::Hmac { keys, active: 1, window: Some(5), mode: hmac::Mode::Enforce };
+    demand.options.hmac = Some(ours);
+    demand.check(&good).expect("good");
+    let changed = |mut bytes: Vec<u8>| {
+        *bytes.last_mut().expect("bytes") ^= 1;
+        bytes
+    };
+    let mut steps = vec![(Reason::HmacInvalid, demand.check(&changed(good.clone())))];
+    steps.push((Reason::HmacKey, demand.check(&changed(other.clone()))));
+    demand.unix = Duration::from_secs(200);
+    steps.push((Reason::HmacStale, demand.check(&changed(other.clone()))));
+    let mut scheme = changed(other);
+    let at = scheme.len() - 28;
+    scheme[at] = 9;
+    steps.push((Reason::HmacMalformed, demand.check(&scheme)));
+    // A stranger's signature is not computed.
+    demand.peers = vips(&[9]);
+    steps.push((Reason::PeerUnknown, demand.check(&scheme)));
+    // The authentication header: nothing of a forged one is believed.
+    let header = row("v2-ah");
+    let mut demand = header.demand();
+    demand.sequence = 1;
+    let mut bytes = header.bytes();
+    steps.push((Reason::AuthHeaderReplay, demand.check(&bytes)));
+    bytes[24] ^= 1;
+    steps.push((Reason::AuthHeaderIcv, demand.check(&bytes)));
     for (want, got) in steps {
         assert_eq!(got, Err(want));
     }

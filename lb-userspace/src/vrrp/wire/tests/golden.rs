@@ -165,6 +165,7 @@ fn the_mtu_bounds_the_list() {
         (V3, true, none, true, 576, 130),
         (V3, false, none, false, 1500, 90),
         (V3, false, none, true, 1500, 89),
+        (V2, false, none, false, 1500, 90),
         (V3, false, none, false, 1280, 77),
         (V3, false, none, false, 9000, 255),
         (V2, true, none, false, 68, 8),

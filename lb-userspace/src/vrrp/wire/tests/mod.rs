@@ -54,11 +54,11 @@ struct Row {
 impl Row {
     fn new(name: &'static str, advert: Advert) -> Self {
         let bytes = vectors::datagram(name);
-        let checksum = match advert.version {
-            Version::V2 => ChecksumForm::Message,
-            Version::V3 => ChecksumForm::PseudoHeader,
-        };
         let v6 = advert.addresses.first().is_some_and(IpAddr::is_ipv6);
+        let checksum = match advert.version {
+            Version::V2 if !v6 => ChecksumForm::Message,
+            Version::V2 | Version::V3 => ChecksumForm::PseudoHeader,
+        };
         let (source, destination, ttl) = if v6 {
             (ip("fe80::ff:fe77:1"), GROUP_V6.into(), TTL)
         } else {
@@ -157,9 +157,13 @@ fn rows() -> Vec<Row> {
     let ah = || Advert { auth: Auth::Ah(S3CRET), ..plain() };
     let v3 = |centis| advert(V3, centis, &[100]);
     let owner = Advert { priority: Priority(255), ..v3(4095) };
-    let mut v6_unicast = Row::new("v3-ipv6-unicast", v6_advert());
-    let v6 = (ip("fd77::1"), ip("fd77::2"), UNICAST_HOP_LIMIT);
-    (v6_unicast.envelope.source, v6_unicast.envelope.destination, v6_unicast.envelope.ttl) = v6;
+    let v6_unicast = |name, advert| {
+        let mut row = Row::new(name, advert);
+        let v6 = (ip("fd77::1"), ip("fd77::2"), UNICAST_HOP_LIMIT);
+        (row.envelope.source, row.envelope.destination, row.envelope.ttl) = v6;
+        row
+    };
+    let v2_v6 = || Advert { version: V2, ..v6_advert() };
     vec![
         Row::new("v2-none", plain()),
         Row::new("v2-vmac", plain()),
@@ -186,7 +190,10 @@ fn rows() -> Vec<Row> {
         Row::new("v3-ipv6", v6_advert()),
         Row::new("v3-ipv6-vmac", v6_advert()),
         Row::new("v3-ipv6-prio0", v6_advert()).zero(),
-        v6_unicast,
+        v6_unicast("v3-ipv6-unicast", v6_advert()),
+        Row::new("v2-ipv6", v2_v6()),
+        Row::new("v2-ipv6-prio0", v2_v6()).zero(),
+        v6_unicast("v2-ipv6-unicast", v2_v6()),
     ]
 }
 
