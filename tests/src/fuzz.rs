@@ -4,12 +4,15 @@
 //! Each returns whether the bytes were accepted, so that a corpus can be checked for having both
 //! kinds. A broken promise is a panic.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use lb_userspace::{
     api::protocol,
     base::{core::Core as _, status::VrrpState, time::Instant},
-    config,
+    config::{self, diag::Severity, migrate, plan, print, report},
     io::probes::{mysql::wire, segment},
     process::{
         ipc::{Down, Up},
@@ -40,21 +43,33 @@ pub const TARGETS: [(&str, Decoder); 8] = [
     ("router_ops", router_ops),
 ];
 
-const INSTANCES: [&str; 3] = ["version 2", "version 3", PASS];
+/// A corpus names them by their place: new ones come behind.
+const INSTANCES: [&str; 6] = ["version 2", "version 3", PASS, AH, HMAC, V6];
 const PASS: &str = "version 2\nauthentication {\n auth_type PASS\n auth_pass s3cret\n }";
+const AH: &str = "version 2\nauthentication {\n auth_type AH\n auth_pass s3cret\n }";
+const HMAC: &str = "version 3\nauth_hmac {\n key 1 0123456789abcdef0123456789abcdef\n }";
+/// Of IPv6 addresses.
+const V6: &str = "version 3\n";
+/// The wall clock of the router, which auth_hmac compares.
+const UNIX: Duration = Duration::from_secs(1);
 
 /// A router in BACKUP.
 fn backup(words: &str, now: Instant) -> Router {
+    let (own, vips): (IpAddr, &str) = match words == V6 {
+        true => (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2).into(), "fe80::5e:33\n fd77::100"),
+        false => (Ipv4Addr::new(10, 77, 0, 2).into(), "10.77.0.100/24"),
+    };
     let text = format!(
         "vrrp_instance VI_1 {{\n interface eth0\n virtual_router_id 51\n priority 150\n {words}\n \
-         virtual_ipaddress {{\n 10.77.0.100/24\n }}\n}}\n"
+         virtual_ipaddress {{\n {vips}\n }}\n}}\n"
     );
     let outcome = config::check("fuzz.conf", text.as_bytes());
     let findings = outcome.render();
     let config = outcome.config.unwrap_or_else(|| panic!("{findings}"));
     let lowered = router_config(&config.vrrp_instances[0], &config.vrrp_scripts, false);
     let mut router = Router::new(lowered.unwrap_or_else(|why| panic!("{why}")), now);
-    router.handle(Input::Source(Some(Ipv4Addr::new(10, 77, 0, 2).into())), now);
+    router.handle(Input::WallClock(UNIX), now);
+    router.handle(Input::Source(Some(own)), now);
     router.handle(Input::Interface { name: "eth0".into(), up: true }, now);
     router.handle(Input::VipsCleared, now);
     router.handle(Input::Converged { resume: None }, now);
@@ -72,8 +87,29 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
     (!lb_common::csum::fold(sum)).to_be_bytes()
 }
 
-/// Makes both checksums right, which chance would hardly do.
+/// Makes the checksum of a message right: over its pseudo-header, too, of these addresses.
+fn repair_message(message: &mut [u8], addresses: Option<&[u8]>) {
+    message[6..8].fill(0);
+    let mut covered = Vec::new();
+    if let Some(addresses) = addresses {
+        covered.extend_from_slice(addresses);
+        let [high, low] = u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes();
+        covered.extend([0, 112, high, low]);
+    }
+    covered.extend_from_slice(message);
+    let sum = checksum(&covered);
+    message[6..8].copy_from_slice(&sum);
+}
+
+/// Makes every checksum right, which chance would hardly do.
 fn repair(datagram: &mut [u8]) {
+    if datagram.first().is_some_and(|byte| byte >> 4 == 6) {
+        if datagram.len() >= 48 {
+            let (ip, message) = datagram.split_at_mut(40);
+            repair_message(message, Some(&ip[8..40]));
+        }
+        return;
+    }
     let Some(header) = datagram.first().map(|byte| usize::from(byte & 15) * 4) else { return };
     if header < 20 || datagram.len() < header + 8 {
         return;
@@ -82,16 +118,8 @@ fn repair(datagram: &mut [u8]) {
     ip[10..12].fill(0);
     let sum = checksum(ip);
     ip[10..12].copy_from_slice(&sum);
-    message[6..8].fill(0);
-    let mut covered = Vec::new();
-    if message[0] >> 4 == 3 {
-        covered.extend_from_slice(&ip[12..20]);
-        let [high, low] = u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes();
-        covered.extend([0, 112, high, low]);
-    }
-    covered.extend_from_slice(message);
-    let sum = checksum(&covered);
-    message[6..8].copy_from_slice(&sum);
+    let addresses = (message[0] >> 4 == 3).then_some(&ip[12..20]);
+    repair_message(message, addresses);
 }
 
 /// A datagram on the LAN; the first byte chooses the instance and whether checksums are made
@@ -141,9 +169,9 @@ pub fn mysql(bytes: &[u8]) -> bool {
         }
     }
     assert!(!wire::truncated(bytes).to_string().is_empty());
-    let (tls, empty) = (choice & 1 != 0, choice & 2 != 0);
+    let empty = choice & 2 != 0;
     let pass = |size: usize| {
-        let mut guard = wire::Guard::new(tls, empty);
+        let mut guard = wire::Guard::new(empty);
         let mut out = Vec::new();
         let refused = bytes.chunks(size).find_map(|chunk| guard.received(chunk, &mut out).err());
         (refused, out)
@@ -158,13 +186,81 @@ pub fn mysql(bytes: &[u8]) -> bool {
     matches!(greeting, Ok(Some(_)))
 }
 
-/// A configuration file: findings have places, and what is accepted can be lowered.
+/// Begins a line that names a further file of the bytes, which can be included.
+const FILE_MARK: &str = "=== ";
+
+/// The files in some bytes: what stands before the first mark is the one that is read.
+struct Files<'a>(Vec<(&'a str, &'a [u8])>);
+
+impl<'a> Files<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let mut files = vec![("fuzz.conf", 0..bytes.len())];
+        let mut at = 0;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let next = at + line.len();
+            let name = std::str::from_utf8(line).ok().and_then(|it| it.strip_prefix(FILE_MARK));
+            if let (Some(name), Some((_, last))) = (name, files.last_mut()) {
+                last.end = at;
+                files.push((name.trim_end(), next..bytes.len()));
+            }
+            at = next;
+        }
+        Self(files.into_iter().map(|(name, range)| (name, &bytes[range])).collect())
+    }
+}
+
+impl config::Surroundings for Files<'_> {
+    fn id(&self) -> &str {
+        "fuzz"
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        name.starts_with('A').then(|| name.to_owned())
+    }
+
+    fn find(&self, _: &str, pattern: &str) -> Result<Vec<String>, String> {
+        let all = self.0.iter().map(|(name, _)| (*name).to_owned());
+        Ok(all.filter(|name| pattern == "*" || pattern == name).collect())
+    }
+
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let found = self.0.iter().find(|(name, _)| *name == path);
+        found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| "gone".to_owned())
+    }
+}
+
+/// A place that can be shown: inside its line, and inside its file.
+fn sound_place(place: &config::diag::Place, files: &Files<'_>) {
+    let (start, end) = (place.start as usize, place.end as usize);
+    assert!(place.text.get(start..end).is_some(), "{place:?}");
+    let file = files.0.iter().find(|(name, _)| *name == place.file);
+    let (_, bytes) = file.unwrap_or_else(|| panic!("{place:?} is in no file"));
+    let lines = bytes.split(|byte| *byte == b'\n').count();
+    assert!(place.line as usize <= lines, "{place:?} of {lines} lines");
+}
+
+/// A configuration and what it includes: findings have places and come in the order of the text, what
+/// becomes of each word can be said, and what is accepted can be lowered, is the same when it is read
+/// again, and is printed as a text that is read as the same configuration and printed as the same text.
 pub fn config(bytes: &[u8]) -> bool {
-    let outcome = config::check("fuzz.conf", bytes);
+    let files = Files::new(bytes);
+    let read = || config::check_in("fuzz.conf", files.0[0].1, &files);
+    let outcome = read();
     let text = outcome.render();
-    // Words of the file are shown too, and one of them may be `error`.
-    let refused = text.lines().any(|line| line.starts_with("error"));
-    assert_eq!(outcome.exit_code() == 0, !refused, "{text}");
+    let refused = outcome.diagnostics.iter().any(|it| it.severity == Severity::Error);
+    assert_eq!(outcome.config.is_none(), refused, "{text}");
+    assert!(!refused || outcome.exit_code() != 0, "{text}");
+    let order = outcome.diagnostics.iter().map(|it| (it.place.line == 0, it.place.order));
+    assert!(order.is_sorted(), "{text}");
+    for diagnostic in &outcome.diagnostics {
+        let related = diagnostic.related.iter().map(|(place, _)| place);
+        related.chain([&diagnostic.place]).for_each(|place| sound_place(place, &files));
+    }
+    let migration = migrate::report(&outcome);
+    assert_eq!(migration.exit_code() == 2, refused, "{text}\n{}", migration.render());
+    let original = outcome.original.clone();
+    let json = report::json(&outcome, "fuzz.conf", outcome.exit_code());
+    assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
     let Some(config) = outcome.config else {
         assert!(!text.is_empty(), "refused without a word");
         return false;
@@ -172,7 +268,16 @@ pub fn config(bytes: &[u8]) -> bool {
     for instance in &config.vrrp_instances {
         let _ = router_config(instance, &config.vrrp_scripts, false);
     }
-    assert_eq!(config::check("fuzz.conf", bytes).config.as_ref(), Some(&config));
+    assert_eq!(read().config.as_ref(), Some(&config));
+    let items = print::items(&config);
+    let printed = print::plain(&items, print::Secrets::Shown);
+    let again = config::load("printed.conf", &printed);
+    assert_eq!(again.config.as_ref(), Some(&config), "{printed}\n{}", again.render());
+    let Some(again) = again.config else { return true };
+    assert_eq!(print::plain(&print::items(&again), print::Secrets::Shown), printed);
+    let plan = plan::plan(&config, &again, &plan::States::new());
+    assert!(plan.is_empty(), "{plan}");
+    assert!(!print::annotate(&items, original.as_ref()).is_empty());
     true
 }
 
@@ -244,5 +349,88 @@ pub fn router_ops(bytes: &[u8]) -> bool {
         None => false,
         Some(Ok(())) => true,
         Some(Err(report)) => panic!("{report}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use lb_userspace::{
+        base::net::{Priority, Vrid},
+        vrrp::{
+            auth::{Auth, hmac},
+            timing::AdvertInterval,
+            wire::{Advert, ChecksumForm, Envelope, GROUP, GROUP_V6, Seal, Version},
+        },
+    };
+
+    use super::*;
+
+    /// What the peer of each instance sends. A corpus of bytes that are all refused at the door would
+    /// fuzz the door alone.
+    #[test]
+    fn every_instance_accepts_its_peer_and_the_corpus_has_that_advert() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/vrrp");
+        let committed: Vec<Vec<u8>> = std::fs::read_dir(corpus)
+            .expect("a corpus")
+            .map(|entry| std::fs::read(entry.expect("a file").path()).expect("readable"))
+            .collect();
+        let secret = hmac::Secret::Bytes(b"0123456789abcdef0123456789abcdef".to_vec());
+        let key = hmac::Key { id: 1, secret };
+        for (choice, words) in (0..).zip(INSTANCES) {
+            let v6 = words == V6;
+            let version = if words.contains("version 2") { Version::V2 } else { Version::V3 };
+            let (source, destination) = match v6 {
+                true => ("fe80::1".parse().expect("an address"), IpAddr::from(GROUP_V6)),
+                false => (IpAddr::from([10, 77, 0, 1]), IpAddr::from(GROUP)),
+            };
+            let password = *b"s3cret\0\0";
+            let advert = Advert {
+                version,
+                vrid: Vrid::new(51).expect("not zero"),
+                priority: Priority(200),
+                interval: AdvertInterval::DEFAULT,
+                auth: match words {
+                    PASS => Auth::Pass(password),
+                    AH => Auth::Ah(password),
+                    _ => Auth::None,
+                },
+                addresses: match v6 {
+                    true => ["fe80::5e:33", "fd77::100"]
+                        .map(|it| it.parse().expect("an address"))
+                        .into(),
+                    false => vec![[10, 77, 0, 100].into()],
+                },
+                told: false,
+            };
+            let checksum = ChecksumForm::PseudoHeader;
+            let envelope =
+                Envelope { source, destination, ttl: 255, id: 1, flow_label: 0, checksum };
+            let trailer = (words == HMAC).then_some((&key, UNIX.as_secs() << 32));
+            let datagram = advert.datagram(&envelope, Seal { sequence: 9, trailer });
+            let bytes = [&[choice], &datagram[..]].concat();
+            assert!(vrrp(&bytes), "{words}");
+            if std::env::var_os("LB_WRITE_SEEDS").is_some() {
+                std::fs::write(format!("/tmp/seed-{choice}"), &bytes).expect("written");
+            }
+            if [AH, HMAC, V6].contains(&words) {
+                assert!(committed.contains(&bytes), "{words}: not in the corpus");
+            }
+            // Whoever makes the sum right again still cannot sign.
+            let mut other = bytes.clone();
+            let priority =
+                1 + if v6 {
+                    40
+                } else if words == AH {
+                    44
+                } else {
+                    20
+                } + 2;
+            other[priority] ^= 1;
+            other[0] |= 0x80;
+            let signed = [AH, HMAC].contains(&words);
+            assert_eq!(vrrp(&other), !signed, "{words} with another priority");
+        }
     }
 }

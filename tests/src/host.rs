@@ -38,7 +38,10 @@ pub enum Program {
 /// Where lbd and lbctl are: `LBD_BIN_DIR`, else the workspace's target/release.
 pub fn bin_dir() -> PathBuf {
     std::env::var_os("LBD_BIN_DIR").map_or_else(
-        || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release")).to_owned(),
+        || {
+            let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+            here.parent().unwrap_or(here).join("target/release")
+        },
         PathBuf::from,
     )
 }
@@ -80,6 +83,8 @@ pub struct Host {
     instance: String,
     dir: PathBuf,
     arguments: Vec<String>,
+    /// `-D`.
+    detail: bool,
     without_bpf: bool,
     process: Option<Process>,
     jail: Option<(Jail, PathBuf)>,
@@ -101,6 +106,7 @@ impl Host {
             instance,
             dir,
             arguments: Vec::new(),
+            detail: true,
             without_bpf: false,
             process: None,
             jail: None,
@@ -145,6 +151,11 @@ impl Host {
     /// More arguments for the next start, such as `-P`.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// Whether the next start has `-D`, as all have otherwise.
+    pub fn set_detail(&mut self, detail: bool) {
+        self.detail = detail;
     }
 
     /// Its namespace.
@@ -221,18 +232,21 @@ impl Host {
         let mut command = match self.program {
             Program::Lbd => {
                 let mut command = self.netns.command(bin_dir().join("lbd"));
-                command.args(["-n", "-l", "-D", "-f", &config, "--instance", &self.instance]);
+                command.args(["-n", "-l", "-f", &config, "--instance", &self.instance]);
                 command.arg("--run-dir").arg(&run);
                 command
             }
             Program::Keepalived => {
                 let mut command = self.netns.command("keepalived");
-                command.args(["-n", "-l", "-D", "-P", "-f", &config]);
+                command.args(["-n", "-l", "-P", "-f", &config]);
                 command.arg("-p").arg(run.join("keepalived.pid"));
                 command.arg("-r").arg(run.join("vrrp.pid"));
                 command
             }
         };
+        if self.detail {
+            command.arg("-D");
+        }
         command.args(&self.arguments);
         if self.without_bpf {
             sys::without_bpf(&mut command);

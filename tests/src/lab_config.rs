@@ -54,11 +54,13 @@ vrrp_instance VI_1 {{
 
 virtual_server {VIP} {PORT} {{
     delay_loop 2
-    lb_algo {}
+    lb_algo {}{}
     lb_kind {}
     protocol TCP
 ",
         host.scheduler,
+        // All connections of the lab come from one address.
+        if host.scheduler == "mh" { "\n    mh-port" } else { "" },
         if host.mode == Mode::Nat { "NAT" } else { "DR" },
     );
     for server in host.pool {

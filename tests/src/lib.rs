@@ -1,6 +1,8 @@
 //! Test harness: namespaces, processes, real MariaDB servers, traffic, lbd hosts, the lab.
 #![deny(unsafe_code)] // allowed only in modules named `sys` (xtask tidy checks)
 
+pub mod checks;
+pub mod config_speed;
 pub mod failover;
 pub mod fuzz;
 pub mod host;
@@ -8,6 +10,7 @@ pub mod interop;
 pub mod jail;
 pub mod lab;
 pub mod lab_config;
+pub mod links;
 pub mod looks;
 pub mod mariadb;
 pub mod netns;
@@ -23,6 +26,7 @@ mod sys;
 pub mod traffic;
 pub mod tutorial;
 pub mod verdict;
+pub mod vip_watch;
 pub mod vrrp;
 pub mod wait;
 pub mod witness;

@@ -89,7 +89,7 @@ impl EventReport {
             ));
         }
         facts.push(format!(
-            "two forwarders {:.0} ms (by {} frames {:.0} ms)",
+            "two forwarders for {:.0} ms (seen in {} frames: {:.0} ms)",
             self.two_forwarders_ms,
             self.frames_by_host.iter().sum::<usize>(),
             self.two_forwarders_by_frames_ms

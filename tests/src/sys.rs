@@ -1,14 +1,73 @@
-//! The only unsafe code of the harness: what a child does between fork and exec, and realtime
-//! threads.
-#![expect(unsafe_code, reason = "Command::pre_exec and sched_setscheduler have no safe face")]
+//! The only unsafe code of the harness: what a child does between fork and exec, what it used when it
+//! has ended, and realtime threads.
+#![expect(
+    unsafe_code,
+    reason = "Command::pre_exec, wait4 and sched_setscheduler have no safe face"
+)]
 
-use std::{fs::File, os::unix::process::CommandExt as _, process::Command, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    process::{Child, Command, ExitStatus},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use nix::{
     sched::{CloneFlags, setns},
-    sys::{prctl, signal::Signal},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
     unistd::{Pid, setpgid},
 };
+
+/// What a child had used when it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// `None`: it was killed, by us after the limit or by somebody else.
+    pub exit_code: Option<i32>,
+    /// User and system time.
+    pub cpu: Duration,
+    /// Largest resident size, KiB.
+    pub resident_kib: u64,
+}
+
+/// Waits for a child's end, and ends it after `limit`.
+///
+/// # Errors
+/// When there is no such child any more.
+pub fn wait_used(child: Child, limit: Duration) -> io::Result<Used> {
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let (over, ended) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill(pid, Signal::SIGKILL); // it may have ended at this moment
+        }
+    });
+    let mut status = 0;
+    // SAFETY: a rusage of zeros is a valid one (numbers only).
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to locals that outlive the call, which alone writes to them.
+    let waited = unsafe { libc::wait4(pid.as_raw(), &raw mut status, 0, &raw mut usage) };
+    let error = io::Error::last_os_error();
+    drop(over);
+    let _ = watch.join(); // it cannot panic
+    if waited != pid.as_raw() {
+        return Err(error);
+    }
+    let time = |it: libc::timeval| {
+        Duration::from_secs(it.tv_sec.unsigned_abs())
+            + Duration::from_micros(it.tv_usec.unsigned_abs())
+    };
+    Ok(Used {
+        exit_code: ExitStatus::from_raw(status).code(),
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        resident_kib: usage.ru_maxrss.unsigned_abs(),
+    })
+}
 
 /// Makes `command` start inside the network namespace `netns`, in a process group of its own
 /// (so that Ctrl-C reaches the lab alone) and die when the thread that started it dies.
@@ -47,7 +106,7 @@ pub fn without_bpf(command: &mut Command) {
             let filter = libc::sock_fprog { len: 4, filter: steps.as_mut_ptr() };
             match libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) {
                 0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+                _ => Err(io::Error::last_os_error()),
             }
         });
     }
@@ -59,6 +118,6 @@ pub fn realtime() {
     let parameter = libc::sched_param { sched_priority: 60 };
     // SAFETY: the structure is complete and read during the call only; 0 is the calling thread.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) } != 0 {
-        eprintln!("no realtime priority: {}", std::io::Error::last_os_error());
+        eprintln!("no realtime priority: {}", io::Error::last_os_error());
     }
 }

@@ -6,6 +6,7 @@
 //! is [`crate::verdict`]'s work.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddrV4,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -30,6 +31,8 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// A query on a kept session must be answered by then, else it is a hang. Longer than the
 /// retransmission after a failover by silence (0.2+0.4+0.8+1.6+3.2 s), which is no hang.
 pub const QUERY_LIMIT: Duration = Duration::from_secs(8);
+/// A query that has waited for so long is about to be a hang, and traffic is not healthy meanwhile.
+const SLOW: Duration = Duration::from_secs(1);
 /// How often the client's thread looks whether it is run.
 const BEAT: Duration = Duration::from_millis(20);
 /// So late means that it was not.
@@ -123,6 +126,8 @@ pub struct Session {
 struct Shared {
     samples: Mutex<Vec<Sample>>,
     sessions: Mutex<Vec<Session>>,
+    /// Queries of kept sessions that wait for their answer: begin by session.
+    asked: Mutex<BTreeMap<u64, Instant>>,
     not_kept: AtomicU64,
     next_session: AtomicU64,
     /// Raised to ask for new sessions in place of the old.
@@ -137,6 +142,10 @@ impl Shared {
 
     fn sessions(&self) -> MutexGuard<'_, Vec<Session>> {
         self.sessions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.asked.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn push(&self, sample: Sample) {
@@ -217,11 +226,16 @@ impl Traffic {
         self.shared.not_kept.load(Ordering::Relaxed)
     }
 
-    /// Whether every kept session is open and the last new connections all succeeded.
+    /// Whether every kept session is open, none waits for an answer that may never come, and the last
+    /// new connections all succeeded.
     pub fn healthy(&self) -> bool {
-        let load = self.load;
+        let (load, now) = (self.load, Instant::now());
         let all_open = self.sessions().len() == (load.busy + load.idle) as usize;
-        let half_second_ago = Instant::now().checked_sub(Duration::from_millis(500));
+        let slow = |asked: &Instant| now.saturating_duration_since(*asked) >= SLOW;
+        if self.shared.asked().values().any(slow) {
+            return false;
+        }
+        let half_second_ago = now.checked_sub(Duration::from_millis(500));
         let Some(since) = half_second_ago else { return false };
         let recent = self.since(since);
         let mut connects = recent.iter().filter(|sample| sample.tried == Try::Connect).peekable();
@@ -322,7 +336,9 @@ async fn keep_session(opts: Opts, shared: Arc<Shared>, number: u32, idle: bool) 
                 break;
             }
             let started = Instant::now();
+            shared.asked().insert(id, started);
             let result = within(QUERY_LIMIT, ask(&mut conn)).await;
+            shared.asked().remove(&id);
             let lost = result.is_err();
             let tried = Try::Query { session: id, idle };
             if lost {

@@ -1,4 +1,5 @@
-//! `cargo xtask run --once --report FILE` as a script uses it: exit codes, the report, what is left.
+//! `cargo xtask run --once --report FILE` as a script uses it: exit codes, the report, what is left; and the
+//! lab that stays up, without a terminal.
 
 use std::{
     fs,
@@ -25,9 +26,15 @@ struct Lab {
 }
 
 impl Lab {
-    fn start(words: &[&str], report: &Path) -> Result<Self> {
+    /// A run of the script.
+    fn once(words: &[&str], report: &Path) -> Result<Self> {
         let mut command = Command::new(bin_dir().join("lab"));
         command.arg("--once").args(words).arg("--report").arg(report);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the lab")?;
         let out = BufReader::new(child.stdout.take().context("its output")?);
         Ok(Self { child, out, said: String::new() })
@@ -46,8 +53,9 @@ impl Lab {
         anyhow::bail!("it did not say `{part}`:\n{}", self.said)
     }
 
-    /// Waits for its end; no namespace of it may be left.
-    fn finish(mut self) -> Result<ExitStatus> {
+    /// Waits for its end; nothing of it may be left: namespaces, pins, files, processes. How it ended, and
+    /// all that it said.
+    fn finish(mut self) -> Result<(ExitStatus, String)> {
         let mut line = String::new();
         while self.out.read_line(&mut line)? > 0 {
             self.said.push_str(&line);
@@ -55,14 +63,21 @@ impl Lab {
         }
         let status = self.child.wait()?;
         let mark = format!("lbdt-{}-", self.child.id());
-        for place in ["/run/netns", "/sys/fs/bpf"] {
+        let scratch = std::env::temp_dir();
+        for place in [Path::new("/run/netns"), Path::new("/sys/fs/bpf"), &scratch] {
             for entry in fs::read_dir(place).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                ensure!(!name.contains(&mark), "{place}/{name} is left");
+                ensure!(!name.contains(&mark), "{}/{name} is left", place.display());
             }
         }
+        // Servers, daemons and clients all have a path of the lab's on their command line.
+        for process in fs::read_dir("/proc")?.flatten() {
+            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words).replace('\0', " ");
+            ensure!(!words.contains(&mark), "{:?} is left: {words}", process.file_name());
+        }
         ensure!(status.signal().is_none(), "{status}\n{}", self.said);
-        Ok(status)
+        Ok((status, std::mem::take(&mut self.said)))
     }
 }
 
@@ -90,7 +105,7 @@ fn exit_code_and_report_of_a_run() -> Result<()> {
     }
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("report.json");
-    let status = Lab::start(&["--only", "steady"], &path)?.finish()?;
+    let (status, said) = Lab::once(&["--only", "steady"], &path)?.finish()?;
     let (json, report) = read(&path)?;
     ensure!(status.code() == Some(0) && report.passed, "{status}: {report:#?}");
     ensure!(report.error.is_none() && report.events.len() == 1, "{report:#?}");
@@ -106,8 +121,24 @@ fn exit_code_and_report_of_a_run() -> Result<()> {
         ensure!(event[number].is_number(), "{number} in {event}");
     }
     ensure!(event["sessions_lost"] == 0 && event["two_forwarders_ms"] == 0.0, "{event}");
+    // As a person reads it: how the cables are set, when what happened, what it did, whether that is well.
+    let settings = |word: &str| report.settings.iter().find(|it| it.contains(word)).cloned();
+    let gro = settings("GRO on").context("how packets are received")?;
+    let checksums = settings("TX checksum offload off").context("whose checksums are sent")?;
+    for part in [
+        gro.as_str(),
+        &checksums,
+        " s  steady\n",
+        " new connections · longest gap ",
+        "no session lost · two forwarders for 0 ms",
+        "ok: ",
+        "1 events, 0 not as expected",
+    ] {
+        ensure!(said.contains(part), "`{part}` is not in\n{said}");
+    }
     // An expectation that cannot hold: 20 connections a second leave 50 ms between two.
-    let status = Lab::start(&["--only", "steady", "--gap-limit", "1"], &path)?.finish()?;
+    let (status, said) = Lab::once(&["--only", "steady", "--gap-limit", "1"], &path)?.finish()?;
+    ensure!(said.contains("NOT AS EXPECTED: ") && said.contains("1 ms allowed"), "{said}");
     let (_, report) = read(&path)?;
     ensure!(status.code() == Some(1) && !report.passed, "{status}: {report:#?}");
     let problems = &report.events.first().context("an event")?.problems;
@@ -124,13 +155,13 @@ fn a_run_that_comes_to_nothing_says_why_in_its_report() -> Result<()> {
     }
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("report.json");
-    let status = Lab::start(&["--only", "NOTHING"], &path)?.finish()?;
+    let (status, _) = Lab::once(&["--only", "NOTHING"], &path)?.finish()?;
     let (_, report) = read(&path)?;
     ensure!(status.code() == Some(2) && !report.passed, "{status}: {report:#?}");
     let error = report.error.context("an error")?;
     ensure!(error == "no event has `NOTHING` in its name", "{error}");
     // Servers that answer nobody: the lab does not come to rest.
-    let mut lab = Lab::start(&["--only", "steady"], &path)?;
+    let mut lab = Lab::once(&["--only", "steady"], &path)?;
     lab.line_with("files and logs: ")?;
     let servers = format!("lbdt-{}-db", lab.child.id());
     let mut stopped = 0;
@@ -143,10 +174,41 @@ fn a_run_that_comes_to_nothing_says_why_in_its_report() -> Result<()> {
         stopped += 1;
     }
     ensure!(stopped > 1, "no servers are called {servers}…");
-    let status = lab.finish()?;
+    let (status, _) = lab.finish()?;
     let (_, report) = read(&path)?;
     ensure!(status.code() == Some(2) && !report.passed, "{status}: {report:#?}");
     let error = report.error.context("an error")?;
     ensure!(error.contains("the first sessions"), "{error}");
+    Ok(())
+}
+
+/// `cargo xtask run` without a terminal: what to try, then a line of the table now and then, until TERM.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_lab_without_a_terminal_says_what_to_try_and_ends_on_term() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if !ready_or_skip("e2e_report")? {
+        return Ok(());
+    }
+    let mut lab = Lab::start(Command::new(bin_dir().join("lab")))?;
+    lab.line_with("try, in another terminal:")?;
+    for command in
+        ["nsenter --net=", " status", " drain ", " reload --plan", "  kill $(cat ", "tail -f "]
+    {
+        lab.line_with(command)?;
+    }
+    lab.line_with("No terminal: the lab stays up")?;
+    // The pair settles, and goes on serving.
+    for _ in 0..2 {
+        let line = lab.line_with("forwards now: lb")?;
+        ensure!(
+            line.starts_with("VIP 10.77.0.100:3306 (dr) · ") && line.contains(" · sessions "),
+            "{line}"
+        );
+        ensure!(line.contains(" new connections, ") && line.contains("longest gap "), "{line}");
+    }
+    send(Pid::from_raw(i32::try_from(lab.child.id())?), Signal::SIGTERM)?;
+    let (status, said) = lab.finish()?;
+    ensure!(status.code() == Some(0), "{status}\n{said}");
     Ok(())
 }

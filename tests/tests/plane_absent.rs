@@ -88,7 +88,8 @@ fn a_reload_onto_an_interface_without_xdp_is_refused_and_changes_nothing() -> Re
         let status = untouched(&single).context(what)?;
         ensure!(status.config_generation == 1 && status.vrrp.len() == 1, "{what}: {status:?}");
         ensure!(table(&status)? == before, "{what}: {:?} was {before:?}", table(&status)?);
-        ensure!(status.processes.iter().all(|it| it.ready && it.restarts == 0), "{what}");
+        let processes = &status.processes;
+        ensure!(processes.iter().all(|it| it.ready && it.restarts == 0), "{what}: {processes:?}");
         let text = String::from_utf8(single.lbctl(&["status"])?.stdout)?;
         ensure!(text.contains("PROBLEM: the last reload was refused, generation 1"), "{text}");
     }

@@ -58,7 +58,7 @@ impl Drop for Pins {
 }
 
 fn table(state: RealServerState) -> ForwardingTable {
-    let server = RealServer { method: Method::Dr, weight: 1, state };
+    let server = RealServer { method: Method::Dr, weight: 1, state, limits: Default::default() };
     let vs = VirtualServer {
         gate: Gate::Always,
         scheduler: Scheduler::Wlc,

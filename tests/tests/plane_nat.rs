@@ -230,11 +230,12 @@ fn a_waiting_client_gets_its_reply_where_the_hash_finds_the_server() -> Result<(
     if !ready_or_skip("plane_nat")? {
         return Ok(());
     }
-    let (mut bed, got) = wait_through_a_loss("mh", false)?;
+    // With the port, because all connections come from one address.
+    let (mut bed, got) = wait_through_a_loss("mh\n  mh-port", false)?;
     ensure!(got? == REPLY);
     ensure!(bed.outcome("orphan_reported")? > 0 && bed.outcome("midstream_hashed")? > 0);
     bed.host.stop()?;
-    let (mut bed, got) = wait_through_a_loss("mh", true)?;
+    let (mut bed, got) = wait_through_a_loss("mh\n  mh-port", true)?;
     ensure!(got? == REPLY);
     ensure!(bed.outcome("orphan_adopted")? > 0 && bed.outcome("orphan_reported")? == 0);
     bed.host.stop()

@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::Namespace,
-    single::{self, LIMIT, Single, instance},
+    single::{self, LIMIT, Single},
     vrrp::{RoleThread, Sniffer, is_vrrp},
     wait::{wait_true, wait_until},
 };
@@ -142,13 +142,15 @@ fn start(single: &mut Single, config: &str) -> Result<()> {
     single.host.start()
 }
 
-/// Master of everything, with everything in place.
-fn wait_everything(single: &Single) -> Result<Vec<String>> {
-    single.wait_status("MASTER twice", |status| {
-        status.vrrp.len() == 2
-            && status.vrrp.iter().all(|it| it.state == VrrpState::Master && it.vips_set)
-    })?;
+/// Master of everything, with everything in place, `limit` after a start at most.
+fn wait_everything(single: &Single, limit: Duration) -> Result<Vec<String>> {
     let netns = single.host.netns();
+    let master = || {
+        single.host.status().is_ok_and(|status| {
+            status.vrrp.len() == 2
+                && status.vrrp.iter().all(|it| it.state == VrrpState::Master && it.vips_set)
+        })
+    };
     let complete = |lines: &[String]| {
         let has = |what: &str| lines.iter().any(|line| line.starts_with(what));
         has("address 10.79.0.77/32")
@@ -160,10 +162,13 @@ fn wait_everything(single: &Single) -> Result<Vec<String>> {
             && lines.iter().filter(|line| line.contains("\"keepalived\"")).count() == 7
     };
     wait_until(
-        "everything in place",
-        LIMIT,
-        || Ok(Some(picture(netns)?).filter(|lines| complete(lines))),
-        || format!("{:#?}\n{}", picture(netns), single.host.log_tail(30)),
+        "MASTER twice and everything in place",
+        limit,
+        || if master() { Ok(Some(picture(netns)?).filter(|it| complete(it))) } else { Ok(None) },
+        || {
+            let (status, log) = (single.host.status(), single.host.log_tail(30));
+            format!("{status:#?}\n{:#?}\n{log}", picture(netns))
+        },
     )
 }
 
@@ -197,7 +202,7 @@ fn killed_and_configured_anew() -> Result<()> {
     strangers(&netns)?;
     let before = picture(&netns)?;
     start(&mut single, &everything("0.2"))?;
-    wait_everything(&single)?;
+    wait_everything(&single, LIMIT)?;
     single.host.kill_all()?;
     // Meanwhile a person serves one of the addresses by hand: it is that person's now.
     netns.ip(&["addr", "del", "10.79.0.101/32", "dev", "eth0"])?;
@@ -228,7 +233,7 @@ fn killed_as_master_it_comes_back_as_backup() -> Result<()> {
     strangers(&netns)?;
     let before = picture(&netns)?;
     start(&mut single, &everything("0.2"))?;
-    let master = wait_everything(&single)?;
+    let master = wait_everything(&single, LIMIT)?;
     single.host.kill_all()?;
     same(&picture(&netns)?, &master).context("a killed lbd leaves everything in place")?;
     let better = load("test", &everything("0.2").replace("priority 101", "priority 200"));
@@ -280,18 +285,12 @@ fn killed_and_back_at_once() -> Result<()> {
     strangers(&netns)?;
     let before = picture(&netns)?;
     start(&mut single, &everything("2"))?;
-    let first = 2 * LIMIT;
-    wait_until(
-        "MASTER",
-        first,
-        || Ok(single.host.status().ok().filter(|it| instance(it).is_ok_and(|it| it.vips_set))),
-        || single.host.log_tail(30),
-    )?;
-    let master = wait_everything(&single)?;
+    // Seven seconds of silence come before the first takeover.
+    let master = wait_everything(&single, 2 * LIMIT)?;
     single.host.kill_all()?;
     single.host.start()?;
     single.wait_log("resumes as MASTER")?;
-    same(&wait_everything(&single)?, &master)?;
+    same(&wait_everything(&single, LIMIT)?, &master)?;
     ensure!(!single.log().contains("left by a predecessor"), "{}", single.host.log_tail(40));
     // A reload puts everything on once more.
     single.host.write_config(&everything("2").replace("priority 101", "priority 102"))?;
@@ -299,6 +298,6 @@ fn killed_and_back_at_once() -> Result<()> {
     single.wait_status("the new priority", |status| {
         status.vrrp.iter().all(|it| it.effective_priority == 102)
     })?;
-    same(&wait_everything(&single)?, &master)?;
+    same(&wait_everything(&single, LIMIT)?, &master)?;
     ended_without_traces(&mut single, &before)
 }

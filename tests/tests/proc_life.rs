@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +20,7 @@ use lb_tests::{
     netns::{Namespace, unique},
     process::{alive, send},
     single::{self, LIMIT, NOBODY, OTHER, Single, VIP, config, instance, virtual_server},
+    vrrp::{Sniffer, is_vrrp},
     wait::{wait_for, wait_true},
 };
 use lb_userspace::{
@@ -89,6 +90,53 @@ fn a_second_lbd_of_the_instance_is_refused_others_are_not() -> Result<()> {
     ensure!(instance(&one.host.status()?)?.counters.become_master == 1);
     one.host.stop()?;
     nothing_left(&one, &run)
+}
+
+/// `vrrp_startup_delay` and `vrrp_delay_after_boot` keep VRRP quiet, and no longer; what forwards already
+/// is not held up by them.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn vrrp_begins_after_its_delays_and_a_restart_does_not_wait() -> Result<()> {
+    if !single::ready("proc_life")? {
+        return Ok(());
+    }
+    const DELAY: u64 = 3;
+    // 3.6 intervals of 0.2 s: begins with the end of the delay.
+    let election = Duration::from_millis(700);
+    for boot in [false, true] {
+        let uptime = fs::read_to_string("/proc/uptime")?;
+        let uptime: f64 = uptime.split(' ').next().context("uptime")?.parse()?;
+        let word = match boot {
+            true => format!("vrrp_delay_after_boot {}", uptime.ceil() as u64 + DELAY),
+            false => format!("vrrp_startup_delay {DELAY}"),
+        };
+        let mut single = Single::new()?;
+        single.host.write_config(&config("0.2", &word, "", ""))?;
+        let sniffer = Sniffer::new(&single.other)?;
+        let begin = Instant::now();
+        single.host.start()?;
+        let least = Duration::from_secs(DELAY) + election;
+        sniffer.next(least + LIMIT, is_vrrp).context("no advert at all")?;
+        let took = begin.elapsed();
+        ensure!(took >= least, "{word}: the first advert after {took:?}");
+        single.wait_master()?;
+        if boot {
+            continue; // it is over
+        }
+        let before = instance(&single.host.status()?)?.last_transition_ms;
+        single.host.kill_role("vrrp")?;
+        single.wait_status("vrrp back, master without a change", |status| {
+            status.processes.iter().any(|it| it.restarts == 1)
+                && status.processes.iter().all(|it| it.ready)
+                && instance(status).is_ok_and(|it| it.state == VrrpState::Master)
+        })?;
+        ensure!(single.host.has(VIP)?, "the VIP stayed");
+        // A new process counts from its start; had it waited, another would be master for a while.
+        let began = single.log().matches("Entering BACKUP STATE").count();
+        ensure!(began == 1, "{began} times BACKUP, first change at {before}");
+        single.host.stop()?;
+    }
+    Ok(())
 }
 
 /// Kills each role in turn under VRRP at keepalived's usual advert_int 1: the VIP stays, the lease
@@ -525,5 +573,26 @@ fn recordings_are_json_lines_of_every_role() -> Result<()> {
     ensure!(wanted == found && !found.is_empty(), "{wanted:?} {found:?}");
     let output = single.lbctl(&["replay", text(&single.dir().join("record.forwarder"))?])?;
     ensure!(output.status.code() == Some(1) && stderr(&output).contains("`forwarder`"));
+    Ok(())
+}
+
+/// `-D` is what debug lines come from, of the watchdog and of its children, and nothing else is.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn debug_lines_are_those_of_detail() -> Result<()> {
+    if !single::ready("proc_life")? {
+        return Ok(());
+    }
+    for detail in [false, true] {
+        let mut single = Single::new()?;
+        single.host.set_detail(detail);
+        single.host.write_config(&config("0.2", "", "", ""))?;
+        single.host.start()?;
+        single.wait_master()?;
+        single.host.stop()?;
+        let log = single.log();
+        ensure!(log.contains(" INFO "), "{log}");
+        ensure!(log.contains(" DEBUG ") == detail, "-D {detail}:\n{log}");
+    }
     Ok(())
 }

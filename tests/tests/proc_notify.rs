@@ -7,17 +7,22 @@ use std::{
     path::Path,
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::{
     host::{Host, Program},
     mariadb::MariaDb,
-    single::{self, LIMIT, Single, config, instance},
+    single::{self, LIMIT, Single, VIP, config, instance},
     wait::wait_true,
 };
-use lb_userspace::base::status::VrrpState;
+use lb_userspace::{
+    base::status::VrrpState,
+    config::model::TrackProcess,
+    io::track::{Connector, Sources, Watch},
+    vrrp::track::Verdict,
+};
 use nix::sys::signal::Signal;
 
 fn lines(path: &Path) -> Vec<String> {
@@ -108,9 +113,9 @@ fn the_last_state_arrives_whatever_hangs() -> Result<()> {
         states.iter().copied().filter(|state| !state.ends_with("_PRIORITY")).collect();
     ensure!(plain == want, "{told:?}");
     ensure!(told[0] == "INSTANCE \"VI_1\" BACKUP 101", "{told:?}");
-    ensure!(told.last().is_some_and(|it| it == "INSTANCE \"VI_1\" STOP 0"), "{told:?}");
+    ensure!(told.last().is_some_and(|it| it == "INSTANCE \"VI_1\" STOP 102"), "{told:?}");
     let notes = lines(&notes);
-    ensure!(notes.last().is_some_and(|it| it == "INSTANCE VI_1 STOP 0"), "{notes:?}");
+    ensure!(notes.last().is_some_and(|it| it == "INSTANCE VI_1 STOP 102"), "{notes:?}");
     let mut order = states.iter();
     for note in &notes {
         let state = note.split(' ').nth(2).unwrap_or_default();
@@ -199,6 +204,93 @@ fn mails_wait_for_a_server_that_is_away() -> Result<()> {
         "{rest:?}\n{}",
         single.host.log_tail(40)
     );
+    Ok(())
+}
+
+/// A mail server that takes connections and says nothing: the election, the status, a fail-over of a
+/// role and the stop go on as without it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_mail_server_that_says_nothing_delays_nothing() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let silent = single.host.netns().enter(|| TcpListener::bind("127.0.0.1:2525"))??;
+    // Longer than the whole test: whoever waits for it is seen.
+    let global = "smtp_server 127.0.0.1 2525\nsmtp_connect_timeout 60\nsmtp_alert_vrrp\n\
+        notification_email_from lbd@example.com\nnotification_email {\n a@example.com\n }";
+    single.host.write_config(&config("0.2", global, "", ""))?;
+    single.host.start()?;
+    single.wait_master()?;
+    let (_held, _) = silent.accept().context("a mail is under way")?;
+    let begin = Instant::now();
+    single.host.status()?;
+    single.host.kill_role("vrrp")?;
+    single.wait_status("vrrp back", |status| {
+        status.processes.iter().all(|it| it.ready)
+            && instance(status).is_ok_and(|it| it.state == VrrpState::Master)
+    })?;
+    single.host.stop()?;
+    ensure!(!single.host.has(VIP)?, "the VIP is still there");
+    let took = begin.elapsed();
+    ensure!(took < Duration::from_secs(15), "status, restart and stop took {took:?}");
+    Ok(())
+}
+
+/// Whether the kernel tells of processes here: not outside the first namespaces, nor without the option.
+fn kernel_tells(runtime: &tokio::runtime::Runtime) -> Result<bool> {
+    match runtime.block_on(Connector::open()) {
+        Ok(_) => Ok(true),
+        Err(error) if std::env::var("LB_NO_SKIP").is_ok_and(|it| it == "1") => {
+            bail!("no process events: {error}")
+        }
+        Err(error) => {
+            eprintln!("SKIPPED process events: {error}");
+            Ok(false)
+        }
+    }
+}
+
+/// `vrrp_track_process` by the kernel's events: /proc is read each half second without them, which
+/// could not tell of ten short lives in so little time. In the first namespaces, where lbd's daemons are.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn processes_are_told_by_the_kernel_as_they_come_and_go() -> Result<()> {
+    const LIVES: u32 = 10;
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if !kernel_tells(&runtime)? {
+        return Ok(());
+    }
+    // A name of its own: others may sleep, too.
+    let dir = tempfile::tempdir()?;
+    let program = dir.path().join(format!("lbdt{}", std::process::id()));
+    fs::copy("/bin/sleep", &program)?;
+    let command = vec![program.display().to_string()];
+    let mut sources = Sources::start()?;
+    let processes = vec![TrackProcess::new("it", command)];
+    sources.watch(Watch { processes, files: vec![] });
+    let mut next = |wanted: Verdict| -> Result<()> {
+        let report = tokio::time::timeout(LIMIT, sources.report());
+        let report = runtime.block_on(report)?.context("the thread has ended")?;
+        ensure!(report.verdict == wanted, "{report:?}, not {wanted:?}");
+        Ok(())
+    };
+    next(Verdict::Bad).context("nobody runs it yet")?;
+    let begin = Instant::now();
+    for _ in 0..LIVES {
+        let mut child = std::process::Command::new(&program).arg("60").spawn()?;
+        let came = next(Verdict::Good).context("it runs");
+        child.kill()?;
+        child.wait()?;
+        came?;
+        next(Verdict::Bad).context("it has ended")?;
+    }
+    let took = begin.elapsed();
+    ensure!(took < LIVES * Duration::from_millis(500), "{LIVES} lives were told in {took:?}");
     Ok(())
 }
 
@@ -321,7 +413,7 @@ fn verdicts_survive_the_death_of_vrrp() -> Result<()> {
     let mut peer = Host::new(&single.other, Program::Lbd, &peer_dir)?;
     peer.write_config(&config("1", "", "", "").replace("priority 101", "priority 95"))?;
     peer.start()?;
-    peer.wait_state(VrrpState::Master, single::VIP, LIMIT)?;
+    peer.wait_state(VrrpState::Master, VIP, LIMIT)?;
     single.host.write_config(&config("1", "", "track_script {\n chk\n }", &check))?;
     single.host.start()?;
     priority(&single, "the check", 81)?;
@@ -341,7 +433,7 @@ fn verdicts_survive_the_death_of_vrrp() -> Result<()> {
             && instance(status).is_ok_and(|it| it.effective_priority == 81)
     })?;
     let master_down = Duration::from_secs(5);
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     wait_true("master-down to pass", LIMIT, || since.elapsed() > master_down)?;
     let (own, its) = (single.host.status()?, peer.status()?);
     ensure!(instance(&own)?.counters.become_master == 0, "{own:#?}");

@@ -1,14 +1,16 @@
 //! Scripts of a running daemon: broken ones hurt nobody, one may stop the daemon that runs it,
 //! notifications are complete and in order.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     process::alive,
-    single::{self, LIMIT, Single, VIP, config, instance},
+    single::{self, LIMIT, OTHER, Single, VIP, config, instance, virtual_server},
     wait::{wait_for, wait_true},
 };
+use lb_userspace::base::status::Health;
+use nix::unistd::{Group, Pid, User};
 
 /// Missing, not executable, hanging, forking: none keeps the daemon from answering, the instance
 /// from being master or another check from being made; each is told.
@@ -36,7 +38,7 @@ fn broken_check_scripts_are_told_and_hurt_nobody() -> Result<()> {
     )?;
     let good = dir.join("good-ran");
     let fine = single.script("fine.sh", &format!("#!/bin/sh\necho x >> {}\n", good.display()))?;
-    let check = |name: &str, path: &std::path::Path| {
+    let check = |name: &str, path: &Path| {
         format!(
             "vrrp_script {name} {{\n    script \"{}\"\n    interval 1\n    timeout 1\n    \
              weight -5\n    fall 1\n    rise 1\n    user root\n}}\n",
@@ -75,7 +77,7 @@ fn broken_check_scripts_are_told_and_hurt_nobody() -> Result<()> {
     let pids: Vec<i32> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
     ensure!(pids.len() >= 4, "{text}");
     wait_true("the end of every forked child", LIMIT, || {
-        pids.iter().all(|pid| !alive(nix::unistd::Pid::from_raw(*pid)))
+        pids.iter().all(|pid| !alive(Pid::from_raw(*pid)))
     })
 }
 
@@ -114,7 +116,7 @@ fn a_check_script_may_stop_its_own_daemon() -> Result<()> {
     // A check that stops its daemon may be about to start it again (the tutorial's third script):
     // an orderly stop leaves it to itself.
     let text = fs::read_to_string(&seen)?;
-    let pids = text.lines().map(|line| line.trim().parse().map(nix::unistd::Pid::from_raw));
+    let pids = text.lines().map(|line| line.trim().parse().map(Pid::from_raw));
     let pids = pids.collect::<Result<Vec<_>, _>>()?;
     let left = pids.iter().all(|pid| alive(*pid));
     for pid in &pids {
@@ -178,9 +180,161 @@ fn notifications_are_complete_and_in_order() -> Result<()> {
     ensure!(told == states, "the general script was told otherwise:\n{text}");
     for line in &all {
         let words: Vec<&str> = line.split(' ').collect();
-        let shape = matches!(words[..], ["all", "INSTANCE", "VI_1", "STOP", "0"])
-            || matches!(words[..], ["all", "INSTANCE", "VI_1", _, "101"]);
+        let shape = matches!(words[..], ["all", "INSTANCE", "VI_1", _, "101"]);
         ensure!(shape, "keepalived's arguments are TYPE NAME STATE PRIORITY: {line}");
     }
     Ok(())
+}
+
+/// What a script writes about itself: user, group, further groups, capability sets.
+const WHO_AM_I: &str = "#!/bin/sh\n{ id -u; id -g; id -G; grep '^Cap' /proc/self/status; } > $1.new && \
+                        mv $1.new $1\n";
+
+/// Waits for such a file and checks it: this user, his one group, and no capability that acts or could be
+/// passed on.
+fn runs_as(note: &Path, uid: u32, gid: u32) -> Result<()> {
+    let text =
+        wait_for(&format!("{}", note.display()), LIMIT, || Ok(fs::read_to_string(note).ok()))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let ids = [uid, gid, gid].map(|id| id.to_string());
+    ensure!(
+        lines.len() >= 7 && lines[..3] == ids,
+        "{}: {uid} {gid} wanted:\n{text}",
+        note.display()
+    );
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        let line = lines.iter().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+        let bits = line.with_context(|| format!("{set} in {text}"))?.trim();
+        let none = u64::from_str_radix(bits, 16)? == 0;
+        ensure!(none || uid == 0, "{}: {set} {bits}", note.display());
+    }
+    Ok(())
+}
+
+/// Every kind of script runs as the user that its line names, else as `script_user`, with that user's group
+/// alone and without capabilities.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn scripts_run_as_their_user_without_capabilities() -> Result<()> {
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let user = |name: &str| User::from_name(name)?.with_context(|| format!("no user {name}"));
+    let group = |name: &str| Group::from_name(name)?.with_context(|| format!("no group {name}"));
+    let (nobody, daemon) = (user("nobody")?, user("daemon")?);
+    let daemons = group("daemon")?.gid.as_raw();
+    let mut single = Single::new()?;
+    let notes = single.dir().join("notes");
+    fs::create_dir(&notes)?;
+    fs::set_permissions(&notes, fs::Permissions::from_mode(0o777))?;
+    let script = single.script("who.sh", WHO_AM_I)?;
+    let command = |note: &str| format!("\"{} {}\"", script.display(), notes.join(note).display());
+    let checks: String = [
+        ("own", "user nobody"),
+        ("own_group", "user nobody daemon"),
+        ("global", ""),
+        ("root", "user root"),
+    ]
+    .map(|(name, line)| {
+        let command = command(name);
+        format!("vrrp_script {name} {{\n script {command}\n interval 1\n timeout 3\n {line}\n}}\n")
+    })
+    .concat();
+    let pool = virtual_server(3306, "rr", &[OTHER]);
+    let misc = |inner: &str| pool.replace("TCP_CHECK {\n            connect_timeout 1", inner);
+    let checked = misc(&format!("MISC_CHECK {{\n misc_path {}\n user nobody", command("misc")));
+    ensure!(checked != pool, "{pool}");
+    let instance = format!(
+        "track_script {{\n own\n own_group\n global\n root\n }}\n notify_master {} nobody\n \
+         notify_backup {}\n",
+        command("master"),
+        command("backup")
+    );
+    single.host.write_config(&config(
+        "0.2",
+        "script_user daemon",
+        &instance,
+        &(checks + &checked),
+    ))?;
+    single.host.start()?;
+    let (nobody, daemon) = ((nobody.uid, nobody.gid), (daemon.uid, daemon.gid));
+    for (note, (uid, gid)) in [
+        ("own", nobody),
+        ("global", daemon),
+        ("misc", nobody),
+        ("master", nobody),
+        ("backup", daemon),
+    ] {
+        runs_as(&notes.join(note), uid.as_raw(), gid.as_raw())?;
+    }
+    runs_as(&notes.join("own_group"), nobody.0.as_raw(), daemons)?;
+    runs_as(&notes.join("root"), 0, 0)?;
+    single.host.stop()
+}
+
+/// MISC_CHECK in a running lbd: its code is the weight with misc_dynamic, a script that outlives
+/// misc_timeout is killed and the server down, and both end with the next good run.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn misc_check_weighs_and_times_out() -> Result<()> {
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let (code, hangs) = (single.dir().join("code"), single.dir().join("hangs"));
+    fs::write(&code, "0")?;
+    let script = single.script(
+        "misc.sh",
+        &format!(
+            "#!/bin/sh\ncode=$(cat {})\n[ $code = hang ] || exit $code\necho $$ >> {}\nexec sleep 1000\n",
+            code.display(),
+            hangs.display()
+        ),
+    )?;
+    let pool = virtual_server(3306, "wrr", &[OTHER]);
+    let check = format!(
+        "MISC_CHECK {{\n misc_path \"{}\"\n misc_timeout 1\n misc_dynamic\n user root",
+        script.display()
+    );
+    let pool = pool.replace("TCP_CHECK {\n            connect_timeout 1", &check);
+    ensure!(pool.contains("MISC_CHECK"), "{pool}");
+    single.host.write_config(&config("0.2", "", "", &pool))?;
+    single.host.start()?;
+    single.wait_master()?;
+    // As an editor does it: the script never sees half of it.
+    let says = |text: &str| -> Result<()> {
+        let new = single.dir().join("code.new");
+        fs::write(&new, text)?;
+        Ok(fs::rename(new, &code)?)
+    };
+    let wait = |what: &str, health: Health, weight: u32, state: &str| {
+        single.wait_status(what, |status| {
+            let checked = status.servers.first();
+            let planes = status.forwarder.iter().flat_map(|it| &it.virtual_servers);
+            let real = planes.flat_map(|it| &it.real_servers).next();
+            checked.is_some_and(|it| it.health == health && it.weight == weight)
+                && real
+                    .is_some_and(|it| it.state == state && (it.weight == weight || state == "DOWN"))
+        })
+    };
+    wait("a good run", Health::Up, 1, "UP")?;
+    says("5")?;
+    wait("code 5: weight 3", Health::Up, 3, "UP")?;
+    says("hang")?;
+    let status = wait("a script that hangs: down", Health::Down, 3, "DOWN")?;
+    let checker = status.servers.first().and_then(|it| it.checkers.first()).context("a checker")?;
+    ensure!(checker.kind == "MISC_CHECK" && checker.failures > 0, "{checker:?}");
+    ensure!(
+        status.scripts.outcomes.get("timed_out").is_some_and(|count| *count > 0),
+        "{status:#?}"
+    );
+    // Killed, each of them: none of those that hung lives longer than its time-out and a moment.
+    let text = fs::read_to_string(&hangs)?;
+    let first: i32 = text.lines().next().context("a pid")?.parse()?;
+    wait_true("the end of the script that hung", LIMIT, || !alive(Pid::from_raw(first)))?;
+    says("1")?;
+    wait("code 1: down", Health::Down, 3, "DOWN")?;
+    says("0")?;
+    wait("a good run again", Health::Up, 1, "UP")?;
+    single.host.stop()
 }

@@ -16,9 +16,17 @@ use lb_tests::{
     wait::wait_true,
 };
 use lb_userspace::{
-    base::status::VrrpState,
+    base::{
+        net::{Priority, Vrid},
+        status::{InstanceCounters, VrrpState},
+    },
     config::{load, model::Config},
     io::link::ArpSocket,
+    vrrp::{
+        auth::Auth,
+        timing::AdvertInterval,
+        wire::{Advert, ChecksumForm, Envelope, GROUP_V6, Reason, Seal, Version},
+    },
 };
 use nix::sys::signal::Signal;
 
@@ -103,6 +111,121 @@ root_test!(one_vrid_is_a_router_of_its_own_on_each_interface_and_in_each_family,
         out.send(&better).is_ok() && states(&mut role)[..1] == [Backup]
     })?;
     ensure!(states(&mut role) == [Backup, Master, Master]);
+    role.finish()?;
+    Ok(())
+});
+
+// PKT-13 UNI-01: the word counts where it names another address than lbd would choose.
+root_test!(adverts_come_from_the_address_that_is_named, {
+    for (words, to) in [
+        ("mcast_src_ip 10.77.0.9", [224, 0, 0, 18]),
+        ("unicast_src_ip 10.77.0.9\n unicast_peer {\n 10.77.0.2\n}", [10, 77, 0, 2]),
+    ] {
+        let (lb, peer) = cable()?;
+        lb.ip(&["address", "add", "10.77.0.9/24", "dev", "eth0"])?;
+        let near = Sniffer::new(&peer)?;
+        let words = format!("{words}\n virtual_ipaddress {{\n 10.77.0.100\n}}");
+        let role = RoleThread::start_with(&lb, config(&text("A", "eth0", "0.1", &words))?)?;
+        role.converge()?;
+        for _ in 0..5 {
+            let frame = near.next(LIMIT, is_vrrp)?;
+            ensure!(frame[26..30] == [10, 77, 0, 9], "{words}: source {:?}", &frame[26..30]);
+            ensure!(frame[30..34] == to, "{words}: to {:?}", &frame[30..34]);
+        }
+        role.finish()?;
+    }
+    Ok(())
+});
+
+// RX-01 RX-03 RX-04: the kernel takes the IPv6 header off and tells of it beside the message.
+root_test!(bad_adverts_over_ipv6_are_counted_and_change_nothing, {
+    let (lb, peer) = dual_cable()?;
+    let words = "virtual_ipaddress {\n fe80::5e:33\n fd77::100\n}";
+    let mut role = RoleThread::start_with(&lb, config(&text("A", "eth0", "0.1", words))?)?;
+    role.converge()?;
+    wait_true("MASTER", LIMIT, || role.status().is_ok_and(|it| it.state == VrrpState::Master))?;
+    let better = Advert {
+        version: Version::V3,
+        vrid: Vrid::new(51).context("not zero")?,
+        priority: Priority(200),
+        interval: AdvertInterval::from_centis(10).context("in range")?,
+        auth: Auth::None,
+        addresses: vec!["fe80::5e:33".parse()?, "fd77::100".parse()?],
+        told: false,
+    };
+    let envelope = Envelope {
+        source: "fe80::ff:fe77:2".parse()?,
+        destination: GROUP_V6.into(),
+        ttl: 255,
+        id: 0,
+        flow_label: 0,
+        checksum: ChecksumForm::PseudoHeader,
+    };
+    let good = better.datagram(&envelope, Seal { sequence: 0, trailer: None });
+    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    let send = |datagram: &[u8]| -> Result<()> {
+        let mut datagram = datagram.to_vec();
+        let payload = u16::try_from(datagram.len() - 40)?;
+        datagram[4..6].copy_from_slice(&payload.to_be_bytes());
+        let ethernet = [0x33, 0x33, 0, 0, 0, 0x12, 2, 0, 0, 0x77, 0, 2, 0x86, 0xdd];
+        Ok(out.send(&[&ethernet[..], &datagram].concat())?)
+    };
+    let spoilt = |spoil: fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        spoil(&mut bytes);
+        bytes
+    };
+    let rows = [
+        (Reason::Ttl, spoilt(|it| it[7] = 254)),
+        (Reason::Checksum, spoilt(|it| it[47] ^= 1)),
+        (Reason::TooShort, spoilt(|it| it.truncate(it.len() - 16))),
+        (Reason::TooLong, spoilt(|it| it.extend([0; 4]))),
+        (Reason::Version, spoilt(|it| it[40] = 0x51)),
+    ];
+    let before = role.status()?.counters;
+    for (reason, bytes) in &rows {
+        for _ in 0..3 {
+            send(bytes)?;
+        }
+        wait_true(&format!("{reason} to be counted"), LIMIT, || {
+            role.status().is_ok_and(|it| it.counters.discarded.get(reason.name()) == Some(&3))
+        })?;
+    }
+    let status = role.status()?;
+    ensure!(status.state == VrrpState::Master, "{status:?}");
+    ensure!(status.counters.discarded.len() == rows.len(), "{:?}", status.counters.discarded);
+    let of = |it: &InstanceCounters| (it.advert_rcvd, it.release_master, it.become_master);
+    ensure!(of(&status.counters) == of(&before), "{status:?}");
+    // Unspoilt it would have been heard.
+    wait_true("BACKUP to the better router", LIMIT, || {
+        send(&good).is_ok() && role.status().is_ok_and(|it| it.state == VrrpState::Backup)
+    })?;
+    role.finish()?;
+    Ok(())
+});
+
+root_test!(extra_announcements_leave_by_the_interfaces_without_adverts, {
+    let (lb, peer) = cable()?;
+    let far = second_cable(&lb)?;
+    let words = "garp_master_repeat 1\n garp_master_delay 0\n garp_extra_if all 1\n \
+                 virtual_ipaddress {\n 10.77.0.100\n 10.78.0.100 dev eth1\n 10.78.0.101 dev eth1\n}";
+    let (near, beyond) = (Sniffer::new(&peer)?, Sniffer::new(&far)?);
+    let role = RoleThread::start_with(&lb, config(&text("A", "eth0", "0.1", words))?)?;
+    role.converge()?;
+    // Both are announced by the takeover, then the first of its interface, once a second.
+    let target = |frame: Vec<u8>| frame[41];
+    let mut told = vec![];
+    let mut began = None;
+    while told.len() < 5 {
+        told.push(target(beyond.next(LIMIT, is_garp)?));
+        began.get_or_insert_with(Instant::now);
+    }
+    ensure!(told == [100, 101, 100, 100, 100], "{told:?}");
+    let took = began.context("the first")?.elapsed();
+    ensure!(took >= Duration::from_millis(2800), "three of them after {took:?}");
+    // eth0 has its adverts: one announcement, that of the takeover.
+    near.next(LIMIT, is_garp)?;
+    ensure!(near.next(Duration::from_millis(10), is_garp).is_err(), "eth0 was told again");
     role.finish()?;
     Ok(())
 });

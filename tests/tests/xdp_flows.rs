@@ -253,9 +253,7 @@ fn a_new_tenure_takes_the_first_segment_at_its_word() {
     for method in [DR, NAT] {
         let Some(mut bed) = idle(method) else { return };
         let far = OURS.wrapping_add(1 << 29);
-        let (jiffies, _) = bed.engine.clock().expect("clock");
-        let mut leases = bed.engine.array::<u64>(maps::LEASE).expect("lease");
-        leases.set(maps::tenure(GATE), jiffies + 1000, 0).expect("tenure");
+        new_tenure(&mut bed);
         // A RST cannot be told from a forged one.
         bed.expect(&sent(RST).numbers(far, 0), passed(method));
         assert_eq!(ending(&entry(&mut bed)), 0);
@@ -281,11 +279,80 @@ fn an_ended_connection_of_an_older_tenure_is_forgotten() {
         bed.expect(&sent(ACK).numbers(OURS, 1), Outcome::Promoted);
         bed.expect(&sent(FIN | ACK).numbers(OURS, 1), passed(method));
         bed.expect(&sent(ACK).numbers(OURS + 1, 1), passed(method));
-        let (jiffies, _) = bed.engine.clock().expect("clock");
-        let mut leases = bed.engine.array::<u64>(maps::LEASE).expect("lease");
-        leases.set(maps::tenure(GATE), jiffies + 1000, 0).expect("tenure");
+        new_tenure(&mut bed);
         bed.expect(&sent(ACK | PSH).numbers(OURS + 1, 1), Outcome::ResetUnknown);
         bed.expect(&sent(ACK | PSH).numbers(OURS + 1, 1), Outcome::ResetUnknown);
+    }
+}
+
+/// Begins another tenure of the bed's VIP.
+fn new_tenure(bed: &mut Bed) {
+    let (jiffies, _) = bed.engine.clock().expect("clock");
+    let mut leases = bed.engine.array::<u64>(maps::LEASE).expect("lease");
+    leases.set(maps::tenure(GATE), jiffies + 1000, 0).expect("tenure");
+}
+
+/// Another host was master, has reset the client and may have chosen another server for its next
+/// connection, by chance with the same port: the old server's answer would leave the client hanging.
+#[test]
+fn a_connection_of_another_host_does_not_go_to_the_server_of_an_older_one() {
+    for method in [DR, NAT] {
+        let Some(mut bed) = Bed::new(abi::SCHED_RR, method, &[(1, 1), (2, 1)]) else { return };
+        bed.expect(&Tcp::new(CLIENT, VIP, SYN).numbers(OURS - 1, 0), Outcome::Scheduled);
+        bed.expect(&sent(ACK), Outcome::Promoted);
+        new_tenure(&mut bed);
+        let far = OURS.wrapping_add(1 << 29);
+        for flags in [ACK, ACK | PSH, FIN | ACK] {
+            let data = sent(flags).numbers(far, 77);
+            let ran = bed.run(&data.frame());
+            assert_eq!(ran.outcome, Outcome::ResetUnknown);
+            assert_reset(&Tcp::read(&trimmed(&ran.frame)), &data);
+        }
+        bed.expect(&sent(RST).numbers(far, 0), passed(method));
+        // Whoever sent those, the old connection is not forgotten for it.
+        let flow = entry(&mut bed);
+        assert_eq!((flow.seq_end, ending(&flow)), (OURS, 0));
+        bed.expect(&sent(ACK | PSH), passed(method));
+        assert_eq!(bed.engine.conns(1).expect("conns") + bed.engine.conns(2).expect("conns"), 1);
+    }
+}
+
+/// Where the choice is a hash the connection has gone on at the other host, with the same server.
+#[test]
+fn a_hashed_connection_is_taken_at_its_word_after_another_tenure() {
+    for method in [DR, NAT] {
+        let Some(mut bed) = Bed::new(abi::SCHED_MH, method, &[(1, 1), (2, 1)]) else { return };
+        let syn = Tcp::new(CLIENT, VIP, SYN).numbers(OURS - 1, 0);
+        let server = server_of(&bed.expect(&syn, Outcome::Scheduled));
+        bed.expect(&sent(ACK), Outcome::Promoted);
+        new_tenure(&mut bed);
+        let far = OURS.wrapping_add(1 << 29);
+        let data = bed.expect(&sent(ACK | PSH).numbers(far, 77), passed(method));
+        assert_eq!(server_of(&data), server);
+        assert_eq!(entry(&mut bed).seq_end, far);
+    }
+}
+
+/// The client has repeated its SYN at another host, which may have chosen another server.
+#[test]
+fn a_handshake_of_an_older_tenure_proves_nothing() {
+    for method in [DR, NAT] {
+        for (scheduler, pool, outcome) in [
+            (abi::SCHED_RR, &[(1, 1), (2, 1)][..], Outcome::ResetUnknown),
+            // There it can only have been the same one.
+            (abi::SCHED_RR, &[(1, 1)], Outcome::Promoted),
+            (abi::SCHED_MH, &[(1, 1), (2, 1)], Outcome::Promoted),
+        ] {
+            let Some(mut bed) = Bed::new(scheduler, method, pool) else { return };
+            let syn = Tcp::new(CLIENT, VIP, SYN).numbers(OURS - 1, 0);
+            let first = server_of(&bed.expect(&syn, Outcome::Scheduled));
+            new_tenure(&mut bed);
+            bed.expect(&sent(ACK | PSH), outcome);
+            if outcome == Outcome::ResetUnknown {
+                // It repeats it here too.
+                assert_eq!(server_of(&bed.expect(&syn, Outcome::SynRepeated)), first);
+            }
+        }
     }
 }
 

@@ -1,20 +1,37 @@
 //! Schedulers of the shipped kernel object under `BPF_PROG_TEST_RUN`: who gets which connection.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use lb_common::{
-    abi::{self, be16, be32},
-    hash, maglev,
+    abi::{self, Flow4, FlowKey4, Service, be16, be32},
+    hash, maglev, maps,
     verdict::Outcome,
 };
-use lb_tests::packet::build::{ACK, FIN, SYN, Tcp};
+use lb_tests::packet::{
+    bed::*,
+    build::{ACK, FIN, SYN, Tcp},
+    engine::flow_key,
+};
 
-use lb_tests::packet::bed::*;
-
+/// Hashes and their flags: who gets a client is what the ring says of its address, and of its port if
+/// that is asked for.
 #[test]
-fn mh_follows_the_ring_of_lb_common() {
+fn sh_and_mh_follow_the_ring_of_lb_common() {
+    for scheduler in [abi::SCHED_SH, abi::SCHED_MH] {
+        for flags in [0, abi::SERVICE_HASH_PORT] {
+            follows_the_ring(scheduler, flags);
+        }
+    }
+}
+
+fn follows_the_ring(scheduler: u8, flags: u16) {
     let members: Vec<_> = (1..=7).map(|id| (id, u32::from(id))).collect();
-    let Some(mut bed) = Bed::new(abi::SCHED_MH, DR, &members) else { return };
+    let Some(mut bed) = Bed::new(scheduler, DR, &members) else { return };
+    let with_flags = Service { flags, ..service(scheduler) };
+    bed.engine.service(VIP, with_flags, &members).expect("virtual server");
     let mut ring = maglev::EMPTY;
     let named: Vec<_> = members
         .iter()
@@ -25,11 +42,136 @@ fn mh_follows_the_ring_of_lb_common() {
         })
         .collect();
     maglev::fill(&mut ring, &named).expect("fits");
+    let mut chosen = BTreeSet::new();
     for index in 0..200 {
-        let (addr, port) = client(index);
-        let slot = hash::ring_slot(hash::client(be32(addr.octets()), be16(port)));
+        let addr = Ipv4Addr::new(192, 0, 2, (index / 20) as u8);
+        let port = 20_000 + index;
+        let hashed = if flags == 0 { 0 } else { be16(port) };
+        let slot = hash::ring_slot(hash::client(be32(addr.octets()), hashed));
         let got = bed.expect(&Tcp::new((addr, port), VIP, SYN), Outcome::Scheduled);
         assert_eq!(server_of(&got), ring.slots[slot]);
+        chosen.insert((addr, server_of(&got)));
+        if index == 100 {
+            // What another host's hash said to the SYN, ours says to the segments after it.
+            let ack = Tcp::new((addr, 100), VIP, ACK);
+            let hashed = if flags == 0 { 0 } else { be16(100) };
+            let slot = hash::ring_slot(hash::client(be32(addr.octets()), hashed));
+            let got = bed.expect(&ack, Outcome::MidstreamHashed);
+            assert_eq!(server_of(&got), ring.slots[slot]);
+        }
+    }
+    // Ten hosts: one server each, or many.
+    assert_eq!(chosen.len() > 10, flags != 0, "{chosen:?}");
+}
+
+#[test]
+fn a_client_whose_hash_names_an_inhibited_server_is_refused_and_its_connections_go_on() {
+    let members = [(1, 1), (2, 1)];
+    let Some(mut bed) = Bed::new(abi::SCHED_MH, DR, &members) else { return };
+    let ports = Service { flags: abi::SERVICE_HASH_PORT, ..service(abi::SCHED_MH) };
+    bed.engine.service(VIP, ports, &members).expect("virtual server");
+    let old: Vec<_> = (0..20).map(|index| bed.connect(client(index))).collect();
+    bed.set(2, |real| {
+        real.state = abi::STATE_DRAIN;
+        real.flags |= abi::FLAG_INHIBITED;
+    });
+    for (index, id) in (0..).zip(old) {
+        let (addr, port) = client(index);
+        bed.expect(&Tcp::new((addr, port), VIP, ACK), Outcome::DrForwarded);
+        // A connection of another host's time, by the same tuple.
+        let mut flows = bed.engine.hash::<FlowKey4, Flow4>(maps::FLOWS4).expect("flows");
+        flows.remove(&flow_key((addr, port), VIP)).expect("the connection");
+        let got = bed.expect(&Tcp::new((addr, port), VIP, ACK), Outcome::MidstreamHashed);
+        assert_eq!(server_of(&got), id);
+        let mut flows = bed.engine.hash::<FlowKey4, Flow4>(maps::FLOWS4).expect("flows");
+        flows.remove(&flow_key((addr, port), VIP)).expect("the connection");
+        let syn = Tcp::new((addr, port), VIP, SYN);
+        bed.expect(&syn, if id == 2 { Outcome::NoRealServer } else { Outcome::Scheduled });
+    }
+}
+
+/// What the kernel keeps of a pool for `lc` and its kin, in plain Rust.
+struct Model {
+    weights: BTreeMap<u16, u64>,
+    conns: BTreeMap<u16, u64>,
+}
+
+impl Model {
+    fn new(members: &[(u16, u32)]) -> Self {
+        let weights: BTreeMap<_, _> = members.iter().map(|&(id, w)| (id, u64::from(w))).collect();
+        let conns = weights.keys().map(|&id| (id, 0)).collect();
+        Self { weights, conns }
+    }
+
+    /// Servers that may be chosen: those with the least of `load(conns)` / weight.
+    fn best(&self, load: impl Fn(u64) -> u64) -> BTreeSet<u16> {
+        let cost = |id: &u16| load(self.conns[id]) as f64 / self.weights[id] as f64;
+        let least = self.weights.keys().map(cost).fold(f64::INFINITY, f64::min);
+        self.weights.keys().copied().filter(|id| cost(id) - least < 1e-12).collect()
+    }
+
+    /// The same by the words of ipvsadm(8).
+    fn choice(&self, scheduler: u8) -> BTreeSet<u16> {
+        let idle: BTreeSet<u16> =
+            self.conns.iter().filter(|(_, conns)| **conns == 0).map(|(id, _)| *id).collect();
+        match scheduler {
+            abi::SCHED_LC => {
+                let least = self.conns.values().min().copied();
+                self.weights.keys().copied().filter(|id| Some(self.conns[id]) == least).collect()
+            }
+            abi::SCHED_WLC => self.best(|conns| conns),
+            abi::SCHED_NQ if !idle.is_empty() => idle,
+            _ => self.best(|conns| conns + 1),
+        }
+    }
+}
+
+/// Connections come and go; every single choice is one that the model would make.
+#[test]
+fn least_connection_schedulers_choose_as_their_model() {
+    let members = [(1, 1), (2, 2), (3, 5), (4, 3)];
+    for scheduler in [abi::SCHED_LC, abi::SCHED_WLC, abi::SCHED_SED, abi::SCHED_NQ] {
+        let Some(mut bed) = Bed::new(scheduler, DR, &members) else { return };
+        let mut model = Model::new(&members);
+        let mut open: Vec<(u16, u16)> = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut dice: u64 = 1;
+        for index in 0..600 {
+            dice = hash::mix(dice.wrapping_add(0x9e37_79b9_7f4a_7c15));
+            // In waves, so that servers run empty again.
+            let ends = if index / 100 % 2 == 0 { 25 } else { 85 };
+            if dice % 100 < ends && !open.is_empty() {
+                let (index, id) = open.swap_remove((dice >> 32) as usize % open.len());
+                bed.expect(&Tcp::new(client(index), VIP, FIN | ACK), Outcome::DrForwarded);
+                *model.conns.get_mut(&id).expect("member") -= 1;
+                continue;
+            }
+            let choice = model.choice(scheduler);
+            let id = bed.connect(client(index));
+            assert!(choice.contains(&id), "{scheduler}: {id} of {choice:?}, {:?}", model.conns);
+            seen.insert(id);
+            *model.conns.get_mut(&id).expect("member") += 1;
+            open.push((index, id));
+        }
+        assert_eq!(seen.len(), members.len(), "{scheduler}: {seen:?}");
+    }
+}
+
+/// Where they differ: an idle server of little weight waits under `sed` until the heavy one has as many
+/// connections by weight as it would have with one; under `nq` it is taken at once.
+#[test]
+fn sed_and_nq_differ_on_idle_servers() {
+    let members = [(1, 1), (2, 5)];
+    for (scheduler, want) in [(abi::SCHED_SED, [2, 2, 2, 2]), (abi::SCHED_NQ, [0, 0, 2, 2])] {
+        let Some(mut bed) = Bed::new(scheduler, DR, &members) else { return };
+        let got: Vec<_> = (0..4).map(|index| bed.connect(client(index))).collect();
+        if scheduler == abi::SCHED_SED {
+            assert_eq!(got, want);
+        } else {
+            let first: BTreeSet<_> = got[..2].iter().copied().collect();
+            assert_eq!(first, [1, 2].into(), "{got:?}");
+            assert_eq!(got[2..], want[2..]);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use lb_tests::{
         report::{self, Line},
         rhythm::{self, Rhythm},
         start::{self, Start},
+        targets,
     },
     host::{self, Program},
     netns,
@@ -27,9 +28,13 @@ struct Arguments {
     /// File for the result.
     #[arg(long, default_value = "target/failover.json")]
     json: PathBuf,
-    /// Times each fault strikes each pair; ten or more for figures to quote.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
+    /// A look in a quarter of an hour in place of some hours: three rounds, one minute of soak. Its
+    /// figures are not to be quoted.
+    #[arg(long)]
+    quick: bool,
+    /// Times each fault strikes each pair; ten without it, three with `--quick`.
+    #[arg(long)]
+    rounds: Option<u32>,
     /// Advert intervals in milliseconds.
     #[arg(long, value_delimiter = ',', default_value = "1000,100,10")]
     paces: Vec<u32>,
@@ -45,10 +50,11 @@ struct Arguments {
     /// Seconds of each look at the advert rhythm.
     #[arg(long, default_value_t = 15)]
     rhythm: u64,
-    /// Seconds among four busy loops in which no takeover may happen.
-    #[arg(long, default_value_t = 60)]
-    soak: u64,
-    /// The same in minutes, in place of it: zero false fail-overs in ten are the target.
+    /// Seconds among four busy loops in which no takeover may happen; in place of `--minutes`.
+    #[arg(long)]
+    soak: Option<u64>,
+    /// The same in minutes: zero false fail-overs in ten, which is meant without it, are the
+    /// target; one with `--quick`.
     #[arg(long)]
     minutes: Option<u64>,
     /// Times all servers of a pool fail and come back.
@@ -79,9 +85,9 @@ fn main() -> Result<()> {
     if arguments.faults.is_empty() {
         arguments.faults = Fault::ALL.to_vec();
     }
-    if let Some(minutes) = arguments.minutes {
-        arguments.soak = minutes * 60;
-    }
+    let (rounds, minutes) = if arguments.quick { (3, 1) } else { (10, 10) };
+    let rounds = arguments.rounds.unwrap_or(rounds);
+    let soak = arguments.soak.unwrap_or_else(|| arguments.minutes.unwrap_or(minutes) * 60);
     let part = |part| arguments.parts.contains(&part);
     let programs = [Program::Lbd, Program::Keepalived];
     netns::available().map_err(|why| anyhow!("the bench needs root and iproute2: {why}"))?;
@@ -90,7 +96,7 @@ fn main() -> Result<()> {
     }
     let mut all = BTreeMap::new();
     for pace in Pace::ALL.into_iter().filter(|pace| arguments.paces.contains(&pace.advert_ms)) {
-        for round in (1..=arguments.rounds).filter(|_| part(Part::Faults)) {
+        for round in (1..=rounds).filter(|_| part(Part::Faults)) {
             for program in programs {
                 // A new pair each time: no run inherits another one's state.
                 let measures = Pair::start(program, pace)
@@ -100,7 +106,7 @@ fn main() -> Result<()> {
                     all.entry((pace, fault, program.name())).or_insert_with(Vec::new).push(measure);
                 }
             }
-            eprintln!("advert {} ms: round {round} of {}", pace.advert_ms, arguments.rounds);
+            eprintln!("advert {} ms: round {round} of {}", pace.advert_ms, rounds);
         }
     }
     let lines = report::lines(&all);
@@ -111,7 +117,12 @@ fn main() -> Result<()> {
             "takeover: fault to the heir's first answer; wire over: from the old master's last"
         );
         println!("word to the heir's first, beyond the timer's limit; client after: from there to");
-        println!("the first answer; both: each host asked by its own MAC");
+        println!("the first answer; both: each host asked by its own MAC; silent before: from the");
+        println!("old master's last such answer to the heir's first advert; intruding: adverts of");
+        println!(
+            "the backup where the master should have stayed; target: of lbd's medians, and of"
+        );
+        println!("every run that two hosts never answer");
     }
 
     let mut starts = Vec::new();
@@ -125,11 +136,11 @@ fn main() -> Result<()> {
         }
     }
     let mut rhythms = Vec::new();
-    for (busy, seconds) in [(0, arguments.rhythm), (4, arguments.rhythm), (4, arguments.soak)] {
+    for (busy, seconds) in [(0, arguments.rhythm), (4, arguments.rhythm), (4, soak)] {
         for program in programs {
             if seconds == 0
                 || !part(Part::Rhythm)
-                || (busy, seconds) == (4, arguments.soak) && program != Program::Lbd
+                || (busy, seconds) == (4, soak) && program != Program::Lbd
             {
                 continue; // the long watch is about lbd
             }
@@ -160,6 +171,9 @@ fn main() -> Result<()> {
             found.rss_mb,
             found.pss_mb
         );
+        for memory in &found.memory {
+            println!("  {}", memory.line());
+        }
         crowds.push(found);
     }
     let health_to_map = match arguments.verdicts {
@@ -171,7 +185,8 @@ fn main() -> Result<()> {
             Some(found)
         }
     };
-    let asked = part(Part::Faults) && arguments.rounds > 0;
+    println!("{}", targets::summary(&lines, &rhythms, &crowds));
+    let asked = part(Part::Faults) && rounds > 0;
     ensure!(!asked || !lines.is_empty(), "nothing was measured undisturbed");
     let report =
         Report { failover: lines, start: starts, rhythm: rhythms, crowd: crowds, health_to_map };

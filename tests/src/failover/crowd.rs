@@ -14,7 +14,7 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::Serialize;
 
 use crate::{
-    host::{Host, Program},
+    host::{Host, Program, ROLES},
     netns::{Namespace, Switch},
     wait::wait_until,
 };
@@ -37,6 +37,43 @@ pub struct Crowd {
     pub rss_mb: f64,
     /// Sum over its processes, shared pages divided among their users (Pss).
     pub pss_mb: f64,
+    /// The same of each process.
+    pub memory: Vec<Memory>,
+}
+
+/// Memory of one process, in KiB (proc_pid_smaps(5)).
+#[derive(Clone, Debug, Serialize)]
+pub struct Memory {
+    /// Its role, `main` for the first.
+    pub name: String,
+    pub rss: u64,
+    pub pss: u64,
+    /// Of Pss, what is no file: heap, stacks, what was written of the program's data.
+    pub pss_anonymous: u64,
+    /// Written, and nobody else's.
+    pub private_dirty: u64,
+}
+
+impl Memory {
+    fn of(pid: Pid, name: String) -> Result<Self> {
+        let file = format!("/proc/{pid}/smaps_rollup");
+        let field = |name: &str| kilobytes(&file, name);
+        Ok(Self {
+            name,
+            rss: kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")?,
+            pss: field("Pss:")?,
+            pss_anonymous: field("Pss_Anon:")?,
+            private_dirty: field("Private_Dirty:")?,
+        })
+    }
+
+    /// As a person reads it.
+    pub fn line(&self) -> String {
+        format!(
+            "{:<10} RSS {:>6} KiB, PSS {:>6} (no file {:>6}), private and written {:>6}",
+            self.name, self.rss, self.pss, self.pss_anonymous, self.private_dirty
+        )
+    }
 }
 
 /// Starts one host with 255 instances at one advert a second and watches it.
@@ -93,11 +130,14 @@ pub fn measure(program: Program) -> Result<Crowd> {
     thread::sleep(WINDOW);
     let used = cpu(&pids)? - before;
     let seconds = from.elapsed().as_secs_f64();
-    let (mut rss, mut pss) = (0, 0);
-    for pid in &pids {
-        rss += kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")?;
-        pss += kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?;
-    }
+    let name = |pid: &Pid| {
+        let role = ROLES.into_iter().find(|role| host.role_pid(role) == Some(*pid));
+        role.unwrap_or(if pids.first() == Some(pid) { "main" } else { "child" }).to_owned()
+    };
+    let memory: Vec<Memory> =
+        pids.iter().map(|pid| Memory::of(*pid, name(pid))).collect::<Result<_>>()?;
+    let rss: u64 = memory.iter().map(|it| it.rss).sum();
+    let pss: u64 = memory.iter().map(|it| it.pss).sum();
     Ok(Crowd {
         program: program.name(),
         all_up_ms,
@@ -105,6 +145,7 @@ pub fn measure(program: Program) -> Result<Crowd> {
         processes: pids.len(),
         rss_mb: rss as f64 / 1024.0,
         pss_mb: pss as f64 / 1024.0,
+        memory,
     })
 }
 

@@ -8,6 +8,7 @@ pub mod probe;
 pub mod report;
 pub mod rhythm;
 pub mod start;
+pub mod targets;
 pub mod wire;
 
 use std::time::Duration;
@@ -23,9 +24,11 @@ pub enum Fault {
     HostDies,
     /// SIGKILL to every process of a's daemon; its host lives on.
     DaemonKilled,
+    /// SIGKILL to a's vrrp process alone, which its watchdog starts again.
+    VrrpKilled,
     /// SIGTERM to a's daemon.
     Stop,
-    /// SIGTERM to a's daemon, both with `told_handover`: lbd, and VRRPv3.
+    /// SIGTERM to a's daemon, both with `told_handover`: lbd only, and VRRPv3 at every interval.
     ToldStop,
     /// a's cable cut, its daemon alive.
     Cut,
@@ -41,9 +44,10 @@ pub enum Fault {
 
 impl Fault {
     /// In the order of a round; each leaves a master again.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::HostDies,
         Self::DaemonKilled,
+        Self::VrrpKilled,
         Self::Stop,
         Self::Return,
         Self::Cut,
@@ -58,6 +62,7 @@ impl Fault {
         match self {
             Self::HostDies => "host dies (kill -9, cable)",
             Self::DaemonKilled => "daemon killed, host lives",
+            Self::VrrpKilled => "vrrp process killed",
             Self::Stop => "clean stop",
             Self::ToldStop => "clean stop, told",
             Self::Cut => "link down",

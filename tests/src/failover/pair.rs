@@ -36,6 +36,8 @@ const B: usize = 1;
 const ELECTION: Duration = Duration::from_secs(25);
 /// Answers by one host alone for so long: nothing is on its way any more.
 const CALM: Duration = Duration::from_millis(400);
+/// A host that has not answered for so many questions in a row was silent.
+const SILENT: Duration = Duration::from_millis(5);
 /// A client that did not ask for so long measures the machine and not the pair.
 const PAUSE_LIMIT: Duration = Duration::from_millis(10);
 
@@ -55,6 +57,11 @@ pub struct Measure {
     pub lost: usize,
     /// Time in which both hosts answered for the VIP, each asked by its own MAC.
     pub both_ms: f64,
+    /// From the last answer of a, asked by its own MAC, to b's first advert; below zero: a was not
+    /// silent yet. Where b is the heir.
+    pub silent_before_ms: Option<f64>,
+    /// Adverts of b where a should stay master: any is a takeover that should not be.
+    pub intruding: Option<usize>,
     /// The client itself paused for more than 10 ms: not used.
     pub disturbed: bool,
 }
@@ -179,6 +186,20 @@ impl Pair {
                 self.settle(A)?;
                 Ok(Some(measure))
             }
+            Fault::VrrpKilled => {
+                let pid = match self.program {
+                    Program::Lbd => self.hosts[A].role_pid("vrrp"),
+                    // Its parent is the first; under -P there is no other child.
+                    Program::Keepalived => self.hosts[A].pids().get(1).copied(),
+                };
+                let pid = pid.context("no vrrp process")?;
+                self.measure(None, |_| {
+                    let at = Instant::now();
+                    send(pid, Signal::SIGKILL)?;
+                    Ok(at)
+                })
+                .map(Some)
+            }
             Fault::Stop => self
                 .measure(Some(B), |pair| {
                     let at = Instant::now();
@@ -217,7 +238,7 @@ impl Pair {
                 self.settle(A)?;
                 Ok(Some(measure))
             }
-            Fault::ToldStop if self.program != Program::Lbd || self.pace.version != 3 => Ok(None),
+            Fault::ToldStop if self.program != Program::Lbd => Ok(None),
             Fault::ToldStop => {
                 self.reload(Extra::Told)?;
                 let measure = self.measure(Some(B), |pair| {
@@ -273,7 +294,7 @@ impl Pair {
         match heir {
             Some(heir) => self.settle(heir)?,
             None => {
-                // What a reload breaks shows when the peer's timer would have fired.
+                // What went wrong shows when the peer's timer would have fired.
                 thread::sleep(self.pace.master_down() + CALM);
                 self.settle(A)?;
             }
@@ -297,6 +318,17 @@ impl Pair {
             })
             .transpose()?;
         let [a, b] = [&self.direct[A], &self.direct[B]].map(|prober| prober.window(from, end));
+        let silent_before = wire.filter(|_| heir == Some(B)).and_then(|wire| {
+            let last = a.last_of(u8::try_from(A).ok()?)?;
+            let (after, before) =
+                (wire.first.checked_duration_since(last), last.checked_duration_since(wire.first));
+            after.map(ms).or(before.map(|span| -ms(span)))
+        });
+        let intruding = heir.is_none().then(|| {
+            let adverts = self.wire.adverts();
+            let of_b = adverts.iter().filter(|it| usize::from(it.host) == B + 1 && it.at >= begin);
+            of_b.filter(|it| it.priority > 0).count()
+        });
         Ok(Measure {
             outage_ms: ms(window.longest_gap()),
             takeover_ms: takeover,
@@ -308,6 +340,8 @@ impl Pair {
             client_after_ms: wire.zip(answered).map(|(wire, at)| ms(at - wire.first)),
             lost: window.lost(),
             both_ms: ms(together(&a, &b)),
+            silent_before_ms: silent_before,
+            intruding,
             disturbed: window.longest_pause() > PAUSE_LIMIT,
         })
     }
@@ -343,11 +377,13 @@ impl Pair {
     }
 }
 
-/// Time in which both windows have answers: a hand-over has one such stretch at most.
+/// Time in which both windows have answers.
 fn together(a: &Window, b: &Window) -> Duration {
-    let span = |window: &Window| Some((window.answers.first()?.at, window.answers.last()?.at));
-    let (Some(a), Some(b)) = (span(a), span(b)) else { return Duration::ZERO };
-    a.1.min(b.1).saturating_duration_since(a.0.max(b.0))
+    let overlap = |a: &(Instant, Instant), b: &(Instant, Instant)| {
+        a.1.min(b.1).saturating_duration_since(a.0.max(b.0))
+    };
+    let b = b.stretches(SILENT);
+    a.stretches(SILENT).iter().map(|a| b.iter().map(|b| overlap(a, b)).sum::<Duration>()).sum()
 }
 
 /// What a configuration has beyond the usual.
@@ -365,12 +401,16 @@ fn config(pace: Pace, index: usize, fails: &std::path::Path, extra: Extra) -> St
     // b's script never fails: it is there so that both do the same work.
     let file = if index == A { fails.display().to_string() } else { "/nonexistent".to_owned() };
     let more = if extra == Extra::Vip { "        10.77.0.101/24\n" } else { "" };
-    let told = if extra == Extra::Told { "    told_handover on\n" } else { "" };
+    // The mark of a told hand-over is VRRPv3's.
+    let (version, told) = match extra {
+        Extra::Told => (3, "    told_handover on\n"),
+        Extra::None | Extra::Vip => (pace.version, ""),
+    };
     format!(
         "global_defs {{
     router_id BENCH
     script_user root
-    vrrp_version {}
+    vrrp_version {version}
 }}
 vrrp_script chk {{
     script \"/usr/bin/test ! -e {file}\"
@@ -392,7 +432,6 @@ vrrp_instance VI_1 {{
     }}
 }}
 ",
-        pace.version,
         f64::from(pace.advert_ms) / 1000.0,
     )
 }

@@ -50,6 +50,18 @@ impl Window {
         gaps.max().unwrap_or(Duration::MAX)
     }
 
+    /// First and last answer of each stretch without a gap of `silent`.
+    pub fn stretches(&self, silent: Duration) -> Vec<(Instant, Instant)> {
+        let mut found: Vec<(Instant, Instant)> = Vec::new();
+        for Answer { at, .. } in &self.answers {
+            match found.last_mut() {
+                Some((_, last)) if *at - *last < silent => *last = *at,
+                _ => found.push((*at, *at)),
+            }
+        }
+        found
+    }
+
     /// Longest time in which the prober itself did not ask: beyond some milliseconds the machine
     /// was too busy for the figures to mean anything.
     pub fn longest_pause(&self) -> Duration {
@@ -253,5 +265,7 @@ mod tests {
         assert_eq!(window.first_of(0, at(2)), Some(at(2)));
         assert_eq!(window.last_of(0), Some(at(2)));
         assert_eq!(window.last_of(2), None);
+        let silent = Duration::from_millis(5);
+        assert_eq!(window.stretches(silent), [(at(1), at(2)), (at(10), at(10))]);
     }
 }

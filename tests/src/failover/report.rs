@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Fault, Pace, pair::Measure};
+use super::{Fault, Pace, pair::Measure, targets};
 
 /// Least, median and greatest of one figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -51,6 +51,8 @@ pub struct Line {
     pub client_after_ms: Option<Spread>,
     pub lost: Spread,
     pub both_ms: Spread,
+    pub silent_before_ms: Option<Spread>,
+    pub intruding: Option<Spread>,
     pub measures: Vec<Measure>,
 }
 
@@ -80,6 +82,10 @@ fn line((pace, fault, program): Key, measures: &[Measure]) -> Option<Line> {
         client_after_ms: Spread::of(good.iter().filter_map(|measure| measure.client_after_ms)),
         lost: Spread::of(good.iter().map(|measure| measure.lost as f64))?,
         both_ms: Spread::of(good.iter().map(|measure| measure.both_ms))?,
+        silent_before_ms: Spread::of(good.iter().filter_map(|measure| measure.silent_before_ms)),
+        intruding: Spread::of(
+            good.iter().filter_map(|measure| measure.intruding.map(|count| count as f64)),
+        ),
         measures: measures.to_vec(),
     })
 }
@@ -87,7 +93,7 @@ fn line((pace, fault, program): Key, measures: &[Measure]) -> Option<Line> {
 /// The table as a person reads it: medians (least-greatest) in milliseconds.
 pub fn table(lines: &[Line]) -> String {
     let mut text = format!(
-        "{:<8}{:<27}{:<12}{:>24}{:>24}{:>20}{:>20}{:>18}{:>22}{:>6}\n",
+        "{:<8}{:<27}{:<12}{:>24}{:>24}{:>20}{:>20}{:>18}{:>22}{:>24}{:>14}{:>6}  {}\n",
         "advert",
         "fault",
         "program",
@@ -97,12 +103,15 @@ pub fn table(lines: &[Line]) -> String {
         "client after ms",
         "lost",
         "both answer ms",
-        "runs"
+        "silent before ms",
+        "intruding",
+        "runs",
+        "target"
     );
     for line in lines {
         let text_of = |spread: Option<Spread>| spread.map_or("-".to_owned(), |it| it.to_string());
         text += &format!(
-            "{:<8}{:<27}{:<12}{:>24}{:>24}{:>20}{:>20}{:>18}{:>22}{:>6}\n",
+            "{:<8}{:<27}{:<12}{:>24}{:>24}{:>20}{:>20}{:>18}{:>22}{:>24}{:>14}{:>6}  {}\n",
             f64::from(line.pace.advert_ms) / 1000.0,
             line.fault.name(),
             line.program,
@@ -110,12 +119,23 @@ pub fn table(lines: &[Line]) -> String {
             text_of(line.takeover_ms),
             text_of(line.wire_over_ms),
             text_of(line.client_after_ms),
-            format!("{:.0} ({:.0}-{:.0})", line.lost.median, line.lost.min, line.lost.max),
+            counts(line.lost),
             line.both_ms,
+            text_of(line.silent_before_ms),
+            line.intruding.map_or("-".to_owned(), counts),
             line.runs,
+            if line.program == "lbd" {
+                targets::word(targets::of(line).as_deref())
+            } else {
+                String::new()
+            },
         );
     }
     text
+}
+
+fn counts(spread: Spread) -> String {
+    format!("{:.0} ({:.0}-{:.0})", spread.median, spread.min, spread.max)
 }
 
 #[cfg(test)]
@@ -134,12 +154,26 @@ mod tests {
             client_after_ms: None,
             lost: 1,
             both_ms: 0.0,
+            silent_before_ms: None,
+            intruding: (outage_ms < 10.0).then_some(3),
             disturbed,
         };
         let key = (Pace::ALL[0], Fault::Stop, "lbd");
         let all = BTreeMap::from([(key, vec![measure(5.0, false), measure(900.0, true)])]);
         let [line] = &lines(&all)[..] else { panic!("one line") };
         assert_eq!((line.runs, line.disturbed, line.outage_ms.max), (1, 1, 5.0));
-        assert!(table(std::slice::from_ref(line)).contains("clean stop"));
+        let text = table(std::slice::from_ref(line));
+        assert!(text.contains("clean stop") && text.contains("3 (3-3)"), "{text}");
+        assert!(text.trim_end().ends_with("  met"), "5 ms is below the skew: {text}");
+        assert_eq!(targets::summary(std::slice::from_ref(line), &[], &[]), "targets: all 1 met");
+        // What is missed is named: the median's, and two that answer in a single run.
+        let mut slow = measure(700.0, false);
+        slow.both_ms = 2.0;
+        let all = BTreeMap::from([(key, vec![slow, measure(620.0, false), measure(611.0, false)])]);
+        let slow = lines(&all);
+        let missed = "outage ms 620.0 > 610.4, both answer ms 2.0 > 0.0";
+        assert!(table(&slow).trim_end().ends_with(&format!("missed: {missed}")));
+        let summary = targets::summary(&slow, &[], &[]);
+        assert_eq!(summary, format!("targets: 1 of 1 missed: clean stop at 1 s: {missed}"));
     }
 }

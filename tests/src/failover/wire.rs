@@ -51,6 +51,13 @@ pub fn hand_over(adverts: &[Seen], heir: u8, from: Instant) -> Option<HandOver> 
     Some(HandOver { first, silence: first - last.at, farewell: last.priority == 0 })
 }
 
+/// The last advert of each host, in order.
+fn last_words(adverts: &[Seen]) -> Vec<Seen> {
+    let spoke_later = |at: usize, host: u8| adverts[at + 1..].iter().any(|it| it.host == host);
+    let last = adverts.iter().enumerate().filter(|(at, it)| !spoke_later(*at, it.host));
+    last.map(|(_, it)| *it).collect()
+}
+
 /// Writes down every advert until dropped.
 #[derive(Debug)]
 pub struct Wire {
@@ -80,14 +87,16 @@ impl Wire {
         Ok(Self { seen, stop, thread: Some(thread) })
     }
 
-    /// Everything since it was told to forget.
+    /// Everything since it was told to forget, and before that the last word of each host.
     pub fn adverts(&self) -> Vec<Seen> {
         lock(&self.seen).clone()
     }
 
-    /// Forgets everything so far.
+    /// Forgets everything so far but the last word of each host: from that a silence is counted,
+    /// whenever the next would have come.
     pub fn forget(&self) {
-        lock(&self.seen).clear();
+        let mut seen = lock(&self.seen);
+        *seen = last_words(&seen);
     }
 }
 
@@ -120,5 +129,14 @@ mod tests {
         let found = hand_over(&adverts, 2, from).expect("a hand-over");
         assert_eq!((found.silence.as_millis(), found.farewell), (61, true));
         assert_eq!(hand_over(&adverts, 3, from), None);
+    }
+
+    #[test]
+    fn the_last_word_of_each_host_is_kept() {
+        let base = Instant::now();
+        let at = |ms, host, priority| Seen { at: base + Duration::from_millis(ms), host, priority };
+        let adverts = [at(0, 2, 100), at(5, 1, 150), at(6, 2, 0), at(9, 1, 150), at(10, 1, 150)];
+        assert_eq!(last_words(&adverts), [at(6, 2, 0), at(10, 1, 150)]);
+        assert_eq!(last_words(&[]), []);
     }
 }

@@ -74,10 +74,11 @@ impl Form {
         link_local.into_iter().chain([own]).map(with_len).collect()
     }
 
-    /// `advert_int`: the least that VRRPv2 can say; with VRRPv3 the tests are faster.
+    /// `advert_int`: the least that VRRPv2 can say; with VRRPv3 the tests are faster, yet slow enough
+    /// for a farewell to differ from silence by more than [`super::SLACK`].
     pub fn interval(self) -> Duration {
         match self.protocol {
-            Protocol::V3 => Duration::from_millis(200),
+            Protocol::V3 => Duration::from_millis(500),
             Protocol::V2 | Protocol::V2Pass | Protocol::V2Ah => Duration::from_secs(1),
         }
     }
@@ -230,5 +231,23 @@ impl Member {
         let blocks = flags.into_iter().map(block).collect();
         let (fault, weight) = (Flag::Fault, Flag::Weight);
         (blocks, format!("    track_script {{\n        {fault:?}\n        {weight:?}\n    }}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::SLACK, *};
+
+    /// What is allowed after a clean stop is less than a backup waits that ignores the farewell: at
+    /// least master-down less the interval since the last advert.
+    #[test]
+    fn a_farewell_that_is_ignored_is_seen() {
+        for protocol in [Protocol::V2, Protocol::V2Pass, Protocol::V2Ah, Protocol::V3] {
+            let form = Form { protocol, family: Family::V4, cast: Cast::Multi };
+            for priority in [99, 101] {
+                let ignored = form.master_down(priority) - form.interval();
+                assert!(form.skew(priority) + SLACK < ignored, "{form:?} {priority}");
+            }
+        }
     }
 }

@@ -159,6 +159,20 @@ impl Case {
         self
     }
 
+    /// As a case of `members` real servers, the first of which has a limit if asked.
+    fn with_pool(mut self, members: u16, flags: u16, upper: u32) -> Result<Self> {
+        let engine = self.engine.as_mut().context("a floor has no pool")?;
+        let real = engine.array::<Real>(maps::REALS_MAP)?.get(&1, 0)?;
+        for id in 1..=members {
+            let upper = if id == 1 { upper } else { 0 };
+            engine.real(id, Real { upper, ..real })?;
+        }
+        let service = Service { id: 1, scheduler: abi::SCHED_WLC, flags, ..Service::default() };
+        let pool: Vec<_> = (1..=members).map(|id| (id, 1)).collect();
+        engine.service(VIP, service, &pool)?;
+        Ok(self)
+    }
+
     fn make_room(&mut self) -> Result<()> {
         let engine = self.engine.as_mut().context("a floor has no embryos")?;
         let mut embryos = engine.hash::<FlowKey4, Flow4>(maps::EMBRYO4)?;
@@ -241,6 +255,12 @@ pub fn measure(effort: Effort) -> Result<Vec<Line>> {
         Case::of("established DR, veth", None, BY_VETH, &ack, Outcome::DrForwarded, FLOWS)?,
         Case::of("established NAT", 60, NAT, &ack, Outcome::NatForwarded, FLOWS)?,
         Case::of("new flow", 450, DR, &syn, Outcome::Scheduled, 1 << 32)?.with_room(),
+        Case::of("new flow, of 8", None, DR, &syn, Outcome::Scheduled, 1 << 32)?
+            .with_room()
+            .with_pool(8, 0, 0)?,
+        Case::of("new flow, of 8, limit", None, DR, &syn, Outcome::Scheduled, 1 << 32)?
+            .with_room()
+            .with_pool(8, abi::SERVICE_LIMITED, 1 << 20)?,
         Case::of("new flow, flood", None, DR, &syn, Outcome::Scheduled, 1 << 32)?,
     ];
     for _ in 0..effort.rounds {

@@ -126,14 +126,7 @@ impl Engine {
     /// When the kernel cannot run it, or not exactly one outcome was counted.
     pub fn run(&mut self, frame: &[u8]) -> Result<Ran> {
         let before = self.outcomes()?;
-        // The kernel wants an Ethernet header at least; shorter frames cannot reach a program.
-        let mut out = vec![0; frame.len() + 64];
-        let result = self.program(maps::PROGRAM)?.test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ..TestRunOptions::default()
-        })?;
-        out.truncate(result.data_size_out as usize);
+        let (action, frame) = self.test_run(frame)?;
         let after = self.outcomes()?;
         let changed: Vec<_> = Outcome::ALL
             .into_iter()
@@ -142,7 +135,29 @@ impl Engine {
         let &[outcome] = changed.as_slice() else {
             return Err(anyhow!("one packet, but counted: {changed:?}"));
         };
-        Ok(Ran { action: result.return_value, outcome, frame: out })
+        Ok(Ran { action, outcome, frame })
+    }
+
+    /// Runs the program on one frame without a look at the counters, which takes much longer: the
+    /// frame as it left the program.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn send(&self, frame: &[u8]) -> Result<Vec<u8>> {
+        Ok(self.test_run(frame)?.1)
+    }
+
+    /// The program's verdict, and the frame as it left.
+    fn test_run(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        // The kernel wants an Ethernet header at least; shorter frames cannot reach a program.
+        let mut out = vec![0; frame.len() + 64];
+        let result = self.program(maps::PROGRAM)?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 
     /// Packets by outcome, over all CPUs.

@@ -531,8 +531,16 @@ impl Sim {
         }
     }
 
+    /// How often routers of now became master or ceased to be.
+    fn moves(&self) -> u64 {
+        let routers = self.nodes.iter().filter_map(|node| node.router.as_ref());
+        routers.map(|it| it.counters().become_master + it.counters().release_master).sum()
+    }
+
     /// Ends every disturbance, lets time pass, and fails unless one host forwards, in every
-    /// network the same, that none may preempt, and holds the VIPs, and nobody else does.
+    /// network the same, that none may preempt, and holds the VIPs, and nobody else does; and
+    /// unless that stays so. Of equal priorities either may: an equal does not preempt, and
+    /// who was first is the weather's choice.
     pub fn finish(&mut self) {
         self.stormy = false;
         self.apply(Op::Heal);
@@ -549,6 +557,13 @@ impl Sim {
         // A restart, a master that a late packet drove away, preemption, and some.
         let interval = nanos(self.slowest);
         self.run((4 * u64::from(self.setup.down_adverts) + 8) * interval);
+        let moves = self.moves();
+        // Longer than any wait for a master that nobody hears.
+        self.run((u64::from(self.setup.down_adverts) + 2) * interval);
+        let more = self.moves() - moves;
+        if more > 0 {
+            self.fail(|| format!("{more} moves after everything had settled"));
+        }
         self.pairs.account(self.now);
         let active: Vec<usize> =
             (0..self.nodes.len()).filter(|node| self.forwards(*node)).collect();

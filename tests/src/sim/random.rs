@@ -243,9 +243,9 @@ impl Script {
     }
 
     /// What failed, the shrunk script and the end of its trace.
-    fn report(&self) -> String {
-        let shrunk = self.shrunk(None);
-        let Outcome { failure, trace, .. } = shrunk.run(None, true);
+    fn report(&self, bug: Option<Bug>) -> String {
+        let shrunk = self.shrunk(bug);
+        let Outcome { failure, trace, .. } = shrunk.run(bug, true);
         let tail = trace.len().saturating_sub(TRACE_LINES);
         format!("{}\n{shrunk:#?}\n{}", failure.unwrap_or_default(), trace[tail..].join("\n"))
     }
@@ -313,7 +313,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>) -> Result<(Weather, Share), String>
     match (outcome.failure, bug) {
         (None, _) => Ok((script.setup.weather, outcome.share)),
         (Some(failure), Some(_)) => Err(failure),
-        (Some(_), None) => Err(format!("LB_SIM_SEED={seed}: {}", script.report())),
+        (Some(_), None) => Err(format!("LB_SIM_SEED={seed}: {}", script.report(None))),
     }
 }
 
@@ -324,7 +324,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>) -> Result<(Weather, Share), String>
 pub fn run_bytes(bytes: &[u8]) -> Option<Result<(), String>> {
     let script = Script::of_bytes(bytes)?;
     let failed = script.run(None, false).failure.is_some();
-    Some(if failed { Err(script.report()) } else { Ok(()) })
+    Some(if failed { Err(script.report(None)) } else { Ok(()) })
 }
 
 #[cfg(test)]
@@ -347,6 +347,30 @@ mod tests {
                 panic!("{report}");
             }
         }
+    }
+
+    /// What a person gets to see of a failure: what failed, the seed's script without the steps that it
+    /// does not need, and what happened in it.
+    #[test]
+    fn a_report_has_the_failure_a_shrunk_script_and_its_trace() {
+        let bug = Some(Bug::PriorityZeroIgnored);
+        let mut scripts = (1..500).map(Script::of_seed);
+        let fails = |it: &Script| it.run(bug, false).failure.is_some();
+        let script = scripts.find(fails).expect("a seed that finds the bug");
+        let shrunk = script.shrunk(bug);
+        assert!(shrunk.steps.len() < script.steps.len() && fails(&shrunk), "{shrunk:#?}");
+        assert_eq!(
+            (shrunk.seed, shrunk.setup.words.len()),
+            (script.seed, script.setup.words.len())
+        );
+        let waits = |it: &Script| it.steps.iter().map(|(_, wait)| wait).sum::<u64>();
+        assert!(waits(&shrunk) <= waits(&script));
+        let outcome = shrunk.run(bug, true);
+        let report = script.report(bug);
+        assert!(report.starts_with(&outcome.failure.expect("it fails")), "{report}");
+        assert!(report.contains(&format!("{shrunk:#?}")), "{report}");
+        assert!(report.ends_with(outcome.trace.last().expect("a trace")), "{report}");
+        assert!(report.lines().count() <= TRACE_LINES + format!("{shrunk:#?}").lines().count() + 2);
     }
 
     /// Fuzzing reaches what seeds reach.

@@ -32,12 +32,13 @@ pub fn run(
     sampler: &Sampler,
     interrupted: &AtomicBool,
 ) -> Result<()> {
+    let began = Instant::now();
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         super::say(&commands(lab));
         super::say("No terminal: the lab stays up until it is interrupted (Ctrl-C or TERM).");
         while !interrupted.load(Ordering::Relaxed) {
             thread::sleep(REFRESH);
-            for line in table(lab, traffic, sampler).lines().take(1) {
+            for line in table(lab, traffic, sampler, began).lines().take(1) {
                 super::say(line);
             }
             thread::sleep(Duration::from_secs(5).saturating_sub(REFRESH));
@@ -45,7 +46,7 @@ pub fn run(
         return Ok(());
     }
     terminal::enable_raw_mode().context("cannot take the terminal")?;
-    let shown = show(lab, traffic, sampler, interrupted);
+    let shown = show(lab, traffic, sampler, interrupted, began);
     let _ = execute!(std::io::stdout(), terminal::LeaveAlternateScreen, cursor::Show);
     let _ = terminal::disable_raw_mode();
     shown
@@ -56,6 +57,7 @@ fn show(
     traffic: &Traffic,
     sampler: &Sampler,
     interrupted: &AtomicBool,
+    began: Instant,
 ) -> Result<()> {
     let mut out = std::io::stdout();
     execute!(out, terminal::EnterAlternateScreen, cursor::Hide).context("cannot draw")?;
@@ -63,7 +65,7 @@ fn show(
     while !interrupted.load(Ordering::Relaxed) {
         queue!(out, cursor::MoveTo(0, 0), terminal::Clear(terminal::ClearType::All))
             .context("cannot draw")?;
-        let text = format!("{}\n{}\n{note}\n", table(lab, traffic, sampler), keys(lab));
+        let text = format!("{}\n{}\n{note}\n", table(lab, traffic, sampler, began), keys(lab));
         write!(out, "{}", text.replace('\n', "\r\n")).context("cannot draw")?;
         out.flush().context("cannot draw")?;
         if !event::poll(REFRESH).context("cannot read keys")? {
@@ -90,12 +92,12 @@ fn show(
 }
 
 fn keys(lab: &Lab) -> String {
-    let servers = match lab.servers.len() {
-        2 => "1-2",
-        _ => "1-3",
+    let (servers, cables) = match lab.servers.len() {
+        2 => ("1-2", "5-6"),
+        _ => ("1-3", "5-7"),
     };
     format!(
-        "q quit · {servers} stop or start db · 5-7 cut or mend db's cable · s stop or start lb1 · \
+        "q quit · {servers} stop or start db · {cables} cut or mend db's cable · s stop or start lb1 · \
          S the same for lb2 · k kill -9 all of lb1 · K of lb2 · h HUP both · c commands to try"
     )
 }
@@ -147,9 +149,11 @@ fn press(lab: &mut Lab, key: char) -> Result<String> {
 }
 
 /// What stands where now.
-fn table(lab: &Lab, traffic: &Traffic, sampler: &Sampler) -> String {
+fn table(lab: &Lab, traffic: &Traffic, sampler: &Sampler, began: Instant) -> String {
     let now = Instant::now();
-    let since = now.checked_sub(RECENT).unwrap_or(now);
+    // Before its first second is over, the traffic has not begun for every client.
+    let recent = now.checked_sub(RECENT).unwrap_or(now);
+    let since = recent.max(began + Duration::from_secs(1)).min(now);
     let seen = judge(&traffic.since(since), &[since], now);
     let forwards: Vec<_> = lab
         .hosts
@@ -164,14 +168,20 @@ fn table(lab: &Lab, traffic: &Traffic, sampler: &Sampler) -> String {
         lab.spec.mode.name(),
         if forwards.is_empty() { "nobody".to_owned() } else { forwards.join(" and ") },
         traffic.sessions().len(),
-        RECENT.as_secs(),
+        (now - since).as_secs(),
         seen.connects,
         seen.connect_errors,
         seen.longest_gap_ms,
         seen.slowest_query_ms,
     );
     for host in &lab.hosts {
-        text.push_str(&host_lines(host));
+        // In local mode it may have been its own check script that stopped it.
+        if host.pids().is_empty() {
+            let key = if host.name() == lab.hosts[0].name() { 's' } else { 'S' };
+            text.push_str(&format!("{:4} not running (key {key} starts it)\n", host.name()));
+        } else {
+            text.push_str(&host_lines(host));
+        }
     }
     text
 }
@@ -218,8 +228,13 @@ fn host_lines(host: &lb_tests::host::Host) -> String {
                 .iter()
                 .find(|entry| entry.real_server == real.addr && entry.virtual_server == server.key)
                 .map_or(String::new(), |entry| format!("{:?}", entry.health));
+            // An operator's drain is not the checker's affair.
+            let health = match &real.admin {
+                Some(admin) => format!("{health}, {admin}"),
+                None => health,
+            };
             text.push_str(&format!(
-                "         {:21} {} {:8} {:>5} active {:>8} connections {:>10} packets {}\n",
+                "         {:21} {} {:12} {:>5} active {:>8} connections {:>10} packets {}\n",
                 real.addr.to_string(),
                 real.method,
                 health,
@@ -241,19 +256,30 @@ fn commands(lab: &Lab) -> String {
          -p{APP_PASSWORD} -e 'SELECT @@server_id, CONNECTION_ID()'\n",
         client.display()
     );
+    let lbctl = bin_dir().join("lbctl");
+    let lbctl = lbctl.display();
     for host in &lab.hosts {
         if host.program() == Program::Lbd {
-            let lbctl = bin_dir().join("lbctl");
-            text.push_str(&format!(
-                "  {} status --socket {}\n",
-                lbctl.display(),
-                host.socket().display()
-            ));
+            text.push_str(&format!("  {lbctl} --socket {} status\n", host.socket().display()));
         }
         text.push_str(&format!(
             "  nsenter --net={} ip addr    # {}\n",
             host.netns().path().display(),
             host.name()
+        ));
+    }
+    let first = &lab.hosts[0];
+    if first.program() == Program::Lbd {
+        let ask = format!("{lbctl} --socket {}", first.socket().display());
+        if let Some(server) = lab.servers.first().filter(|_| lab.spec.mode != Mode::Local) {
+            text.push_str(&format!(
+                "  {ask} drain {}:3306    # and: enable {0}:3306; flows; explain tcp/{VIP}:3306\n",
+                server.addr
+            ));
+        }
+        text.push_str(&format!(
+            "  {ask} reload --plan    # after a change of {}\n",
+            first.config_file().display()
         ));
     }
     for server in &lab.servers {
