@@ -2,7 +2,8 @@
 //!
 //! Packets: nanoseconds per packet of the shipped kernel object. The kernel measures
 //! (`BPF_PROG_TEST_RUN`) and the object is always an optimised build, so the program that asks it
-//! to is built like any test. Fail-over: the released lbd beside real keepalived.
+//! to is built like any test. Fail-over: the released lbd beside real keepalived. Configuration: the
+//! released lbd beside `keepalived -t`, and reloads of ten thousand real servers.
 
 use std::{path::PathBuf, process::Command};
 
@@ -14,10 +15,10 @@ use crate::build;
 /// What to measure and where to write it.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Only this part; without it packets and failover.
+    /// Only this part; without it packets, failover and config.
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// Directory for the results, bench.json and failover.json.
+    /// Directory for the results: bench.json, failover.json, config.json.
     #[arg(long, default_value = "target")]
     json_dir: PathBuf,
     /// Times each packet case is run, the cases taking turns.
@@ -26,7 +27,8 @@ pub struct Arguments {
     /// Packets in each run.
     #[arg(long, default_value_t = 1_000_000)]
     packets: u32,
-    /// Arguments of the fail-over (or verdict) bench after `--`, such as `--paces 100 --rounds 3`.
+    /// Arguments of the fail-over (or verdict, or config) bench after `--`, such as
+    /// `--paces 100 --rounds 3`; with `--only` alone for any but the fail-over bench.
     #[arg(last = true)]
     failover: Vec<String>,
 }
@@ -37,6 +39,8 @@ enum Part {
     Failover,
     /// From a checker's verdict to the maps; part of the fail-over bench otherwise.
     Verdict,
+    /// Parse, check, expansion, plan of a reload; built for release.
+    Config,
 }
 
 /// Measures, prints tables, writes JSON.
@@ -48,24 +52,39 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if matches!(arguments.only, None | Some(Part::Packets)) {
         let numbers = [arguments.rounds.to_string(), arguments.packets.to_string()];
         let file = arguments.json_dir.join("bench.json").display().to_string();
-        bench("xdp-bench", [file].into_iter().chain(numbers))?;
+        bench("xdp-bench", &[], [file].into_iter().chain(numbers))?;
     }
-    let (name, file) = match arguments.only {
+    let parts: &[(&str, &str, &[&str])] = match arguments.only {
         Some(Part::Packets) => return Ok(()),
-        Some(Part::Verdict) => ("verdict-bench", "verdict.json"),
-        _ => ("failover-bench", "failover.json"),
+        Some(Part::Verdict) => &[VERDICT],
+        Some(Part::Failover) => &[FAILOVER],
+        Some(Part::Config) => &[CONFIG],
+        None => &[FAILOVER, CONFIG],
     };
-    build::run(build::What::Daemon)?;
-    let file = arguments.json_dir.join(file).display().to_string();
-    let words = ["--json".to_owned(), file].into_iter();
-    bench(name, words.chain(arguments.failover.iter().cloned()))?;
+    build::run()?;
+    for (name, file, options) in parts {
+        let file = arguments.json_dir.join(file).display().to_string();
+        let words = ["--json".to_owned(), file].into_iter();
+        // Without `--only` they are the fail-over bench's.
+        let theirs = arguments.only.is_some() || *name == FAILOVER.0;
+        let more = arguments.failover.iter().filter(|_| theirs).cloned();
+        bench(name, options, words.chain(more))?;
+    }
     Ok(())
 }
 
-fn bench(name: &str, words: impl Iterator<Item = String>) -> Result<()> {
+/// Program, file of its results, options of its build. Of the configuration bench some functions are
+/// timed within it, so that it is built like lbd itself.
+const FAILOVER: (&str, &str, &[&str]) = ("failover-bench", "failover.json", &[]);
+const VERDICT: (&str, &str, &[&str]) = ("verdict-bench", "verdict.json", &[]);
+const CONFIG: (&str, &str, &[&str]) = ("config-bench", "config.json", &["--release"]);
+
+fn bench(name: &str, options: &[&str], words: impl Iterator<Item = String>) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["run", "--quiet", "--package", "lb-tests", "--bin", name, "--"])
+        .args(["run", "--quiet", "--package", "lb-tests", "--bin", name])
+        .args(options)
+        .arg("--")
         .args(words)
         .env("LBD_REQUIRE_BPF", "1")
         .env_remove("AYA_BUILD_SKIP")

@@ -4,25 +4,17 @@ use anyhow::Result;
 
 use crate::shell::{self, command, release, say};
 
-/// What to build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// lbd and lbctl.
-    Daemon,
-    /// Those and the lab.
-    Lab,
-}
-
-/// Builds.
+/// Builds lbd and lbctl, and with them always the lab and the benches: their dependencies have more features
+/// of mio and rustix than lbd's own, so that a build of lbd alone and one of both would each compile half of
+/// the tree anew after the other.
 ///
 /// # Errors
 /// When cargo fails; a missing BPF toolchain is named by lb-userspace's build script.
-pub fn cargo(what: What) -> Result<()> {
-    let mut arguments = vec!["build", "--release", "--locked", "-p", "lb-userspace", "--bins"];
-    if what == What::Lab {
-        arguments.extend(["-p", "lb-tests"]);
-    }
-    let mut cargo = command("cargo", &arguments);
+pub fn cargo() -> Result<()> {
+    let mut cargo = command(
+        "cargo",
+        &["build", "--release", "--locked", "--bins", "-p", "lb-userspace", "-p", "lb-tests"],
+    );
     // An object that could not be built must not hide behind a warning here.
     cargo.env("LBD_REQUIRE_BPF", "1").env_remove("AYA_BUILD_SKIP");
     shell::run(cargo)
@@ -32,8 +24,8 @@ pub fn cargo(what: What) -> Result<()> {
 ///
 /// # Errors
 /// As [`cargo`].
-pub fn run(what: What) -> Result<()> {
-    cargo(what)?;
+pub fn run() -> Result<()> {
+    cargo()?;
     for name in ["lbd", "lbctl"] {
         say(&format!("   built {}", release(name).display()));
     }

@@ -45,7 +45,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Setup => setup::run().map(drop),
-        Task::Build => build::run(build::What::Daemon),
+        Task::Build => build::run(),
         Task::Run(arguments) => run::run(&arguments).map(|never| match never {}),
         Task::Test(arguments) => return test::run(&arguments),
         Task::Tidy => tidy::run(),

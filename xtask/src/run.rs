@@ -62,11 +62,11 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
         let lbd = on_this_host(&arguments.lbd, &here);
         // Nothing of the lab's: no database and no second balancer on somebody's host.
         setup::toolchain()?;
-        build::run(build::What::Daemon)?;
+        build::run()?;
         return Err(become_it(lbd));
     }
     setup::run()?;
-    build::run(build::What::Lab)?;
+    build::run()?;
     let mut lab = command(release("lab"), &["--mode", arguments.mode.word()]);
     lab.args(["--algo", &arguments.algo]);
     if arguments.once {

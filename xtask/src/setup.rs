@@ -121,23 +121,14 @@ fn fuzzer() -> Result<bool> {
 
 /// Debian packages, when apt and root are there.
 fn packages() -> Result<bool> {
-    let mut absent: Vec<&str> = PROGRAMS
-        .into_iter()
-        .filter(|(program, _)| find(program).is_none())
-        .map(|(_, package)| package)
-        .collect();
-    absent.sort_unstable();
-    absent.dedup();
+    let absent = absent(|program| find(program).is_some());
     if absent.is_empty() {
         step("programs of the lab", "there");
         return Ok(false);
     }
     let list = absent.join(" ");
-    if find("apt-get").is_none() || !nix::unistd::geteuid().is_root() {
-        bail!(
-            "programs of these Debian packages are missing (installing needs apt and root): {list}"
-        );
-    }
+    let may = find("apt-get").is_some() && nix::unistd::geteuid().is_root();
+    installable(may, &list)?;
     step("programs of the lab", &format!("installing {list}"));
     let _quiet = NoServices::begin()?;
     let apt = |words: &[&str]| {
@@ -150,6 +141,25 @@ fn packages() -> Result<bool> {
     words.extend(absent);
     apt(&words).with_context(|| format!("cannot install {list}"))?;
     Ok(true)
+}
+
+/// Packages of the programs that are not there, each once.
+fn absent(there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let missing = PROGRAMS.into_iter().filter(|(program, _)| !there(program));
+    let mut packages: Vec<&str> = missing.map(|(_, package)| package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// `may`: apt is there, and we are root.
+fn installable(may: bool, list: &str) -> Result<()> {
+    if !may {
+        bail!(
+            "programs of these Debian packages are missing (installing needs apt and root): {list}"
+        );
+    }
+    Ok(())
 }
 
 /// Keeps apt from starting the services it installs, by a policy-rc.d of our own that is taken
@@ -189,4 +199,47 @@ fn find(program: &str) -> Option<PathBuf> {
 
 fn step(what: &str, state: &str) {
     say(&format!("   setup: {what}: {state}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every step is tried, and what is missing is listed, all of it.
+    #[test]
+    fn what_is_missing_is_listed_and_nothing_hides_the_rest() {
+        let there: Step = || Ok(false);
+        let installed: Step = || Ok(true);
+        assert_eq!(perform(&[there, installed, installed]).expect("complete"), 2);
+        let missing = perform(&[
+            || bail!("rustup is missing"),
+            installed,
+            || Err(anyhow::anyhow!("no network").context("cannot install bpf-linker 0.10")),
+            || installable(false, "keepalived mariadb-server").map(|()| true),
+        ]);
+        let said = missing.expect_err("three are missing").to_string();
+        let lines: Vec<&str> = said.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "set-up is not complete:",
+                "rustup is missing",
+                "cannot install bpf-linker 0.10: no network",
+                "programs of these Debian packages are missing (installing needs apt and root): \
+                 keepalived mariadb-server",
+            ]
+        );
+    }
+
+    #[test]
+    fn packages_are_those_of_the_programs_that_are_not_there() {
+        assert_eq!(absent(|_| true), Vec::<&str>::new());
+        assert_eq!(
+            absent(|program| !["keepalived", "ip"].contains(&program)),
+            ["iproute2", "keepalived"]
+        );
+        let all = absent(|_| false);
+        assert!(all.is_sorted() && all.contains(&"mariadb-server"), "{all:?}");
+        assert!(installable(true, "x").is_ok());
+    }
 }

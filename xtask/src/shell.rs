@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail};
 
 /// The workspace's directory.
 pub fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
 }
 
 /// A file below target/release.

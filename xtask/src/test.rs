@@ -15,7 +15,7 @@ use clap::Args;
 
 use crate::{
     build, setup,
-    shell::{command, complain, root, run as run_command, say, words},
+    shell::{command, complain, output, root, run as run_command, say, words},
     tidy,
 };
 
@@ -27,8 +27,10 @@ pub struct Arguments {
     no_root: bool,
 }
 
-/// What [`Shelter`] hides.
-const LINKER: &str = "bpf-linker";
+/// What [`Shelter`] hides: without rustup there is no nightly either.
+const HIDDEN: [&str; 2] = ["bpf-linker", "rustup"];
+/// What the build script says then.
+const NOT_BUILT: &str = "kernel object not built (bpf-linker is not on the PATH)";
 
 /// Counts of one run of `cargo test`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +66,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     stage("format", &mut || done(run_command(command("cargo", &["fmt", "--all", "--check"]))));
     stage("import rules, unsafe code, file lengths", &mut || done(tidy::run()));
     stage("check, lints and docs without the BPF toolchain", &mut without_bpf);
+    stage("kernel object of a build that logs packets", &mut || done(packet_log()));
     if arguments.no_root {
         stage("tests without root", &mut || tests(false));
     } else {
-        stage("release build", &mut || done(build::run(build::What::Lab)));
+        stage("release build", &mut || done(build::run()));
         stage("tests, packet suites, lab and interop", &mut || tests(true));
     }
     for (took, name) in slow.iter().rev().take(3) {
@@ -88,28 +91,84 @@ fn nothing_to_do(changed: Result<usize>) -> Result<()> {
     }
 }
 
-/// What a contributor's editor runs must work on a machine without bpf-linker and nightly.
+/// What a contributor's editor runs must work on a machine without bpf-linker and nightly: neither can be
+/// found, and the build script says that it did not find them.
 fn without_bpf() -> Result<Counts> {
     let shelter = Shelter::new()?;
-    let tasks: [&[&str]; 3] = [
+    let tasks: [&[&str]; 4] = [
         &["check", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--locked"],
         &["clippy", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--", "-D", "warnings"],
+        &["clippy", "-p", "lb-userspace", "--features", "packet-log", "--", "-D", "warnings"],
         &["doc", "--workspace", "--exclude", "lb-ebpf", "--no-deps", "--locked"],
     ];
     for words in tasks {
-        let mut cargo = command("cargo", words);
-        cargo.env("PATH", &shelter.path).env("AYA_BUILD_SKIP", "1").env_remove("LBD_REQUIRE_BPF");
+        let mut cargo = command(&shelter.cargo, words);
+        // Not "1", which would keep the build script from looking; any change makes it run again.
+        cargo.env("PATH", &shelter.path).env("AYA_BUILD_SKIP", "0").env_remove("LBD_REQUIRE_BPF");
         cargo.env("RUSTDOCFLAGS", "-D warnings");
-        run_command(cargo)?;
+        if !said(cargo, NOT_BUILT)? {
+            bail!(
+                "`cargo {}` found the BPF toolchain: `{NOT_BUILT}` was not said",
+                words.join(" ")
+            );
+        }
     }
     Ok(Counts { passed: tasks.len() as u64, ..Counts::default() })
 }
 
-/// A PATH on which everything is found but bpf-linker: its directory is replaced by links to the
-/// other programs in it.
+/// As [`run_command`]; whether a line of what it says to standard error has `part`.
+fn said(mut command: std::process::Command, part: &str) -> Result<bool> {
+    say(&format!("   $ {}", words(&command)));
+    let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let lines = BufReader::new(child.stderr.take().context("cargo has no standard error")?).lines();
+    let mut found = false;
+    for line in lines {
+        let line = line.context("cannot read what cargo says")?;
+        found |= line.contains(part);
+        eprintln!("{line}");
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", words(&command));
+    }
+    Ok(found)
+}
+
+/// The kernel half of the feature `packet-log`, which no other build compiles.
+fn packet_log() -> Result<()> {
+    let words = [
+        "run",
+        "nightly",
+        "cargo",
+        "check",
+        "--locked",
+        "--package",
+        "lb-ebpf",
+        "--bin",
+        "lb-ebpf",
+        "--features",
+        "packet-log",
+        "--target",
+        "bpfel-unknown-none",
+        "-Zbuild-std=core",
+        "--target-dir",
+        "target/packet-log",
+    ];
+    let mut cargo = command("rustup", &words);
+    // As aya-build sets them.
+    let arch = std::env::consts::ARCH;
+    cargo.env("RUSTFLAGS", format!("--cfg bpf_target_arch=\"{arch}\""));
+    cargo.env("CARGO_CFG_BPF_TARGET_ARCH", arch);
+    run_command(cargo)
+}
+
+/// A PATH on which everything is found but [`HIDDEN`]: a directory with one of them is replaced by links to
+/// the other programs in it. First on it is the toolchain of this workspace itself: rustup's proxies would put
+/// their own directory, with bpf-linker in it, back on the PATH.
 struct Shelter {
     directory: PathBuf,
     path: OsString,
+    cargo: PathBuf,
 }
 
 impl Shelter {
@@ -118,10 +177,14 @@ impl Shelter {
         let _ = fs::remove_dir_all(&directory); // of a run that was killed
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        let mut shelter = Self { directory, path: OsString::new() };
-        let mut places = Vec::new();
+        // Without rustup the cargo on the PATH is no proxy.
+        let cargo = output("rustup", &["which", "cargo"])
+            .map_or_else(|| PathBuf::from("cargo"), |path| PathBuf::from(path.trim()));
+        let mut places: Vec<_> =
+            cargo.parent().filter(|it| it.is_absolute()).map(Path::to_owned).into_iter().collect();
+        let mut shelter = Self { directory, path: OsString::new(), cargo };
         for place in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()) {
-            if place.join(LINKER).exists() {
+            if HIDDEN.iter().any(|hidden| place.join(hidden).exists()) {
                 shelter.link(&place)?;
                 places.push(shelter.directory.clone());
             } else {
@@ -136,7 +199,8 @@ impl Shelter {
         for entry in fs::read_dir(place).with_context(|| place.display().to_string())? {
             let entry = entry?;
             let link = self.directory.join(entry.file_name());
-            if entry.file_name() != LINKER && !link.exists() {
+            let hidden = HIDDEN.iter().any(|hidden| entry.file_name() == **hidden);
+            if !hidden && !link.exists() {
                 std::os::unix::fs::symlink(entry.path(), &link)
                     .with_context(|| format!("cannot link {}", link.display()))?;
             }
@@ -207,6 +271,32 @@ fn result_line(line: &str) -> Option<Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_shelter_hides_the_bpf_toolchain_and_nothing_else() -> Result<()> {
+        let shelter = Shelter::new()?;
+        let found = |program: &str| {
+            std::env::split_paths(&shelter.path).any(|place| place.join(program).is_file())
+        };
+        assert!(HIDDEN.iter().all(|hidden| !found(hidden)), "{:?}", shelter.path);
+        assert!(
+            ["cargo", "rustc", "cargo-clippy", "sh"].iter().all(|it| found(it)),
+            "{:?}",
+            shelter.path
+        );
+        let version = |program: &Path| {
+            let mut command = command(program, &["--version"]);
+            let out = command.env("PATH", &shelter.path).output().expect("it starts");
+            String::from_utf8_lossy(&out.stdout).into_owned()
+        };
+        let here = version(&shelter.cargo);
+        assert_eq!(
+            output("cargo", &["--version"]).as_deref(),
+            Some(here.as_str()),
+            "the pinned one"
+        );
+        Ok(())
+    }
 
     #[test]
     fn results_are_counted() {
