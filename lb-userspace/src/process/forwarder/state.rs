@@ -72,6 +72,8 @@ pub struct State<P> {
     unsettled: bool,
     /// Verdicts among it, for their latency; at most as many as are taken in one turn.
     verdicts: Vec<HealthChange>,
+    /// Servers that are not in the maps as they should be, since operations failed.
+    missing: BTreeSet<(VirtualServerKey, SocketAddr)>,
 }
 
 impl<P: DataPlane> State<P> {
@@ -112,6 +114,7 @@ impl<P: DataPlane> State<P> {
             verdict_total_us: 0,
             unsettled: false,
             verdicts: Vec::new(),
+            missing: BTreeSet::new(),
         })
     }
 
@@ -261,13 +264,25 @@ impl<P: DataPlane> State<P> {
         news
     }
 
-    /// Writes what was heard; all of it is in the maps when this returns.
+    /// Writes what was heard; all of it is in the maps when this returns, or is tried again by the
+    /// rounds that follow.
     pub fn settle(&mut self, now: Instant) {
         if std::mem::take(&mut self.unsettled) {
             self.changed(now);
         }
+        self.tell_verdicts();
+    }
+
+    /// Tells of the verdicts that are in the maps.
+    fn tell_verdicts(&mut self) {
         let done = clock::now();
-        for change in std::mem::take(&mut self.verdicts) {
+        let waits = |change: &HealthChange| {
+            self.missing.contains(&(change.virtual_server, change.real_server))
+        };
+        let (waiting, told): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.verdicts).into_iter().partition(waits);
+        self.verdicts = waiting;
+        for change in told {
             let HealthChange { virtual_server, real_server, health, weight, at, .. } = change;
             let took = u64::try_from(done.saturating_since(at).as_micros()).unwrap_or(u64::MAX);
             let bound = BOUNDS.iter().find(|bound| took <= **bound).copied().unwrap_or(u64::MAX);
@@ -331,6 +346,7 @@ impl<P: DataPlane> State<P> {
                     self.known = observed;
                 }
                 self.apply(now);
+                self.tell_verdicts();
             }
             Err(error) => {
                 self.errors += 1;
@@ -353,6 +369,15 @@ impl<P: DataPlane> State<P> {
             }
         }
         self.standing = standing;
+        self.missing.clear();
+        if failed > 0 {
+            let known = |key, addr| self.known.virtual_servers.get(key)?.real_servers.get(addr);
+            for (key, vs) in &desired.virtual_servers {
+                let missing =
+                    vs.real_servers.iter().filter(|(addr, it)| known(key, *addr) != Some(it));
+                self.missing.extend(missing.map(|(addr, _)| (*key, *addr)));
+            }
+        }
         self.rounds.handle(Input::Finished { failed }, now);
     }
 

@@ -123,6 +123,30 @@ fn a_verdict_is_in_the_engine_when_it_has_settled() {
     assert_eq!(state.engine.performed.len(), before);
 }
 
+/// A verdict that the engine did not take is told when it has it, and not before.
+#[test]
+fn a_verdict_that_was_not_written_waits_for_the_round_that_writes_it() {
+    let mut state = started(Fake::default());
+    let told = |state: &mut State<Fake>| -> u64 {
+        state.status().expect("status").verdict_us.values().sum()
+    };
+    state.engine.failures = [Some("no memory".to_owned())].into();
+    state.hear(&verdict(1, Health::Down), at(10));
+    state.settle(at(10));
+    assert_eq!(server(&state, 1), Some(RealServerState::Up));
+    assert_eq!(told(&mut state), 0);
+    // Another one is not held up by it.
+    state.engine.failures = [Some("no memory".to_owned())].into();
+    state.hear(&verdict(2, Health::Down), at(20));
+    state.settle(at(20));
+    assert_eq!((server(&state, 2), told(&mut state)), (Some(RealServerState::Down), 1));
+    state.round(at(30));
+    assert_eq!(server(&state, 1), Some(RealServerState::Down));
+    assert_eq!(told(&mut state), 2);
+    state.round(at(40));
+    assert_eq!(told(&mut state), 2);
+}
+
 #[test]
 fn a_burst_costs_one_pass_and_what_is_recalled_has_no_latency() {
     let mut state = started(Fake::default());
