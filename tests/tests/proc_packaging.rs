@@ -241,6 +241,8 @@ fn the_shipped_unit_runs_and_tells_the_service_manager() -> Result<()> {
     notified.wait("STOPPING=1", LIMIT)?;
     let status = daemon.wait_exit(LIMIT)?;
     ensure!(status.success(), "{status}");
+    // So an orderly end, as by a script's `pkill keepalived`, is no reason to start again.
+    ensure!(only("Restart")? == "on-failure");
     ensure!(roles.iter().all(|pid| !alive(*pid)), "processes are left: {roles:?}");
     ensure!(!single.host.has(VIP)? && !single.host.pin_dir().exists());
     Ok(())
