@@ -25,10 +25,10 @@ pub struct Arguments {
     #[arg(long, default_value = "wlc")]
     algo: String,
     /// Run the script of events without a terminal; exit 0 only if every expectation held.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "lbd")]
     once: bool,
     /// Write what the script found as JSON.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "once")]
     report: Option<PathBuf>,
     /// Run lbd on this host instead of the lab: `-- --config FILE [lbd's own options]`.
     #[arg(last = true, value_name = "LBD OPTIONS")]
@@ -67,6 +67,11 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
     }
     setup::run()?;
     build::run()?;
+    Err(become_it(the_lab(arguments)?))
+}
+
+/// The lab with the user's words; its report is written in the user's directory.
+fn the_lab(arguments: &Arguments) -> Result<Command> {
     let mut lab = command(release("lab"), &["--mode", arguments.mode.word()]);
     lab.args(["--algo", &arguments.algo]);
     if arguments.once {
@@ -76,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
         let report = std::path::absolute(report).context("cannot resolve the report's path")?;
         lab.arg("--report").arg(report);
     }
-    Err(become_it(lab))
+    Ok(lab)
 }
 
 /// lbd in the foreground with the user's options, in the user's directory `here`. `--config` is our
@@ -103,7 +108,39 @@ fn become_it(mut program: Command) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn the_users_words_reach_the_lab() {
+        let args = |line: &str| -> Vec<String> {
+            let line = Line::try_parse_from(line.split(' ')).expect(line);
+            let lab = the_lab(&line.arguments).expect("a command");
+            lab.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
+        };
+        for (line, wanted) in [
+            ("run", "--mode dr --algo wlc"),
+            ("run --mode nat", "--mode nat --algo wlc"),
+            ("run --mode local --once", "--mode local --algo wlc --once"),
+            ("run --algo mh --once", "--mode dr --algo mh --once"),
+        ] {
+            assert_eq!(args(line).join(" "), wanted, "{line}");
+        }
+        let args = args("run --once --report r.json");
+        let here = std::env::current_dir().expect("a directory").join("r.json");
+        assert_eq!(args[4..], ["--once", "--report", &here.to_string_lossy()]);
+        // Words that would be lost are refused.
+        for line in ["run --report r.json", "run --once -- --config f", "run --mode tun"] {
+            assert!(Line::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
 
     #[test]
     fn the_users_words_reach_lbd_in_the_users_directory() {

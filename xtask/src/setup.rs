@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Programs that the lab and the root suites call, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("cc", "build-essential"),
     ("mariadbd", "mariadb-server"),
     ("mariadb", "mariadb-client"),
@@ -33,6 +33,7 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("nsenter", "util-linux"),
     ("mount", "mount"),
     ("openssl", "openssl"),
+    ("script", "bsdutils"),
     ("systemd-analyze", "systemd"),
 ];
 

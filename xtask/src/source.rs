@@ -119,9 +119,24 @@ fn character(rest: &[u8]) -> Option<usize> {
         .map(|end| end + 1)
 }
 
+const TESTS: &str = "#[cfg(test)]\nmod tests {";
+
 /// The file without its test module: `#[cfg(test)]` items stand last (reference/style.md).
 pub fn without_tests(blanked: &str) -> &str {
-    blanked.find("#[cfg(test)]\nmod tests {").map_or(blanked, |at| &blanked[..at])
+    blanked.find(TESTS).map_or(blanked, |at| &blanked[..at])
+}
+
+/// The line of what stands behind the test module, where [`without_tests`] does not look.
+pub fn after_tests(blanked: &str) -> Option<usize> {
+    let begin = blanked.find(TESTS)?;
+    let mut depth = 0_i32;
+    let close = blanked[begin..].char_indices().find(|(_, mark)| {
+        depth += i32::from(*mark == '{') - i32::from(*mark == '}');
+        *mark == '}' && depth == 0
+    });
+    let after = begin + close?.0 + 1;
+    let code = blanked[after..].find(|mark: char| !mark.is_whitespace())?;
+    Some(blanked[..after + code].lines().count())
 }
 
 /// Every path of two or more words that a blanked text names, `use` trees spread out.
