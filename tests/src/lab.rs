@@ -26,7 +26,7 @@ use crate::{
     netns::{Namespace, Port, Switch},
     process::output,
     traffic::Load,
-    tutorial::{self, Script},
+    tutorial::{self, Script, Seed},
     witness::{Method, Witness},
 };
 
@@ -106,6 +106,7 @@ pub struct Lab {
     pub lan: Switch,
     /// Real servers that the configuration names now.
     pub pool: Vec<Ipv4Addr>,
+    seed: Option<Seed>,
     inner: Option<Switch>,
     cables: [Port; 2],
     settings: Vec<String>,
@@ -153,9 +154,10 @@ impl Lab {
             Mode::Dr | Mode::Nat => pool_servers(&spec, inner.as_ref().unwrap_or(&lan))?,
         };
         replicate(&servers)?;
+        let seed = if spec.mode == Mode::Local { Seed::from_env()? } else { None };
         if spec.mode == Mode::Local {
             for (host, server) in hosts.iter_mut().zip(&servers) {
-                tutorial::furnish(host, server.db.dir(), spec.script)?;
+                tutorial::furnish(host, server.db.dir(), spec.script, seed.as_ref())?;
             }
         }
         let pool = servers.iter().take(2).map(|server| server.addr).collect();
@@ -168,7 +170,7 @@ impl Lab {
                 .to_owned(),
         ];
         let mut lab =
-            Self { spec, hosts, servers, client, lan, pool, inner, cables, settings, dir };
+            Self { spec, hosts, servers, client, lan, pool, seed, inner, cables, settings, dir };
         lab.write_configs()?;
         Ok(lab)
     }
@@ -229,6 +231,9 @@ impl Lab {
 
     /// The configuration text of host 0 or 1.
     pub fn config_of(&self, host: usize) -> String {
+        if let Some(text) = self.seed.as_ref().and_then(|seed| seed.config(host)) {
+            return text.to_owned();
+        }
         lab_config::text(&HostConfig {
             first: host == 0,
             mode: self.spec.mode,

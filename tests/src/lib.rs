@@ -1,6 +1,7 @@
 //! Test harness: namespaces, processes, real MariaDB servers, traffic, lbd hosts, the lab.
 #![deny(unsafe_code)] // allowed only in modules named `sys` (xtask tidy checks)
 
+pub mod bpf_stats;
 pub mod checks;
 pub mod config_speed;
 pub mod failover;

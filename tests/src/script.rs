@@ -339,15 +339,18 @@ impl Runner<'_> {
         )
     }
 
-    fn host_events(&mut self) -> Result<()> {
-        self.renew_sessions()?;
-        // Without flow sync a session survives a failover only where hashing finds its server
-        // again.
-        let sessions = if self.lab.spec.scheduler == "mh" && self.lab.spec.mode != Mode::Local {
+    /// Without flow sync a session survives a failover only where hashing finds its server again.
+    fn sessions_over_failover(&self) -> Sessions {
+        if self.lab.spec.scheduler == "mh" && self.lab.spec.mode != Mode::Local {
             Sessions::AllSurvive
         } else {
             Sessions::MayBeReset
-        };
+        }
+    }
+
+    fn host_events(&mut self) -> Result<()> {
+        self.renew_sessions()?;
+        let sessions = self.sessions_over_failover();
         let stop = Expect { sessions, connects_ms: HOST_STOP_MS, no_flap: false };
         let kill = Expect { sessions, connects_ms: HOST_KILL_MS, no_flap: false };
         let name = match self.lab.spec.programs[0] {
@@ -401,8 +404,9 @@ impl Runner<'_> {
                 entry.problems.push(problem);
             }
         }
-        let failover =
-            Expect { sessions: Sessions::MayBeReset, connects_ms: HOST_STOP_MS, no_flap: false };
+        self.renew_sessions()?;
+        let sessions = self.sessions_over_failover();
+        let failover = Expect { sessions, connects_ms: HOST_STOP_MS, no_flap: false };
         self.event(
             "kill -9 the watchdog on the master, and start lbd again as a service manager would",
             failover,

@@ -1,5 +1,5 @@
 //! The classic dual-master host: check scripts in /opt, an init script, the daemon under
-//! keepalived's name. Own texts with the tutorial scripts' behaviour.
+//! keepalived's name. Own texts with the tutorial scripts' behaviour, or the tutorial's own ([`Seed`]).
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     host::{Host, Program, bin_dir},
     jail::Bind,
-    lab::VIP,
+    lab::{HOSTS, VIP},
     mariadb::ROOT_PASSWORD,
 };
 
@@ -26,6 +26,71 @@ pub enum Script {
     /// As before; on the host with the VIP it "mounts" the shared disk (a directory here),
     /// restarts the server and, if that fails, the daemon.
     SharedDisk,
+}
+
+/// Where the tutorial itself can be read. With it local mode runs its files and scripts.
+pub const SEED: &str = "LB_SEED";
+
+/// The tutorial's own files, as they stand there, but for interface, addresses and the shared disk.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// keepalived.conf of master and slave.
+    configs: [String; 2],
+    scripts: [String; 3],
+}
+
+impl Seed {
+    /// The one that [`SEED`] names, if it does.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not that tutorial.
+    pub fn from_env() -> Result<Option<Self>> {
+        let Some(path) = std::env::var_os(SEED) else { return Ok(None) };
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        eprintln!("local mode runs the files of {}", path.display());
+        Self::cut(&text).with_context(|| format!("{} is another text", path.display())).map(Some)
+    }
+
+    fn cut(text: &str) -> Option<Self> {
+        let between = |number: usize, begin: &str, end: &str| -> Option<String> {
+            let (at, _) = text.match_indices(begin).nth(number)?;
+            let rest = &text[at..];
+            Some(rest[..rest.find(end).unwrap_or(rest.len())].to_owned())
+        };
+        let config = |number, end| {
+            let file = between(number, "! Configuration File for keepalived", end)?;
+            let [master, slave] = HOSTS.map(|addr| addr.to_string());
+            Some(
+                file.replace("ens33", "eth0")
+                    .replace("192.168.0.102", &VIP.to_string())
+                    .replace("192.168.0.103", &master)
+                    .replace("192.168.0.104", &slave),
+            )
+        };
+        let script = |number, end| between(number, "#!/bin/bash", end);
+        let shared = script(3, "\u{0}")?
+            .replace("192.168.0.102", &VIP.to_string())
+            .replace("umount /dev/mapper/mpathb", "rmdir /run/diskarray/mounted")
+            .replace("mount /dev/mapper/mpathb /opt/diskarray", "mkdir -p /run/diskarray/mounted");
+        Some(Self {
+            configs: [config(0, "3)")?, config(1, "[root@slave ~]# cat")?],
+            scripts: [script(0, "[root@master ~]# chmod")?, script(2, "案例二")?, shared],
+        })
+    }
+
+    /// keepalived.conf of host 0 or 1.
+    pub fn config(&self, host: usize) -> Option<&str> {
+        self.configs.get(host).map(String::as_str)
+    }
+
+    fn script(&self, script: Script) -> &str {
+        let [netstat, show_status, shared_disk] = &self.scripts;
+        match script {
+            Script::Netstat => netstat,
+            Script::ShowStatus => show_status,
+            Script::SharedDisk => shared_disk,
+        }
+    }
 }
 
 impl Script {
@@ -132,7 +197,7 @@ const MYSQLD: &str = "#!/bin/bash\necho \"$*\" >> /run/mysqld-service\nexit 1\n"
 ///
 /// # Errors
 /// When a file cannot be written or the jail cannot be made.
-pub fn furnish(host: &mut Host, datadir: &Path, script: Script) -> Result<()> {
+pub fn furnish(host: &mut Host, datadir: &Path, script: Script, seed: Option<&Seed>) -> Result<()> {
     let root = host.dir().join("root");
     let opt = directory(&root, "opt")?;
     let init = directory(&root, "init.d")?;
@@ -149,8 +214,12 @@ pub fn furnish(host: &mut Host, datadir: &Path, script: Script) -> Result<()> {
             executable(&init.join("keepalived"), &text)?;
         }
     }
-    executable(&opt.join("chk_mysql.sh"), &script.text())?;
-    executable(&init.join("mysqld"), MYSQLD)?;
+    let text = seed.map_or_else(|| script.text(), |seed| seed.script(script).to_owned());
+    executable(&opt.join("chk_mysql.sh"), &text)?;
+    // The tutorial's third script calls it by the second name.
+    for name in ["mysqld", "mysqll"] {
+        executable(&init.join(name), MYSQLD)?;
+    }
     let binds = [
         bind(&opt, "/opt"),
         bind(&init, "/etc/init.d"),

@@ -357,7 +357,7 @@ fn a_query_under_way_ends_with_the_vip() -> Result<()> {
 fn let_scripts_finish(lab: &mut Lab) -> Result<()> {
     for number in 0..2 {
         let text =
-            lab.config_of(number).replace("    interval 2 ", "    timeout 15\n    interval 2 ");
+            lab.config_of(number).replace("    interval 2", "    timeout 15\n    interval 2");
         ensure!(text.contains("timeout 15"), "the configuration has no interval to extend");
         lab.hosts[number].write_config(&text)?;
         lab.hosts[number].lbctl(&["reload"])?;

@@ -3,15 +3,24 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::{host::bin_dir, netns::ready_or_skip, process::send, report::Report};
+use lb_tests::{
+    bpf_stats::BpfStats,
+    host::bin_dir,
+    netns::ready_or_skip,
+    process::send,
+    report::Report,
+    wait::{wait_for, wait_until},
+};
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 
@@ -62,20 +71,7 @@ impl Lab {
             line.clear();
         }
         let status = self.child.wait()?;
-        let mark = format!("lbdt-{}-", self.child.id());
-        let scratch = std::env::temp_dir();
-        for place in [Path::new("/run/netns"), Path::new("/sys/fs/bpf"), &scratch] {
-            for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                ensure!(!name.contains(&mark), "{}/{name} is left", place.display());
-            }
-        }
-        // Servers, daemons and clients all have a path of the lab's on their command line.
-        for process in fs::read_dir("/proc")?.flatten() {
-            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words).replace('\0', " ");
-            ensure!(!words.contains(&mark), "{:?} is left: {words}", process.file_name());
-        }
+        nothing_is_left(self.child.id())?;
         ensure!(status.signal().is_none(), "{status}\n{}", self.said);
         Ok((status, std::mem::take(&mut self.said)))
     }
@@ -86,6 +82,101 @@ impl Drop for Lab {
         // TERM asks it to clean up; it may have ended long ago.
         if let (Ok(None), Ok(pid)) = (self.child.try_wait(), i32::try_from(self.child.id())) {
             let _ = send(Pid::from_raw(pid), Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Of a lab whose process has ended.
+fn nothing_is_left(pid: u32) -> Result<()> {
+    let mark = format!("lbdt-{pid}-");
+    let scratch = std::env::temp_dir();
+    for place in [Path::new("/run/netns"), Path::new("/sys/fs/bpf"), &scratch] {
+        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            ensure!(!name.contains(&mark), "{}/{name} is left", place.display());
+        }
+    }
+    // Servers, daemons and clients all have a path of the lab's on their command line.
+    for process in fs::read_dir("/proc")?.flatten() {
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        ensure!(!words.contains(&mark), "{:?} is left: {words}", process.file_name());
+    }
+    Ok(())
+}
+
+/// A lab that has a terminal, of script(1).
+struct Screen {
+    child: Child,
+    keys: ChildStdin,
+    /// All that was drawn.
+    drawn: Arc<Mutex<String>>,
+    /// How much of it was there when the last key was pressed.
+    before: usize,
+}
+
+impl Screen {
+    fn open() -> Result<Self> {
+        let lab = bin_dir().join("lab");
+        let mut command = Command::new("script");
+        command.args(["-q", "-e", "-f", "-c"]).arg(format!("exec {}", lab.display()));
+        command.arg("/dev/null").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start script(1)")?;
+        let keys = child.stdin.take().context("its input")?;
+        let mut out = child.stdout.take().context("its output")?;
+        let drawn = Arc::<Mutex<String>>::default();
+        let theirs = Arc::clone(&drawn);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = out.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..read]);
+                theirs.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            }
+        });
+        Ok(Self { child, keys, drawn, before: 0 })
+    }
+
+    fn drawn(&self) -> String {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a line, drawn since the last key, that has all `parts`; returns it.
+    fn line_with(&self, parts: &[&str], limit: Duration) -> Result<String> {
+        wait_until(
+            &format!("a line with {parts:?}"),
+            limit,
+            || {
+                let drawn = self.drawn();
+                let since = drawn.get(self.before..).unwrap_or_default();
+                let found = since.lines().find(|line| parts.iter().all(|it| line.contains(it)));
+                Ok(found.map(str::to_owned))
+            },
+            || {
+                let drawn = self.drawn();
+                drawn.rsplit("\u{1b}[2J").next().unwrap_or_default().to_owned()
+            },
+        )
+    }
+
+    fn press(&mut self, key: &str) -> Result<()> {
+        self.before = self.drawn().len();
+        self.keys.write_all(key.as_bytes())?;
+        self.keys.flush().context("cannot press a key")
+    }
+
+    fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let child = &mut self.child;
+        wait_for("the lab's end", limit, || Ok(child.try_wait()?))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // The lab takes away what it has made; it may have ended long ago.
+        let _ = self.press("q");
+        if self.wait_exit(Duration::from_secs(30)).is_err() {
+            let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
@@ -211,4 +302,70 @@ fn a_lab_without_a_terminal_says_what_to_try_and_ends_on_term() -> Result<()> {
     let (status, said) = lab.finish()?;
     ensure!(status.code() == Some(0), "{status}\n{said}");
     Ok(())
+}
+
+/// The live table, and every key: each does what it says, and the table shows it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_live_table_shows_what_the_keys_do() -> Result<()> {
+    const SOON: Duration = Duration::from_secs(20);
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if !ready_or_skip("e2e_report")? {
+        return Ok(());
+    }
+    let _stats = BpfStats::on()?;
+    let mut screen = Screen::open()?;
+    let files = screen.line_with(&["files and logs: ", "lbdt-"], Duration::from_secs(60))?;
+    let pid = files.split("lbdt-").nth(1).and_then(|rest| rest.split('-').next());
+    let pid: u32 = pid.context("the lab's pid")?.parse()?;
+    let (db1, db2) = ("10.77.0.101:3306", "10.77.0.102:3306");
+
+    screen.line_with(&["VIP 10.77.0.100:3306 (dr)", "forwards now: lb1", "sessions 20"], SOON)?;
+    screen.line_with(&["lb1  VI_1 MASTER priority 101 lease ", " ms"], SOON)?;
+    screen.line_with(&["lb2  VI_1 BACKUP priority 99 lease none", "10.77.0.11"], SOON)?;
+    screen.line_with(&["engine xdp", " flows, ", " embryos", " ns/packet"], SOON)?;
+    screen.line_with(&["tcp/10.77.0.100:3306 wlc"], SOON)?;
+    for db in [db1, db2] {
+        screen.line_with(&[db, "Up", " active", " connections", " packets"], SOON)?;
+    }
+    screen.line_with(&["q quit", "1-3 stop or start db", "c commands to try"], SOON)?;
+
+    screen.press("1")?;
+    screen.line_with(&["db1: mysqld stopped"], SOON)?;
+    screen.line_with(&[db1, "Down"], SOON)?;
+    screen.press("1")?;
+    screen.line_with(&["db1: mysqld started"], SOON)?;
+    screen.line_with(&[db1, "Up"], SOON)?;
+
+    screen.press("6")?;
+    screen.line_with(&["db2: cable cut"], SOON)?;
+    screen.line_with(&[db2, "Down"], SOON)?;
+    screen.press("6")?;
+    screen.line_with(&["db2: cable mended"], SOON)?;
+    screen.line_with(&[db2, "Up"], SOON)?;
+
+    screen.press("h")?;
+    screen.line_with(&["both hosts were told to reload"], SOON)?;
+
+    screen.press("s")?;
+    screen.line_with(&["lb1: stopped"], SOON)?;
+    screen.line_with(&["lb1  not running (key s starts it)"], SOON)?;
+    screen.line_with(&["forwards now: lb2 "], SOON)?;
+    screen.press("s")?;
+    screen.line_with(&["lb1: started"], SOON)?;
+    screen.line_with(&["lb1  VI_1 MASTER"], SOON)?;
+
+    screen.press("K")?;
+    screen.line_with(&["lb2: every process killed; its addresses are left behind"], SOON)?;
+    screen.line_with(&["lb2  not running (key S starts it)"], SOON)?;
+    screen.press("K")?;
+    screen.line_with(&["lb2: started"], SOON)?;
+    screen.line_with(&["lb2  VI_1 BACKUP"], SOON)?;
+
+    screen.press("c")?;
+    screen.line_with(&["try, in another terminal:"], SOON)?;
+    screen.press("q")?;
+    let status = screen.wait_exit(SOON)?;
+    ensure!(status.code() == Some(0), "{status}\n{}", screen.drawn());
+    nothing_is_left(pid)
 }

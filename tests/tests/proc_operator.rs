@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::{
+    bpf_stats::BpfStats,
     netns::Namespace,
     openmetrics,
     single::{self, LIMIT, OTHER, Single, VIP, config, virtual_server},
@@ -271,25 +272,6 @@ fn lbctl_config_shows_what_is_in_force() -> Result<()> {
     let output = single.lbd(&["-t", "-f", copy.to_str().context("a path")?])?;
     ensure!(output.status.success(), "{output:?}");
     single.host.stop()
-}
-
-/// The kernel's run-time statistics of programs, on while this lives.
-struct BpfStats(String);
-
-impl BpfStats {
-    const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-    fn on() -> Result<Self> {
-        let before = fs::read_to_string(Self::SETTING)?;
-        fs::write(Self::SETTING, "1")?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for BpfStats {
-    fn drop(&mut self) {
-        let _ = fs::write(Self::SETTING, self.0.trim());
-    }
 }
 
 /// What a packet costs in the kernel is told where the kernel counts it.

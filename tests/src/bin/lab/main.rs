@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, value_name = "MS", requires = "once")]
     gap_limit: Option<u64>,
     /// Write what the script found as JSON.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "once")]
     report: Option<PathBuf>,
     /// Balance with real keepalived instead (local mode only), for comparison.
     #[arg(long)]
