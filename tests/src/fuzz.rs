@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn every_instance_accepts_its_peer_and_the_corpus_has_that_advert() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/vrrp");
-        let committed: Vec<Vec<u8>> = std::fs::read_dir(corpus)
+        let committed: Vec<Vec<u8>> = std::fs::read_dir(&corpus)
             .expect("a corpus")
             .map(|entry| std::fs::read(entry.expect("a file").path()).expect("readable"))
             .collect();
@@ -412,7 +412,8 @@ mod tests {
             let bytes = [&[choice], &datagram[..]].concat();
             assert!(vrrp(&bytes), "{words}");
             if std::env::var_os("LB_WRITE_SEEDS").is_some() {
-                std::fs::write(format!("/tmp/seed-{choice}"), &bytes).expect("written");
+                let path = corpus.join(format!("instance-{choice}"));
+                std::fs::write(path, &bytes).expect("written");
             }
             if [AH, HMAC, V6].contains(&words) {
                 assert!(committed.contains(&bytes), "{words}: not in the corpus");

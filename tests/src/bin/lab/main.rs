@@ -57,7 +57,10 @@ enum ModeWord {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let ended = run(&Arguments::parse());
+    // However it ended, no server runs any more.
+    mariadb::forget_template();
+    match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(err) => {
@@ -117,9 +120,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
         live::run(&mut lab, &traffic, &sampler, &interrupted)?;
         true
     };
-    drop((traffic, sampler));
-    drop(lab);
-    mariadb::forget_template();
     Ok(passed)
 }
 
