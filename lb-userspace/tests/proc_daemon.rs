@@ -143,7 +143,7 @@ fn config_test_as_json_goes_to_stdout_or_to_its_file() {
     let warned = String::from_utf8_lossy(GOOD).replace("priority", "prioritty 7\n  priority");
     let cases = [
         ("good.conf", GOOD.to_vec(), 0, None),
-        ("warned.conf", warned.into_bytes(), 5, Some((6, "prioritty"))),
+        ("warned.conf", warned.into_bytes(), 5, Some((5, "prioritty"))),
         ("bad.conf", b"\0".to_vec(), 4, Some((0, "NUL"))),
     ];
     let log = scratch.path().join("findings.json");

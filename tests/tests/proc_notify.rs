@@ -267,14 +267,15 @@ fn processes_are_told_by_the_kernel_as_they_come_and_go() -> Result<()> {
     }
     // A name of its own: others may sleep, too.
     let dir = tempfile::tempdir()?;
-    let program = dir.path().join(format!("lbdt{}", std::process::id()));
+    let name = format!("lbdt{}", std::process::id());
+    let program = dir.path().join(&name);
     fs::copy("/bin/sleep", &program)?;
-    let command = vec![program.display().to_string()];
+    let command = vec![name];
     let mut sources = Sources::start()?;
     let processes = vec![TrackProcess::new("it", command)];
     sources.watch(Watch { processes, files: vec![] });
     let mut next = |wanted: Verdict| -> Result<()> {
-        let report = tokio::time::timeout(LIMIT, sources.report());
+        let report = async { tokio::time::timeout(LIMIT, sources.report()).await };
         let report = runtime.block_on(report)?.context("the thread has ended")?;
         ensure!(report.verdict == wanted, "{report:?}, not {wanted:?}");
         Ok(())

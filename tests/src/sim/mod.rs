@@ -561,7 +561,8 @@ impl Sim {
         // Longer than any wait for a master that nobody hears.
         self.run((u64::from(self.setup.down_adverts) + 2) * interval);
         let more = self.moves() - moves;
-        if more > 0 {
+        // A single interval leaves the skew for the network's delay: 0.4 ms of 100 ms at priority 255.
+        if more > 0 && self.setup.down_adverts > 1 {
             self.fail(|| format!("{more} moves after everything had settled"));
         }
         self.pairs.account(self.now);
