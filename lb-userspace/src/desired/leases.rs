@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Slots by instance. An instance keeps its slot across reloads (also when it is renamed but
-/// keeps interface and VRID) and across restarts of the forwarder (from the observed VIPs).
+/// keeps VRID, family and interface) and across restarts of the forwarder (from the observed VIPs).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseSlots {
     slots: BTreeMap<String, Held>,
@@ -20,8 +20,16 @@ pub struct LeaseSlots {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     slot: LeaseSlot,
-    interface: String,
-    vrid: Vrid,
+    identity: Identity,
+}
+
+/// What makes an instance the same one before and after a reload: VRID, whether its adverts go over
+/// IPv6, interface. The vrrp role matches its running instances by these too, so a lease stays with
+/// the state machine that renews it.
+type Identity = (Vrid, bool, String);
+
+fn identity(instance: &VrrpInstance) -> Identity {
+    (instance.vrid, instance.wire.ipv6, instance.interface.clone())
 }
 
 impl LeaseSlots {
@@ -35,17 +43,15 @@ impl LeaseSlots {
     ) -> (Self, Vec<String>) {
         let instances = &config.vrrp_instances;
         let mut next = Allocation::default();
+        let before: BTreeMap<_, _> =
+            self.slots.values().map(|held| (&held.identity, held.slot)).collect();
         for instance in instances {
-            if let Some(held) = self.slots.get(&instance.name) {
-                next.claim(instance, held.slot);
+            if let Some(slot) = before.get(&identity(instance)) {
+                next.claim(instance, *slot);
             }
         }
         for instance in instances {
-            let renamed = self
-                .slots
-                .values()
-                .find(|held| held.vrid == instance.vrid && held.interface == instance.interface);
-            if let Some(held) = renamed {
+            if let Some(held) = self.slots.get(&instance.name) {
                 next.claim(instance, held.slot);
             }
         }
@@ -104,8 +110,8 @@ impl Allocation {
     fn claim(&mut self, instance: &VrrpInstance, slot: LeaseSlot) {
         let valid = slot.0 > 0 && slot.0 < LeaseSlot::LIMIT;
         if valid && !self.slots.contains_key(&instance.name) && self.taken.insert(slot) {
-            let (interface, vrid) = (instance.interface.clone(), instance.vrid);
-            self.slots.insert(instance.name.clone(), Held { slot, interface, vrid });
+            let held = Held { slot, identity: identity(instance) };
+            self.slots.insert(instance.name.clone(), held);
         }
     }
 }

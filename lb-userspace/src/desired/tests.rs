@@ -416,6 +416,35 @@ fn slots_are_stable_across_reload_rename_and_restart() {
     assert_eq!(fifth.name_of(LeaseSlot(9)), Some("B"));
 }
 
+/// The vrrp role carries a running instance on by VRID, family and interface: a slot that went with the name
+/// would be another's lease.
+#[test]
+fn slots_follow_vrid_family_and_interface_before_the_name() {
+    let config =
+        |instances: Vec<VrrpInstance>| Config { vrrp_instances: instances, ..Config::default() };
+    let none = BTreeMap::new();
+    let named = |it: &VrrpInstance, name: &str| VrrpInstance { name: name.into(), ..it.clone() };
+    let a = instance("A", 1, &["192.0.2.1"]);
+    let b = instance("B", 2, &["192.0.2.2"]);
+    let (first, _) = LeaseSlots::default().allocate(&config(vec![a.clone(), b.clone()]), &none);
+    let swapped = config(vec![named(&a, "B"), named(&b, "A")]);
+    let (second, _) = first.allocate(&swapped, &none);
+    assert_eq!((second.get("B"), second.get("A")), (Some(LeaseSlot(1)), Some(LeaseSlot(2))));
+
+    // One VRID on one interface, in both families: both are renamed, in another order.
+    let mut six = instance("SIX", 1, &["fe80::1"]);
+    six.wire.ipv6 = true;
+    let (first, _) = LeaseSlots::default().allocate(&config(vec![a.clone(), six.clone()]), &none);
+    assert_eq!((first.get("A"), first.get("SIX")), (Some(LeaseSlot(1)), Some(LeaseSlot(2))));
+    let renamed = config(vec![named(&six, "NEW6"), named(&a, "NEW4")]);
+    let (second, _) = first.allocate(&renamed, &none);
+    assert_eq!((second.get("NEW4"), second.get("NEW6")), (Some(LeaseSlot(1)), Some(LeaseSlot(2))));
+
+    // Another VRID under the name that was there: the lease stays with the name.
+    let (third, _) = first.allocate(&config(vec![instance("A", 9, &["192.0.2.1"])]), &none);
+    assert_eq!(third.get("A"), Some(LeaseSlot(1)));
+}
+
 #[test]
 fn the_slot_table_has_an_end() {
     let many: Vec<_> = (0..300u32)
