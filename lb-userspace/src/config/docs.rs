@@ -38,12 +38,12 @@ pub fn markdown() -> String {
                 "| `{}`{} | {} | {} | {} | {} | {} | {} |",
                 keyword.name.replace('|', "\\|"),
                 if keyword.opens.is_some() { " `{ }`" } else { "" },
-                keyword.argument,
+                cell(&keyword.argument.to_string()),
                 cell(keyword.default),
                 cell(keyword.meaning),
                 tier(keyword.tier),
                 cell(keyword.since()),
-                status(keyword),
+                cell(&status(keyword)),
             );
         }
     }
@@ -89,7 +89,7 @@ pub fn explain(word: &str) -> Result<String, Option<&'static str>> {
         let blocks: Vec<_> = keyword.blocks.iter().map(|block| block.title()).collect();
         let _ = writeln!(out, "{} (in {})", keyword.name, blocks.join("; "));
         let _ = writeln!(out, "  {}", keyword.meaning);
-        let _ = writeln!(out, "  argument: {}", keyword.argument.to_string().replace('\\', ""));
+        let _ = writeln!(out, "  argument: {}", keyword.argument);
         if !keyword.default.is_empty() {
             let _ = writeln!(out, "  default:  {}", keyword.default);
         }

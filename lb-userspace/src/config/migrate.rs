@@ -9,6 +9,7 @@ use super::{
     Outcome,
     diag::{Diagnostic, Place, Severity, Sink},
     keywords::{self, Block, Keyword, Status, Tier, Topic},
+    lower,
     source::Source,
     syntax::{self, Statement},
 };
@@ -170,6 +171,10 @@ pub fn report(outcome: &Outcome) -> Report {
 impl Report {
     /// What the parser said, unless the word has told it already.
     fn hear(&mut self, diagnostic: &Diagnostic) {
+        // Each of these words has its own entry, and perhaps another verdict: that it is so in any case.
+        if diagnostic.message.contains(lower::NOT_ACTED_ON) {
+            return;
+        }
         let place = diagnostic.place.to_string();
         let text = match diagnostic.help.first() {
             Some(help) => format!("{} ({help})", diagnostic.message),
@@ -328,6 +333,27 @@ mod tests {
         assert_eq!((report.exit_code(), report.refused), (2, 1), "{report:#?}");
         assert!(report.render().contains("k.conf:14:11"), "{}", report.render());
         assert_eq!(find(&report, "TCP_CHECK in real_server").verdict, Verdict::Better);
+    }
+
+    #[test]
+    fn what_is_so_in_any_case_is_told_once() {
+        let text = CLASSIC
+            .replace("router_id A", "router_id A\n  reload_check_config\n  debug_me")
+            .replace("  priority 100", "  skip_check_adv_addr\n  debug 2\n  priority 100")
+            + "vrrp_sync_group G {\n  group {\n    V\n  }\n  global_tracking\n}\n";
+        let report = of(&text);
+        for (word, verdict) in [
+            ("reload_check_config in global_defs", Verdict::Better),
+            ("skip_check_adv_addr in vrrp_instance", Verdict::Same),
+            ("global_tracking in vrrp_sync_group", Verdict::Same),
+            ("debug in vrrp_instance", Verdict::Ignored),
+            ("debug_me in global_defs", Verdict::Ignored),
+        ] {
+            assert_eq!(find(&report, word).verdict, verdict, "{word}");
+        }
+        let told = report.remarks.iter().map(|it| it.text.as_str()).collect::<Vec<_>>().join("\n");
+        assert!(!told.contains("not acted on"), "told twice: {told}");
+        assert!(told.contains("fewer than two members"), "{told}");
     }
 
     #[test]

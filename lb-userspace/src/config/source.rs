@@ -312,6 +312,17 @@ impl Source {
         file.text.get(at..)?.chars().next()
     }
 
+    /// The sign of a comment behind a span, blanks between them, when the comment's text touches it: it may
+    /// have been meant as a value.
+    pub(super) fn comment_behind(&self, span: Span) -> Option<char> {
+        let traced = self.trace(span);
+        let file = self.map.file(traced.pos)?;
+        let at = (traced.pos - file.base) as usize + traced.len as usize;
+        let mut rest = file.text.get(at..)?.trim_start_matches([' ', '\t']).chars();
+        let sign = rest.next().filter(|sign| matches!(sign, '!' | '#'))?;
+        rest.next().filter(|next| !next.is_whitespace()).map(|_| sign)
+    }
+
     /// Where a span came from: as much of it as lies in one line of one file.
     pub(super) fn trace(&self, span: Span) -> Traced {
         let first = self.locate(span.start);

@@ -233,7 +233,10 @@ impl Builder<'_> {
             return;
         }
         let word = head.text(self.source);
-        if keywords::find(kind, &word).is_some() {
+        // A word of entries may also be a statement of a block around the list (`priority`, `vrf`, `use_vmac`):
+        // with its value alone it is no entry, which begins with an address or a name, or has more words.
+        let entry = kind.is_list() && statement.words.len() <= 2;
+        if !entry && keywords::find(kind, &word).is_some() {
             return;
         }
         // A line in a list of names or addresses may be anything; elsewhere only a word with a
@@ -287,8 +290,9 @@ impl Builder<'_> {
                 n => format!("the last {n} `}}` are missing: `{name}` is not closed"),
             };
             self.sink.push(
-                Diagnostic::new(Severity::Warning, Place::new(self.source, open), message)
-                    .help("the end of the file closes it, as in keepalived"),
+                Diagnostic::new(Severity::Warning, Place::new(self.source, open), message).help(
+                    "put it where the block ends; the end of the file closes it, as in keepalived",
+                ),
             );
         }
         while !self.frames.is_empty() {

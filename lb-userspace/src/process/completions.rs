@@ -1,6 +1,6 @@
 //! Shell completions of `lbd` and `lbctl`, from their command lines and the keyword table.
 
-use std::io::Write as _;
+use std::{collections::BTreeMap, io::Write as _};
 
 use clap::{
     Command,
@@ -48,11 +48,11 @@ pub fn with_keywords(
     subcommand: &'static str,
     argument: &'static str,
 ) -> Command {
-    let mut words: Vec<_> = keywords::all().map(|it| (it.name, it.meaning)).collect();
-    words.sort_unstable();
-    words.dedup_by_key(|(name, _)| *name);
-    // Forms of entries (`IP[/LEN]`, `NAME [weight N]`) are not words.
-    words.retain(|(name, _)| !name.contains([' ', '[', '/']));
+    // What a word means as a statement, which stands first in the table, before what it means in an entry.
+    let mut words = BTreeMap::new();
+    for keyword in keywords::all().filter(|it| !it.is_form()) {
+        words.entry(keyword.name).or_insert(keyword.meaning);
+    }
     let values = words.into_iter().map(|(name, meaning)| PossibleValue::new(name).help(meaning));
     let parser = PossibleValuesParser::new(values);
     command.mut_subcommand(subcommand, |it| it.mut_arg(argument, |it| it.value_parser(parser)))
@@ -84,6 +84,33 @@ mod tests {
         let text = String::from_utf8(text).expect("UTF-8");
         for word in ["virtual_router_id", "MYSQL_CHECK", "include", "nopreempt"] {
             assert!(text.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn forms_are_not_offered_and_a_word_has_the_help_of_its_statement() {
+        let command = Command::new("tool")
+            .subcommand(Command::new("explain").arg(Arg::new("what").required(true).num_args(1..)));
+        let command = with_keywords(command, "explain", "what");
+        let explain = command.find_subcommand("explain").expect("explain");
+        let what = explain.get_arguments().find(|it| it.get_id() == "what").expect("what");
+        let offered: BTreeMap<_, _> = what
+            .get_possible_values()
+            .into_iter()
+            .map(|it| (it.get_name().to_owned(), it.get_help().map(ToString::to_string)))
+            .collect();
+        for form in ["IP", "IF", "NAME", "ADDRESS", "OBJECT", "IP[/LEN]", "ROUTE or RULE"] {
+            assert!(!offered.contains_key(form), "{form}");
+        }
+        for (word, help) in [
+            ("priority", "the highest becomes master"),
+            ("vrf", "virtual interfaces join this VRF"),
+            ("TCP_CHECK", ""),
+            ("SSL", ""),
+            ("metric", "route: the least one counts"),
+        ] {
+            let found = offered.get(word).unwrap_or_else(|| panic!("{word}"));
+            assert!(help.is_empty() || found.as_deref() == Some(help), "{word}: {found:?}");
         }
     }
 }

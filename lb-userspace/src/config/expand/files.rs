@@ -8,6 +8,9 @@ use super::{
     line::Unit,
 };
 
+/// Longest path of a file (PATH_MAX).
+const PATH_LIMIT: usize = 4096;
+
 impl Expander<'_> {
     /// Carries an `include` out; false when the line is none. `special`: it came from a variable
     /// or stood behind a condition.
@@ -33,6 +36,13 @@ impl Expander<'_> {
         let mut paths = Vec::new();
         for pattern in &patterns {
             self.work += 1024;
+            // Names that are not found are remembered, and no file has such a name.
+            if pattern.len() > PATH_LIMIT {
+                let message =
+                    format!("the name of an included file has more than {PATH_LIMIT} bytes");
+                self.tell(Severity::Error, place.clone(), message, "");
+                continue;
+            }
             match self.around.find(&directory, pattern) {
                 Ok(some) if some.is_empty() => {
                     self.nothing(&found, &directory, pattern, braces, &place);

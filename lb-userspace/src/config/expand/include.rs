@@ -113,7 +113,8 @@ pub(super) fn alternatives(pattern: &str) -> Option<Vec<String>> {
     let mut done = Vec::new();
     let mut left = vec![pattern.to_owned()];
     while let Some(next) = left.pop() {
-        match split(&next) {
+        // A look for a brace is short, a walk over a long name is not.
+        match next.contains('{').then(|| split(&next)).flatten() {
             None => done.push(next),
             Some(parts) => left.extend(parts.into_iter().rev()),
         }

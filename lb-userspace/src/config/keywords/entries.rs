@@ -13,7 +13,8 @@ const U32: i64 = u32::MAX as i64;
 
 keywords! {
     // ---- trackers
-    TrackScript TrackInterface TrackList: "weight", Int { min: -253, max: 253 }, "", A, Acts, "entry: added to the priority, or taken from it, by what is tracked; 0: FAULT";
+    TrackScript TrackInterface: "weight", Int { min: -253, max: 253 }, "", A, Acts, "entry: added to the priority, or taken from it, by what is tracked; 0: FAULT";
+    TrackList: "weight", Words("-253..253; of a track_file any number"), "", A, Acts, "entry: added to the priority, or taken from it, by what is tracked (0: FAULT); of a track_file the factor of its number";
     TrackScript TrackInterface TrackList: "reverse", Nothing, "off", B, Acts, "entry: the other way round";
     TrackScript TrackInterface TrackList: "noreverse", Nothing, "", C, Acts, "entry: not the other way round, although the object says reverse";
     // ---- routes and rules

@@ -246,12 +246,12 @@ impl fmt::Display for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("–"),
-            Self::Bool => f.write_str("[true\\|false]"),
+            Self::Bool => f.write_str("[true|false]"),
             Self::Int { min, max } if *max >= i64::from(i32::MAX) => write!(f, "number from {min}"),
             Self::Int { min, max } => write!(f, "{min}..{max}"),
             Self::Seconds { min, max } => write!(f, "{} s", Limits(*min, *max)),
             Self::Time { min, max } => write!(f, "time, {} s", Limits(*min, *max)),
-            Self::Choice(words) => f.write_str(&words.join("\\|")),
+            Self::Choice(words) => f.write_str(&words.join("|")),
             Self::Word(name) => f.write_str(name),
             Self::Secret => f.write_str("SECRET"),
             Self::Address => f.write_str("IP"),
@@ -260,7 +260,7 @@ impl fmt::Display for Argument {
             Self::Command { user: true } => f.write_str("COMMAND [USER [GROUP]]"),
             Self::Command { user: false } => f.write_str("COMMAND"),
             Self::User => f.write_str("USER [GROUP]"),
-            Self::Words(form) | Self::Optional(form) => f.write_str(&form.replace('|', "\\|")),
+            Self::Words(form) | Self::Optional(form) => f.write_str(form),
         }
     }
 }
@@ -350,7 +350,7 @@ impl Topic {
             }
             Self::Garp => "gratuitous ARP goes out at once and once more after the delay only",
             Self::Static => "names of routing tables are not read: write their numbers",
-            Self::Routes => "these routes and rules are not added",
+            Self::Routes => "the route or rule would not be what the file asks",
             Self::SyncGroup => "what group and members track counts for the whole group anyway",
             Self::Bfd => "there is no BFD session",
             Self::Tracking => "this tracker has no effect on the priority",
@@ -414,6 +414,13 @@ impl Keyword {
     pub fn is_secret(&self) -> bool {
         self.argument == Argument::Secret
     }
+
+    /// Whether it stands for what is written there (`IF`, `IP[/LEN]`, `NAME [weight N]`) and is no word of a
+    /// file: so the entries of lists are documented.
+    pub fn is_form(&self) -> bool {
+        let capital = self.name.contains(|c: char| c.is_ascii_uppercase());
+        capital && self.blocks.iter().all(|block| block.is_list())
+    }
 }
 
 /// Every row, part by part.
@@ -448,26 +455,42 @@ pub fn anywhere(name: &str) -> impl Iterator<Item = &'static Keyword> {
     all().filter(move |keyword| keyword.name.eq_ignore_ascii_case(name))
 }
 
+/// A word longer than any keyword is near none; the bound keeps the search cheap.
+const NAME_LIMIT: usize = 48;
+
 /// The nearest known word: of this block first, then of any, if it is near enough to be meant.
 pub fn nearest(block: Block, name: &str) -> Option<&'static Keyword> {
-    // A word longer than any keyword is near none; the bound keeps the search cheap.
-    if name.len() > 48 {
+    if name.len() > NAME_LIMIT {
         return None;
     }
+    nearest_in(block, name).or_else(|| {
+        // Words of entries are short, and near to anything.
+        let elsewhere = |keyword: &&Keyword| {
+            !keyword.blocks.contains(&block) && !keyword.blocks.iter().all(|it| it.is_list())
+        };
+        nearest_of(all().filter(elsewhere), name)
+    })
+}
+
+/// The nearest known word of a block, if it is near enough to be meant.
+pub fn nearest_in(block: Block, name: &str) -> Option<&'static Keyword> {
+    if name.len() > NAME_LIMIT {
+        return None;
+    }
+    let here = |keyword: &&Keyword| keyword.blocks.contains(&block) && !keyword.is_form();
+    nearest_of(all().filter(here), name)
+}
+
+fn nearest_of(
+    words: impl Iterator<Item = &'static Keyword>,
+    name: &str,
+) -> Option<&'static Keyword> {
     let lower = name.to_ascii_lowercase();
-    let best = |here: bool| {
-        all()
-            .filter(|keyword| keyword.blocks.contains(&block) == here)
-            // Words of entries are short, and near to anything.
-            .filter(|keyword| here || !keyword.blocks.iter().all(|block| block.is_list()))
-            .map(|keyword| {
-                (strsim::osa_distance(&lower, &keyword.name.to_ascii_lowercase()), keyword)
-            })
-            .filter(|(distance, keyword)| *distance <= (keyword.name.len() / 4).clamp(1, 3))
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, keyword)| keyword)
-    };
-    best(true).or_else(|| best(false))
+    words
+        .map(|keyword| (strsim::osa_distance(&lower, &keyword.name.to_ascii_lowercase()), keyword))
+        .filter(|(distance, keyword)| *distance <= (keyword.name.len() / 4).clamp(1, 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, keyword)| keyword)
 }
 
 #[cfg(test)]
@@ -485,6 +508,36 @@ mod tests {
         let missing: Vec<_> = KEEPALIVED.lines().filter(|word| !known.contains(word)).collect();
         assert_eq!(KEEPALIVED.lines().count(), 369, "361 words, HTTP_GET, SSL_GET, six include");
         assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    /// Words inside the entries of its lists: list and word.
+    const ENTRIES: &str = include_str!("../testdata/keepalived-entry-words.txt");
+
+    #[test]
+    fn every_word_of_keepaliveds_entries_is_known_in_its_list() {
+        let mut counted = 0;
+        for line in ENTRIES.lines() {
+            let (list, word) = line.split_once(' ').expect("LIST WORD");
+            let opened =
+                [Block::VrrpInstance, Block::Root].into_iter().find_map(|it| find(it, list)?.opens);
+            let opened = opened.expect(list);
+            assert!(opened.is_list(), "{list}");
+            let fixed = (opened == Block::Routes).then_some(Block::StaticObjects);
+            for block in [Some(opened), fixed].into_iter().flatten() {
+                let row = find(block, word).unwrap_or_else(|| panic!("{word} in {block:?}"));
+                assert!(!row.is_form(), "{word}");
+            }
+            counted += 1;
+        }
+        assert!(counted > 120, "{counted}");
+        // And no row of an entry that is none of them.
+        let theirs: BTreeSet<_> =
+            ENTRIES.lines().filter_map(|line| line.split_once(' ')).map(|it| it.1).collect();
+        let lists =
+            |row: &&Keyword| row.blocks.iter().all(|block| block.is_list()) && !row.is_form();
+        let others: Vec<_> =
+            all().filter(lists).map(|row| row.name).filter(|name| !theirs.contains(name)).collect();
+        assert_eq!(others, ["proto", "gw"], "second names of protocol and via");
     }
 
     #[test]

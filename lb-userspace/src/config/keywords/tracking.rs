@@ -21,7 +21,7 @@ keywords! {
     TrackProcess: "process", Words("COMMAND [ARGS]"), "", B, Acts, "what to look for";
     TrackProcess: "param_match", Choice(&["initial", "partial"]), "", B, Acts, "how arguments are compared";
     TrackProcess: "full_command", Nothing, "off", C, Acts, "compares the command line and not the name that the kernel keeps";
-    TrackProcess: "weight", Words("-254..254 [reverse]"), "0", B, Acts, "negative: subtracted while bad; positive: added while good; 0: bad means FAULT";
+    TrackProcess: "weight", Words("-253..253 [reverse]"), "0", B, Acts, "negative: subtracted while bad; positive: added while good; 0: bad means FAULT";
     TrackProcess: "quorum", Int { min: 1, max: 65_535 }, "1", B, Acts, "least number of processes";
     TrackProcess: "quorum_max", Int { min: 0, max: 65_535 }, "", B, Acts, "greatest number of processes";
     TrackProcess: "delay", Seconds { min: 1, max: 3_600_000_000 }, "0", C, Acts, "fork_delay and terminate_delay";

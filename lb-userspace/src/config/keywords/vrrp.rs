@@ -29,6 +29,7 @@ keywords! {
     VirtualIpaddress: "dev", Word("IF"), "interface", A, Acts, "interface of the VIP";
     VirtualIpaddress: "label", Word("NAME"), "", A, Acts, "label, as ip addr shows it; at most 15 bytes";
     VirtualIpaddress: "brd", Word("IP | + | -"), "none", A, Acts, "broadcast address; + fills the host bits with ones";
+    VirtualIpaddress: "broadcast", Word("IP | + | -"), "none", C, Acts, "the same as brd";
     VirtualIpaddress: "scope", Word("SCOPE"), "global", A, Acts, "global, site, link, host, nowhere or a number";
     VirtualIpaddress: "peer", Word("IP[/LEN]"), "", C, Acts, "peer address of a point-to-point link";
     VirtualIpaddress: "preferred_lft", Word("SECONDS | forever"), "0 for an IPv6 /128, else forever", C, Acts, "how long an IPv6 address is preferred as a source";

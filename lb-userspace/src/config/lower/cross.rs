@@ -48,16 +48,19 @@ pub(super) struct Marks {
     pub(super) tracking: super::tracking::TrackMarks,
     pub(super) track_groups: super::statics::GroupMarks,
     /// Interfaces of garp_groups.
-    pub(super) garp_interfaces: std::collections::BTreeSet<String>,
+    pub(super) garp_interfaces: BTreeMap<String, Span>,
     /// Interfaces of `interface_up_down_delays`.
     pub(super) link_delays: Vec<(String, Span)>,
-    /// The last `global_defs`.
-    pub(super) global: Option<Span>,
+    /// Where each word of `global_defs` was given last.
+    pub(super) global: BTreeMap<&'static str, Span>,
+    /// The first `smtp_alert` of an instance, a group or a virtual server that asks for mail.
+    pub(super) mail: Option<Span>,
 }
 
 impl Lower<'_> {
     /// Runs after everything is lowered.
     pub(super) fn cross_check(&mut self) {
+        self.check_fifos();
         self.check_mail();
         let marks = std::mem::take(&mut self.marks);
         self.duplicate_instances(&marks);
@@ -198,7 +201,7 @@ impl Lower<'_> {
                 self.notice(
                     *span,
                     format!("vrrp_script `{name}` is not used; it does not run"),
-                    "",
+                    "name it in the track_script of a vrrp_instance, or take it out",
                 );
             }
         }

@@ -13,8 +13,8 @@ impl Lower<'_> {
     /// One `global_defs` block; several add up, the last word of a kind counts.
     pub(super) fn global(&mut self, block: &Entry<'_>) {
         let mut garp = GarpWords::default();
-        self.marks.global = Some(block.head());
         for entry in self.entries(Block::GlobalDefs, block.block()) {
+            self.marks.global.insert(entry.name(), entry.head());
             match entry.name() {
                 "script_user" => self.config.global.script_user = self.runs_as(&entry),
                 "enable_script_security" => self.config.global.enable_script_security = true,
@@ -56,7 +56,6 @@ impl Lower<'_> {
             }
         }
         garp.apply(&mut self.config.global);
-        self.check_fifos(block);
     }
 
     pub(super) fn version(&mut self, entry: &Entry<'_>) -> Option<VrrpVersion> {

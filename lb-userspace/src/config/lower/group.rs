@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::{
         keywords::Block,
-        model::{SyncGroup, TrackInterface, TrackScript},
+        model::{Config, SyncGroup, TrackInterface, TrackLists, TrackScript, VrrpInstance},
         source::Span,
     },
     Entry, Lower, Spanned,
     cross::Marks,
+    tracking::Object,
 };
 
 /// Places of a group's words.
@@ -133,17 +134,37 @@ impl Lower<'_> {
         if group.tracking_weight {
             return;
         }
-        let scripts = &self.config.vrrp_scripts;
+        let Config {
+            vrrp_scripts, track_processes, track_files, track_mysql, vrrp_instances, ..
+        } = &mut self.config;
+        let own = |kind: Option<Object>, name: &str| match kind {
+            None => vrrp_scripts.get(name).map(|it| it.weight),
+            Some(Object::Process) => track_processes.get(name).map(|it| it.weight),
+            Some(Object::File) => track_files.get(name).map(|it| it.weight),
+            Some(Object::Mysql) => track_mysql.get(name).map(|it| it.weight),
+        };
         let mut cleared = Vec::new();
-        let mut clear = |of: &str, on: &mut Vec<TrackScript>, links: &mut Vec<TrackInterface>| {
-            on.retain(|it| {
-                let own = it.weight.or(scripts.get(&it.name).map(|script| script.weight));
-                let counts = own.unwrap_or(0) != 0;
-                if counts {
-                    cleared.push(format!("script {}{of}", it.name));
-                }
-                !counts
-            });
+        let mut clear = |of: &str,
+                         on: &mut Vec<TrackScript>,
+                         more: &mut TrackLists,
+                         links: &mut Vec<TrackInterface>| {
+            let TrackLists { processes, files, mysql } = more;
+            let lists = [
+                (None, on),
+                (Some(Object::Process), processes),
+                (Some(Object::File), files),
+                (Some(Object::Mysql), mysql),
+            ];
+            for (kind, list) in lists {
+                let what = kind.map_or("script", Object::keyword);
+                list.retain(|it| {
+                    let counts = it.weight.or(own(kind, &it.name)).unwrap_or(0) != 0;
+                    if counts {
+                        cleared.push(format!("{what} {}{of}", it.name));
+                    }
+                    !counts
+                });
+            }
             links.retain(|it| {
                 if it.weight != 0 {
                     cleared.push(format!("interface {}{of}", it.name));
@@ -151,12 +172,12 @@ impl Lower<'_> {
                 it.weight == 0
             });
         };
-        clear("", &mut group.track_scripts, &mut group.track_interfaces);
-        for instance in &mut self.config.vrrp_instances {
-            if group.members.contains(&instance.name) {
-                let of = format!(" of {}", instance.name);
-                clear(&of, &mut instance.track_scripts, &mut instance.track_interfaces);
-            }
+        let SyncGroup { track_scripts, track_more, track_interfaces, members, .. } = group;
+        clear("", track_scripts, track_more, track_interfaces);
+        for instance in vrrp_instances.iter_mut().filter(|it| members.contains(&it.name)) {
+            let of = format!(" of {}", instance.name);
+            let VrrpInstance { track_scripts, track_more, track_interfaces, .. } = instance;
+            clear(&of, track_scripts, track_more, track_interfaces);
         }
         if !cleared.is_empty() {
             let message = format!(

@@ -354,36 +354,39 @@ impl Lower<'_> {
     /// `garp_group { garp_interval S gna_interval S interfaces { IF… } }`.
     pub(super) fn garp_group(&mut self, block: &Entry<'_>) {
         let mut group = GarpGroup::default();
+        let mut places = Vec::new();
         for entry in self.entries(Block::GarpGroup, block.block()) {
             match entry.name() {
                 "garp_interval" => group.garp_interval = self.duration(&entry).unwrap_or_default(),
                 "gna_interval" => group.gna_interval = self.duration(&entry).unwrap_or_default(),
-                "interface" => group.interfaces.extend(self.word(&entry).map(|word| word.value)),
+                "interface" => places.extend(self.word(&entry).map(|word| (word.value, word.span))),
                 "interfaces" => {
                     for line in self.list_lines(&entry) {
-                        let names = line.iter().map(|word| self.text(*word).into_owned());
-                        group.interfaces.extend(names);
+                        let names = line.iter().map(|it| (self.text(*it).into_owned(), it.span));
+                        places.extend(names);
                     }
                 }
                 other => self.unhandled(&entry, other),
             }
         }
-        if group.interfaces.is_empty() {
+        if places.is_empty() {
             self.error(block.head(), "`garp_group` names no interface");
             return;
         }
-        let seen = &mut self.marks.garp_interfaces;
-        let mut twice = None;
-        group.interfaces.retain(|name| {
-            let new = seen.insert(name.clone());
-            if !new {
-                twice.get_or_insert(name.clone());
-            }
-            new
-        });
-        if let Some(name) = twice {
-            let message = format!("interface {name} is in a garp_group already; that one counts");
-            self.warn(block.head(), message, "");
+        for (name, span) in places {
+            let Some(first) = self.marks.garp_interfaces.get(&name).copied() else {
+                self.marks.garp_interfaces.insert(name.clone(), span);
+                group.interfaces.push(name);
+                continue;
+            };
+            let message = match first > block.head() {
+                true => format!("interface {name} is listed twice in one garp_group"),
+                false => format!("interface {name} is in a garp_group already; that one counts"),
+            };
+            let diagnostic = self
+                .diagnostic(Severity::Warning, span, message)
+                .related(self.place(first), "listed here before");
+            self.sink.push(diagnostic);
         }
         self.config.garp_groups.push(group);
     }

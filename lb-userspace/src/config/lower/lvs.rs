@@ -67,7 +67,9 @@ struct Raw {
 impl Lower<'_> {
     /// `virtual_server IP PORT { … }`.
     pub(super) fn virtual_server(&mut self, block: &Entry<'_>) {
-        let Some(vip) = self.virtual_server_address(block) else { return };
+        let Some(vip) = self.virtual_server_address(block) else {
+            return self.refused_server(block);
+        };
         let head = block.statement.span;
         let entries = self.entries(Block::VirtualServer, block.block());
         let raw = self.virtual_server_words(vip, head, &entries);
@@ -224,7 +226,7 @@ impl Lower<'_> {
                 "quorum_down" => raw.quorum_down = self.command(entry, user.clone()),
                 "sorry_server" => raw.sorry_server = self.server(entry),
                 "omega" => raw.omega = true,
-                "smtp_alert" => raw.mail = self.bool(entry),
+                "smtp_alert" => raw.mail = self.wants_mail(entry),
                 "idle_timeout" => {
                     raw.idle_timeout = self.duration(entry).unwrap_or(raw.idle_timeout);
                 }
@@ -256,7 +258,7 @@ impl Lower<'_> {
         raw
     }
 
-    fn scheduler(&mut self, entry: &Entry<'_>) -> Option<Scheduler> {
+    pub(super) fn scheduler(&mut self, entry: &Entry<'_>) -> Option<Scheduler> {
         let word = self.first(entry)?;
         let text = self.text(word);
         let known = |text: &str| {
@@ -368,8 +370,7 @@ impl Lower<'_> {
                         format!("virtual_server {vip} has no `protocol`; lbd forwards TCP"),
                     )
                     .help(
-                        "keepalived forwards UDP here, so that no MySQL client gets through: \
-                         add `protocol TCP`",
+                        "keepalived forwards UDP here, so that no client gets through: add `protocol TCP`",
                     );
                 self.sink.push(diagnostic);
             }
@@ -530,7 +531,10 @@ impl Lower<'_> {
             self.notice(
                 span,
                 format!("real_server {addr} has no check: it counts as up always"),
-                "MYSQL_CHECK { } finds out whether MySQL answers",
+                match addr.port() {
+                    MYSQL_PORT => "MYSQL_CHECK { } finds out whether MySQL answers",
+                    _ => "TCP_CHECK { } finds out whether its port is open",
+                },
             );
         }
         Some(real)

@@ -5,6 +5,7 @@ mod checkers;
 mod conflicts;
 mod cross;
 mod election;
+mod enders;
 mod global;
 mod group;
 mod host;
@@ -12,6 +13,7 @@ mod links;
 mod lvs;
 mod notify;
 mod quirks;
+mod refused;
 mod route;
 mod rule;
 mod statics;
@@ -87,7 +89,7 @@ pub(super) struct Lower<'a> {
 struct Told {
     keyword: &'static Keyword,
     at: Span,
-    others: std::collections::BTreeSet<&'static str>,
+    others: BTreeMap<&'static str, Span>,
 }
 
 /// Objects of one kind that are compared with each other one by one. Real files have some dozens; the
@@ -95,6 +97,9 @@ struct Told {
 pub const COMPARED_LIMIT: usize = 4096;
 /// The same for the entries of one list.
 pub const LIST_LIMIT: usize = 1024;
+
+/// What is said of words that do not act. `lbctl migrate`, which has a line for each word, leaves it out.
+pub(super) const NOT_ACTED_ON: &str = "is accepted and not acted on";
 
 /// Further words that are named.
 const OTHERS_NAMED: usize = 8;
@@ -221,7 +226,7 @@ impl<'a> Lower<'a> {
                             || Told { keyword, at: entry.head(), others: Default::default() },
                         );
                     if told.keyword.name != keyword.name {
-                        told.others.insert(keyword.name);
+                        told.others.entry(keyword.name).or_insert(entry.head());
                     }
                     self.known_only(keyword.opens, entry.block());
                 }
@@ -386,19 +391,19 @@ impl<'a> Lower<'a> {
         }
         let given = entry.args().len();
         if keyword.argument.is_required() && given == 0 {
-            let form = keyword.argument.to_string().replace('\\', "");
+            let lost = keyword.is_secret().then(|| self.lost_secret(entry.head())).flatten();
             let diagnostic = self
                 .diagnostic(
                     Severity::Error,
                     entry.head(),
-                    format!("`{}` needs an argument: {form}", keyword.name),
+                    format!("`{}` needs an argument: {}", keyword.name, keyword.argument),
                 )
                 .class(Class::MissingArgument)
-                .help(keyword.meaning);
+                .help(lost.unwrap_or_else(|| keyword.meaning.to_owned()));
             self.sink.push(diagnostic);
             return false;
         }
-        self.cut_secret(entry);
+        self.cut_secret(block, entry);
         self.unfilled(entry);
         if self.no_persistence(entry) {
             return false;
@@ -441,16 +446,21 @@ impl<'a> Lower<'a> {
         for ((topic, never, consequence), told) in std::mem::take(&mut self.topics) {
             let severity = if topic.is_warning() { Severity::Warning } else { Severity::Notice };
             let named: Vec<_> =
-                told.others.iter().take(OTHERS_NAMED).map(|word| format!("`{word}`")).collect();
+                told.others.keys().take(OTHERS_NAMED).map(|word| format!("`{word}`")).collect();
             let also = match (named.len(), told.others.len() - named.len()) {
                 (0, _) => String::new(),
                 (_, 0) => format!(" (nor {})", named.join(", ")),
                 (_, more) => format!(" (nor {} and {more} more words)", named.join(", ")),
             };
             let when = if never { ", now or later" } else { " yet" };
-            let message =
-                format!("`{}` is accepted and not acted on{when}{also}", told.keyword.name);
-            self.sink.push(self.diagnostic(severity, told.at, message).help(consequence));
+            let message = format!("`{}` {NOT_ACTED_ON}{when}{also}", told.keyword.name);
+            let mut diagnostic = self.diagnostic(severity, told.at, message).help(consequence);
+            let mut places: Vec<_> = told.others.values().take(OTHERS_NAMED).copied().collect();
+            places.sort_unstable();
+            for span in places {
+                diagnostic = diagnostic.related(self.place(span), "nor this");
+            }
+            self.sink.push(diagnostic);
         }
     }
 }

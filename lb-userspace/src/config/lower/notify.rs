@@ -39,10 +39,19 @@ impl Lower<'_> {
             "notify_master_rx_lower_pri" => words.master_rx_lower_pri = self.notify_command(entry),
             "notify" => words.any = self.notify_command(entry),
             "notify_priority_changes" => words.priority_changes = self.bool(entry),
-            "smtp_alert" => words.mail = self.bool(entry),
+            "smtp_alert" => words.mail = self.wants_mail(entry),
             _ => return false,
         }
         true
+    }
+
+    /// The `smtp_alert` of an object.
+    pub(super) fn wants_mail(&mut self, entry: &Entry<'_>) -> bool {
+        let wanted = self.bool(entry);
+        if wanted {
+            self.marks.mail.get_or_insert(entry.head());
+        }
+        wanted
     }
 
     /// A command with its user, `script_user` when it names none.
@@ -144,28 +153,30 @@ impl Lower<'_> {
     }
 
     /// FIFO names must differ, and a script needs its FIFO.
-    pub(super) fn check_fifos(&mut self, block: &Entry<'_>) {
+    pub(super) fn check_fifos(&mut self) {
         let global = self.config.global.clone();
         let fifos = [
-            ("notify_fifo", &global.notify_fifo),
-            ("vrrp_notify_fifo", &global.vrrp_notify_fifo),
-            ("lvs_notify_fifo", &global.lvs_notify_fifo),
+            ("notify_fifo", "notify_fifo_script", &global.notify_fifo),
+            ("vrrp_notify_fifo", "vrrp_notify_fifo_script", &global.vrrp_notify_fifo),
+            ("lvs_notify_fifo", "lvs_notify_fifo_script", &global.lvs_notify_fifo),
         ];
-        for (at, (word, fifo)) in fifos.iter().enumerate() {
+        for (at, (word, script, fifo)) in fifos.iter().enumerate() {
             let path = |fifo: &Fifo| fifo.path.as_ref().map(|(path, _)| path.clone());
-            let twin = fifos.iter().take(at).find(|it| path(it.1) == path(fifo));
-            if let (Some(path), Some((other, _))) = (path(fifo), twin) {
-                self.error(
-                    block.head(),
-                    format!("`{word}` and `{other}` have the same file {}", path.display()),
-                );
-            }
-            if fifo.path.is_none() && fifo.script.is_some() {
-                self.warn(
-                    block.head(),
-                    format!("`{word}_script` has no effect without `{word}`"),
-                    "the script is not run",
-                );
+            let mark = |word: &str| self.marks.global.get(word).copied();
+            let twin = fifos.iter().take(at).find(|it| path(it.2) == path(fifo));
+            if let (Some(path), Some((other, ..))) = (path(fifo), twin)
+                && let (Some(span), Some(first)) = (mark(word), mark(other))
+            {
+                let message =
+                    format!("`{word}` and `{other}` have the same file {}", path.display());
+                self.twice(span.max(first), span.min(first), message, "given here before");
+            } else if let Some(span) = mark(script)
+                && fifo.path.is_none()
+                && fifo.script.is_some()
+            {
+                // keepalived says nothing.
+                let message = format!("`{script}` has no effect without `{word}`");
+                self.advise(span, message, "the script is not run");
             }
         }
     }
@@ -237,16 +248,21 @@ impl Lower<'_> {
         // Real servers are told of by default, so they do not show that mail is wanted.
         let asked = self.config.vrrp_instances.iter().any(|it| it.notify.mail)
             || self.config.virtual_servers.iter().any(|it| it.mail);
-        let wanted = [global.smtp_alert, global.smtp_alert_vrrp, global.smtp_alert_checker];
-        if !asked && !wanted.contains(&Some(true)) {
-            return;
-        }
+        let wanted = [
+            ("smtp_alert", global.smtp_alert),
+            ("smtp_alert_vrrp", global.smtp_alert_vrrp),
+            ("smtp_alert_checker", global.smtp_alert_checker),
+        ];
+        let all = wanted.iter().find(|(_, given)| *given == Some(true));
+        let all = all.and_then(|(word, _)| self.marks.global.get(word)).copied();
+        let Some(at) = all.or(self.marks.mail.filter(|_| asked)) else { return };
         let missing = match (&global.smtp_server, global.notification_email.is_empty()) {
             (None, _) => "smtp_server",
             (Some(_), true) => "notification_email",
             (Some(_), false) => return,
         };
-        let Some(at) = self.marks.global else { return };
-        self.warn(at, format!("`smtp_alert` without `{missing}`: no mail is sent"), "");
+        // keepalived says nothing.
+        let message = format!("`smtp_alert` without `{missing}`: no mail is sent");
+        self.advise(at, message, "give both in global_defs");
     }
 }

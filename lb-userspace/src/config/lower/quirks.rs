@@ -4,10 +4,12 @@
 use super::{
     super::{
         keywords::{Argument, Block},
+        lex::Word,
+        source::Span,
         syntax::UNFILLED,
         value,
     },
-    Entry, Lower,
+    Entry, Lower, enders,
 };
 
 /// What to do about a word that is unknown where it stands.
@@ -15,12 +17,16 @@ pub(super) fn remedy(block: Block, word: &str) -> Option<&'static str> {
     Some(match (block, word) {
         (Block::TcpCheck, "nb_get_retry") => "TCP_CHECK has no `nb_get_retry`; use `retry`",
         (Block::MiscCheck, "nb_get_retry") => "MISC_CHECK has no `nb_get_retry`; use `retry`",
+        (Block::MysqlCheck | Block::TrackMysql, "nb_sock_retry" | "nb_get_retry") => {
+            "`retry` has no effect in MYSQL_CHECK; use suspect, fall and rise"
+        }
         (_, "nb_sock_retry") => "keepalived has no such word; use `retry`",
         (Block::TcpCheck, "url") => "TCP_CHECK only connects; a page is got by HTTP_GET or SSL_GET",
         (_, "nat_mask" | "net_mask") => "forwarding by NAT needs no mask; take the line out",
         (_, "lvs_id") => "this is the old name of `router_id`",
         (_, "lvs_sync_daemon_inteface") => {
-            "keepalived ignores this misspelling; `lvs_sync_daemon IF INSTANCE` in global_defs is meant"
+            "keepalived ignores this misspelling; take it out: connections under `lb_algo mh` go on at the \
+             other host"
         }
         (Block::VrrpInstance | Block::SyncGroup, "notify_primary") => {
             "keepalived has no such word; use `notify_master`"
@@ -55,6 +61,12 @@ const PERSISTENCE_LIMIT: i64 = 31 * 86_400;
 
 /// `<IFACE>` and `@@VRID@@`, as templates have them for sed and its like.
 pub(super) fn is_unfilled(word: &str) -> bool {
+    // `<VIP>/24`: the length is written, the address is not.
+    let length = |rest: &&str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+    let word = match word.rsplit_once('/') {
+        Some((before, rest)) if length(&rest) => before,
+        _ => word,
+    };
     let named = |open: &str, close: &str| {
         let inner = word.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
         inner.is_some_and(|name| {
@@ -65,16 +77,28 @@ pub(super) fn is_unfilled(word: &str) -> bool {
     named("<", ">") || named("@@", "@@")
 }
 
-/// Programs that end a service or a process.
-const ENDERS: [&str; 6] = ["systemctl", "service", "pkill", "killall", "kill", "stop"];
-
 impl Lower<'_> {
-    /// A secret that a comment cuts: `Ab!c` is `Ab`.
-    pub(super) fn cut_secret(&mut self, entry: &Entry<'_>) {
-        if entry.keyword.argument != Argument::Secret {
-            return;
+    /// The secret of a line: that of `auth_pass`, and the key of `key ID VALUE`.
+    fn secret(&self, block: Block, entry: &Entry<'_>) -> Option<Word> {
+        match (block, entry.name()) {
+            _ if entry.keyword.is_secret() => self.first(entry),
+            (Block::AuthHmac, "key") => entry.args().get(1).copied(),
+            _ => None,
         }
-        let Some(word) = self.first(entry) else { return };
+    }
+
+    /// Why a secret is missing: what was meant as its beginning begins a comment, as in `auth_pass !abc`.
+    pub(super) fn lost_secret(&self, before: Span) -> Option<String> {
+        let sign = self.source.comment_behind(before)?;
+        Some(format!(
+            "`{sign}` begins a comment, in keepalived too: to mean it, write \\{sign} or put the word into \
+             double quotes, on all hosts"
+        ))
+    }
+
+    /// A secret that a comment cuts: `Ab!c` is `Ab`.
+    pub(super) fn cut_secret(&mut self, block: Block, entry: &Entry<'_>) {
+        let Some(word) = self.secret(block, entry) else { return };
         let Some(sign @ ('!' | '#')) = self.source.follows(word.span) else { return };
         if word.quoted {
             return;
@@ -97,8 +121,9 @@ impl Lower<'_> {
     /// A template's word in a place where any word may stand. keepalived takes it as it is; where a number
     /// or an address is wanted, the error has the same remedy.
     pub(super) fn unfilled(&mut self, entry: &Entry<'_>) {
-        use Argument::{Optional, Secret, User, Word, Words};
-        if !matches!(entry.keyword.argument, Word(_) | Words(_) | Optional(_) | Secret | User) {
+        use Argument::{Optional, Secret, User, Words};
+        let argument = entry.keyword.argument;
+        if !matches!(argument, Argument::Word(_) | Words(_) | Optional(_) | Secret | User) {
             return;
         }
         for word in entry.args() {
@@ -143,9 +168,7 @@ impl Lower<'_> {
 
     /// The classic of MySQL pairs: a script that ends keepalived, so that the VIP moves.
     pub(super) fn ends_keepalived(&mut self, entry: &Entry<'_>, argv: &[String]) {
-        let words = || argv.iter().flat_map(|arg| arg.split([' ', '/', ';', '&', '|', '`', '\'']));
-        let ends = words().any(|word| ENDERS.contains(&word));
-        if !ends || !words().any(|word| word == "keepalived" || word == "keepalived.service") {
+        if !enders::ends_keepalived(argv) {
             return;
         }
         self.notice(
@@ -195,12 +218,56 @@ mod tests {
             (instance("interface <IFACE>"), "fill it in"),
             (
                 real_server("")
+                    .replace(" protocol", "\n\n nb_sock_retry 3\n protocol")
+                    .replace(" real_server", " sorry_server 192.0.2.9\n real_server"),
+                "keepalived has no such word; use `retry`",
+            ),
+            (
+                real_server("MYSQL_CHECK { nb_sock_retry 3 }"),
+                "`retry` has no effect in MYSQL_CHECK; use suspect, fall and rise",
+            ),
+            (
+                real_server("")
                     .replace(" protocol", " lb_algo rr\n\n lb_kind DR tunnel\n protocol"),
                 "take them out",
             ),
         ] {
             has(&text, ":4:", remedy);
             assert!(load("t", &text).config.is_some(), "it runs without the word: {text}");
+        }
+    }
+
+    /// What is not a word that keepalived does not know has its remedy too.
+    #[test]
+    fn every_other_trap_has_its_remedy() {
+        let whole = "vrrp_instance V {\n interface eth0\n virtual_router_id 1\n virtual_ipaddress {\n \
+            192.0.2.1/24\n }\n}\n";
+        let authentication =
+            "virtual_router_id 1\n authentication {\n auth_type PASS\n auth_pass 123456789\n }";
+        for (text, at, remedy) in [
+            (
+                whole.trim_end().trim_end_matches('}').to_owned(),
+                "t:1:",
+                "put it where the block ends",
+            ),
+            (
+                format!("vrrp_script s {{\n script /bin/true\n timeout 1\n}}\n{whole}"),
+                "t:1:",
+                "name it in the track_script of a vrrp_instance, or take it out",
+            ),
+            (
+                format!("track_file f {{\n file /run/f\n}}\n{whole}"),
+                "t:1:",
+                "name it in the track_file of a vrrp_instance, or take it out",
+            ),
+            (
+                whole.replace("virtual_router_id 1", authentication),
+                "t:6:",
+                "use `auth_hmac` for a longer",
+            ),
+            (whole.replace("192.0.2.1", "<VIP>"), "t:5:", "fill it in"),
+        ] {
+            has(&text, at, remedy);
         }
     }
 
@@ -216,6 +283,11 @@ mod tests {
             ("@@@@", false),
             ("a<b>", false),
             ("<a/b>", false),
+            ("<VIP>/24", true),
+            ("@@VIP@@/64", true),
+            ("<VIP>/", false),
+            ("<VIP>/x", false),
+            ("192.0.2.1/24", false),
         ] {
             assert_eq!(super::is_unfilled(word), is, "{word}");
         }
@@ -267,17 +339,32 @@ mod tests {
     }
 
     #[test]
-    fn scripts_that_end_keepalived_are_told_what_does_it_better() {
-        for command in [
-            "\"/usr/bin/systemctl stop keepalived\"",
-            "\"/bin/sh -c 'pkill keepalived'\"",
-            "\"/usr/bin/killall -9 keepalived\"",
+    fn a_secret_that_a_comment_swallows_and_a_key_that_it_cuts_are_told_without_their_text() {
+        let text = |words: &str| {
+            format!(
+                "vrrp_instance V {{\n interface eth0\n virtual_router_id 1\n version 3\n {words}\n \
+                 virtual_ipaddress {{\n 192.0.2.1\n }}\n}}\n"
+            )
+        };
+        let pass = |value: &str| {
+            text(&format!("authentication {{\n auth_type PASS\n auth_pass {value}\n }}"))
+        };
+        let key = |value: &str| text(&format!("auth_hmac {{\n key 7 {value}\n }}"));
+        let long = "Qx34567890abcdefghijklmnopqrstuvwxyz";
+        for (text, at, words) in [
+            (pass("!Qx9"), "t:7:", "`!` begins a comment, in keepalived too"),
+            (pass("#Qx9"), "t:7:", "write \\# or put the word"),
+            (key("!Qx9"), "t:6:", "`!` begins a comment, in keepalived too"),
+            (key(&format!("{long}!more")), "t:6:", "`key` ends before `!`"),
+            (key(&format!("{long}!more")), "t:6:", "36 bytes of it are left"),
         ] {
-            let text = real_server(&format!("notify_down {command}"));
-            let said = load("t", &text).render();
-            assert!(said.contains("ends keepalived") && said.contains("track_mysql"), "{said}");
+            has(&text, at, words);
+            assert!(!load("t", &text).render().contains("Qx"), "{}", load("t", &text).render());
         }
-        let text = real_server("notify_down \"/etc/keepalived/stop.sh\"");
-        assert!(!load("t", &text).render().contains("ends keepalived"));
+        assert!(load("t", &key(&format!("{long}!more"))).config.is_some());
+        for fine in [pass("# the password"), pass("! the password"), pass("Qx9 #z"), key(long)] {
+            let said = load("t", &fine).render();
+            assert!(!said.contains("begins a comment"), "{said}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::base::net::IpPrefix;
 use super::{
     super::{
         ReferenceKind,
+        diag::Severity,
         keywords::{self, Block},
         lex::Word,
         model::{NextHop, PROTOCOL, Route, RouteKind, RouteMetric, TABLE_MAIN},
@@ -181,8 +182,7 @@ impl Lower<'_> {
                     to = Some(self.destination(&mut again, v6)?);
                 }
                 _ => {
-                    let shown: String = text.chars().take(64).collect();
-                    self.error(word.span, format!("unknown word `{shown}` in a route"));
+                    self.unknown_entry_word(word, "a route");
                     return None;
                 }
             }
@@ -279,6 +279,15 @@ impl Lower<'_> {
 
     // ---- arguments of ip(8) words, for routes and rules
 
+    pub(super) fn unknown_entry_word(&mut self, word: Word, of: &str) {
+        let text = self.text(word);
+        let shown: String = text.chars().take(64).collect();
+        let message = format!("unknown word `{shown}` in {of}");
+        let diagnostic = self.diagnostic(Severity::Error, word.span, message);
+        let help = self.nearest_in_entry(Block::Routes, &text);
+        self.sink.push(if help.is_empty() { diagnostic } else { diagnostic.help(help) });
+    }
+
     pub(super) fn argument(&mut self, line: &mut Line<'_>, name: &str) -> Option<Word> {
         let before = line.last;
         let word = line.next();
@@ -302,7 +311,13 @@ impl Lower<'_> {
                 Err(()) => {
                     let shown: String = text.chars().take(64).collect();
                     let message = format!("`{shown}` is no destination and no word of a route");
-                    self.error(word.span, message);
+                    let diagnostic = self.diagnostic(Severity::Error, word.span, message);
+                    let help = self.nearest_in_entry(Block::Routes, text);
+                    self.sink.push(if help.is_empty() {
+                        diagnostic
+                    } else {
+                        diagnostic.help(help)
+                    });
                     None
                 }
             },

@@ -95,8 +95,7 @@ impl Lower<'_> {
                     rule.track_group = Some(group);
                 }
                 _ => {
-                    let shown: String = text.chars().take(64).collect();
-                    self.error(word.span, format!("unknown word `{shown}` in a rule"));
+                    self.unknown_entry_word(word, "a rule");
                     return None;
                 }
             }

@@ -69,7 +69,7 @@ impl Lower<'_> {
         if let Some(vip) = raw.vips.first()
             && matches!(vip.value.prefix.addr, IpAddr::V6(it) if !it.is_unicast_link_local())
         {
-            self.strict_refuses(name, vip.span, "first IPv6 VIP that is not link-local");
+            self.strict_refuses(name, vip.span, "a first IPv6 VIP that is not link-local");
         }
         self.strict_host(known, raw, is_owner);
     }
@@ -118,7 +118,7 @@ impl Lower<'_> {
     }
 
     fn strict_refuses(&mut self, name: &str, at: Span, what: &str) {
-        let message = format!("vrrp_instance `{name}`: strict mode has no {what}");
+        let message = format!("vrrp_instance `{name}`: strict mode does not go with {what}");
         let diagnostic = self
             .diagnostic(Severity::Error, at, message)
             .help("take out vrrp_strict or strict_mode, or this");

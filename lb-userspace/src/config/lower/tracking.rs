@@ -42,6 +42,17 @@ impl Object {
     }
 }
 
+impl Object {
+    /// The list that names one.
+    fn list(self) -> &'static str {
+        match self {
+            Self::Process => "track_process",
+            Self::File => "track_file",
+            Self::Mysql => "track_mysql",
+        }
+    }
+}
+
 /// Places of definitions and uses.
 #[derive(Default)]
 pub(super) struct TrackMarks {
@@ -50,8 +61,13 @@ pub(super) struct TrackMarks {
 }
 
 impl Lower<'_> {
-    /// The name of a new object; `None`, after saying so, when there is one of it already.
-    fn tracked_name(&mut self, object: Object, block: &Entry<'_>) -> Option<Spanned<String>> {
+    /// The name of an object, and whether it is a new one: of a second definition the words are still read,
+    /// so that what is wrong in them is told in the same run.
+    fn tracked_name(
+        &mut self,
+        object: Object,
+        block: &Entry<'_>,
+    ) -> Option<(Spanned<String>, bool)> {
         let name = self.word(block)?;
         let key = (object, name.value.clone());
         if let Some(first) = self.marks.tracking.defined.get(&key).copied() {
@@ -60,15 +76,15 @@ impl Lower<'_> {
                 .diagnostic(Severity::Error, name.span, message)
                 .related(self.place(first), "defined here before");
             self.sink.push(diagnostic);
-            return None;
+            return Some((name, false));
         }
         self.marks.tracking.defined.insert(key, name.span);
-        Some(name)
+        Some((name, true))
     }
 
     /// `vrrp_track_process NAME { … }`.
     pub(super) fn track_process(&mut self, block: &Entry<'_>) {
-        let Some(name) = self.tracked_name(Object::Process, block) else { return };
+        let Some((name, is_new)) = self.tracked_name(Object::Process, block) else { return };
         let mut it = TrackProcess::new(&name.value, Vec::new());
         let mut max_at = None;
         for entry in self.entries(Block::TrackProcess, block.block()) {
@@ -118,7 +134,9 @@ impl Lower<'_> {
             self.missing("vrrp_track_process", &name, block, "process");
             return;
         }
-        self.config.track_processes.insert(name.value, it);
+        if is_new {
+            self.config.track_processes.insert(name.value, it);
+        }
     }
 
     fn missing(&mut self, keyword: &str, name: &Spanned<String>, block: &Entry<'_>, word: &str) {
@@ -130,7 +148,7 @@ impl Lower<'_> {
 
     /// `track_file NAME { … }`.
     pub(super) fn track_file(&mut self, block: &Entry<'_>) {
-        let Some(name) = self.tracked_name(Object::File, block) else { return };
+        let Some((name, is_new)) = self.tracked_name(Object::File, block) else { return };
         let (mut path, mut weight, mut reverse, mut init) = (None, 1, false, None);
         for entry in self.entries(Block::TrackFile, block.block()) {
             match entry.name() {
@@ -150,20 +168,32 @@ impl Lower<'_> {
         }
         let file =
             TrackFile { name: name.value.clone(), path: path.value.into(), weight, reverse, init };
-        self.config.track_files.insert(name.value, file);
+        if is_new {
+            self.config.track_files.insert(name.value, file);
+        }
     }
 
     /// `N [reverse]` with a number of 32 bits.
     fn file_weight(&mut self, entry: &Entry<'_>) -> (i32, bool) {
-        let Some(word) = self.first(entry) else { return (1, false) };
-        let read = value::int(&self.text(word)).filter(|read| !read.junk);
-        let weight =
-            read.and_then(|read| i32::try_from(read.value).ok()).filter(|w| *w != i32::MIN);
-        if weight.is_none() {
-            self.bad_value(entry, word);
+        let weight = self.first(entry).and_then(|word| self.factor(word));
+        (weight.unwrap_or(1), self.is_reversed(entry))
+    }
+
+    /// The weight of a track_file in a list.
+    pub(super) fn factor(&mut self, word: Word) -> Option<i32> {
+        if self.is_placeholder(word) {
+            return None;
         }
-        let reverse = entry.args().get(1).map(|word| self.text(*word) == "reverse");
-        (weight.unwrap_or(1), reverse.unwrap_or(false))
+        let text = self.text(word);
+        let read = value::int(&text).filter(|read| !read.junk);
+        let factor = read.and_then(|read| i32::try_from(read.value).ok());
+        let factor = factor.filter(|factor| *factor != i32::MIN);
+        if factor.is_none() {
+            let shown: String = text.chars().take(64).collect();
+            let message = format!("weight `{shown}` of a track_file must be a number of 32 bits");
+            self.error_about(word, message);
+        }
+        factor
     }
 
     /// `[VALUE] [overwrite]`.
@@ -185,7 +215,7 @@ impl Lower<'_> {
 
     /// `track_mysql NAME { … }`: the words of MYSQL_CHECK and a weight.
     pub(super) fn track_mysql(&mut self, block: &Entry<'_>) {
-        let Some(name) = self.tracked_name(Object::Mysql, block) else { return };
+        let Some((name, is_new)) = self.tracked_name(Object::Mysql, block) else { return };
         let (mut weight, mut reverse) = (0, false);
         // An instance waits for the first verdict: nothing delays it.
         let schedule = Schedule::at_once();
@@ -203,7 +233,9 @@ impl Lower<'_> {
             },
         );
         let track = TrackMysql { name: name.value.clone(), weight, reverse, checker };
-        self.config.track_mysql.insert(name.value, track);
+        if is_new {
+            self.config.track_mysql.insert(name.value, track);
+        }
     }
 
     /// A list of an instance or a sync group; false when the entry is none of these.
@@ -236,7 +268,7 @@ impl Lower<'_> {
                 Object::File => self.config.track_files.contains_key(&name),
                 Object::Mysql => self.config.track_mysql.contains_key(&name),
             };
-            let (weight, reverse) = self.list_options(object, options);
+            let (weight, reverse) = self.track_options(options, object == Object::File);
             if !known {
                 self.unknown_tracked(object, &name, *first);
                 continue;
@@ -250,20 +282,6 @@ impl Lower<'_> {
             }
         }
         true
-    }
-
-    fn list_options(&mut self, object: Object, words: &[Word]) -> (Option<i32>, Option<bool>) {
-        // The weight of a file is a factor and has no limit of its own.
-        if object == Object::File
-            && let [keyword, number, rest @ ..] = words
-            && self.text(*keyword) == "weight"
-            && let Some(read) = value::int(&self.text(*number))
-            && let Ok(weight) = i32::try_from(read.value)
-            && !read.junk
-        {
-            return (Some(weight), self.track_options(rest).1);
-        }
-        self.track_options(words)
     }
 
     /// The name that was perhaps meant: looked for while findings are told, among [`COMPARED_LIMIT`].
@@ -305,7 +323,9 @@ impl Lower<'_> {
         for ((object, name), span) in &marks.defined {
             if !used.contains(&(object, name)) {
                 let message = format!("{} `{name}` is not used", object.keyword());
-                self.notice(*span, message, "");
+                let list = object.list();
+                let help = format!("name it in the {list} of a vrrp_instance, or take it out");
+                self.notice(*span, message, &help);
             }
         }
     }

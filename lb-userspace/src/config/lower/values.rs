@@ -25,7 +25,7 @@ impl Lower<'_> {
         if self.is_placeholder(word) {
             return;
         }
-        let form = entry.keyword.argument.to_string().replace('\\', "");
+        let form = entry.keyword.argument;
         let shown = if entry.keyword.is_secret() { "…".into() } else { self.text(word) };
         let shown: String = shown.chars().take(64).collect();
         let message = format!("`{}` cannot be `{shown}`; expected {form}", entry.name());

@@ -20,6 +20,8 @@ use super::{
 const LABEL_LIMIT: usize = 15;
 /// Greatest weight of a tracker, either way (keepalived.md §2.2).
 const WEIGHT_LIMIT: i64 = 253;
+/// Longest prefix whose host bits leave a broadcast address.
+const BROADCAST_LIMIT: u8 = 30;
 
 /// What came of a line of a list of tracked objects.
 enum Tracked {
@@ -93,14 +95,16 @@ impl Lower<'_> {
         let message = match text.split_once('/') {
             Some((addr, len)) if addr.parse::<IpAddr>().is_ok() => {
                 let shown: String = len.chars().take(64).collect();
-                format!("`/{shown}` is no prefix length; expected /0 to /32")
+                let most = if addr.contains(':') { 128 } else { 32 };
+                format!("`/{shown}` is no prefix length; expected /0 to /{most}")
             }
             _ => format!("`{shown}` is no IP address; expected IP or IP/LEN"),
         };
         self.error_about(word, message);
     }
 
-    /// Options up to the end of the line or to the next address.
+    /// Options up to the end of the line or to the next address. As in keepalived, the word behind an
+    /// unknown one is looked at again: a `dev` that is not read puts the VIP on another interface.
     fn vip_options<'t>(
         &mut self,
         prefix: IpPrefix,
@@ -119,7 +123,7 @@ impl Lower<'_> {
         if prefix.addr.is_ipv6() && prefix.len == 128 {
             vip.options.preferred_lft = Some(0);
         }
-        let mut rest = words;
+        let (mut rest, mut remark) = (words, false);
         while let Some((option, after)) = rest.split_first() {
             let name = self.text(*option).into_owned();
             if name.parse::<IpPrefix>().is_ok() {
@@ -127,16 +131,23 @@ impl Lower<'_> {
             }
             rest = after;
             let Some(keyword) = keywords::find(Block::VirtualIpaddress, &name) else {
-                let shown: String = name.chars().take(64).collect();
-                let help = if name.starts_with("//") { quirks::NO_COMMENT } else { "" };
-                self.warn(
-                    option.span,
-                    format!(
-                        "unknown word `{shown}` after an address; the rest of the line is ignored"
-                    ),
-                    help,
-                );
-                return (vip, &[]);
+                // An address behind it is its value and no VIP.
+                let value = rest
+                    .split_first()
+                    .filter(|(word, _)| self.text(**word).parse::<IpPrefix>().is_ok());
+                let what = match value {
+                    Some((value, after)) => {
+                        rest = after;
+                        format!("after an address; it and {} are ignored", self.text(*value))
+                    }
+                    None => "after an address; it is ignored".into(),
+                };
+                // Of a remark behind `//` one word is told.
+                if !remark {
+                    self.unknown_in_entry(Block::VirtualIpaddress, *option, &what);
+                    remark = name.starts_with("//");
+                }
+                continue;
             };
             let argument = if keyword.argument.is_required() {
                 let Some((argument, after)) = rest.split_first() else {
@@ -182,22 +193,29 @@ impl Lower<'_> {
                 self.warn(word.span, message, "");
             }
             "label" => vip.label = Some(text),
-            "brd" if v6 => {
-                let message = "IPv6 addresses have no broadcast address";
-                self.warn(word.span, message, "keepalived skips the whole address");
+            "brd" | "broadcast" if v6 => {
+                let message = format!("IPv6 addresses have no `{option}`; it is ignored");
+                let help = "lbd holds the address all the same; keepalived would leave it out";
+                self.warn(word.span, message, help);
             }
-            "brd" => match (text.as_str(), vip.prefix.addr) {
+            "brd" | "broadcast" => match (text.as_str(), vip.prefix.addr) {
+                ("+" | "-", _) if vip.prefix.len > BROADCAST_LIMIT => {
+                    vip.broadcast = None;
+                    let message = format!(
+                        "`{option} {text}`: a /{} has no broadcast address",
+                        vip.prefix.len
+                    );
+                    self.warn(word.span, message, "none is set: take it out, or give the prefix");
+                }
                 ("+", IpAddr::V4(addr)) => {
                     vip.broadcast = Some(broadcast(addr, vip.prefix.len));
                 }
-                ("-", IpAddr::V4(addr)) if vip.prefix.len <= 30 => {
-                    vip.broadcast = Some(network(addr, vip.prefix.len));
-                }
-                ("-", _) => vip.broadcast = None,
+                ("-", IpAddr::V4(addr)) => vip.broadcast = Some(network(addr, vip.prefix.len)),
                 _ => match text.parse::<Ipv4Addr>() {
                     Ok(addr) => vip.broadcast = Some(addr),
                     Err(_) => {
-                        self.error(word.span, format!("`brd {shown}` is no IPv4 address, + or -"));
+                        let message = format!("`{option} {shown}` is no IPv4 address, + or -");
+                        self.error(word.span, message);
                     }
                 },
             },
@@ -304,11 +322,16 @@ impl Lower<'_> {
             self.warn(span, message, "");
             return Tracked::None;
         }
-        let (weight, reverse) = self.track_options(options);
+        let (weight, reverse) = self.track_options(options, false);
         Tracked::New { name, span, weight, reverse }
     }
 
-    pub(super) fn track_options(&mut self, words: &[Word]) -> (Option<i32>, Option<bool>) {
+    /// `factor`: of a track_file, whose weight is one.
+    pub(super) fn track_options(
+        &mut self,
+        words: &[Word],
+        factor: bool,
+    ) -> (Option<i32>, Option<bool>) {
         let (mut weight, mut reverse) = (None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -317,19 +340,15 @@ impl Lower<'_> {
             let known = keywords::find(Block::TrackScript, &text).map_or("", |row| row.name);
             match known {
                 "weight" => match words.next() {
+                    Some(value) if factor => weight = self.factor(*value),
                     Some(value) => weight = self.weight(*value),
                     None => self.error(word.span, "`weight` needs a number"),
                 },
                 "reverse" => reverse = Some(true),
                 "noreverse" => reverse = Some(false),
                 _ => {
-                    let shown: String = text.chars().take(64).collect();
-                    let help = if text.starts_with("//") { quirks::NO_COMMENT } else { "" };
-                    self.warn(
-                        word.span,
-                        format!("unknown word `{shown}`; the rest of the line is ignored"),
-                        help,
-                    );
+                    let message = "behind what is tracked; the rest of the line is ignored";
+                    self.unknown_in_entry(Block::TrackScript, *word, message);
                     break;
                 }
             }
@@ -362,19 +381,35 @@ impl Lower<'_> {
 
     /// `weight N [reverse]` of a vrrp_script.
     pub(super) fn script_weight(&mut self, entry: &Entry<'_>) -> (i32, bool) {
-        let mut words = entry.args().iter();
-        let weight = words.next().and_then(|word| self.weight(*word)).unwrap_or(0);
-        let mut reverse = false;
-        if let Some(word) = words.next() {
-            if self.text(*word) == "reverse" {
-                reverse = true;
-            } else {
-                let span: Span = word.span;
-                let help = "take them out: only `reverse` may stand there";
-                self.warn(span, "words after `weight` and its value are ignored", help);
-            }
+        let weight = self.first(entry).and_then(|word| self.weight(word)).unwrap_or(0);
+        (weight, self.is_reversed(entry))
+    }
+
+    /// Whether `reverse` stands behind the value of a `weight`; any other word is told.
+    pub(super) fn is_reversed(&mut self, entry: &Entry<'_>) -> bool {
+        let words = entry.args().get(1..).unwrap_or(&[]);
+        if let Some(other) = words.iter().find(|word| self.text(**word) != "reverse") {
+            let help = "take them out: only `reverse` may stand there";
+            self.warn(other.span, "words after `weight` and its value are ignored", help);
         }
-        (weight, reverse)
+        words.first().is_some_and(|word| self.text(*word) == "reverse")
+    }
+
+    /// A warning about a word that no entry of a list has, with the nearest one that it has.
+    fn unknown_in_entry(&mut self, list: Block, word: Word, what: &str) {
+        let text = self.text(word);
+        let shown: String = text.chars().take(64).collect();
+        let help = self.nearest_in_entry(list, &text);
+        self.warn(word.span, format!("unknown word `{shown}` {what}"), &help);
+    }
+
+    /// What may have been meant by a word of an entry; empty when nothing is near.
+    pub(super) fn nearest_in_entry(&self, list: Block, text: &str) -> String {
+        if text.starts_with("//") {
+            return quirks::NO_COMMENT.into();
+        }
+        let near = keywords::nearest_in(list, text).filter(|_| !self.sink.is_full());
+        near.map_or(String::new(), |near| format!("did you mean `{}`?", near.name))
     }
 }
 

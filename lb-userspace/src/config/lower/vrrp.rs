@@ -46,19 +46,15 @@ impl Lower<'_> {
     /// `vrrp_script NAME { … }`.
     pub(super) fn vrrp_script(&mut self, block: &Entry<'_>) {
         let Some(name) = self.word(block) else { return };
-        if let Some(first) = self.marks.scripts.get(&name.value) {
-            let first = *first;
-            let diagnostic = self
-                .diagnostic(
-                    Severity::Error,
-                    name.span,
-                    format!("vrrp_script `{}` is defined twice", name.value),
-                )
-                .related(self.place(first), "defined here before");
-            self.sink.push(diagnostic);
-            return;
+        // Of a second definition the words are still read: what is wrong in them is told in the same run.
+        let before = self.marks.scripts.get(&name.value).copied();
+        match before {
+            Some(first) => {
+                let message = format!("vrrp_script `{}` is defined twice", name.value);
+                self.twice(name.span, first, message, "defined here before");
+            }
+            None => drop(self.marks.scripts.insert(name.value.clone(), name.span)),
         }
-        self.marks.scripts.insert(name.value.clone(), name.span);
         let (mut command, mut user) = (None, None::<User>);
         let (mut interval, mut timeout) = (Duration::from_secs(1), None);
         let (mut weight, mut reverse, mut fall, mut rise) = (0, false, 1, 1);
@@ -123,7 +119,9 @@ impl Lower<'_> {
             rise,
             init_fail,
         };
-        self.config.vrrp_scripts.insert(name.value, script);
+        if before.is_none() {
+            self.config.vrrp_scripts.insert(name.value, script);
+        }
     }
 
     /// `vrrp_instance NAME { … }`.

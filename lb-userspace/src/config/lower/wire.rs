@@ -50,6 +50,8 @@ pub(super) struct WireWords {
 
 #[derive(Default)]
 struct HmacWords {
+    /// Lines that begin with `key`, those that are wrong included.
+    given: usize,
     keys: Vec<Key>,
     active: Option<Spanned<u8>>,
     window: Option<Spanned<u32>>,
@@ -193,7 +195,8 @@ impl Lower<'_> {
                     self.warn(
                         span,
                         format!("`auth_pass` has {} bytes; the first {PASS_LEN} count", text.len()),
-                        "keepalived cuts it too, so both hosts still agree",
+                        "keepalived cuts it too, so both hosts still agree: write these 8 bytes, or use \
+                         `auth_hmac` for a longer secret",
                     );
                 }
                 let mut value = [0; PASS_LEN];
@@ -250,7 +253,9 @@ impl Lower<'_> {
     }
 
     fn hmac_words(&mut self, name: &str, block: &Entry<'_>) -> HmacWords {
-        let mut words = HmacWords::default();
+        // A line without anything behind `key` has been told of, too.
+        let given = block.block().iter().filter(|line| self.source.slice(line.head()) == "key");
+        let mut words = HmacWords { given: given.count(), ..HmacWords::default() };
         for entry in self.entries(Block::AuthHmac, block.block()) {
             match entry.name() {
                 "key" => {
@@ -292,7 +297,12 @@ impl Lower<'_> {
             return None;
         };
         let Some(word) = rest.first() else {
-            self.error(entry.head(), format!("vrrp_instance `{name}`: key {id} has no value"));
+            let message = format!("vrrp_instance `{name}`: key {id} has no value");
+            let mut diagnostic = self.diagnostic(Severity::Error, entry.head(), message);
+            if let Some(why) = self.lost_secret(id_word.span) {
+                diagnostic = diagnostic.help(why);
+            }
+            self.sink.push(diagnostic);
             return None;
         };
         let text = self.text(*word).into_owned();
@@ -315,14 +325,19 @@ impl Lower<'_> {
 
     fn hmac(&mut self, name: &str, words: &WireWords, advert_int: Duration) -> Option<Hmac> {
         let given = words.hmac.as_ref()?;
-        let HmacWords { keys, active, window, monotonic, mode } = &given.value;
+        let HmacWords { given: lines, keys, active, window, monotonic, mode } = &given.value;
         // Adverts would go out unsigned, or signed so that nobody accepts them.
         let Some(first) = keys.first() else {
-            self.error(given.span, format!("vrrp_instance `{name}`: `auth_hmac` without `key`"));
+            if *lines == 0 {
+                let message = format!("vrrp_instance `{name}`: `auth_hmac` without `key`");
+                self.error(given.span, message);
+            }
             return None;
         };
         let id = active.as_ref().map_or(first.id, |active| active.value);
+        // A key that was refused may be the one.
         if let Some(active) = active
+            && *lines == keys.len()
             && !keys.iter().any(|key| key.id == active.value)
         {
             let message =

@@ -86,13 +86,29 @@ pub(super) fn tracker(action: Action, changes: &[Change]) -> Vec<String> {
 }
 
 pub(super) fn group(action: Action, changes: &[Change]) -> Vec<String> {
-    let notify = |change: &Change| is(change, "smtp_alert") || change.word.starts_with("notify");
     match action {
-        Action::Change if changes.iter().all(notify) => vec![],
-        Action::Change | Action::Add => {
+        Action::Add => {
             one("its members move together from now on: one that cannot be master keeps the others")
         }
         Action::Remove => one("its instances hold their own elections again"),
+        // Who is told of changes moves nothing.
+        Action::Change => {
+            let mut out = Vec::new();
+            if any(changes, &["group"]) {
+                out.push(
+                    "instances that come move with the others from now on; those that leave hold their \
+                     own elections"
+                        .into(),
+                );
+            }
+            if any(changes, &TRACKED) {
+                out.push("what it tracks now decides at once, and may move the whole group".into());
+            }
+            if any(changes, &["sync_group_tracking_weight"]) {
+                out.push("weights of its trackers count from now on, or no longer".into());
+            }
+            out
+        }
     }
 }
 

@@ -257,6 +257,30 @@ fn each_object_is_named_with_its_words_and_what_it_interrupts() {
     }
 }
 
+/// What a change of a group moves depends on its words.
+#[test]
+fn a_changed_group_says_what_its_change_does() {
+    let group = |words: &str| {
+        let group = format!("vrrp_sync_group G {{\n group {{\n VI_1\n VI_2\n }}\n{words}}}\n");
+        load("t", &format!("{BASE}{group}")).config.expect("good")
+    };
+    let said = |old: &Config, new: &Config| plan(old, new, &States::new()).to_string();
+    let plain = group("");
+    let told = said(&plain, &group(" notify_master /bin/true\n"));
+    assert!(told.contains("notify_master") && told.contains("interrupts nothing"), "{told}");
+    let tracking = said(&plain, &group(" track_interface {\n eth5\n }\n"));
+    assert!(tracking.contains("may move the whole group"), "{tracking}");
+    let weights = said(&plain, &group(" sync_group_tracking_weight\n"));
+    assert!(weights.contains("weights of its trackers count from now on"), "{weights}");
+    for other in [&told, &tracking, &weights] {
+        assert!(!other.contains("from now on; those that leave"), "{other}");
+    }
+    let mut fewer = plain.clone();
+    fewer.vrrp_sync_groups[0].members.pop();
+    let members = said(&fewer, &plain);
+    assert!(members.contains("instances that come move with the others"), "{members}");
+}
+
 /// A default that `global_defs` changes is a change of every instance that does not say otherwise.
 #[test]
 fn inherited_words_are_changes_of_those_who_inherit() {

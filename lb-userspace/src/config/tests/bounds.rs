@@ -170,7 +170,7 @@ fn sample(block: Block, name: &str) -> String {
         Argument::Server => "192.0.2.9 80".into(),
         Argument::Command { .. } => "/bin/true".into(),
         Argument::User => "root".into(),
-        Argument::Word("rr|wrr|lc|wlc|mh") => "rr".into(),
+        Argument::Word(form) if form.starts_with("rr|") => "rr".into(),
         Argument::Words("NAT|DR") => "NAT".into(),
         Argument::Word(_) | Argument::Words(_) => "1".into(),
     };

@@ -28,7 +28,7 @@ macro_rules! files {
 }
 
 /// Kind, name, text, exit code of `-t`.
-const FILES: [(&str, &str, &[u8], u8); 83] = files![
+const FILES: [(&str, &str, &[u8], u8); 94] = files![
     "good" "tutorial-master" 0,
     "good" "tutorial-backup" 0,
     "good" "vip-options" 0,
@@ -112,6 +112,17 @@ const FILES: [(&str, &str, &[u8], u8); 83] = files![
     "bad" "groups" 5,
     "bad" "bfd" 4,
     "good" "link-polling" 5,
+    "bad" "inside-refused" 4,
+    "good" "beside-each-other" 5,
+    "good" "elections" 5,
+    "bad" "strict-host" 5,
+    "bad" "links" 5,
+    "bad" "server-words" 4,
+    "bad" "wire-words" 2,
+    "good" "vip-words" 5,
+    "bad" "expansion" 5,
+    "bad" "too-many" 4,
+    "good" "missing-last-braces" 5,
 ];
 
 macro_rules! included {

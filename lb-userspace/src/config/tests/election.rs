@@ -152,21 +152,21 @@ fn strict_mode_clears_and_refuses_with_a_reason() {
     ] {
         let refused = one(&format!("vrrp_strict\nvrrp_version {version}"), words);
         let said = said(&refused).join("\n");
-        assert!(said.contains(&format!("strict mode has no {what}")), "{what}: {said}");
+        assert!(said.contains(&format!("strict mode does not go with {what}")), "{what}: {said}");
         assert!(refused.config.is_none(), "{what}");
     }
     let global = "vrrp_instance A {\ninterface eth0\nvirtual_router_id 1\nstrict_mode\n\
                   virtual_ipaddress { 2001:db8::1 }\n}";
     let global = check("x.conf", global.as_bytes());
     assert!(
-        said(&global).join("").contains("strict mode has no first IPv6 VIP"),
+        said(&global).join("").contains("strict mode does not go with a first IPv6 VIP"),
         "{:?}",
         said(&global)
     );
     let unicast = one("vrrp_strict", "unicast_peer {\n192.0.2.99\n}");
     assert!(unicast.config.is_none());
     assert!(
-        said(&unicast).join("").contains("strict mode has no `unicast_peer`"),
+        said(&unicast).join("").contains("strict mode does not go with `unicast_peer`"),
         "{:?}",
         said(&unicast)
     );
@@ -238,6 +238,38 @@ fn weights_in_a_group_are_cleared_and_told_unless_they_are_asked_for() {
     assert!(kept.vrrp_sync_groups[0].tracking_weight);
     assert_eq!(kept.vrrp_sync_groups[0].track_scripts.len(), 1);
     assert_eq!(kept.vrrp_instances[0].track_interfaces.len(), 1);
+}
+
+#[test]
+fn weights_of_every_kind_of_tracker_in_a_group_are_told() {
+    let objects = "vrrp_track_process p {\nprocess x\nweight 5\n}\ntrack_file f {\nfile /run/f\n}\n\
+        track_mysql m {\nuser u\nweight 7\n}\n";
+    let lists = "track_process {\np\n}\ntrack_file {\nf\n}\ntrack_mysql {\nm\n}";
+    let of = |lists: &str, more: &str| {
+        let text = format!(
+            "{objects}{}{}vrrp_sync_group G {{\ngroup {{ A\nB }}\n{lists}\n{more}\n}}\n",
+            instance("A", 1, lists),
+            instance("B", 2, ""),
+        );
+        check("x.conf", text.as_bytes())
+    };
+    let outcome = of(lists, "");
+    let words = said(&outcome).join("\n");
+    let want = "not tracked: vrrp_track_process p, track_file f, track_mysql m, vrrp_track_process p of A, \
+                track_file f of A, track_mysql m of A";
+    assert!(words.contains(want), "{words}");
+    let cleared = config(outcome);
+    assert_eq!(cleared.vrrp_sync_groups[0].track_more, TrackLists::default());
+    assert_eq!(cleared.vrrp_instances[0].track_more, TrackLists::default());
+    let fault = lists.replace("{\np", "{\np weight 0").replace("{\nf", "{\nf weight 0");
+    let fault = fault.replace("{\nm", "{\nm weight 0");
+    for outcome in [of(&fault, ""), of(lists, "sync_group_tracking_weight")] {
+        assert!(!said(&outcome).join("").contains("weights do not count"));
+        let kept = config(outcome);
+        for lists in [&kept.vrrp_sync_groups[0].track_more, &kept.vrrp_instances[0].track_more] {
+            assert_eq!((lists.processes.len(), lists.files.len(), lists.mysql.len()), (1, 1, 1));
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod bounds;
 mod conformance;
 pub(super) mod corpus;
 mod election;
+mod entries;
 mod model;
 mod telling;
 mod wire;

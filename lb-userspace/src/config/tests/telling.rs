@@ -28,6 +28,39 @@ fn has(text: &str, place: &str, phrase: &str) {
     assert!(all.iter().any(|it| it.contains(phrase) && it.contains(place)), "{phrase}: {all:#?}");
 }
 
+/// Findings about words of global_defs stand at these words, whatever block they are in.
+#[test]
+fn words_that_miss_others_are_told_where_they_stand() {
+    let first = "global_defs {\n vrrp_notify_fifo /run/a\n router_id x\n}\n";
+    let text =
+        |words: &str| format!("{first}global_defs {{\n router_id y\n {words}\n}}\n{INSTANCE}}}\n");
+    has(&text("notify_fifo /run/a"), "t:7:2", "have the same file /run/a");
+    has(&text("notify_fifo_script /bin/x"), "t:7:2", "has no effect without `notify_fifo`");
+    has(&text("smtp_alert_vrrp"), "t:7:2", "`smtp_alert` without `smtp_server`: no mail is sent");
+    has(&text("smtp_alert\n smtp_server 192.0.2.9"), "t:7:2", "without `notification_email`");
+    has(&format!("{INSTANCE} smtp_alert\n}}\n"), "t:7:2", "`smtp_alert` without `smtp_server`");
+    for fine in ["smtp_alert off", "lvs_notify_fifo /run/b\n lvs_notify_fifo_script /bin/x"] {
+        assert!(findings(&text(fine)).iter().all(|it| !it.contains("without `")), "{fine}");
+    }
+}
+
+/// One interface twice in a group, and in two.
+#[test]
+fn interfaces_that_share_a_pace_twice_are_told_where_they_stand() {
+    let group = |names: &str| {
+        format!("garp_group {{\n garp_interval 1\n interfaces {{\n {names}\n }}\n}}\n")
+    };
+    let one = format!("{}{INSTANCE}}}\n", group("eth0\n eth1 eth0"));
+    has(&one, "t:5:7", "interface eth0 is listed twice in one garp_group");
+    let two = format!("{}{}{INSTANCE}}}\n", group("eth0"), group("eth1 eth0"));
+    has(&two, "t:10:7", "interface eth0 is in a garp_group already; that one counts");
+    let groups = good(&two).garp_groups;
+    assert_eq!(
+        (groups[0].interfaces.join(" "), groups[1].interfaces.join(" ")),
+        ("eth0".into(), "eth1".into())
+    );
+}
+
 #[test]
 fn every_word_that_tells() {
     let config = good(&format!(
@@ -91,11 +124,11 @@ fn who_is_mailed_of_what() {
 fn bad_words_that_tell_are_located() {
     let in_global = |words: &str| format!("global_defs {{\n{words}\n}}\n{INSTANCE}}}\n");
     has(&in_global("notify_fifo fifo"), "t:2:", "must begin with /");
-    has(&in_global("notify_fifo /a\nvrrp_notify_fifo /a"), "t:1:", "have the same file /a");
-    has(&in_global("lvs_notify_fifo_script /bin/x"), "t:1:", "without `lvs_notify_fifo`");
+    has(&in_global("notify_fifo /a\nvrrp_notify_fifo /a"), "t:3:1", "have the same file /a");
+    has(&in_global("lvs_notify_fifo_script /bin/x"), "t:2:1", "without `lvs_notify_fifo`");
     has(&in_global("smtp_server x 70000"), "t:2:", "must be 1..65535");
     has(&in_global("notification_email {\n nobody\n}"), "t:3:", "no address of a mailbox");
-    has(&in_global("smtp_alert"), "t:1:", "`smtp_alert` without `smtp_server`");
+    has(&in_global("smtp_alert"), "t:2:1", "`smtp_alert` without `smtp_server`");
     has(&in_global("smtp_alert maybe"), "t:2:", "cannot be `maybe`");
 }
 

@@ -41,6 +41,21 @@ fn refused(words: &str) -> String {
     outcome.render()
 }
 
+/// Of a key that was refused it is not said that there is none.
+#[test]
+fn a_refused_key_is_a_key() {
+    let hmac = |words: &str| refused(&format!("version 3\n auth_hmac {{\n{words}\n }}\n {V4}"));
+    assert!(hmac("active_key 1").contains("`auth_hmac` without `key`"));
+    for words in ["key 1 short", "key 0 0123456789abcdef0123456789abcdef", "key", "key 1"] {
+        let said = hmac(words);
+        assert!(!said.contains("without `key`"), "{words}: {said}");
+    }
+    let good = "key 1 0123456789abcdef0123456789abcdef\n";
+    assert!(hmac(&format!("{good} active_key 2")).contains("there is no key 2"));
+    let said = hmac(&format!("{good} key 2 short\n active_key 2"));
+    assert!(!said.contains("there is no key 2"), "{said}");
+}
+
 #[test]
 fn nothing_said_is_keepaliveds_default() {
     assert_eq!(instance(V4).wire, Options::default());
