@@ -1,9 +1,12 @@
 //! What the parser's own tests cannot do, because `config/` is pure: read a clock, write a file.
 
+#[path = "config/messages.rs"]
+mod messages;
+
 use std::time::{Duration, Instant};
 
 use lb_userspace::config::{
-    COMPARED_LIMIT, LIST_LIMIT,
+    COMPARED_LIMIT, LIST_LIMIT, Surroundings, check_in,
     diag::{DIAGNOSTIC_LIMIT, Severity, TOLD_LIMIT},
     docs, keywords, load,
 };
@@ -57,6 +60,70 @@ fn a_megabyte_of_sequences_and_of_variables_ends_quickly() {
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
+/// Files in memory that include themselves, and each other as often as they can.
+struct Fan;
+
+impl Surroundings for Fan {
+    fn id(&self) -> &str {
+        "lb1"
+    }
+
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn find(&self, _: &str, pattern: &str) -> Result<Vec<String>, String> {
+        let wild = pattern.contains('*');
+        let some = |n: usize| (0..n).map(|n| format!("/f{n}.conf")).collect();
+        Ok(if wild { some(64) } else { vec![format!("/{}", pattern.trim_start_matches('/'))] })
+    }
+
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let number: usize = path.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+        let next = number + 1;
+        Ok(format!("include {{f{next},f{next},f{next}}}.conf\ninclude *\nbogus {number}\n")
+            .repeat(8)
+            .into())
+    }
+}
+
+#[test]
+fn includes_that_loop_and_fan_out_end_quickly() {
+    let start = Instant::now();
+    const FILES: &str = "files are included";
+    let megabyte = |turn: &str| turn.repeat((1 << 20) / turn.len());
+    for (text, words) in [
+        (megabyte("include t\n"), "includes itself"),
+        (megabyte("include {t,f1,t,f2}.conf\n"), FILES),
+        ("include f1.conf\n".to_owned(), FILES),
+        (megabyte("include *\n"), FILES),
+        ("~SEQ(N, 0, 999999999) include {f$N,t}\n".to_owned(), FILES),
+        (
+            format!("include {{,,}}{}\n", "x".repeat(60_000)).repeat(160),
+            "an included file has more than 4096 bytes",
+        ),
+        (format!("include {}", "{a,b}".repeat(9)), "braces that stand for more than 256 names"),
+    ] {
+        let outcome = check_in("/t", text.as_bytes(), &Fan);
+        let shown: String = text.chars().take(60).collect();
+        assert!(outcome.config.is_none() && outcome.diagnostics.len() <= TOLD_LIMIT, "{shown}");
+        // Which of two bounds comes first is of no importance.
+        let bound = |message: &str| {
+            words == FILES
+                && (message.contains("nested deeper than") || message.contains("other deeper than"))
+        };
+        let said =
+            outcome.diagnostics.iter().any(|it| it.message.contains(words) || bound(&it.message));
+        let count = outcome.diagnostics.len();
+        assert!(
+            said,
+            "{shown}: {count} {:?}",
+            outcome.diagnostics.iter().map(|it| &it.message).take(5).collect::<Vec<_>>()
+        );
+    }
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+}
+
 /// docs/config.md is what the keyword table says. `LBD_WRITE_DOCS=1` writes it anew.
 #[test]
 fn the_documentation_is_what_the_table_says() {
@@ -70,6 +137,26 @@ fn the_documentation_is_what_the_table_says() {
         committed == wanted,
         "docs/config.md is stale: LBD_WRITE_DOCS=1 cargo test -p lb-userspace --test config"
     );
+}
+
+/// A `|` that is not escaped makes a column of its own.
+#[test]
+fn every_row_of_the_tables_has_as_many_columns_as_its_head() {
+    let text = docs::markdown();
+    let columns = |line: &str| line.replace("\\|", "").matches('|').count();
+    let (mut head, mut rows) = (None, 0);
+    for line in text.lines() {
+        if !line.starts_with('|') {
+            head = None;
+            continue;
+        }
+        let wanted = *head.get_or_insert(columns(line));
+        assert_eq!(columns(line), wanted, "{line}");
+        rows += 1;
+    }
+    assert!(rows > 400, "{rows}");
+    let brd = text.lines().find(|line| line.starts_with("| `brd`")).expect("brd");
+    assert!(brd.contains(r"IP \| + \| -"), "{brd}");
 }
 
 #[test]
@@ -103,6 +190,29 @@ fn the_samples_of_the_readme_are_fine() {
         for server in servers {
             assert!(format!("{server:?}").contains("lbcheck.secret"), "{server:?}");
         }
+    }
+}
+
+/// Files that the migration guide shows are files that nothing is wrong with.
+#[test]
+fn the_samples_of_the_migration_guide_are_fine() {
+    let guide = include_str!("../../docs/migration.md");
+    let blocks = guide.split("```").skip(1).step_by(2);
+    let samples: Vec<_> = blocks.filter(|text| text.contains('{')).collect();
+    assert!(!samples.is_empty());
+    for text in samples {
+        let instance =
+            "\n interface eth0\n virtual_router_id 51\n virtual_ipaddress {\n 192.0.2.1\n }\n";
+        let whole = text.replacen('…', instance, 1).replace('…', "\n");
+        let outcome = load("migration.md", &whole);
+        assert!(
+            outcome.config.is_some() && outcome.diagnostics.is_empty(),
+            "{whole}\n{}",
+            outcome.render()
+        );
+        let config = outcome.config.expect("good");
+        let tracked = &config.vrrp_instances[0].track_more.mysql;
+        assert_eq!(tracked.len(), 1, "{whole}");
     }
 }
 

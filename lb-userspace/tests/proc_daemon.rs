@@ -172,8 +172,8 @@ fn config_test_as_json_goes_to_stdout_or_to_its_file() {
     }
 }
 
-/// What a hostile file may cost: a megabyte of heads of sequences in each other, and lines of ten megabytes,
-/// are read within a bound on the address space (the kernel refuses more, and lbd would abort).
+/// What a hostile file may cost: a megabyte of heads of sequences in each other, lines of ten megabytes, and
+/// files that include themselves or each other many times are read within a bound on the address space (the kernel refuses more, and lbd would abort).
 #[test]
 fn hostile_files_are_read_in_bounded_memory() {
     let heads: String = (0..8).map(|n| format!("~SEQ(N{n}, 0, 999999999) ")).collect();
@@ -188,8 +188,23 @@ fn hostile_files_are_read_in_bounded_memory() {
         ("a line of blocks", line("x{}")),
         ("a line of braces", line("{ ")),
         ("a comment", format!("#{}\n", line("x"))),
+        ("a megabyte of a loop", megabyte("include t.conf\n")),
+        ("a loop by braces", megabyte("include {t,./t,loop,./loop}.conf\n")),
+        ("a fan-out", "include {fan1,fan1,fan1,fan1}.conf\n".repeat(64)),
+        ("files that are not there", megabyte("include x{a,b,c,d}{a,b,c,d}{a,b,c,d}\n")),
+        ("long braces", format!("include {}\n", "{a,b}".repeat(13_000)).repeat(160)),
+        (
+            "many long names",
+            format!("include {{{}}}{}\n", ",".repeat(200), "x".repeat(60_000)).repeat(160),
+        ),
     ];
     let scratch = Scratch::new();
+    scratch.file("loop.conf", megabyte("include t.conf\n").as_bytes());
+    for depth in 1..20 {
+        let next = format!("fan{}", depth + 1);
+        let text = format!("include {{{next},{next},{next},{next}}}.conf\nbogus {depth}\n");
+        scratch.file(&format!("fan{depth}.conf"), text.repeat(16).as_bytes());
+    }
     for (what, content) in texts {
         let path = scratch.file("t.conf", content.as_bytes());
         // In KiB; the program itself and its threads' stacks are in it.

@@ -50,9 +50,14 @@ pub struct Timing {
     pub resident_kib: u64,
 }
 
-/// lbd beside keepalived over one file.
+/// lbd beside keepalived over one file. Of 50,000 real servers lbd reads and checks every word and then
+/// refuses the file (exit code 4): its data plane holds [`REAL_SERVERS`]. That is what is timed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Pair {
+    /// lbd refuses the file: it has more than the data plane holds.
+    pub refused: bool,
+    /// The most real servers that the data plane holds.
+    pub most_real_servers: usize,
     pub lbd: Timing,
     /// `None`: keepalived is not installed.
     pub keepalived: Option<Timing>,
@@ -106,10 +111,47 @@ fn real_server(out: &mut String, index: usize) {
     );
 }
 
+/// Real servers that lbd's data plane holds: 16,383.
+pub const REAL_SERVERS: usize = maps::REALS as usize - 1;
+
+/// Least factor by which lbd reads [`JUDGED`] real servers faster than keepalived.
+pub const TIMES_FASTER: f64 = 10.0;
+/// Size of the file that the factor is judged at.
+pub const JUDGED: usize = 5_000;
+/// Milliseconds that the plan of a reload may take, and the real servers that it is judged at.
+pub const PLAN_MS: f64 = 100.0;
+const PLANNED: usize = 10_000;
+
+/// Targets that were missed or not measured, one a line.
+pub fn missed(pairs: &[Pair], reload: Option<&OneMore>) -> Vec<String> {
+    let mut out = Vec::new();
+    match pairs.iter().find(|pair| pair.lbd.real_servers == JUDGED).map(|pair| pair.times_faster) {
+        None => out.push(format!("parse and check of {JUDGED} real servers was not measured")),
+        Some(None) => out.push("keepalived is not installed".into()),
+        Some(Some(times)) => {
+            // What is no number reaches nothing.
+            let reached = times >= TIMES_FASTER;
+            if !reached {
+                out.push(format!("{times:.1} times faster than keepalived, not {TIMES_FASTER}"));
+            }
+        }
+    }
+    match reload.filter(|reload| reload.real_servers >= PLANNED).map(|reload| reload.plan_ms) {
+        None => out.push(format!("the plan of {PLANNED} real servers was not measured")),
+        Some(plan_ms) => {
+            let reached = plan_ms < PLAN_MS;
+            if !reached {
+                out.push(format!("the plan took {plan_ms:.1} ms, not less than {PLAN_MS}"));
+            }
+        }
+    }
+    out
+}
+
 /// Whether lbd's data plane can hold a file of [`written`] with so many real servers. Of a larger one `-t` says
 /// what is too many, after it has read and checked the whole: that is what is timed then.
 pub fn within_limits(real_servers: usize) -> bool {
-    real_servers < maps::REALS as usize && real_servers.div_ceil(POOL) < maps::SERVICES as usize
+    real_servers <= REAL_SERVERS && real_servers.div_ceil(POOL) < maps::SERVICES as usize
 }
 
 /// A file of so many real servers, `POOL` in each virtual server. keepalived finds no fault in it; lbd none
@@ -223,7 +265,8 @@ pub fn beside_keepalived(real_servers: usize, rounds: u32, dir: &Path) -> Result
     let keepalived =
         (!theirs.is_empty()).then(|| timing("keepalived", real_servers, text.len(), &theirs));
     let times_faster = keepalived.as_ref().map(|it| it.median_ms / lbd.median_ms);
-    Ok(Pair { lbd, keepalived, times_faster })
+    let refused = !within_limits(real_servers);
+    Ok(Pair { refused, most_real_servers: REAL_SERVERS, lbd, keepalived, times_faster })
 }
 
 /// A file of sequences, beside the same servers written out.
@@ -361,6 +404,32 @@ mod tests {
             outcome.render_errors()
         );
         assert!(parse(&written(12_750)).is_ok());
+    }
+
+    #[test]
+    fn a_target_that_is_missed_or_not_measured_is_named() {
+        assert_eq!(REAL_SERVERS, 16_383);
+        let pair = |real_servers: usize, times_faster: Option<f64>| {
+            let lbd = timing("lbd", real_servers, 1, &[]);
+            let refused = !within_limits(real_servers);
+            Pair { refused, most_real_servers: REAL_SERVERS, lbd, keepalived: None, times_faster }
+        };
+        let plan = |plan_ms: f64| OneMore {
+            plan_ms,
+            real_servers: 10_000,
+            ..reload(500, 1).expect("one")
+        };
+        for (pairs, reload, wanted) in [
+            (vec![pair(50_000, Some(2.0)), pair(5_000, Some(10.0))], Some(plan(99.9)), vec![]),
+            (vec![pair(5_000, Some(9.9))], Some(plan(100.0)), vec!["9.9 times", "100.0 ms"]),
+            (vec![pair(5_000, Some(f64::NAN))], Some(plan(f64::NAN)), vec!["NaN times", "NaN ms"]),
+            (vec![pair(5_000, None)], None, vec!["not installed", "not measured"]),
+            (vec![pair(50_000, Some(99.0))], Some(plan(1.0)), vec!["not measured"]),
+        ] {
+            let told = missed(&pairs, reload.as_ref());
+            assert_eq!(told.len(), wanted.len(), "{told:?}");
+            assert!(told.iter().zip(wanted).all(|(line, words)| line.contains(words)), "{told:?}");
+        }
     }
 
     #[test]

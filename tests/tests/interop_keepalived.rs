@@ -174,8 +174,94 @@ fn single_faults() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Where lbd answers differently on purpose: docs/migration.md says why.
-const DIFFERENT: [&str; 0] = [];
+/// Several faults in one file, and what only a whole file shows.
+fn other_faults() -> Vec<Row> {
+    let two = |what, text| Row::secure(what, text);
+    let unsecured =
+        |text: String| format!("vrrp_script s {{\n script /usr/bin/true\n timeout 2\n}}\n{text}");
+    let tracked =
+        |line: &str| unsecured(instance(&format!("track_script {{\n s\n }}\n {line}"), ""));
+    let no_vrid = instance("", "").replace(" virtual_router_id 51\n", "");
+    let no_protocol = server("", "TCP_CHECK {\n }").replace(" protocol TCP\n", "");
+    let families = instance("", "").replace("192.0.2.1/32", "192.0.2.1/32\n 2001:db8::1/64");
+    let markers =
+        instance("", "").replace(" virtual_router_id", "<<<<<<< HEAD\n virtual_router_id");
+    let fwmark = server("", "").replace("virtual_server 192.0.2.1 80", "virtual_server fwmark 3");
+    vec![
+        Row::plain("a script without security", tracked("")),
+        two("no VRID", no_vrid),
+        two("no protocol", no_protocol),
+        two("VIPs of both families", families),
+        two("a mark of a merge conflict", markers),
+        two("lvs_sync_daemon_inteface", instance("lvs_sync_daemon_inteface eth0", "")),
+        two(
+            "broadcast and an unknown word of a VIP",
+            vip("192.0.2.1/24 broadcast 192.0.2.255 foo dev eth0"),
+        ),
+        two("a broadcast address of a VIP", vip("192.0.2.1/24 broadcast 192.0.2.255 dev eth0")),
+        two("no broadcast address in a /32", vip("192.0.2.1/32 brd +")),
+        two("smtp_alert without smtp_server", instance("smtp_alert", "")),
+        // ---- two faults
+        two("an unknown word and no argument", instance("nopreemt\n priority", "")),
+        two("a number out of range and no argument", instance("priority 300\n advert_int", "")),
+        Row::plain("no security and a number out of range", tracked("priority 300")),
+        Row::plain("no security and no argument", tracked("priority")),
+        Row::plain(
+            "no security and an interface that is not there",
+            tracked("").replace("eth0", "eth7"),
+        ),
+        two(
+            "an unknown word and an interface that is not there",
+            instance("nopreemt", "").replace("eth0", "eth7"),
+        ),
+        // ---- told apart in DIFFERENT
+        two("a tunnel", server("", "").replace("DR", "TUN")),
+        two("protocol UDP", server("", "").replace("protocol TCP", "protocol UDP")),
+        two("a firewall mark", fwmark),
+        Row::plain("an empty file", String::new()),
+        Row {
+            mode: 0o755,
+            ..Row::secure("an executable file with a fault", instance("nopreemt", ""))
+        },
+        Row { text: None, ..Row::plain("a file that is not there", String::new()) },
+    ]
+}
+
+/// A VIP's line.
+fn vip(line: &str) -> String {
+    instance("", "").replace("192.0.2.1/32", line)
+}
+
+/// A file that both programs are asked about.
+struct Row {
+    what: &'static str,
+    /// With the words that keepalived wants for scripts: without them every file with a script answers 6.
+    secure: bool,
+    mode: u32,
+    /// `None`: there is no file.
+    text: Option<String>,
+}
+
+impl Row {
+    fn secure(what: &'static str, text: String) -> Self {
+        Self { what, secure: true, mode: 0o644, text: Some(text) }
+    }
+
+    fn plain(what: &'static str, text: String) -> Self {
+        Self { secure: false, ..Self::secure(what, text) }
+    }
+}
+
+/// Where lbd answers differently on purpose, with its code and keepalived's: the table of codes in
+/// docs/migration.md has them and says why.
+const DIFFERENT: [(&str, i32, i32); 6] = [
+    ("a file that is not there", 4, 0),
+    ("an empty file", 4, 0),
+    ("an executable file with a fault", 5, 0),
+    ("a tunnel", 4, 0),
+    ("protocol UDP", 4, 0),
+    ("a firewall mark", 4, 5),
+];
 
 /// The code of `-t`, and what was said.
 fn tested(lb: &Namespace, program: &Path, file: &Path) -> Result<(Option<i32>, String)> {
@@ -204,22 +290,44 @@ fn config_test_has_keepaliveds_exit_codes() -> Result<()> {
     switch.plug(&lb, "eth0", Some("10.77.0.10/24"))?;
     let lbd = host::bin_dir().join("lbd");
     let (mut wrong, mut codes) = (Vec::new(), std::collections::BTreeSet::new());
-    for (what, text) in single_faults() {
+    let single = single_faults().into_iter().map(|(what, text)| Row::secure(what, text));
+    let rows: Vec<Row> = single.chain(other_faults()).collect();
+    for (what, ..) in DIFFERENT {
+        ensure!(rows.iter().any(|row| row.what == what), "{what} is no row");
+    }
+    for Row { what, secure, mode, text } in rows {
         let file = dir.path().join("t.conf");
-        // Or every file with a script would answer 6, as on a host whose scripts nobody looks at.
+        if file.exists() {
+            fs::remove_file(&file)?;
+        }
         let security = "global_defs {\n script_user root\n enable_script_security\n}\n";
-        fs::write(&file, format!("{security}{text}"))?;
+        let text = text.map(|text| if secure { format!("{security}{text}") } else { text });
+        if let Some(text) = &text {
+            fs::write(&file, text)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
+        }
         let (theirs, they_say) = tested(&lb, Path::new("keepalived"), &file)?;
         let (ours, we_say) = tested(&lb, &lbd, &file)?;
         ensure!(theirs.is_some(), "{what}: keepalived: {they_say}");
-        codes.insert(theirs);
-        if (ours == theirs) == DIFFERENT.contains(&what) {
+        codes.extend([("keepalived", theirs), ("lbd", ours)]);
+        let wanted = DIFFERENT.iter().find(|(name, ..)| *name == what);
+        let good = match wanted {
+            Some((_, own, other)) => (ours, theirs) == (Some(*own), Some(*other)),
+            None => ours == theirs,
+        };
+        if !good {
+            let text = text.unwrap_or_default();
             wrong.push(format!(
                 "{what}: lbd {ours:?}, keepalived {theirs:?}\n{text}{we_say}{they_say}"
             ));
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    ensure!([0, 2, 5].iter().all(|code| codes.contains(&Some(*code))), "{codes:?}");
+    // 4, which no file here gets from keepalived, is lbd's for what it cannot run.
+    let all =
+        [0, 2, 5, 6].map(|code| ("keepalived", code)).into_iter().chain([("lbd", 4), ("lbd", 6)]);
+    for (program, code) in all {
+        ensure!(codes.contains(&(program, Some(code))), "{program} {code}: {codes:?}");
+    }
     Ok(())
 }

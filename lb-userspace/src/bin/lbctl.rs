@@ -281,3 +281,63 @@ fn as_json(reply: &Reply) -> String {
         Err(error) => format!("{}\n", serde_json::json!({ "error": error.to_string() })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use lb_userspace::process::cli::Args as DaemonArgs;
+
+    use super::*;
+
+    /// What one of our programs says of a command line; `None`: it is another's.
+    fn judged(words: &[&str]) -> Option<Result<(), clap::Error>> {
+        match *words.first()? {
+            "lbctl" => Some(Args::try_parse_from(words).map(drop)),
+            "lbd" => {
+                let words = cli::normalise(words.iter().map(std::ffi::OsString::from));
+                Some(DaemonArgs::try_parse_from(words).map(drop))
+            }
+            _ => None,
+        }
+    }
+
+    /// `lb2# lbctl status   # remark` is `lbctl status`.
+    fn commands(line: &str) -> Vec<Vec<&str>> {
+        let line = match line.split_once(['#', '$']) {
+            Some((prompt, rest)) if !prompt.is_empty() && !prompt.contains(' ') => rest,
+            _ => line,
+        };
+        let line = line.split_once(" #").map_or(line, |(command, _)| command);
+        let parts = line.split([';', '|']).flat_map(|part| part.split("&&"));
+        parts.map(|part| part.split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn commands_of_the_migration_guide_are_known() {
+        let guide = include_str!("../../../docs/migration.md");
+        let (mut told, mut wrong) = (0, Vec::new());
+        for (at, text) in guide.split("```").enumerate() {
+            let code = at % 2 == 1;
+            let found: Vec<Vec<&str>> = match code {
+                true => text.lines().flat_map(commands).collect(),
+                false => {
+                    let inline = text.split('`').skip(1).step_by(2);
+                    inline.map(|it| it.split_whitespace().collect()).collect()
+                }
+            };
+            for words in found {
+                let Some(answer) = judged(&words) else { continue };
+                told += 1;
+                let Err(error) = answer else { continue };
+                // In the text a command may be named without its arguments.
+                if code || error.kind() != ErrorKind::MissingRequiredArgument {
+                    wrong.push(format!("{words:?}: {error}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(told >= 15, "{told}");
+        assert!(judged(&["lbctl", "migrat", "x"]).is_some_and(|answer| answer.is_err()));
+        assert!(judged(&["lbd", "--no-such-option"]).is_some_and(|answer| answer.is_err()));
+    }
+}
