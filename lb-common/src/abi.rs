@@ -12,8 +12,8 @@
 //!
 //! # Who writes what, in which order
 //!
-//! User space (the forwarder) writes everything but `flows4`, `embryo4`, `cursors`, `overloads` and the
-//! statistics; `lease` belongs to the vrrp process (the forwarder only sets slot 0 to
+//! User space (the forwarder) writes everything but `flows4`, `embryo4`, `templates4`, `tentative4`, `cursors`,
+//! `overloads` and the statistics (it takes out what is over, and renews templates); `lease` belongs to the vrrp process (the forwarder only sets slot 0 to
 //! [`LEASE_ALWAYS`] at start and fences slots that no instance owns). A lease that begins anew is
 //! written after its tenure ([`crate::maps::tenure`]). The program adds to `conns`,
 //! which the forwarder overwrites each second with what it counted in `flows4`.
@@ -35,7 +35,7 @@
 use crate::csum;
 
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// IPv4 address as it lies in the packet.
 pub type Be32 = u32;
@@ -109,6 +109,10 @@ pub struct Control {
     pub half_open: u32,
     /// Jiffies after a failed insertion into `flows4` during which new connections are hashed.
     pub pressure: u32,
+    /// Jiffies in a second, for [`Service::persistence_secs`].
+    pub second: u32,
+    /// Zero.
+    pub pad: u32,
 }
 /// Native XDP.
 pub const ATTACH_NATIVE: u32 = 1;
@@ -186,6 +190,10 @@ pub struct Service {
     /// Life of an established connection without a packet, seconds. For the forwarder's sweep
     /// (also that of a later process); the program does not read it.
     pub idle_secs: u32,
+    /// Life of a template after the last use, seconds; 0: no persistence.
+    pub persistence_secs: u32,
+    /// Bits of a client's address that its template goes by.
+    pub granularity: Be32,
     /// Zero.
     pub pad: u32,
 }
@@ -317,8 +325,11 @@ pub struct Real {
     pub upper: u32,
     /// `lthreshold`: below so many it takes new ones again. 0: below three quarters of `upper`.
     pub lower: u32,
+    /// [`Service::granularity`] of a virtual server with persistence, 0 of another: whoever enters a
+    /// connection has the real server at hand and not the virtual one.
+    pub granularity: Be32,
     /// Zero.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 impl Real {
@@ -333,6 +344,18 @@ impl Real {
             lower => conns < lower as u64,
         };
         conns >= self.upper as u64 || (before && !relieved)
+    }
+
+    /// Whether a template may lead clients to it. As in IPVS that is so where a scheduler would not choose it,
+    /// because it is drained or has weight 0; but not where it is known that they would not be served.
+    #[inline(always)]
+    pub const fn keeps_clients(&self) -> bool {
+        let serves = match self.state {
+            STATE_UP => true,
+            STATE_DRAIN => self.flags & (FLAG_INHIBITED | FLAG_CLOSED) == 0,
+            _ => false,
+        };
+        serves && (self.method == METHOD_LOCAL || self.flags & FLAG_RESOLVED != 0)
     }
 
     /// Sets the four address words and the checksum deltas that follow from them.
@@ -374,6 +397,8 @@ pub const FLAG_KEEP: u16 = 2;
 pub const FLAG_TX: u16 = 4;
 /// In [`STATE_DRAIN`] by `inhibit_on_failure`: for the forwarder that reads its table back.
 pub const FLAG_INHIBITED: u16 = 8;
+/// In [`STATE_DRAIN`] for clients that have a template too: it is full, not up yet, or a sorry server stands in.
+pub const FLAG_CLOSED: u16 = 16;
 
 /// Destination and source MAC, the first twelve bytes of a frame, as three words to store.
 pub const fn macs(destination: [u8; 6], source: [u8; 6]) -> [u32; 3] {
@@ -464,6 +489,33 @@ pub const FLOW_RESET: u16 = 16;
 /// removes it 60 s after `last_seen` (sooner for [`FLOW_RST`] and [`FLOW_RESET`]).
 pub const FLOW_CLOSING: u16 = FLOW_FIN | FLOW_RST | FLOW_RESET;
 
+/// Key of `templates4` and `tentative4`: a client, or a network of them, of one virtual server.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TemplateKey4 {
+    /// Its address under [`Service::granularity`].
+    pub network: Be32,
+    /// Service id.
+    pub service: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// Whom a client's new connections go to. Worth nothing once the real server is not what it was: its generation
+/// and its service are compared, so that ids may be given anew without a look at what templates name them.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// jiffies64 of its last use.
+    pub used: u64,
+    /// Generation of the real server when the template was made.
+    pub generation: u32,
+    /// Real id.
+    pub real: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
 /// Per-CPU counters of a virtual server, by service id. Packets and bytes are the sum over its real servers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -476,6 +528,8 @@ pub struct ServiceStats {
     pub table_full: u64,
     /// RSTs sent to clients.
     pub resets: u64,
+    /// Connections entered whose template found no room in `templates4`.
+    pub templates_full: u64,
 }
 
 /// Per-CPU counters of a real server, by real id.
@@ -532,12 +586,12 @@ macro_rules! layout {
     )* };
 }
 layout!(
-    Control = 24,
+    Control = 32,
     Filter = 4096,
     Vip = 4,
     Addr6 = 16,
     ServiceKey = 8,
-    Service = 16,
+    Service = 24,
     PoolEntry = 8,
     Pool = 528,
     Ring = 8192,
@@ -545,7 +599,9 @@ layout!(
     Source = 16,
     FlowKey4 = 16,
     Flow4 = 64,
-    ServiceStats = 32,
+    TemplateKey4 = 8,
+    Template = 16,
+    ServiceStats = 40,
     RealStats = 40,
     ClockSample = 16,
     Orphan = 24,

@@ -43,6 +43,13 @@ pub const FLOWS4: &str = "flows4";
 /// LRU_HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow4`], a list for each CPU; size set by the
 /// loader.
 pub const EMBRYO4: &str = "embryo4";
+/// HASH [`crate::abi::TemplateKey4`] → [`crate::abi::Template`], preallocated: persistence of clients that had a
+/// connection.
+pub const TEMPLATES4: &str = "templates4";
+/// LRU_HASH [`crate::abi::TemplateKey4`] → [`crate::abi::Template`], a list for each CPU: of clients of which
+/// only SYNs were seen, so that whoever forges them pushes out no other's template, and of those that
+/// `templates4` had no room for. Size set by the loader.
+pub const TENTATIVE4: &str = "tentative4";
 /// ARRAY\[1\] of u64: jiffies64 of the last time `flows4` had no room, 0 = never. Written by the
 /// program; user space sets it back to 0 once the table is well below its size again. While it
 /// is set, unknown mid-stream packets are hashed instead of being reset.
@@ -58,7 +65,7 @@ pub const REAL_STATS: &str = "real_stats";
 pub const ORPHANS: &str = "orphans";
 
 /// Every map, in the order of the object.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 24] = [
     CONTROL,
     FILTER,
     VIPS,
@@ -76,6 +83,8 @@ pub const ALL: [&str; 22] = [
     LOCALS,
     FLOWS4,
     EMBRYO4,
+    TEMPLATES4,
+    TENTATIVE4,
     PRESSURE,
     STATS,
     SERVICE_STATS,
@@ -113,3 +122,10 @@ pub const ORPHANS_BYTES: u32 = 65_536;
 pub const EMBRYO4_DEFAULT: u32 = 65_536;
 /// Least share of a CPU; more than 16 CPUs get a larger map.
 pub const EMBRYO4_SHARE: u32 = 4096;
+/// Size of `templates4`. When full, further clients have their templates in `tentative4` and are counted as
+/// `templates_full`.
+pub const TEMPLATES4_LIMIT: u32 = 65_536;
+/// Least size of `tentative4`, shared out as `embryo4` is.
+pub const TENTATIVE4_DEFAULT: u32 = 16_384;
+/// Least share of a CPU; more than 16 CPUs get a larger map.
+pub const TENTATIVE4_SHARE: u32 = 1024;

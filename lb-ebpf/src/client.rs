@@ -14,7 +14,7 @@ use crate::{
     gate::{self, Gate},
     maps,
     parse::{ACK, RST, SYN, Segment},
-    schedule,
+    persistence, schedule,
 };
 
 /// Decides about a segment whose destination may be a VIP. [`Outcome::Foreign`]: it is none.
@@ -194,12 +194,17 @@ fn hatch(
 /// A SYN.
 #[inline(always)]
 fn open(service: &Service, segment: &Segment, now: u64) -> Plan {
-    let Some(id) = schedule::pick(service, &segment.key) else {
+    let kept = persistence::kept(service, &segment.key);
+    let Some(id) = kept.or_else(|| schedule::pick(service, &segment.key)) else {
         return unavailable(service, segment);
     };
     let Some(real) = maps::real(id) else { return unavailable(service, segment) };
-    if real.state != STATE_UP {
-        return unavailable(service, segment);
+    // A drained one keeps its clients.
+    if kept.is_none() {
+        if real.state != STATE_UP {
+            return unavailable(service, segment);
+        }
+        persistence::propose(service, &segment.key, id, real);
     }
     maps::put_embryo(&segment.key, &flow::new(segment, id, real, now, 0));
     if let Some(stats) = maps::service_stats(service.id) {
@@ -248,6 +253,7 @@ fn enter(flow: &Flow4, real: &'static Real, segment: &Segment, what: Outcome) ->
             if what as u32 == Outcome::Promoted as u32 {
                 maps::forget_embryo(&segment.key);
             }
+            persistence::confirm(real, &segment.key, flow);
             Plan::Forward { id, real, what }
         }
         Established::Full => {

@@ -1,7 +1,7 @@
 //! lbd's XDP program.
 //!
 //! A packet is parsed ([`parse`]), checked against the filter ([`lookup`]), and then either comes
-//! from a client ([`client`]: flow table, embryo, [`schedule`]) or from a NAT real server
+//! from a client ([`client`]: flow table, embryo, [`persistence`], [`schedule`]) or from a NAT real server
 //! ([`reply`]); both ask the [`gate`] whether this host may act. What is to be done is a [`Plan`];
 //! [`forward`] and [`reset`] carry it out. Every packet ends in one [`Outcome`], which is counted
 //! here and nowhere else.
@@ -28,6 +28,7 @@ mod maps;
 #[cfg(feature = "packet-log")]
 mod packet_log;
 mod parse;
+mod persistence;
 mod reply;
 mod reset;
 mod schedule;

@@ -15,7 +15,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Addr6, Be32, Control, Filter, Flow4, FlowKey4, Orphan, Pool, Real, RealStats, Ring,
-        Service, ServiceKey, ServiceStats, Source, SourceKey, Vip,
+        Service, ServiceKey, ServiceStats, Source, SourceKey, Template, TemplateKey4, Vip,
     },
     maps as size,
     verdict::Outcome,
@@ -58,6 +58,12 @@ static FLOWS4: HashMap<FlowKey4, Flow4> = HashMap::with_max_entries(size::FLOWS4
 #[map(name = "embryo4")]
 static EMBRYO4: LruHashMap<FlowKey4, Flow4> =
     LruHashMap::with_max_entries(size::EMBRYO4_DEFAULT, BPF_F_NO_COMMON_LRU);
+#[map(name = "templates4")]
+static TEMPLATES4: HashMap<TemplateKey4, Template> =
+    HashMap::with_max_entries(size::TEMPLATES4_LIMIT, 0);
+#[map(name = "tentative4")]
+static TENTATIVE4: LruHashMap<TemplateKey4, Template> =
+    LruHashMap::with_max_entries(size::TENTATIVE4_DEFAULT, BPF_F_NO_COMMON_LRU);
 #[map(name = "pressure")]
 static PRESSURE: Array<u64> = Array::with_max_entries(1, 0);
 #[map(name = "stats")]
@@ -277,6 +283,37 @@ pub fn put_embryo(key: &FlowKey4, flow: &Flow4) {
 #[inline(always)]
 pub fn forget_embryo(key: &FlowKey4) {
     let _ = EMBRYO4.remove(key);
+}
+
+/// The template of a client that had a connection, as [`flow`].
+#[inline(always)]
+pub fn template(key: &TemplateKey4) -> Option<&'static mut Template> {
+    // SAFETY: see the module.
+    TEMPLATES4.get_ptr_mut(key).map(|template| unsafe { &mut *template })
+}
+
+/// Puts it, over an old one if need be; false when there is no room.
+#[inline(always)]
+pub fn put_template(key: &TemplateKey4, template: &Template) -> bool {
+    TEMPLATES4.insert(key, template, u64::from(BPF_ANY)).is_ok()
+}
+
+/// The template of another client, as [`flow`].
+#[inline(always)]
+pub fn tentative(key: &TemplateKey4) -> Option<&'static mut Template> {
+    // SAFETY: see the module.
+    TENTATIVE4.get_ptr_mut(key).map(|template| unsafe { &mut *template })
+}
+
+/// Puts it, as [`put_embryo`]; without it the client's next connection is chosen anew.
+#[inline(always)]
+pub fn put_tentative(key: &TemplateKey4, template: &Template) {
+    let _ = TENTATIVE4.insert(key, template, u64::from(BPF_ANY));
+}
+
+#[inline(always)]
+pub fn forget_tentative(key: &TemplateKey4) {
+    let _ = TENTATIVE4.remove(key);
 }
 
 /// jiffies64 of the last time a flow found no room; 0 = never.

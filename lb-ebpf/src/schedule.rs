@@ -39,7 +39,7 @@ extern "C" fn lbd_pick(id: u32, half: u32, scheduler: u32, flags: u32, hash: u64
 
 /// The real id that a global function returned, which the verifier knows nothing of.
 #[inline(always)]
-fn named(id: u32) -> Option<u16> {
+pub fn named(id: u32) -> Option<u16> {
     (id != 0).then_some(id as u16)
 }
 
@@ -140,7 +140,7 @@ fn turn(index: u32, start: u32) -> u32 {
 
 /// Whether the flow table was full a moment ago.
 #[inline(always)]
-fn is_pressing(now: u64) -> bool {
+pub fn is_pressing(now: u64) -> bool {
     let pressure = maps::pressure();
     pressure != 0
         && maps::control()

@@ -64,6 +64,7 @@ fn table(state: RealServerState) -> ForwardingTable {
         scheduler: Scheduler::Wlc,
         idle_timeout: Duration::from_secs(3600),
         on_down: OnDown::Reset,
+        persistence: None,
         real_servers: [(SocketAddr::from((DB, PORT)), server)].into(),
     };
     ForwardingTable {

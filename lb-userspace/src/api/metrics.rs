@@ -344,7 +344,7 @@ impl Snapshot {
     fn virtual_servers(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(forwarder) = &self.0.forwarder else { return Ok(()) };
         type Read = fn(&crate::base::status::VirtualServerStatus) -> u64;
-        let counters: [(&str, &str, Read); 6] = [
+        let counters: [(&str, &str, Read); 7] = [
             ("virtual_server_connections", "Connections given to a real server.", |vs| {
                 vs.connections
             }),
@@ -359,6 +359,11 @@ impl Snapshot {
                 |vs| vs.table_full,
             ),
             ("virtual_server_resets", "RSTs sent to clients.", |vs| vs.resets),
+            (
+                "virtual_server_templates_full",
+                "Connections whose client found no room among those that keep their real server.",
+                |vs| vs.templates_full,
+            ),
             ("virtual_server_packets", "Packets, both directions.", |vs| vs.packets),
             ("virtual_server_bytes", "Bytes, both directions.", |vs| vs.bytes),
         ];
@@ -366,6 +371,13 @@ impl Snapshot {
             let mut metric = counter(e, name, help)?;
             for vs in &forwarder.virtual_servers {
                 metric.counter(&vec![("virtual_server", &vs.key)], read(vs))?;
+            }
+        }
+        let help = "Clients or networks that keep their real server, where persistence is set.";
+        let mut metric = gauge(e, "virtual_server_templates", help)?;
+        for vs in &forwarder.virtual_servers {
+            if let Some(templates) = vs.templates {
+                metric.gauge(&vec![("virtual_server", &vs.key)], signed(templates))?;
             }
         }
         Ok(())

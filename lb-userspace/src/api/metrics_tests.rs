@@ -98,6 +98,8 @@ fn every_number_of_a_snapshot_is_found_again() {
         (format!("lbd_virtual_server_unavailable_total{{{vs}}}"), 3.0),
         (format!("lbd_virtual_server_table_full_total{{{vs}}}"), 2.0),
         (format!("lbd_virtual_server_resets_total{{{vs}}}"), 5.0),
+        (format!("lbd_virtual_server_templates{{{vs}}}"), 12.0),
+        (format!("lbd_virtual_server_templates_full_total{{{vs}}}"), 4.0),
         (format!("lbd_real_server_active_connections{rs}"), 17.0),
         (format!("lbd_real_server_bytes_total{rs}"), 9_000_000.0),
         (format!("lbd_real_server_up{rs}"), 1.0),
@@ -173,7 +175,8 @@ fn documentation_is_what_is_exported() {
         for name in page_text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             let known = text.contains(&format!("# TYPE {name} "))
                 || wanted.contains(&format!("`{}`", name.trim_end_matches("_total")));
-            let program = ["lbd_clock", "lbd_no_bpf", "lbd_pick"].contains(&name);
+            let program = ["lbd_clock", "lbd_no_bpf", "lbd_pick", "lbd_kept", "lbd_propose", "lbd_confirm"]
+                .contains(&name);
             assert!(!name.starts_with("lbd_") || known || program, "{page} names {name}");
         }
     }

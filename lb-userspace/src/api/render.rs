@@ -267,6 +267,13 @@ fn servers(out: &mut String, status: &Status) {
         if !troubles.is_empty() {
             let _ = writeln!(out, "  {}", troubles.join(" · "));
         }
+        if let Some(templates) = vs.templates {
+            let full = match vs.templates_full {
+                0 => String::new(),
+                times => format!(" · {times} times no room for one"),
+            };
+            let _ = writeln!(out, "  persistent: {templates} clients keep their real server{full}");
+        }
         match status.quorum.iter().find(|q| q.virtual_server == vs.key) {
             Some(q) if q.sorry_in_use => out.push_str("  SORRY SERVER IN USE\n"),
             Some(q) if !q.quorum_up => {

@@ -21,6 +21,7 @@ fn problems_come_first_and_everything_is_named() {
         "no peer was heard for 3.6 s",
         "tcp/192.0.2.10:3306 · wlc · xdp · follows VI_1 · 8000 connections",
         "3 refused, no real server · 2 packets beside the full table · 5 resets sent",
+        "persistent: 12 clients keep their real server · 4 times no room for one",
         "QUORUM LOST: weight 1 of 2 is up",
         "drained by the operator; `lbctl enable 192.0.2.22:3306` undoes it",
         "VIP 192.0.2.10/24: on this host",

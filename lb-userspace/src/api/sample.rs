@@ -159,6 +159,8 @@ fn forwarder() -> ForwarderStatus {
             unavailable: 3,
             table_full: 2,
             resets: 5,
+            templates: Some(12),
+            templates_full: 4,
             packets: 100_000,
             bytes: 18_000_000,
             real_servers: vec![

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU8,
     str::FromStr,
 };
@@ -140,6 +140,11 @@ impl FromStr for IpPrefix {
             }
         }
     }
+}
+
+/// The first `len` bits of an IPv4 address, at least one and all from 32 on.
+pub fn mask4(len: u8) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::MAX << (32 - u32::from(len.clamp(1, 32))))
 }
 
 /// What a virtual server is found by: `tcp/192.0.2.10:3306`.

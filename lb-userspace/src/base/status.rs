@@ -238,6 +238,12 @@ pub struct VirtualServerStatus {
     /// RSTs sent to clients.
     #[serde(default)]
     pub resets: u64,
+    /// Clients, or networks of them, that keep their real server; `None`: it has no persistence.
+    #[serde(default)]
+    pub templates: Option<u64>,
+    /// Connections whose client found no room among those.
+    #[serde(default)]
+    pub templates_full: u64,
     /// Both directions, real servers that have left included.
     pub packets: u64,
     /// As `packets`.

@@ -66,6 +66,8 @@ pub struct VirtualServer {
     pub idle_timeout: Duration,
     /// What happens to connections of a real server that is [`RealServerState::Down`] or gone.
     pub on_down: OnDown,
+    /// Whether a client's next connection goes to the real server of the one before.
+    pub persistence: Option<Persistence>,
     /// Real servers by address and port. The sorry server is one of them when it is in use.
     pub real_servers: BTreeMap<SocketAddr, RealServer>,
 }
@@ -138,6 +140,26 @@ impl Scheduler {
     }
 }
 
+/// How long and how widely a client keeps its real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Persistence {
+    /// `persistence_timeout`: for so long after its last connection. Whole seconds, at least one.
+    pub timeout: Duration,
+    /// `persistence_granularity`: clients with so many leading bits in common count as one, 1 to
+    /// [`Persistence::whole`].
+    pub granularity: u8,
+}
+
+impl Persistence {
+    /// IPVS's `persistence_timeout` where none is given.
+    pub const TIMEOUT: Duration = Duration::from_secs(360);
+
+    /// Bits of a whole address of the VIP's family.
+    pub const fn whole(vip: IpAddr) -> u8 {
+        if vip.is_ipv4() { 32 } else { 128 }
+    }
+}
+
 /// `lb_kind`, as far as the XDP engine has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Method {
@@ -187,8 +209,12 @@ pub struct Limits {
 pub enum RealServerState {
     /// New and established connections.
     Up,
-    /// No new connections, established ones untouched (SUSPECT, FULL, drained by the operator).
+    /// New connections of clients only that [`Persistence`] leads there; established ones untouched
+    /// (SUSPECT, drained by the operator).
     Drain,
+    /// As `Drain`, but nobody's new connections: it would not serve them (FULL, shutting down, not up yet), or
+    /// the sorry server stands in.
+    Closed,
     /// Down under `inhibit_on_failure`, which means weight 0 rather than removal: as `Drain`, but
     /// a hash without [`Hashing::fallback`] goes on naming it. `weight` is what it had.
     Inhibited,

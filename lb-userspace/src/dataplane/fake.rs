@@ -137,6 +137,8 @@ impl DataPlane for Fake {
                 unavailable: 0,
                 table_full: 0,
                 resets: 0,
+                templates: vs.persistence.map(|_| 0),
+                templates_full: 0,
                 packets: 0,
                 bytes: 0,
                 real_servers: Vec::new(),

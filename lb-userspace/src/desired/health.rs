@@ -49,7 +49,8 @@ impl HealthBook {
                     RealServerState::Up => Health::Up,
                     RealServerState::Down | RealServerState::Inhibited => Health::Down,
                     RealServerState::Drain if admin.get(vs.key, rs.addr).is_some() => continue,
-                    RealServerState::Drain => Health::Drain,
+                    RealServerState::Drain => Health::Suspect,
+                    RealServerState::Closed => Health::Drain,
                 };
                 book.verdicts.insert((vs.key, rs.addr), (health, None));
             }

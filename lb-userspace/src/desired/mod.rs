@@ -23,7 +23,8 @@ use crate::{
         net::{IpPrefix, VirtualServerKey},
         status::Health,
         table::{
-            ForwardingTable, Gate, Limits, Method, RealServer, RealServerState, VirtualServer,
+            ForwardingTable, Gate, Limits, Method, Persistence, RealServer, RealServerState,
+            VirtualServer,
         },
     },
     config::model::{self, Config},
@@ -139,8 +140,8 @@ fn virtual_server(inputs: &Inputs<'_>, vs: &model::VirtualServer) -> VirtualServ
         // keepalived takes the living servers of a lost quorum out of the pool. Here they only
         // take no new connections: a session to a living server is not cut.
         for server in real_servers.values_mut() {
-            if server.state == RealServerState::Up {
-                server.state = RealServerState::Drain;
+            if matches!(server.state, RealServerState::Up | RealServerState::Drain) {
+                server.state = RealServerState::Closed;
             }
         }
         let method = method(inputs, vs, sorry);
@@ -154,6 +155,10 @@ fn virtual_server(inputs: &Inputs<'_>, vs: &model::VirtualServer) -> VirtualServ
         scheduler: vs.scheduler,
         idle_timeout: whole_seconds(vs.idle_timeout),
         on_down: vs.on_down,
+        persistence: vs.persistence.map(|it| Persistence {
+            timeout: whole_seconds(it.timeout),
+            granularity: it.granularity,
+        }),
         real_servers,
     }
 }
@@ -197,25 +202,19 @@ fn real_server(
     let weight = weight.unwrap_or(rs.weight).min(WEIGHT_LIMIT);
     let limits = rs.limits;
     let drained = inputs.admin.get(vs.key, rs.addr) == Some(AdminState::Drain);
-    match health {
+    let state = match health {
         // Weight 0 keeps what is established, as keepalived's inhibit_on_failure does.
-        Health::Down if rs.inhibit_on_failure => {
-            RealServer { method, weight, limits, state: RealServerState::Inhibited }
-        }
-        Health::Down => RealServer { method, weight, limits, state: RealServerState::Down },
-        _ if drained => RealServer { method, weight, limits, state: RealServerState::Drain },
-        Health::Suspect | Health::Full | Health::Drain => {
-            RealServer { method, weight, limits, state: RealServerState::Drain }
-        }
-        Health::Up => RealServer { method, weight, limits, state: RealServerState::Up },
-        Health::Unknown => {
-            // Drain rather than Down: a checker that starts anew proves nothing about the
-            // connections that are already there.
-            let state =
-                if starts_down(vs, rs) { RealServerState::Drain } else { RealServerState::Up };
-            RealServer { method, weight, limits, state }
-        }
-    }
+        Health::Down if rs.inhibit_on_failure => RealServerState::Inhibited,
+        Health::Down => RealServerState::Down,
+        Health::Full | Health::Drain => RealServerState::Closed,
+        // Closed rather than Down: a checker that starts anew proves nothing about the
+        // connections that are already there.
+        Health::Unknown if starts_down(vs, rs) => RealServerState::Closed,
+        Health::Suspect => RealServerState::Drain,
+        Health::Up | Health::Unknown if drained => RealServerState::Drain,
+        Health::Up | Health::Unknown => RealServerState::Up,
+    };
+    RealServer { method, weight, limits, state }
 }
 
 /// Engines keep seconds: rounded up, at most 136 years.

@@ -9,7 +9,7 @@ use crate::{
     base::{
         net::{Protocol, VirtualServerKey},
         status::Health,
-        table::{Gate, Method, RealServer, RealServerState, Scheduler},
+        table::{Gate, Method, Persistence, RealServer, RealServerState, Scheduler},
     },
     config::model::VirtualServer,
     sched::{self, Candidate},
@@ -115,7 +115,10 @@ pub fn explain_connection(
             }
         }
         None => {
-            lines.push(format!("  is not in the flow table: {}", next(compiled, client, &choice)?))
+            lines.push(format!("  is not in the flow table: {}", next(compiled, client, &choice)?));
+            if compiled.persistence.is_some() {
+                lines.push("  unless it is of a client that keeps its real server".to_owned());
+            }
         }
     }
     lines.extend(explain_virtual_server(inputs, key).lines().skip(2).take(1).map(str::to_owned));
@@ -218,6 +221,16 @@ fn explain_virtual_server(inputs: &Inputs<'_>, key: VirtualServerKey) -> String 
         (_, None) if !inputs.vrrp => "  always active: vrrp is off".into(),
         (_, None) => format!("  always active: no vrrp_instance lists {}", key.addr.ip()),
     });
+    if let Some(Persistence { timeout, granularity }) = vs.persistence {
+        let whom = match granularity == Persistence::whole(key.addr.ip()) {
+            true => "client".to_owned(),
+            false => format!("network of clients (/{granularity})"),
+        };
+        lines.push(format!(
+            "  persistent: a {whom} keeps its real server until it has had no connection for {} s",
+            timeout.as_secs()
+        ));
+    }
     let table = compile(inputs);
     if let Some(compiled) = table.virtual_servers.get(&key) {
         for (addr, server) in &compiled.real_servers {
@@ -250,13 +263,16 @@ fn reason(
         (RealServerState::Inhibited, _) => {
             "down, established connections are kept (inhibit_on_failure)"
         }
-        (RealServerState::Drain, Health::Down) => "no new connections: down",
+        (RealServerState::Closed, Health::Full) => "no new connections: its limit is reached",
+        (RealServerState::Closed, Health::Drain) => "no new connections: it is shutting down",
+        (RealServerState::Closed, Health::Unknown) => "no new connections until its first success",
+        (RealServerState::Closed, _) => "no new connections: the quorum is lost",
+        (RealServerState::Drain, _) if drained && vs.persistence.is_some() => {
+            "no new clients: drained by the operator"
+        }
         (RealServerState::Drain, _) if drained => "no new connections: drained by the operator",
-        (RealServerState::Drain, Health::Suspect) => "no new connections: missed a probe",
-        (RealServerState::Drain, Health::Full) => "no new connections: its limit is reached",
-        (RealServerState::Drain, Health::Drain) => "no new connections: it is shutting down",
-        (RealServerState::Drain, Health::Unknown) => "no new connections until its first success",
-        (RealServerState::Drain, Health::Up) => "no new connections: the quorum is lost",
+        (RealServerState::Drain, _) if vs.persistence.is_some() => "no new clients: missed a probe",
+        (RealServerState::Drain, _) => "no new connections: missed a probe",
         (RealServerState::Down, _) => "down",
     };
     format!("{method}, weight {}, {why}", server.weight)

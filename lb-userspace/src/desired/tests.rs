@@ -65,6 +65,7 @@ fn vs(text: &str) -> model::VirtualServer {
         mail: false,
         idle_timeout: Duration::from_secs(28_860),
         on_down: OnDown::Reset,
+        persistence: None,
         real_servers: vec![rs(DB1), rs(DB2)],
     }
 }
@@ -219,14 +220,14 @@ fn interfaces_are_those_of_instances_and_ways_to_real_servers() {
 
 #[test]
 fn health_becomes_state() {
-    use RealServerState::{Down, Drain, Inhibited, Up};
+    use RealServerState::{Closed, Down, Drain, Inhibited, Up};
     type Change = fn(&mut Scene);
     let rows: &[(&str, Change, (u32, RealServerState))] = &[
         ("never probed", |_| (), (10, Up)),
         ("up", |s| s.hear(DB1, Health::Up), (10, Up)),
         ("suspect", |s| s.hear(DB1, Health::Suspect), (10, Drain)),
-        ("full", |s| s.hear(DB1, Health::Full), (10, Drain)),
-        ("shutting down", |s| s.hear(DB1, Health::Drain), (10, Drain)),
+        ("full", |s| s.hear(DB1, Health::Full), (10, Closed)),
+        ("shutting down", |s| s.hear(DB1, Health::Drain), (10, Closed)),
         ("down", |s| s.hear(DB1, Health::Down), (10, Down)),
         (
             "down, inhibited",
@@ -236,7 +237,7 @@ fn health_becomes_state() {
             },
             (10, Inhibited),
         ),
-        ("alpha", |s| s.vs().alpha = true, (10, Drain)),
+        ("alpha", |s| s.vs().alpha = true, (10, Closed)),
         (
             "alpha of a checker",
             |s| {
@@ -244,7 +245,7 @@ fn health_becomes_state() {
                     common.alpha = true;
                 }
             },
-            (10, Drain),
+            (10, Closed),
         ),
         (
             "alpha without a checker",
@@ -264,6 +265,14 @@ fn health_becomes_state() {
         ),
         ("drained here", |s| s.admin.drain(Some(key(VIP)), addr(DB1)), (10, Drain)),
         ("drained elsewhere", |s| s.admin.drain(Some(key("192.0.2.11:3306")), addr(DB1)), (10, Up)),
+        (
+            "full although drained",
+            |s| {
+                s.hear(DB1, Health::Full);
+                s.admin.drain(None, addr(DB1));
+            },
+            (10, Closed),
+        ),
         (
             "dead although drained",
             |s| {
@@ -287,7 +296,7 @@ fn health_becomes_state() {
         assert_eq!(
             scene.server(DB2).map(|s| s.state),
             Some(if *name == "alpha" || scene.config.virtual_servers[0].alpha {
-                Drain
+                Closed
             } else {
                 Up
             }),
@@ -316,7 +325,7 @@ fn own_addresses_are_local_but_vips_of_the_election_are_not() {
 
 #[test]
 fn sorry_server_stands_in_when_the_quorum_is_lost() {
-    use RealServerState::{Down, Drain, Up};
+    use RealServerState::{Closed, Down, Up};
     let mut scene = Scene::new();
     scene.vs().sorry_server = Some(addr(SORRY));
     assert_eq!(scene.server(SORRY), None);
@@ -328,7 +337,7 @@ fn sorry_server_stands_in_when_the_quorum_is_lost() {
     assert_eq!(scene.server(SORRY), None);
     scene.quorum.insert(key(VIP), false);
     assert_eq!(scene.server(SORRY), server(Method::Dr, 1, Up), "the checker's word counts");
-    assert_eq!(scene.server(DB2).map(|s| s.state), Some(Drain), "sessions to the living stay");
+    assert_eq!(scene.server(DB2).map(|s| s.state), Some(Closed), "sessions to the living stay");
     scene.quorum.insert(key(VIP), true);
     assert_eq!(scene.server(SORRY), None);
     assert_eq!(scene.server(DB2).map(|s| s.state), Some(Up));

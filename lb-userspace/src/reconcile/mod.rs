@@ -23,8 +23,8 @@ use thiserror::Error;
 use crate::base::{
     net::VirtualServerKey,
     table::{
-        ForwardingTable, Gate, LeaseSlot, OnDown, RealServer, RealServerState, Scheduler,
-        VirtualServer,
+        ForwardingTable, Gate, LeaseSlot, OnDown, Persistence, RealServer, RealServerState,
+        Scheduler, VirtualServer,
     },
 };
 
@@ -53,6 +53,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// What happens to connections of a dead real server.
     pub on_down: OnDown,
+    /// Whether clients keep their real server.
+    pub persistence: Option<Persistence>,
 }
 
 impl From<&VirtualServer> for Settings {
@@ -62,6 +64,7 @@ impl From<&VirtualServer> for Settings {
             scheduler: vs.scheduler,
             idle_timeout: vs.idle_timeout,
             on_down: vs.on_down,
+            persistence: vs.persistence,
         }
     }
 }
@@ -151,6 +154,7 @@ impl Operation {
                 vs.scheduler = settings.scheduler;
                 vs.idle_timeout = settings.idle_timeout;
                 vs.on_down = settings.on_down;
+                vs.persistence = settings.persistence;
             }
             Self::RemoveVirtualServer { key } => {
                 table.virtual_servers.remove(key).ok_or(Misfit::NoVirtualServer(*key))?;

@@ -13,7 +13,7 @@ use proptest::{
 use crate::base::{
     net::{Protocol, VirtualServerKey},
     table::{
-        ForwardingTable, Gate, Hashing, LeaseSlot, Limits, Method, OnDown, RealServer,
+        ForwardingTable, Gate, Hashing, LeaseSlot, Limits, Method, OnDown, Persistence, RealServer,
         RealServerState, Scheduler, VirtualServer,
     },
 };
@@ -40,6 +40,7 @@ fn real_server() -> impl Strategy<Value = RealServer> {
         prop_oneof![
             3 => Just(RealServerState::Up),
             1 => Just(RealServerState::Drain),
+            1 => Just(RealServerState::Closed),
             1 => Just(RealServerState::Inhibited),
             1 => Just(RealServerState::Down)
         ],
@@ -64,6 +65,13 @@ fn hashing() -> impl Strategy<Value = Hashing> {
     any::<(bool, bool)>().prop_map(|(port, fallback)| Hashing { port, fallback })
 }
 
+fn persistence() -> impl Strategy<Value = Option<Persistence>> {
+    proptest::option::of((1u64..100_000, 1u8..=32).prop_map(|(secs, granularity)| Persistence {
+        timeout: Duration::from_secs(secs),
+        granularity,
+    }))
+}
+
 fn virtual_server() -> impl Strategy<Value = VirtualServer> {
     let server =
         (1u8..9).prop_map(|n| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, n)), 3306));
@@ -81,13 +89,15 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
         ],
         1u64..100_000,
         prop_oneof![Just(OnDown::Reset), Just(OnDown::Keep)],
+        persistence(),
         btree_map(server, real_server(), 0..6),
     )
-        .prop_map(|(gate, scheduler, idle, on_down, real_servers)| VirtualServer {
+        .prop_map(|(gate, scheduler, idle, on_down, persistence, real_servers)| VirtualServer {
             gate,
             scheduler,
             idle_timeout: Duration::from_secs(idle),
             on_down,
+            persistence,
             real_servers,
         })
 }

@@ -31,7 +31,7 @@ impl Candidate {
         let selectable = match server.state {
             RealServerState::Up => true,
             RealServerState::Inhibited => false,
-            RealServerState::Drain | RealServerState::Down => return None,
+            RealServerState::Drain | RealServerState::Closed | RealServerState::Down => return None,
         };
         Some(Self { real, addr, weight: server.weight, selectable })
     }

@@ -93,6 +93,7 @@ pub fn config(server: SocketAddr, checks: Vec<(CheckerCommon, MysqlCheck)>) -> C
         mail: false,
         idle_timeout: Duration::from_secs(3600),
         on_down: OnDown::Reset,
+        persistence: None,
         real_servers: vec![real],
     };
     Config { virtual_servers: vec![service], ..Config::default() }

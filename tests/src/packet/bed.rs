@@ -68,14 +68,19 @@ impl Bed {
         if !super::ready() {
             return None;
         }
-        let mut engine = Engine::load(flows, embryos).expect("the shipped object loads");
+        let engine = Engine::load(flows, embryos).expect("the shipped object loads");
+        Some(Self::over(engine, scheduler, method, members))
+    }
+
+    /// Over an engine that was loaded with sizes of its own.
+    pub fn over(mut engine: Engine, scheduler: u8, method: u8, members: &[(u16, u32)]) -> Self {
         engine.lease(GATE, abi::LEASE_ALWAYS).expect("lease");
         for &(id, _) in members {
             engine.real(id, real(id, method)).expect("real server");
         }
         engine.service(VIP, service(scheduler), members).expect("virtual server");
         engine.vip(BARE_VIP, GATE, 0).expect("VIP");
-        Some(Self { engine, scheduler })
+        Self { engine, scheduler }
     }
 
     pub fn run(&mut self, frame: &[u8]) -> Ran {

@@ -49,11 +49,19 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses a map or, with the verifier's log, the program.
     pub fn load(flows: u32, embryos: u32) -> Result<Self> {
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOWS4, flows)
-            .map_max_entries(maps::EMBRYO4, embryos)
-            .load(OBJECT)
-            .context("load the kernel object")?;
+        Self::sized(&[(maps::FLOWS4, flows), (maps::EMBRYO4, embryos)])
+    }
+
+    /// As [`Engine::load`], with the sizes of any maps.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn sized(sizes: &[(&str, u32)]) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, *entries);
+        }
+        let mut ebpf = loader.load(OBJECT).context("load the kernel object")?;
         for name in [maps::PROGRAM, maps::CLOCK_PROGRAM] {
             let program: &mut Xdp =
                 ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
@@ -204,6 +212,7 @@ impl Engine {
             sum.unavailable += cpu.unavailable;
             sum.table_full += cpu.table_full;
             sum.resets += cpu.resets;
+            sum.templates_full += cpu.templates_full;
         }
         Ok(sum)
     }

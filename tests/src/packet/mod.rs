@@ -58,6 +58,7 @@ mod tests {
             include_str!("../../tests/xdp_ipv6.rs"),
             include_str!("../../tests/xdp_limits.rs"),
             include_str!("../../tests/xdp_packets.rs"),
+            include_str!("../../tests/xdp_persistence.rs"),
             include_str!("../../tests/xdp_schedule.rs"),
         ];
         let words: std::collections::BTreeSet<&str> = suites

@@ -17,8 +17,8 @@ keywords! {
     VirtualServer: "lb_kind", Words("NAT|DR"), "NAT", A, Acts, "forwarding method; TUN is not available yet; a real server that is this host is served locally";
     VirtualServer RealServer: "lvs_method", Words("NAT|DR"), "NAT", A, Acts, "the same as lb_kind; in a real_server: for it alone, not available yet";
     VirtualServer: "protocol", Choice(&["TCP", "UDP", "SCTP"]), "UDP, but TCP where the port or the checks say so", A, Acts, "TCP so far";
-    VirtualServer: "persistence_timeout", Optional("[SECONDS]"), "off; 360 alone", A, Later(T::Persistence), "the same client gets the same real server";
-    VirtualServer: "persistence_granularity", Words("MASK | LEN"), "a whole address", C, Later(T::Persistence), "what the same client is";
+    VirtualServer: "persistence_timeout", Optional("[SECONDS]"), "off; 360 alone", A, Acts, "a client's next connections go to the real server that it had, until it has had none for so long";
+    VirtualServer: "persistence_granularity", Words("MASK | LEN"), "a whole address", C, Acts, "clients of one network of this size count as one; without persistence_timeout it stands for 360 s";
     VirtualServer: "persistence_engine", Word("sip"), "", C, Never(T::Persistence), "persistence by SIP call";
     VirtualServer: "sh-port", Nothing, "off", C, Acts, "sh: the client's port counts beside its address; without it all of a client's connections go to one server";
     VirtualServer: "sh-fallback", Nothing, "off", C, Acts, "sh: a client whose server has weight 0 by inhibit_on_failure gets another one instead of a refusal";

@@ -136,6 +136,7 @@ impl Lower<'_> {
             mail: raw.mail,
             idle_timeout: raw.idle_timeout,
             on_down: raw.on_down.unwrap_or(keep),
+            persistence: self.persistence(vip, &entries),
             real_servers,
         };
         self.marks.virtual_servers.push(head);
@@ -225,6 +226,7 @@ impl Lower<'_> {
                 "quorum_up" => raw.quorum_up = self.command(entry, user.clone()),
                 "quorum_down" => raw.quorum_down = self.command(entry, user.clone()),
                 "sorry_server" => raw.sorry_server = self.server(entry),
+                "persistence_timeout" | "persistence_granularity" => {}
                 "omega" => raw.omega = true,
                 "smtp_alert" => raw.mail = self.wants_mail(entry),
                 "idle_timeout" => {

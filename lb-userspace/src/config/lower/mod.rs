@@ -12,6 +12,7 @@ mod host;
 mod links;
 mod lvs;
 mod notify;
+mod persistence;
 mod quirks;
 mod refused;
 mod route;

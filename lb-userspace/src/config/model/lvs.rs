@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Command;
 use crate::base::{
     net::VirtualServerKey,
-    table::{Limits, Method, OnDown, Scheduler},
+    table::{Limits, Method, OnDown, Persistence, Scheduler},
 };
 
 /// `virtual_server ADDRESS PORT`.
@@ -36,6 +36,8 @@ pub struct VirtualServer {
     pub idle_timeout: Duration,
     /// Ours: `on_down reset|keep`.
     pub on_down: OnDown,
+    /// `persistence_timeout`, `persistence_granularity`.
+    pub persistence: Option<Persistence>,
     /// In file order.
     pub real_servers: Vec<RealServer>,
 }

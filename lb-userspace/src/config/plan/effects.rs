@@ -281,6 +281,15 @@ pub(super) fn virtual_server_changed(changes: &[Change]) -> Vec<String> {
     if changes.iter().any(|it| is(it, "sorry_server")) {
         out.push("connections to the sorry server before are reset, if it is in use".into());
     }
+    let mut timeouts = changes.iter().filter(|it| it.word == "persistence_timeout");
+    // Another mask finds no client of before; without the time none is kept.
+    if match timeouts.next() {
+        Some(timeout) if timeout.old.is_none() => false,
+        Some(timeout) if timeout.new.is_none() => true,
+        _ => any(changes, &["persistence_granularity"]),
+    } {
+        out.push("clients are given real servers anew at their next connections".into());
+    }
     if changes.iter().any(|it| it.word == "on_down" && it.new.as_deref() == Some("reset")) {
         out.push("connections of servers that are down now are reset".into());
     }

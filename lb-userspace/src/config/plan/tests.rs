@@ -215,6 +215,13 @@ fn each_object_is_named_with_its_words_and_what_it_interrupts() {
             ],
         ),
         (
+            "persistence",
+            swap("    lb_kind DR\n", "    lb_kind DR\n    persistence_timeout 50\n"),
+            vec![
+                "~ virtual_server tcp/192.0.2.10:3306: +persistence_timeout 50; interrupts nothing",
+            ],
+        ),
+        (
             "a virtual server gone, one come",
             swap("virtual_server 192.0.2.11 3307", "virtual_server 192.0.2.11 3308"),
             vec![
@@ -279,6 +286,29 @@ fn a_changed_group_says_what_its_change_does() {
     fewer.vrrp_sync_groups[0].members.pop();
     let members = said(&fewer, &plain);
     assert!(members.contains("instances that come move with the others"), "{members}");
+}
+
+/// Clients lose what they keep when they are not recognised any more, and not for another time.
+#[test]
+fn changes_of_persistence_say_whether_clients_lose_their_servers() {
+    let file = |words: &str| BASE.replacen("    lb_kind DR\n", &format!("{words}\n lb_kind DR\n"), 1);
+    let (short, long) = ("persistence_timeout 50", "persistence_timeout 60");
+    let network = "persistence_timeout 50\n persistence_granularity 255.255.255.0";
+    for (old, new, loses) in [
+        ("", short, false),
+        ("", network, false),
+        (short, long, false),
+        (short, network, true),
+        (network, short, true),
+        (network, long, true),
+        (short, "", true),
+        (network, "", true),
+    ] {
+        let plan = plan(&config(&file(old)), &config(&file(new)), &States::new());
+        let [step] = &plan.steps[..] else { panic!("{plan}") };
+        let said = step.to_string().contains("clients are given real servers anew");
+        assert_eq!(said, loses, "{step}");
+    }
 }
 
 /// A default that `global_defs` changes is a change of every instance that does not say otherwise.

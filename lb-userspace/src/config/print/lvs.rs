@@ -1,5 +1,7 @@
 //! `virtual_server`, `real_server` and checkers.
 
+use std::net::IpAddr;
+
 use super::{
     super::{
         keywords::{self, Block},
@@ -11,8 +13,8 @@ use super::{
     Item, Lines, quote, seconds, tracking,
 };
 use crate::base::{
-    net::Protocol,
-    table::{Hashing, Limits, Method, OnDown, Scheduler},
+    net::{self, Protocol},
+    table::{Hashing, Limits, Method, OnDown, Persistence, Scheduler},
 };
 
 /// `virtual_server IP PORT { … }` with its real servers.
@@ -41,6 +43,7 @@ pub fn virtual_server_words(server: &VirtualServer) -> Item {
         mail,
         idle_timeout,
         on_down,
+        persistence,
         real_servers: _,
     } = server;
     let mut out = Lines::default();
@@ -56,6 +59,9 @@ pub fn virtual_server_words(server: &VirtualServer) -> Item {
         Method::Nat | Method::Local => "NAT",
     };
     out.value("lb_kind", method);
+    if let Some(persistence) = persistence {
+        self::persistence(&mut out, key.addr.ip(), *persistence);
+    }
     out.time("delay_loop", *delay_loop);
     out.value("quorum", quorum);
     out.value("hysteresis", hysteresis);
@@ -74,6 +80,19 @@ pub fn virtual_server_words(server: &VirtualServer) -> Item {
     };
     out.value("on_down", on_down);
     Item::new("virtual_server").word(key.addr.ip()).word(key.addr.port()).opens(out.0)
+}
+
+/// A mask for IPv4 and a length for IPv6, as keepalived reads them.
+fn persistence(out: &mut Lines, vip: IpAddr, persistence: Persistence) {
+    let Persistence { timeout, granularity } = persistence;
+    out.time("persistence_timeout", timeout);
+    if granularity == Persistence::whole(vip) {
+        return;
+    }
+    match vip {
+        IpAddr::V4(_) => out.value("persistence_granularity", net::mask4(granularity)),
+        IpAddr::V6(_) => out.value("persistence_granularity", granularity),
+    }
 }
 
 /// `lb_algo` and its flags.

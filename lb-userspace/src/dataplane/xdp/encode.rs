@@ -11,8 +11,8 @@ use std::{
 
 use lb_common::{
     abi::{
-        Addr6, Be32, FLAG_INHIBITED, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_LOCAL,
-        METHOD_NAT, POOL_LEN, PROTO_TCP, RING_LEN, Real, SCHED_LC, SCHED_MH, SCHED_NQ, SCHED_RR,
+        Addr6, Be32, FLAG_CLOSED, FLAG_INHIBITED, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR,
+        METHOD_LOCAL, METHOD_NAT, POOL_LEN, PROTO_TCP, RING_LEN, Real, SCHED_LC, SCHED_MH, SCHED_NQ, SCHED_RR,
         SCHED_SED, SCHED_SH, SCHED_WLC, SCHED_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT,
         SERVICE_KEEP, SERVICE_LIMITED, SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP,
         Service, ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, be32, macs, octets,
@@ -24,10 +24,10 @@ use thiserror::Error;
 use super::image::{Image, derived};
 use crate::{
     base::{
-        net::{Protocol, VirtualServerKey},
+        net::{Protocol, VirtualServerKey, mask4},
         table::{
-            ForwardingTable, Gate, Hashing, LeaseSlot, Limits, Method, OnDown, RealServer,
-            RealServerState, Scheduler, VirtualServer,
+            ForwardingTable, Gate, Hashing, LeaseSlot, Limits, Method, OnDown, Persistence,
+            RealServer, RealServerState, Scheduler, VirtualServer,
         },
     },
     dataplane::{NextHop, Surroundings},
@@ -53,8 +53,8 @@ pub enum EncodeError {
     Vips,
     #[error("{0} is a NAT real server of more than {SOURCE_LEN} virtual servers")]
     Shared(SocketAddr),
-    #[error("{0}: idle time {1:?} is not a whole number of seconds up to 136 years")]
-    Idle(VirtualServerKey, Duration),
+    #[error("{0}: time {1:?} is not a whole number of seconds up to 136 years")]
+    Time(VirtualServerKey, Duration),
 }
 
 /// What identifies a real server: that of its virtual server, then its own address and port.
@@ -169,10 +169,16 @@ fn service(
     ids: &mut Ids,
 ) -> Result<(ServiceKey, Service), EncodeError> {
     let map_key = service_key(key)?;
-    let idle_secs = u32::try_from(vs.idle_timeout.as_secs())
-        .ok()
-        .filter(|_| vs.idle_timeout.subsec_nanos() == 0)
-        .ok_or(EncodeError::Idle(*key, vs.idle_timeout))?;
+    let secs = |time: Duration| {
+        let whole = u32::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0);
+        whole.ok_or(EncodeError::Time(*key, time))
+    };
+    let (persistence_secs, granularity) = match vs.persistence {
+        Some(Persistence { timeout, granularity }) => {
+            (secs(timeout)?, be32(mask4(granularity).octets()))
+        }
+        None => (0, 0),
+    };
     let old = before.services.get(&map_key);
     let service = Service {
         id: match old {
@@ -195,7 +201,9 @@ fn service(
         },
         half: old.map_or(0, |old| old.half),
         flags: service_flags(vs),
-        idle_secs,
+        idle_secs: secs(vs.idle_timeout)?,
+        persistence_secs,
+        granularity,
         pad: 0,
     };
     Ok((map_key, service))
@@ -224,7 +232,9 @@ fn real(
         gate: service.gate,
         state: match server.state {
             RealServerState::Up => STATE_UP,
-            RealServerState::Drain | RealServerState::Inhibited => STATE_DRAIN,
+            RealServerState::Drain | RealServerState::Closed | RealServerState::Inhibited => {
+                STATE_DRAIN
+            }
             RealServerState::Down => STATE_DOWN,
         },
         method: match server.method {
@@ -234,10 +244,15 @@ fn real(
         },
         service: service.id,
         flags: if service.flags & SERVICE_KEEP != 0 { FLAG_KEEP } else { 0 }
-            | if server.state == RealServerState::Inhibited { FLAG_INHIBITED } else { 0 },
+            | match server.state {
+                RealServerState::Inhibited => FLAG_INHIBITED,
+                RealServerState::Closed => FLAG_CLOSED,
+                _ => 0,
+            },
         weight: server.weight,
         upper: server.limits.upper,
         lower: server.limits.lower,
+        granularity: service.granularity,
         ..Real::default()
     }
     .with_nat(key.addr, key.port, ipv4(addr.ip())?, be16(addr.port()));
@@ -430,6 +445,10 @@ pub fn decode(image: &Image) -> ForwardingTable {
                 0 => OnDown::Reset,
                 _ => OnDown::Keep,
             },
+            persistence: (service.persistence_secs != 0).then(|| Persistence {
+                timeout: Duration::from_secs(u64::from(service.persistence_secs)),
+                granularity: u32::from_be(service.granularity).leading_ones() as u8,
+            }),
             real_servers: BTreeMap::new(),
         };
         table.virtual_servers.insert(key, vs);
@@ -450,6 +469,7 @@ pub fn decode(image: &Image) -> ForwardingTable {
             state: match real.state {
                 STATE_UP => RealServerState::Up,
                 STATE_DRAIN if real.flags & FLAG_INHIBITED != 0 => RealServerState::Inhibited,
+                STATE_DRAIN if real.flags & FLAG_CLOSED != 0 => RealServerState::Closed,
                 STATE_DRAIN => RealServerState::Drain,
                 _ => RealServerState::Down,
             },

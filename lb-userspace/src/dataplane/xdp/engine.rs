@@ -71,6 +71,8 @@ pub struct Xdp {
     /// As of the last pass, as [`Xdp::embryos`].
     pub(super) flows: u64,
     pub(super) embryos: u64,
+    /// By service id, also as of the last pass.
+    pub(super) templates: BTreeMap<u16, u64>,
     /// The pass that is under way.
     housekeeping: Option<Stage>,
     listing: Option<Listing>,
@@ -88,7 +90,8 @@ impl Xdp {
         let image = maps.read().context("read the maps back")?;
         let control = maps.control().context("read the map control")?;
         let (half_open, pressure) = (clock.ticks(HALF_OPEN), clock.ticks(PRESSURE));
-        maps.set_control(Control { half_open, pressure, ..control })
+        let second = clock.ticks(Duration::from_secs(1));
+        maps.set_control(Control { half_open, pressure, second, ..control })
             .context("write to the map control")?;
         Ok(Self {
             pin_dir: pin_dir.to_owned(),
@@ -104,6 +107,7 @@ impl Xdp {
             repairs: 0,
             flows: 0,
             embryos: 0,
+            templates: BTreeMap::new(),
             housekeeping: None,
             listing: None,
             run_stats: (0, 0),
@@ -334,6 +338,8 @@ impl Xdp {
                 unavailable: stats.unavailable,
                 table_full: stats.table_full,
                 resets: stats.resets,
+                templates: vs.persistence.map(|_| self.templates.get(&id).copied().unwrap_or(0)),
+                templates_full: stats.templates_full,
                 packets: gone.packets + real_servers.iter().map(|rs| rs.packets).sum::<u64>(),
                 bytes: gone.bytes + real_servers.iter().map(|rs| rs.bytes).sum::<u64>(),
                 real_servers,

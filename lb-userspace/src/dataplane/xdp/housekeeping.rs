@@ -2,18 +2,20 @@
 //! do, and gets the chance after each.
 //!
 //! A pass: counters are read → the table is walked, what is over taken out → NAT halves without
-//! their other half → counters corrected → real servers that only lingered go → embryos counted.
+//! their other half → counters corrected → real servers that only lingered go → templates walked, what is over
+//! taken out → embryos counted.
 
 use std::{collections::BTreeMap, vec};
 
 use anyhow::Context as _;
-use lb_common::abi::{Flow4, FlowKey4};
+use lb_common::abi::{Flow4, FlowKey4, Template, TemplateKey4};
 
 use super::{
     encode::{absent, decode},
     engine::Xdp,
     sweep::{self, Correction, Over, Pass, Stamp},
     sys::Walk,
+    templates::{Fate, Sweep},
 };
 use crate::dataplane::Progress;
 
@@ -27,6 +29,7 @@ pub(super) enum Stage {
     Flows { pass: Pass, walk: Walk<FlowKey4, Flow4> },
     Halves { pass: Pass },
     Counters { pass: Pass, corrections: vec::IntoIter<Correction> },
+    Templates { sweep: Sweep, walk: Walk<TemplateKey4, Template> },
     Embryos { walk: Walk<FlowKey4, Flow4>, count: u64 },
 }
 
@@ -82,7 +85,34 @@ impl Xdp {
             }
             Stage::Counters { pass, .. } => {
                 self.conclude(&pass)?;
-                Stage::Embryos { walk: Walk::new(SLICE), count: 0 }
+                if self.templates.is_empty() && !self.is_persistent()? {
+                    Stage::Embryos { walk: Walk::new(SLICE), count: 0 }
+                } else {
+                    let (jiffies, tick) = (self.clock.sample()?.jiffies, self.clock.tick());
+                    let sweep = Sweep::new(self.image()?, pass.held(), jiffies, tick);
+                    Stage::Templates { sweep, walk: Walk::new(SLICE) }
+                }
+            }
+            Stage::Templates { mut sweep, mut walk } => {
+                let read: Vec<_> =
+                    self.maps.templates(&mut walk).context("read the map templates4")?.collect();
+                progress.entries = read.len();
+                for (key, template) in read {
+                    let is = match sweep.entry(self.image()?, key, &template) {
+                        Fate::Stays => continue,
+                        Fate::Renewed => Some(sweep.renewed(&template)),
+                        Fate::Over => None,
+                    };
+                    self.maps
+                        .set_template(&key, &template, is)
+                        .context("write to the map templates4")?;
+                }
+                if walk.has_ended() {
+                    self.templates = sweep.found();
+                    Stage::Embryos { walk: Walk::new(SLICE), count: 0 }
+                } else {
+                    Stage::Templates { sweep, walk }
+                }
             }
             Stage::Embryos { mut walk, mut count } => {
                 let step = self.maps.embryos(&mut walk).context("read the map embryo4")?.count();
@@ -97,6 +127,11 @@ impl Xdp {
         };
         progress.more = true;
         Ok((progress, Some(next)))
+    }
+
+    /// Whether a virtual server has persistence.
+    fn is_persistent(&mut self) -> anyhow::Result<bool> {
+        Ok(self.image()?.services.values().any(|service| service.persistence_secs != 0))
     }
 
     /// Takes out what is over, unless it has come alive since it was read.

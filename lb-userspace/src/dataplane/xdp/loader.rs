@@ -162,8 +162,10 @@ fn load(dir: &Path, bytes: &[u8], flows: u32, hash: u64, replaces: bool) -> anyh
     let cpus = aya::util::nr_cpus().map_err(|(file, error)| {
         anyhow::Error::new(error).context(format!("count the CPUs by {file}"))
     })?;
-    let shares = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(maps::EMBRYO4_SHARE);
-    loader.map_max_entries(maps::EMBRYO4, maps::EMBRYO4_DEFAULT.max(shares));
+    let shares = |share| u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(share);
+    loader.map_max_entries(maps::EMBRYO4, maps::EMBRYO4_DEFAULT.max(shares(maps::EMBRYO4_SHARE)));
+    let tentative = maps::TENTATIVE4_DEFAULT.max(shares(maps::TENTATIVE4_SHARE));
+    loader.map_max_entries(maps::TENTATIVE4, tentative);
     for name in maps::ALL {
         loader.map_pin_path(name, dir.join(name));
     }

@@ -10,7 +10,7 @@ use aya::{
 use lb_common::{
     abi::{
         Addr6, Be32, Control, Filter, Flow4, FlowKey4, Pool, Real, RealStats, Ring, STATE_ABSENT,
-        Service, ServiceKey, ServiceStats, Source, SourceKey, Vip,
+        Service, ServiceKey, ServiceStats, Source, SourceKey, Template, TemplateKey4, Vip,
     },
     maps,
 };
@@ -19,6 +19,9 @@ use super::{
     image::{Image, Write},
     sys,
 };
+
+/// linux/bpf.h: of an update, that the entry must be there.
+const BPF_EXIST: u64 = 2;
 
 /// Handles of all maps that user space touches.
 pub struct Maps {
@@ -42,11 +45,13 @@ pub struct Maps {
     real_stats: PerCpuArray<MapData, RealStats>,
     flows: HashMap<MapData, FlowKey4, Flow4>,
     embryos: HashMap<MapData, FlowKey4, Flow4>,
+    templates: HashMap<MapData, TemplateKey4, Template>,
     // For batched look-ups.
     reals_fd: OwnedFd,
     conns_fd: OwnedFd,
     flows_fd: OwnedFd,
     embryos_fd: OwnedFd,
+    templates_fd: OwnedFd,
     flows_max: u64,
 }
 
@@ -122,10 +127,12 @@ impl Maps {
             real_stats: per_cpu(dir, maps::REAL_STATS)?,
             flows: hash(dir, maps::FLOWS4)?,
             embryos: hash(dir, maps::EMBRYO4)?,
+            templates: hash(dir, maps::TEMPLATES4)?,
             reals_fd: descriptor(dir, maps::REALS_MAP)?,
             conns_fd: descriptor(dir, maps::CONNS)?,
             flows_fd: descriptor(dir, maps::FLOWS4)?,
             embryos_fd: descriptor(dir, maps::EMBRYO4)?,
+            templates_fd: descriptor(dir, maps::TEMPLATES4)?,
             flows_max: MapInfo::from_pin(dir.join(maps::FLOWS4))
                 .map(|info| u64::from(info.max_entries()))
                 .context("ask for the map flows4")?,
@@ -229,6 +236,32 @@ impl Maps {
         walk.step(&self.embryos_fd)
     }
 
+    /// The next templates of clients that had a connection.
+    pub fn templates(
+        &self,
+        walk: &mut sys::Walk<TemplateKey4, Template>,
+    ) -> io::Result<impl Iterator<Item = (TemplateKey4, Template)>> {
+        walk.step(&self.templates_fd)
+    }
+
+    /// Replaces a template, or takes it out, unless it is another one than `was` by now. (Between the look and
+    /// the deed a connection may use it: its client then has the real server that was read, or is given
+    /// one anew.)
+    pub fn set_template(
+        &mut self,
+        key: &TemplateKey4,
+        was: &Template,
+        is: Option<Template>,
+    ) -> Result<(), MapError> {
+        match (some(self.templates.get(key, 0))?, is) {
+            (Some(now), Some(is)) if now == *was => {
+                absent_is_fine(self.templates.insert(key, is, BPF_EXIST))
+            }
+            (Some(now), None) if now == *was => absent_is_fine(self.templates.remove(key)),
+            _ => Ok(()),
+        }
+    }
+
     /// One entry of the table of established connections.
     pub fn flow(&self, key: &FlowKey4) -> Result<Option<Flow4>, MapError> {
         some(self.flows.get(key, 0))
@@ -295,6 +328,7 @@ impl Maps {
             sum.unavailable += cpu.unavailable;
             sum.table_full += cpu.table_full;
             sum.resets += cpu.resets;
+            sum.templates_full += cpu.templates_full;
             sum
         }))
     }

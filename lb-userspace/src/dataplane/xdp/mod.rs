@@ -15,6 +15,7 @@ pub mod orphans;
 mod packet_log;
 pub mod sweep;
 mod sys;
+pub mod templates;
 pub mod totals;
 
 pub use engine::Xdp;

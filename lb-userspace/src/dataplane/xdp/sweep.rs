@@ -14,7 +14,7 @@ use lb_common::abi::{
     PROTO_TCP, Real, STATE_ABSENT, STATE_DOWN,
 };
 
-use super::image::Image;
+use super::{image::Image, templates::Held};
 
 /// Life of a connection of which a FIN was seen, after its last packet.
 pub const CLOSING: Duration = Duration::from_secs(60);
@@ -160,6 +160,7 @@ pub struct Pass {
     clients: HashMap<FlowKey4, Half>,
     replies: HashMap<FlowKey4, Half>,
     found: Found,
+    held: Held,
 }
 
 impl Pass {
@@ -183,6 +184,7 @@ impl Pass {
             clients: HashMap::new(),
             replies: HashMap::new(),
             found: Found::default(),
+            held: Held::default(),
         }
     }
 
@@ -264,6 +266,9 @@ impl Pass {
         let ended_since = last_seen > self.jiffies;
         let flags = if ended_since { flags & !FLOW_CLOSING } else { flags };
         let state = State::new(flags, half.generation, server.map(|server| &server.real));
+        if let Some(server) = server.filter(|_| state == State::Established) {
+            self.held.add(key.src, half.real, &server.real);
+        }
         if state == State::Established && half.created <= self.jiffies {
             *self.found.active.entry(half.real).or_default() += 1;
         }
@@ -273,6 +278,11 @@ impl Pass {
     /// Connections that stay.
     pub fn found(&self) -> &Found {
         &self.found
+    }
+
+    /// Clients of connections that stay and are established.
+    pub fn held(self) -> Held {
+        self.held
     }
 
     /// What is to be added to the counters of the real servers that are what they were at the begin;

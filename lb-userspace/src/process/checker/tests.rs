@@ -56,6 +56,7 @@ fn config(addr: std::net::SocketAddr, checker: CheckerConfig) -> Arc<Config> {
         mail: false,
         idle_timeout: Duration::from_secs(60),
         on_down: OnDown::Reset,
+        persistence: None,
         real_servers: vec![RealServer {
             addr,
             weight: 10,

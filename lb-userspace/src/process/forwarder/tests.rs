@@ -54,6 +54,7 @@ pub(super) fn config(servers: &[u8]) -> Arc<Config> {
         mail: false,
         idle_timeout: Duration::from_secs(28_860),
         on_down: OnDown::Reset,
+        persistence: None,
         real_servers,
     };
     Arc::new(Config { virtual_servers: vec![vs], ..Config::default() })

@@ -164,6 +164,7 @@ fn one_server(state: RealServerState, method: Method) -> ForwardingTable {
         scheduler: Scheduler::Wlc,
         idle_timeout: Duration::from_secs(60),
         on_down: OnDown::Reset,
+        persistence: None,
         real_servers: [("198.51.100.1:3306".parse().expect("addr"), real)].into(),
     };
     let key = "tcp/192.0.2.1:3306".parse().expect("key");
@@ -244,6 +245,51 @@ fn a_virtual_server_is_limited_when_a_real_server_of_it_is() {
     let vs = table.virtual_servers.values_mut().next().expect("one");
     vs.real_servers.values_mut().next().expect("one").limits = Limits { upper: 9, lower: 2 };
     assert!(limited(&table));
+}
+
+#[test]
+fn persistence_is_in_the_virtual_server_and_its_mask_in_each_real_server() {
+    let mut table = one_server(RealServerState::Up, Method::Dr);
+    let around = reachable(&table);
+    let mut image = encode(&Image::default(), &table, &around).expect("fits");
+    let seen = |image: &Image| {
+        let service = image.services.values().next().expect("one");
+        let mask = image.reals[&1].granularity;
+        assert_eq!(mask, service.granularity);
+        (service.persistence_secs, octets(mask))
+    };
+    assert_eq!(seen(&image), (0, [0; 4]));
+    for (granularity, mask) in [(32, [255; 4]), (24, [255, 255, 255, 0]), (1, [128, 0, 0, 0])] {
+        let timeout = Duration::from_secs(360);
+        let vs = table.virtual_servers.values_mut().next().expect("one");
+        vs.persistence = Some(Persistence { timeout, granularity });
+        let generation = image.reals[&1].generation;
+        image = encode(&image, &table, &around).expect("fits");
+        assert_eq!(decode(&image), table);
+        assert_eq!(seen(&image), (360, mask));
+        assert_eq!(image.reals[&1].generation, generation, "its connections go on");
+    }
+}
+
+/// Of which servers clients are kept, by what the table says of them.
+#[test]
+fn drained_servers_keep_their_clients_and_closed_ones_do_not() {
+    for (state, keeps) in [
+        (RealServerState::Up, true),
+        (RealServerState::Drain, true),
+        (RealServerState::Closed, false),
+        (RealServerState::Inhibited, false),
+        (RealServerState::Down, false),
+    ] {
+        let table = one_server(state, Method::Dr);
+        let image = encode(&Image::default(), &table, &reachable(&table)).expect("fits");
+        assert_eq!(image.reals[&1].keeps_clients(), keeps, "{state:?}");
+        let lost = encode(&Image::default(), &table, &Surroundings::default()).expect("fits");
+        assert!(!lost.reals[&1].keeps_clients(), "{state:?} without a way to it");
+    }
+    let local = one_server(RealServerState::Up, Method::Local);
+    let image = encode(&Image::default(), &local, &Surroundings::default()).expect("fits");
+    assert!(image.reals[&1].keeps_clients());
 }
 
 #[test]

@@ -167,6 +167,27 @@ fn what_comes_and_goes_during_a_pass_is_not_counted_twice() {
     assert_eq!(by(&changed), []);
 }
 
+/// The table of templates is told of connections that are open, not of what is left of others.
+#[test]
+fn only_open_connections_hold_their_client() {
+    let mut persistent = image();
+    for real in persistent.reals.values_mut() {
+        real.granularity = be32([255; 4]);
+    }
+    for (name, flow, holds) in [
+        ("open", flow(1, 0), true),
+        ("closing", flow(1, FLOW_FIN), false),
+        ("reset", flow(1, FLOW_RST), false),
+        ("stale", Flow4 { generation: 4, ..flow(1, 0) }, false),
+        ("idle for too long", flow(302, 0), false),
+        ("of nobody", Flow4 { real: 99, ..flow(1, 0) }, false),
+    ] {
+        let mut pass = Pass::new(&persistent, &BTreeMap::new(), NOW, TICK);
+        pass.entry(client(1), &Flow4 { real: if flow.real == NAT { DR } else { flow.real }, ..flow });
+        assert_eq!(!pass.held().is_empty(), holds, "{name}");
+    }
+}
+
 #[test]
 fn only_who_was_leaving_at_the_begin_may_go_at_the_end() {
     let mut leaving = image();
