@@ -9,7 +9,7 @@ use aya::{
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{self, Flow4, FlowKey4, Real, Service, be16, be32, macs},
+    abi::{self, Control, Flow4, FlowKey4, Real, Service, be16, be32, macs},
     maps,
     verdict::Outcome,
 };
@@ -173,6 +173,22 @@ impl Case {
         Ok(self)
     }
 
+    /// As a case of a virtual server with persistence: each client is a new one.
+    fn with_persistence(mut self) -> Result<Self> {
+        let engine = self.engine.as_mut().context("a floor has no clients")?;
+        let granularity = u32::MAX;
+        let real = engine.array::<Real>(maps::REALS_MAP)?.get(&1, 0)?;
+        engine.real(1, Real { granularity, ..real })?;
+        let control = engine.array::<Control>(maps::CONTROL)?.get(&0, 0)?;
+        engine.array(maps::CONTROL)?.set(0, Control { second: 1000, ..control }, 0)?;
+        let scheduler = abi::SCHED_WLC;
+        let persistence_secs = 360;
+        let service =
+            Service { id: 1, scheduler, persistence_secs, granularity, ..Service::default() };
+        engine.service(VIP, service, &[(1, 1)])?;
+        Ok(self)
+    }
+
     fn make_room(&mut self) -> Result<()> {
         let engine = self.engine.as_mut().context("a floor has no embryos")?;
         let mut embryos = engine.hash::<FlowKey4, Flow4>(maps::EMBRYO4)?;
@@ -261,6 +277,9 @@ pub fn measure(effort: Effort) -> Result<Vec<Line>> {
         Case::of("new flow, of 8, limit", None, DR, &syn, Outcome::Scheduled, 1 << 32)?
             .with_room()
             .with_pool(8, abi::SERVICE_LIMITED, 1 << 20)?,
+        Case::of("new flow, persistent", None, DR, &syn, Outcome::Scheduled, 1 << 32)?
+            .with_room()
+            .with_persistence()?,
         Case::of("new flow, flood", None, DR, &syn, Outcome::Scheduled, 1 << 32)?,
     ];
     for _ in 0..effort.rounds {
