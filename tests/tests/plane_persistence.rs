@@ -269,8 +269,10 @@ fn templates_are_swept_in_slices_and_live_with_their_connections() -> Result<()>
     if !ready_or_skip("plane_persistence")? {
         return Ok(());
     }
-    let pins = Pins(PathBuf::from(format!("/sys/fs/bpf/lbd-test-templates-{}", std::process::id())));
-    let persistent = table(Some(Persistence { timeout: Duration::from_secs(100), granularity: 32 }));
+    let pins =
+        Pins(PathBuf::from(format!("/sys/fs/bpf/lbd-test-templates-{}", std::process::id())));
+    let persistent =
+        table(Some(Persistence { timeout: Duration::from_secs(100), granularity: 32 }));
     let mut engine = Xdp::open(&pins.0, 4096, XdpMode::Auto)?;
     reach(&mut engine, &persistent)?;
     let status = |engine: &mut Xdp| -> Result<Option<u64>> {

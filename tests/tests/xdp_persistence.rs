@@ -193,10 +193,14 @@ fn a_drained_server_keeps_its_clients_and_one_that_would_not_serve_them_does_not
         ("drained", |real| real.state = abi::STATE_DRAIN, true),
         ("inhibited", |real| inhibit(real, abi::FLAG_INHIBITED), false),
         ("closed", |real| inhibit(real, abi::FLAG_CLOSED), false),
-        ("down, its connections kept", |real| {
-            real.state = abi::STATE_DOWN;
-            real.flags |= abi::FLAG_KEEP;
-        }, false),
+        (
+            "down, its connections kept",
+            |real| {
+                real.state = abi::STATE_DOWN;
+                real.flags |= abi::FLAG_KEEP;
+            },
+            false,
+        ),
         ("gone", |real| real.state = abi::STATE_ABSENT, false),
         ("its id is another virtual server's", |real| real.service = 9, false),
         ("its next hop is lost", |real| real.flags &= !abi::FLAG_RESOLVED, false),
@@ -272,8 +276,7 @@ fn a_flood_of_syns_pushes_out_no_client_that_had_a_connection() {
     let engine = Engine::sized(&sizes).expect("the shipped object loads");
     let mut bed = Bed::over(engine, abi::SCHED_RR, DR, &THREE);
     persist(&mut bed, persistent(abi::SCHED_RR, WHOLE, 0), &THREE);
-    let clients: Vec<_> =
-        (0..6).map(|number| bed.connect(host(100, number, 1))).collect();
+    let clients: Vec<_> = (0..6).map(|number| bed.connect(host(100, number, 1))).collect();
     syn(&mut bed, host(100, 99, 1));
     assert!(template(&mut bed, maps::TENTATIVE4, host(100, 99, 0).0, WHOLE).is_some());
     for forged in 0..20_000_u32 {

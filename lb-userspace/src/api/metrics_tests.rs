@@ -175,8 +175,9 @@ fn documentation_is_what_is_exported() {
         for name in page_text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             let known = text.contains(&format!("# TYPE {name} "))
                 || wanted.contains(&format!("`{}`", name.trim_end_matches("_total")));
-            let program = ["lbd_clock", "lbd_no_bpf", "lbd_pick", "lbd_kept", "lbd_propose", "lbd_confirm"]
-                .contains(&name);
+            let program =
+                ["lbd_clock", "lbd_no_bpf", "lbd_pick", "lbd_kept", "lbd_propose", "lbd_confirm"]
+                    .contains(&name);
             assert!(!name.starts_with("lbd_") || known || program, "{page} names {name}");
         }
     }

@@ -92,13 +92,15 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
         persistence(),
         btree_map(server, real_server(), 0..6),
     )
-        .prop_map(|(gate, scheduler, idle, on_down, persistence, real_servers)| VirtualServer {
-            gate,
-            scheduler,
-            idle_timeout: Duration::from_secs(idle),
-            on_down,
-            persistence,
-            real_servers,
+        .prop_map(|(gate, scheduler, idle, on_down, persistence, real_servers)| {
+            VirtualServer {
+                gate,
+                scheduler,
+                idle_timeout: Duration::from_secs(idle),
+                on_down,
+                persistence,
+                real_servers,
+            }
         })
 }
 

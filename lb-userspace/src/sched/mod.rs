@@ -31,7 +31,9 @@ impl Candidate {
         let selectable = match server.state {
             RealServerState::Up => true,
             RealServerState::Inhibited => false,
-            RealServerState::Drain | RealServerState::Closed | RealServerState::Down => return None,
+            RealServerState::Drain | RealServerState::Closed | RealServerState::Down => {
+                return None;
+            }
         };
         Some(Self { real, addr, weight: server.weight, selectable })
     }

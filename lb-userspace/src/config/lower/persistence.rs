@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_an_error_at_its_place() {
-        for word in ["0.0.0.0", "0", "33", "/0", "255.0.255.0", "0.0.0.255", "x", "24x", "-1", "::"] {
+        for word in ["0.0.0.0", "0", "33", "/0", "255.0.255.0", "0.0.0.255", "x", "24x", "-1", "::"]
+        {
             let text = file(&format!("persistence_granularity {word}"));
             has(&text, "t:5:", &format!("`persistence_granularity` cannot be `{word}`"));
             assert!(load("t", &text).config.is_none(), "{word}");

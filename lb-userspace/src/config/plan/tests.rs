@@ -291,7 +291,8 @@ fn a_changed_group_says_what_its_change_does() {
 /// Clients lose what they keep when they are not recognised any more, and not for another time.
 #[test]
 fn changes_of_persistence_say_whether_clients_lose_their_servers() {
-    let file = |words: &str| BASE.replacen("    lb_kind DR\n", &format!("{words}\n lb_kind DR\n"), 1);
+    let file =
+        |words: &str| BASE.replacen("    lb_kind DR\n", &format!("{words}\n lb_kind DR\n"), 1);
     let (short, long) = ("persistence_timeout 50", "persistence_timeout 60");
     let network = "persistence_timeout 50\n persistence_granularity 255.255.255.0";
     for (old, new, loses) in [

@@ -183,7 +183,10 @@ fn only_open_connections_hold_their_client() {
         ("of nobody", Flow4 { real: 99, ..flow(1, 0) }, false),
     ] {
         let mut pass = Pass::new(&persistent, &BTreeMap::new(), NOW, TICK);
-        pass.entry(client(1), &Flow4 { real: if flow.real == NAT { DR } else { flow.real }, ..flow });
+        pass.entry(
+            client(1),
+            &Flow4 { real: if flow.real == NAT { DR } else { flow.real }, ..flow },
+        );
         assert_eq!(!pass.held().is_empty(), holds, "{name}");
     }
 }
