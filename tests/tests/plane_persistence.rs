@@ -183,7 +183,8 @@ fn clients_keep_their_server_over_restarts_reloads_and_drains() -> Result<()> {
     ensure!(bed.servers_of()? == servers);
     bed.host.write_config(&config("persistence_timeout 600")?)?;
     let plan = bed.host.lbctl(&["reload"])?;
-    ensure!(plan.contains("persistence_timeout 300 -> 600; interrupts nothing"), "{plan}");
+    ensure!(plan.contains("persistence_timeout 300 -> 600"), "{plan}");
+    ensure!(plan.contains("interrupts nothing"), "{plan}");
     ensure!(bed.servers_of()? == servers);
 
     // A drained server keeps its clients and gets no new ones.
