@@ -15,4 +15,5 @@ pub mod hash;
 pub mod maglev;
 pub mod maps;
 pub mod pool;
+mod real;
 pub mod verdict;
