@@ -171,15 +171,20 @@ fn a_dead_servers_template_leads_nowhere() {
     let Some(mut bed) = bed(abi::SCHED_RR, WHOLE) else { return };
     let client = |port| host(100, 1, port);
     let old = bed.connect(client(1));
+    // The round has come back to it.
+    let second: Vec<_> = (2..5).map(|number| bed.connect(host(100, number, 1))).collect();
+    assert_eq!(second[2], old);
     let others: Vec<_> = THREE.into_iter().filter(|(id, _)| *id != old).collect();
     choose(&mut bed, WHOLE, &others);
     bed.set(old, |real| (real.state, real.generation) = (abi::STATE_DOWN, real.generation + 1));
     let new = bed.connect(client(2));
     assert_ne!(new, old);
     assert_eq!(bed.connect(client(3)), new);
-    // It is back, under the generation of its death: its former clients stay where they are now.
-    choose(&mut bed, WHOLE, &THREE);
+    // It is back, under the generation of its death. Who has not asked meanwhile is given a server anew, and
+    // its other former clients stay where they are now.
     bed.set(old, |real| real.state = abi::STATE_UP);
+    assert_ne!(bed.connect(host(100, 4, 2)), old);
+    choose(&mut bed, WHOLE, &THREE);
     for port in 4..10 {
         assert_eq!(bed.connect(client(port)), new);
     }
