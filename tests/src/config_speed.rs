@@ -371,6 +371,7 @@ fn table(config: &Config) -> lb_userspace::base::table::ForwardingTable {
         quorum: &Default::default(),
         admin: &Admin::default(),
         host: &Host::default(),
+        now: lb_userspace::base::time::Instant::ZERO,
     })
 }
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{
-    abi::{FLOW_RST, Flow4, FlowKey4},
+    abi::{FLOW_RESET, FLOW_RST, Flow4, FlowKey4, Real, be16, be32},
     maps,
 };
 use lb_tests::netns::{Namespace, Switch, ready_or_skip};
@@ -28,7 +28,12 @@ use lb_userspace::{
     config::model::XdpMode,
     dataplane::{
         DataPlane as _, FailureKind, NextHop, Surroundings,
-        xdp::{LeaseWriter, Xdp, housekeeping::SLICE, loader::How},
+        xdp::{
+            LeaseWriter, Xdp,
+            housekeeping::SLICE,
+            loader::How,
+            resets::{Kind, Notice, ROUNDS, SEGMENTS},
+        },
     },
     io::neigh::Neigh,
     process::clock,
@@ -332,6 +337,90 @@ fn a_large_table_is_swept_in_slices_and_verdicts_go_between() -> Result<()> {
     ensure!(engine.status()?.flows == u64::from(ENTRIES / 4 * 3));
     ensure!(list(&mut engine, 100)?.len() == 100);
     ensure!(list(&mut engine, usize::MAX)?.len() == left);
+    engine.close()
+}
+
+/// All that is to be sent until the walk has ended, and the most of one slice.
+fn notices(engine: &mut Xdp) -> Result<(Vec<Notice>, usize)> {
+    let (mut all, mut most) = (Vec::new(), 0);
+    while engine.notices_at() == Some(Monotonic::ZERO) {
+        let slice = engine.notices(clock::now())?;
+        most = most.max(slice.len());
+        all.extend(slice);
+    }
+    Ok((all, most))
+}
+
+#[test]
+fn clients_of_a_dead_server_are_asked_in_slices_by_the_master_only() -> Result<()> {
+    const CLIENTS: u16 = 1000;
+    if !ready_or_skip("plane_engine")? {
+        return Ok(());
+    }
+    let pins = Pins::new("notices");
+    let slot = LeaseSlot(5);
+    let guarded = |state| {
+        let mut table = ForwardingTable { interfaces: [].into(), ..table(state) };
+        table.virtual_servers.values_mut().for_each(|vs| vs.gate = Gate::Lease(slot));
+        table.vips.insert(VIP.into(), slot);
+        table
+    };
+    let mut engine = open(&pins.0)?;
+    ensure!(notices(&mut engine)?.0.is_empty(), "a fresh start");
+    reach(&mut engine, &guarded(RealServerState::Up))?;
+    ensure!(engine.notices_at().is_none(), "nobody has died");
+    let mut writer = LeaseWriter::open(&pins.0)?;
+    let map = |name| MapData::from_pin(pins.0.join(name)).and_then(Map::from_map_data);
+    let reals = Array::<_, Real>::try_from(map(maps::REALS_MAP)?)?;
+    ensure!(reals.get(&1, 0)?.addr == be32(DB.octets()));
+    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map(maps::FLOWS4)?)?;
+    let key = |n: u16| FlowKey4 {
+        src: be32([10, 77, 0, 1]),
+        dst: be32(VIP.octets()),
+        sport: be16(n),
+        dport: be16(PORT),
+        proto: 6,
+        pad: 0,
+    };
+    let flow = Flow4 { generation: 1, real: 1, seq_end: 7, ack: 70, ..Flow4::default() };
+    for n in 0..CLIENTS {
+        flows.insert(key(n), flow, 0)?;
+    }
+    let mut die = |engine: &mut Xdp| -> Result<()> {
+        reach(engine, &guarded(RealServerState::Up))?;
+        reach(engine, &guarded(RealServerState::Down))
+    };
+    // Not master: whoever is, tells its own.
+    die(&mut engine)?;
+    ensure!(engine.notices_at() == Some(Monotonic::ZERO), "at once");
+    ensure!(notices(&mut engine)?.0.is_empty());
+    ensure!(engine.notices_at().is_none(), "nobody to ask again");
+
+    writer.set(slot, LeaseState::Until(clock::now() + Duration::from_secs(600)))?;
+    die(&mut engine)?;
+    let begun = clock::now();
+    let (asked, most) = notices(&mut engine)?;
+    ensure!(most <= SEGMENTS, "{most} segments in a slice");
+    let mut ports: Vec<u16> = asked.iter().map(|notice| notice.to.port()).collect();
+    ports.sort_unstable();
+    ensure!(ports == (0..CLIENTS).collect::<Vec<_>>(), "each client once: {ports:?}");
+    // Its way is not known in this test, so that no server can be told.
+    ensure!(asked.iter().all(|it| it.kind == Kind::Probe && (it.seq, it.ack) == (69, 7)));
+    // Those who do not know are asked again, in time.
+    for n in 0..CLIENTS - 3 {
+        flows.insert(key(n), Flow4 { flags: FLOW_RESET, ..flow }, 0)?;
+    }
+    let next = engine.notices_at().context("no second round")?;
+    ensure!(next >= begun + ROUNDS[1], "too early");
+    ensure!(engine.notices(next + Duration::from_millis(1))?.len() == 3);
+    // A lease that ends between two slices ends the telling.
+    for n in 0..CLIENTS {
+        flows.insert(key(n), flow, 0)?;
+    }
+    die(&mut engine)?;
+    ensure!(engine.notices(clock::now())?.len() == SEGMENTS);
+    writer.set(slot, LeaseState::Until(Monotonic::ZERO))?;
+    ensure!(notices(&mut engine)?.0.is_empty(), "without a lease");
     engine.close()
 }
 

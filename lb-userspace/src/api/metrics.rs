@@ -332,6 +332,14 @@ impl Snapshot {
         for (outcome, count) in &forwarder.outcomes {
             metric.counter(&vec![("outcome", outcome)], *count)?;
         }
+        let mut metric = counter(
+            e,
+            "reset_segments",
+            "Segments about connections of dead real servers: probe (to a client), reset (to a server), failed.",
+        )?;
+        for (kind, count) in &forwarder.reset_segments {
+            metric.counter(&vec![("kind", kind)], *count)?;
+        }
         let mut metric = gauge(e, "interface_attached", "1 when the program is on the interface.")?;
         for interface in &forwarder.interfaces {
             let labels = vec![("interface", interface.name.as_str()), ("mode", &interface.mode)];
@@ -386,13 +394,16 @@ impl Snapshot {
     fn real_servers(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(forwarder) = &self.0.forwarder else { return Ok(()) };
         type Read = fn(&crate::base::status::RealServerStatus) -> u64;
-        let gauges: [(&str, &str, Read); 3] = [
+        let gauges: [(&str, &str, Read); 4] = [
             ("real_server_up", "1 when it takes new connections.", |rs| {
                 u64::from(rs.state == "UP" && rs.problem.is_none())
             }),
             ("real_server_weight", "Weight in force.", |rs| u64::from(rs.weight)),
             ("real_server_active_connections", "Established connections.", |rs| {
                 rs.active_connections
+            }),
+            ("real_server_stale_connections", "Connections that lost it, not reset yet.", |rs| {
+                rs.stale_connections
             }),
         ];
         let counters: [(&str, &str, Read); 3] = [

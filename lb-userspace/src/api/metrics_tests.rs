@@ -94,6 +94,8 @@ fn every_number_of_a_snapshot_is_found_again() {
         ("lbd_flows_limit".to_owned(), 131_072.0),
         ("lbd_packets_total{outcome=\"forwarded_nat\"}".to_owned(), 99_000.0),
         ("lbd_packets_total{outcome=\"fenced\"}".to_owned(), 0.0),
+        ("lbd_reset_segments_total{kind=\"probe\"}".to_owned(), 9.0),
+        (format!("lbd_real_server_stale_connections{{{vs},real_server=\"192.0.2.22:3306\"}}"), 3.0),
         (format!("lbd_virtual_server_connections_total{{{vs}}}"), 8_000.0),
         (format!("lbd_virtual_server_unavailable_total{{{vs}}}"), 3.0),
         (format!("lbd_virtual_server_table_full_total{{{vs}}}"), 2.0),

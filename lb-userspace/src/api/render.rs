@@ -304,6 +304,20 @@ fn servers(out: &mut String, status: &Status) {
                     rs.addr
                 ));
             }
+            if let Some(ms) = rs.ends_in_ms {
+                table.note(&format!(
+                    "{} connections remain; those left in {}.{}{NO_BREAK}s are reset",
+                    rs.active_connections,
+                    ms / 1000,
+                    ms % 1000 / 100
+                ));
+            }
+            if rs.stale_connections > 0 {
+                table.note(&format!(
+                    "{} connections that it had are not reset yet: their clients have not answered",
+                    rs.stale_connections
+                ));
+            }
             if let Some(problem) = &rs.problem {
                 table.note(&format!("PROBLEM: {problem}"));
             }

@@ -24,6 +24,8 @@ fn problems_come_first_and_everything_is_named() {
         "persistent: 12 clients keep their real server · 4 times no room for one",
         "QUORUM LOST: weight 1 of 2 is up",
         "drained by the operator; `lbctl enable 192.0.2.22:3306` undoes it",
+        "17 connections remain; those left in 42.5 s are reset",
+        "3 connections that it had are not reset yet",
         "VIP 192.0.2.10/24: on this host",
         "adverts for no instance: eth0 vrid 77 vrid_unknown 120 · eth0 ip_checksum 3",
         "MYSQL_CHECK: ping \"ok\" (1.2 ms)",

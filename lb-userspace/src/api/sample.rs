@@ -133,6 +133,8 @@ fn forwarder() -> ForwarderStatus {
         admin: admin.map(str::to_owned),
         problem: None,
         active_connections: 17,
+        stale_connections: if admin.is_some() { 3 } else { 0 },
+        ends_in_ms: admin.map(|_| 42_500),
         connections: 4_000,
         packets: 50_000,
         bytes: 9_000_000,
@@ -176,5 +178,6 @@ fn forwarder() -> ForwarderStatus {
         ns_per_packet: Some(58),
         verdict_us: BTreeMap::from([(500, 2), (1000, 1)]),
         verdict_total_us: 1200,
+        reset_segments: BTreeMap::from([("probe".to_owned(), 9), ("reset".to_owned(), 8)]),
     }
 }

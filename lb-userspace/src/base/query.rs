@@ -26,6 +26,9 @@ pub enum Query {
     Drain {
         virtual_server: Option<VirtualServerKey>,
         real_server: SocketAddr,
+        /// After so many milliseconds the connections that are left are reset.
+        #[serde(default)]
+        within_ms: Option<u64>,
     },
     /// Undoes drain.
     Enable {

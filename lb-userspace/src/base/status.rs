@@ -210,6 +210,12 @@ pub struct RealServerStatus {
     /// Why it cannot be chosen, such as an unresolved neighbour.
     pub problem: Option<String>,
     pub active_connections: u64,
+    /// Connections that have lost it and are not reset yet: their clients do not answer.
+    #[serde(default)]
+    pub stale_connections: u64,
+    /// Milliseconds until what is left of its connections is reset; `None`: no such time is set.
+    #[serde(default)]
+    pub ends_in_ms: Option<u64>,
     pub connections: u64,
     pub packets: u64,
     pub bytes: u64,
@@ -285,6 +291,10 @@ pub struct ForwarderStatus {
     pub verdict_total_us: u64,
     /// Average cost of a packet in the kernel program, when the kernel counts it.
     pub ns_per_packet: Option<u64>,
+    /// Segments about connections whose real server is gone: probe (to a client), reset (to a server),
+    /// failed (not sent).
+    #[serde(default)]
+    pub reset_segments: BTreeMap<String, u64>,
 }
 
 /// One tracked connection.

@@ -32,6 +32,8 @@ use lb_userspace::{
 const EXIT_ERROR: u8 = 1;
 /// lbd is not running.
 const EXIT_NOT_RUNNING: u8 = 3;
+/// Longest `drain --within`: 31 days, as the longest `on_down drain`.
+const WITHIN_LIMIT: i64 = 31 * 86_400;
 
 /// Asks and steers a running lbd
 #[derive(Debug, Parser)]
@@ -60,10 +62,14 @@ enum Command {
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=65_536))]
         limit: u32,
     },
-    /// No new connections for a real server; established ones stay
+    /// No new connections for a real server; established ones stay, or for a time. `lbctl status`
+    /// counts what remains
     Drain {
         /// ADDRESS:PORT
         real_server: SocketAddr,
+        /// Reset what remains after so many seconds
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=WITHIN_LIMIT))]
+        within: Option<u32>,
         /// Only in this virtual server, as in tcp/192.0.2.10:3306 [default: in all]
         #[arg(long, value_name = "VS")]
         virtual_server: Option<VirtualServerKey>,
@@ -143,9 +149,11 @@ fn main() -> ExitCode {
     let query = match args.command {
         Command::Status => Query::Status,
         Command::Flows { limit } => Query::Flows { limit },
-        Command::Drain { real_server, virtual_server } => {
-            Query::Drain { virtual_server, real_server }
-        }
+        Command::Drain { real_server, virtual_server, within } => Query::Drain {
+            virtual_server,
+            real_server,
+            within_ms: within.map(|seconds| u64::from(seconds) * 1000),
+        },
         Command::Enable { real_server, virtual_server } => {
             Query::Enable { virtual_server, real_server }
         }

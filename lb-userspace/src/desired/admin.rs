@@ -4,21 +4,26 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::net::VirtualServerKey, config::model::Config};
+use crate::{
+    base::{net::VirtualServerKey, time::Instant},
+    config::model::Config,
+};
 
 /// An operator's decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum AdminState {
     /// No new connections, established ones untouched.
     Drain,
+    /// The same until then; what is left of its connections is reset then.
+    DrainUntil(Instant),
 }
 
 impl AdminState {
     /// Word for status outputs.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Drain => "drain",
+            Self::Drain | Self::DrainUntil(_) => "drain",
         }
     }
 }
@@ -38,9 +43,16 @@ impl Admin {
         self.states.get(&(Some(key), addr)).or_else(|| self.states.get(&(None, addr))).copied()
     }
 
-    /// Drains a real server in one virtual server, or in all.
-    pub fn drain(&mut self, key: Option<VirtualServerKey>, addr: SocketAddr) {
-        self.states.insert((key, addr), AdminState::Drain);
+    /// Drains a real server in one virtual server, or in all, for good or until a time. The last word
+    /// counts.
+    pub fn drain(
+        &mut self,
+        key: Option<VirtualServerKey>,
+        addr: SocketAddr,
+        until: Option<Instant>,
+    ) {
+        let state = until.map_or(AdminState::Drain, AdminState::DrainUntil);
+        self.states.insert((key, addr), state);
     }
 
     /// Undoes [`Admin::drain`]. Enabling one virtual server of a server that is drained in all

@@ -8,6 +8,7 @@ use crate::{
         net::VirtualServerKey,
         status::Health,
         table::{ForwardingTable, RealServerState},
+        time::Instant,
     },
     config::model::Config,
 };
@@ -15,30 +16,51 @@ use crate::{
 /// Health and live weight by virtual server and real server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthBook {
-    verdicts: BTreeMap<(VirtualServerKey, SocketAddr), (Health, Option<u32>)>,
+    verdicts: BTreeMap<(VirtualServerKey, SocketAddr), Verdict>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Verdict {
+    health: Health,
+    weight: Option<u32>,
+    /// When this health fell.
+    since: Instant,
 }
 
 impl HealthBook {
-    /// Notes a verdict; true when it differs from the one before.
+    /// Notes a verdict that fell `at`; true when it differs from the one before.
     pub fn set(
         &mut self,
         key: VirtualServerKey,
         addr: SocketAddr,
         health: Health,
         weight: u32,
+        at: Instant,
     ) -> bool {
-        let verdict = (health, Some(weight));
+        let before = self.verdicts.get(&(key, addr));
+        // The same again does not make it younger.
+        let since = before.filter(|before| before.health == health).map_or(at, |it| it.since);
+        let verdict = Verdict { health, weight: Some(weight), since };
         self.verdicts.insert((key, addr), verdict) != Some(verdict)
     }
 
     /// Health, and the weight that came with it. Unknown when nothing was heard.
     pub fn get(&self, key: VirtualServerKey, addr: SocketAddr) -> (Health, Option<u32>) {
-        self.verdicts.get(&(key, addr)).copied().unwrap_or((Health::Unknown, None))
+        self.verdicts
+            .get(&(key, addr))
+            .map_or((Health::Unknown, None), |verdict| (verdict.health, verdict.weight))
+    }
+
+    /// Since when a real server has been down, if it is.
+    pub fn down_since(&self, key: VirtualServerKey, addr: SocketAddr) -> Option<Instant> {
+        let verdict = self.verdicts.get(&(key, addr))?;
+        (verdict.health == Health::Down).then_some(verdict.since)
     }
 
     /// Verdicts as a predecessor's table shows them, until the checker's last words are heard again:
     /// a dead server must not be taken for an unknown one meanwhile. Servers without a checker
-    /// are left out, because nothing would ever correct them.
+    /// are left out, because nothing would ever correct them. One whose connections were reset already
+    /// has been dead for as long as can be: it gets no second time to drain.
     pub fn adopt(config: &Config, table: &ForwardingTable, admin: &Admin) -> Self {
         let mut book = Self::default();
         for vs in &config.virtual_servers {
@@ -52,7 +74,8 @@ impl HealthBook {
                     RealServerState::Drain => Health::Suspect,
                     RealServerState::Closed => Health::Drain,
                 };
-                book.verdicts.insert((vs.key, rs.addr), (health, None));
+                let verdict = Verdict { health, weight: None, since: Instant::ZERO };
+                book.verdicts.insert((vs.key, rs.addr), verdict);
             }
         }
         book
@@ -68,7 +91,7 @@ impl HealthBook {
         self.verdicts.retain(|(key, addr), verdict| {
             let Some(now) = weight(new, *key, *addr) else { return false };
             if weight(old, *key, *addr) != Some(now) {
-                verdict.1 = None;
+                verdict.weight = None;
             }
             true
         });

@@ -23,9 +23,10 @@ use crate::{
         net::{IpPrefix, VirtualServerKey},
         status::Health,
         table::{
-            ForwardingTable, Gate, Limits, Method, Persistence, RealServer, RealServerState,
-            VirtualServer,
+            ForwardingTable, Gate, Limits, Method, OnDown, Persistence, RealServer,
+            RealServerState, VirtualServer,
         },
+        time::Instant,
     },
     config::model::{self, Config},
 };
@@ -79,6 +80,8 @@ pub struct Inputs<'a> {
     pub quorum: &'a BTreeMap<VirtualServerKey, bool>,
     pub admin: &'a Admin,
     pub host: &'a Host,
+    /// The only input that changes by itself: see [`next_deadline`].
+    pub now: Instant,
 }
 
 /// The table that the data plane should hold.
@@ -154,7 +157,11 @@ fn virtual_server(inputs: &Inputs<'_>, vs: &model::VirtualServer) -> VirtualServ
         gate: gate(inputs, vs.key.addr.ip()),
         scheduler: vs.scheduler,
         idle_timeout: whole_seconds(vs.idle_timeout),
-        on_down: vs.on_down,
+        on_down: match vs.on_down {
+            // To an engine a server that may still drain is not down yet.
+            model::OnDown::Reset | model::OnDown::Drain(_) => OnDown::Reset,
+            model::OnDown::Keep => OnDown::Keep,
+        },
         persistence: vs.persistence.map(|it| Persistence {
             timeout: whole_seconds(it.timeout),
             granularity: it.granularity,
@@ -201,10 +208,13 @@ fn real_server(
     let (health, weight) = inputs.health.get(vs.key, rs.addr);
     let weight = weight.unwrap_or(rs.weight).min(WEIGHT_LIMIT);
     let limits = rs.limits;
-    let drained = inputs.admin.get(vs.key, rs.addr) == Some(AdminState::Drain);
+    let drained = inputs.admin.get(vs.key, rs.addr).is_some();
+    let ended = deadline(inputs, vs, rs).is_some_and(|deadline| deadline <= inputs.now);
     let state = match health {
         // Weight 0 keeps what is established, as keepalived's inhibit_on_failure does.
         Health::Down if rs.inhibit_on_failure => RealServerState::Inhibited,
+        _ if ended => RealServerState::Down,
+        Health::Down if matches!(vs.on_down, model::OnDown::Drain(_)) => RealServerState::Closed,
         Health::Down => RealServerState::Down,
         Health::Full | Health::Drain => RealServerState::Closed,
         // Closed rather than Down: a checker that starts anew proves nothing about the
@@ -215,6 +225,39 @@ fn real_server(
         Health::Up | Health::Unknown => RealServerState::Up,
     };
     RealServer { method, weight, limits, state }
+}
+
+/// When a real server's connections end although it may still have some: it went down and may drain for
+/// a while, or the operator drains it until then.
+pub fn deadline(
+    inputs: &Inputs<'_>,
+    vs: &model::VirtualServer,
+    rs: &model::RealServer,
+) -> Option<Instant> {
+    let by_death = match vs.on_down {
+        model::OnDown::Drain(grace) if !rs.inhibit_on_failure => {
+            inputs.health.down_since(vs.key, rs.addr).map(|since| since + grace)
+        }
+        _ => None,
+    };
+    let by_operator = match inputs.admin.get(vs.key, rs.addr) {
+        Some(AdminState::DrainUntil(until)) => Some(until),
+        Some(AdminState::Drain) | None => None,
+    };
+    by_death.into_iter().chain(by_operator).min()
+}
+
+/// When [`compile`] gives another table although nothing else has changed.
+pub fn next_deadline(inputs: &Inputs<'_>) -> Option<Instant> {
+    let servers = inputs
+        .config
+        .virtual_servers
+        .iter()
+        .flat_map(|vs| vs.real_servers.iter().map(move |rs| (vs, rs)));
+    servers
+        .filter_map(|(vs, rs)| deadline(inputs, vs, rs))
+        .filter(|deadline| *deadline > inputs.now)
+        .min()
 }
 
 /// Engines keep seconds: rounded up, at most 136 years.

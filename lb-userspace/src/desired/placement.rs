@@ -263,6 +263,9 @@ fn reason(
         (RealServerState::Inhibited, _) => {
             "down, established connections are kept (inhibit_on_failure)"
         }
+        (RealServerState::Closed, Health::Down) => {
+            "down, its connections go on until their time is over (on_down drain)"
+        }
         (RealServerState::Closed, Health::Full) => "no new connections: its limit is reached",
         (RealServerState::Closed, Health::Drain) => "no new connections: it is shutting down",
         (RealServerState::Closed, Health::Unknown) => "no new connections until its first success",
@@ -273,6 +276,8 @@ fn reason(
         (RealServerState::Drain, _) if drained => "no new connections: drained by the operator",
         (RealServerState::Drain, _) if vs.persistence.is_some() => "no new clients: missed a probe",
         (RealServerState::Drain, _) => "no new connections: missed a probe",
+        (RealServerState::Down, Health::Down) => "down",
+        (RealServerState::Down, _) if drained => "drained by the operator, and the time is over",
         (RealServerState::Down, _) => "down",
     };
     format!("{method}, weight {}, {why}", server.weight)

@@ -19,6 +19,10 @@ const DB1: &str = "198.51.100.1:3306";
 const DB2: &str = "198.51.100.2:3306";
 const SORRY: &str = "198.51.100.9:3306";
 
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
 fn addr(text: &str) -> SocketAddr {
     text.parse().expect("address")
 }
@@ -64,7 +68,7 @@ fn vs(text: &str) -> model::VirtualServer {
         omega: false,
         mail: false,
         idle_timeout: Duration::from_secs(28_860),
-        on_down: OnDown::Reset,
+        on_down: model::OnDown::Reset,
         persistence: None,
         real_servers: vec![rs(DB1), rs(DB2)],
     }
@@ -116,6 +120,7 @@ struct Scene {
     quorum: BTreeMap<VirtualServerKey, bool>,
     admin: Admin,
     host: Host,
+    now: Instant,
 }
 
 impl Scene {
@@ -139,6 +144,7 @@ impl Scene {
             quorum: BTreeMap::new(),
             admin: Admin::default(),
             host: Host { addresses, egress },
+            now: at(1000),
         }
     }
 
@@ -153,6 +159,7 @@ impl Scene {
             quorum: &self.quorum,
             admin: &self.admin,
             host: &self.host,
+            now: self.now,
         })
     }
 
@@ -169,7 +176,7 @@ impl Scene {
     }
 
     fn hear(&mut self, rs: &str, health: Health) {
-        self.health.set(key(VIP), addr(rs), health, 10);
+        self.health.set(key(VIP), addr(rs), health, 10, self.now);
     }
 }
 
@@ -259,17 +266,21 @@ fn health_becomes_state() {
             "drained everywhere",
             |s| {
                 s.hear(DB1, Health::Up);
-                s.admin.drain(None, addr(DB1));
+                s.admin.drain(None, addr(DB1), None);
             },
             (10, Drain),
         ),
-        ("drained here", |s| s.admin.drain(Some(key(VIP)), addr(DB1)), (10, Drain)),
-        ("drained elsewhere", |s| s.admin.drain(Some(key("192.0.2.11:3306")), addr(DB1)), (10, Up)),
+        ("drained here", |s| s.admin.drain(Some(key(VIP)), addr(DB1), None), (10, Drain)),
+        (
+            "drained elsewhere",
+            |s| s.admin.drain(Some(key("192.0.2.11:3306")), addr(DB1), None),
+            (10, Up),
+        ),
         (
             "full although drained",
             |s| {
                 s.hear(DB1, Health::Full);
-                s.admin.drain(None, addr(DB1));
+                s.admin.drain(None, addr(DB1), None);
             },
             (10, Closed),
         ),
@@ -277,14 +288,14 @@ fn health_becomes_state() {
             "dead although drained",
             |s| {
                 s.hear(DB1, Health::Down);
-                s.admin.drain(None, addr(DB1));
+                s.admin.drain(None, addr(DB1), None);
             },
             (10, Down),
         ),
         (
             "live weight",
             |s| {
-                s.health.set(key(VIP), addr(DB1), Health::Up, 3);
+                s.health.set(key(VIP), addr(DB1), Health::Up, 3, s.now);
             },
             (3, Up),
         ),
@@ -303,6 +314,92 @@ fn health_becomes_state() {
             "{name}: the other server"
         );
     }
+}
+
+#[test]
+fn connections_of_a_dead_server_go_on_until_their_deadline() {
+    use RealServerState::{Down, Drain, Inhibited, Up};
+    let mut scene = Scene::new();
+    let grace = Duration::from_secs(30);
+    scene.vs().on_down = model::OnDown::Drain(grace);
+    let state = |scene: &Scene| scene.server(DB1).map(|server| server.state);
+    let next = |scene: &Scene| scene.with(next_deadline);
+    assert_eq!((state(&scene), next(&scene)), (Some(Up), None));
+    scene.hear(DB1, Health::Down);
+    assert_eq!((state(&scene), next(&scene)), (Some(Drain), Some(at(31_000))));
+    let text = scene.with(|inputs| placement::explain(inputs, DB1)).expect("known");
+    assert!(text.contains("on_down drain"), "{text}");
+    let table = scene.table();
+    assert_eq!(table.virtual_servers[&key(VIP)].on_down, OnDown::Reset, "to the engine");
+    // The same verdict again, another weight: no longer life.
+    scene.now = at(20_000);
+    scene.hear(DB1, Health::Down);
+    scene.health.set(key(VIP), addr(DB1), Health::Down, 3, scene.now);
+    assert_eq!(next(&scene), Some(at(31_000)));
+    scene.now = at(30_999);
+    assert_eq!(state(&scene), Some(Drain));
+    scene.now = at(31_000);
+    assert_eq!((state(&scene), next(&scene)), (Some(Down), None));
+    // A successor does not give it another time; nor do the checker's last words, said again.
+    scene.health = HealthBook::adopt(&scene.config, &scene.table(), &scene.admin);
+    assert_eq!(state(&scene), Some(Down));
+    scene.health.set(key(VIP), addr(DB1), Health::Down, 10, at(1000));
+    assert_eq!(state(&scene), Some(Down));
+    // One that took over in the midst of it learns from them when it began.
+    let mut earlier = Scene::new();
+    earlier.vs().on_down = model::OnDown::Drain(grace);
+    earlier.hear(DB1, Health::Down);
+    earlier.now = at(5000);
+    earlier.health = HealthBook::adopt(&earlier.config, &earlier.table(), &earlier.admin);
+    assert_eq!(state(&earlier), Some(Drain));
+    earlier.health.set(key(VIP), addr(DB1), Health::Down, 10, at(1000));
+    assert_eq!((state(&earlier), next(&earlier)), (Some(Drain), Some(at(31_000))));
+    // Back in time: as if nothing had been.
+    earlier.hear(DB1, Health::Up);
+    assert_eq!((state(&earlier), next(&earlier)), (Some(Up), None));
+    // Dead once more: a new time.
+    scene.hear(DB1, Health::Up);
+    scene.hear(DB1, Health::Down);
+    assert_eq!((state(&scene), next(&scene)), (Some(Drain), Some(at(61_000))));
+    // Weight 0 rather than removal: no end.
+    scene.vs().real_servers[0].inhibit_on_failure = true;
+    assert_eq!((state(&scene), next(&scene)), (Some(Inhibited), None));
+    // The other words end at once, or never.
+    scene.vs().real_servers[0].inhibit_on_failure = false;
+    for (on_down, engine) in
+        [(model::OnDown::Reset, OnDown::Reset), (model::OnDown::Keep, OnDown::Keep)]
+    {
+        scene.vs().on_down = on_down;
+        assert_eq!((state(&scene), next(&scene)), (Some(Down), None));
+        assert_eq!(scene.table().virtual_servers[&key(VIP)].on_down, engine);
+    }
+}
+
+#[test]
+fn the_operators_deadline_ends_a_living_server() {
+    use RealServerState::{Down, Drain, Up};
+    let mut scene = Scene::new();
+    scene.hear(DB1, Health::Up);
+    scene.admin.drain(None, addr(DB1), Some(at(9000)));
+    let state = |scene: &Scene| scene.server(DB1).map(|server| server.state);
+    let next = |scene: &Scene| scene.with(next_deadline);
+    assert_eq!((state(&scene), next(&scene)), (Some(Drain), Some(at(9000))));
+    scene.now = at(9000);
+    assert_eq!((state(&scene), next(&scene)), (Some(Down), None));
+    let text = scene.with(|inputs| placement::explain(inputs, DB1)).expect("known");
+    assert!(text.contains("the time is over"), "{text}");
+    // The last word counts.
+    scene.admin.drain(None, addr(DB1), None);
+    assert_eq!(state(&scene), Some(Drain));
+    scene.admin.enable(&scene.config, None, addr(DB1));
+    assert_eq!(state(&scene), Some(Up));
+    // The earlier of both ends.
+    scene.vs().on_down = model::OnDown::Drain(Duration::from_secs(30));
+    scene.hear(DB1, Health::Down);
+    scene.admin.drain(None, addr(DB1), Some(at(10_000)));
+    assert_eq!(next(&scene), Some(at(10_000)));
+    scene.admin.drain(None, addr(DB1), Some(at(90_000)));
+    assert_eq!(next(&scene), Some(at(39_000)));
 }
 
 #[test]
@@ -370,7 +467,7 @@ fn what_xdp_cannot_do_is_left_out_and_said() {
 fn explain_says_why() {
     let mut scene = Scene::new();
     scene.hear(DB1, Health::Suspect);
-    scene.admin.drain(None, addr(DB2));
+    scene.admin.drain(None, addr(DB2), None);
     let ask = |scene: &Scene, what: &str| scene.with(|inputs| placement::explain(inputs, what));
     let text = ask(&scene, "tcp/192.0.2.10:3306").expect("known");
     for part in ["VI_1", "slot 1", "missed a probe", "drained by the operator"] {
@@ -487,8 +584,8 @@ fn operator_decisions_survive_json_and_reload() {
     two.virtual_servers.push(vs("192.0.2.11:3306"));
     let other = key("192.0.2.11:3306");
     let mut admin = Admin::default();
-    admin.drain(None, addr(DB1));
-    admin.drain(Some(other), addr(DB2));
+    admin.drain(None, addr(DB1), None);
+    admin.drain(Some(other), addr(DB2), Some(at(7)));
     let text = serde_json::to_string(&admin).expect("json");
     assert_eq!(serde_json::from_str::<Admin>(&text).expect("json"), admin);
     // Enabled in one of two: the other stays drained.
@@ -498,7 +595,7 @@ fn operator_decisions_survive_json_and_reload() {
     // The second virtual server leaves the configuration.
     admin.reload(&scene.config);
     assert_eq!(admin, Admin::default());
-    admin.drain(Some(key(VIP)), addr(DB1));
+    admin.drain(Some(key(VIP)), addr(DB1), None);
     admin.enable(&two, None, addr(DB1));
     assert_eq!(admin, Admin::default());
 }
@@ -506,8 +603,8 @@ fn operator_decisions_survive_json_and_reload() {
 #[test]
 fn a_changed_weight_in_the_file_beats_an_older_verdict() {
     let mut scene = Scene::new();
-    scene.health.set(key(VIP), addr(DB1), Health::Up, 3);
-    scene.health.set(key(VIP), addr(DB2), Health::Up, 4);
+    scene.health.set(key(VIP), addr(DB1), Health::Up, 3, at(0));
+    scene.health.set(key(VIP), addr(DB2), Health::Up, 4, at(0));
     let old = scene.config.clone();
     scene.vs().real_servers[0].weight = 20;
     let new = scene.config.clone();

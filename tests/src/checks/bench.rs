@@ -11,10 +11,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use lb_userspace::{
     base::{
         status::{CheckerStatus, Health, QuorumStatus},
-        table::{Method, OnDown, Scheduler},
+        table::{Method, Scheduler},
     },
     config::model::{
-        Checker, CheckerCommon, Config, MysqlCheck, MysqlLevel, Password, RealServer, VirtualServer,
+        Checker, CheckerCommon, Config, MysqlCheck, MysqlLevel, OnDown, Password, RealServer,
+        VirtualServer,
     },
     process::{
         Link, checker,

@@ -56,7 +56,7 @@ keywords! {
     VirtualServer RealServer TcpCheck MysqlCheck HttpGet PingCheck UdpCheck DnsCheck SmtpCheck SmtpHost: "connect_timeout", Seconds { min: 1_000, max: LONG }, "5", B, Acts, "time for the connection";
     // ---- ours
     VirtualServer: "idle_timeout", Time { min: 1_000_000, max: DAYS_31 }, "28860 (wait_timeout of MySQL + 60 s)", A, Ours, "life of a connection without a packet";
-    VirtualServer: "on_down", Choice(&["reset", "keep"]), "reset; keep with inhibit_on_failure", A, Ours, "connections of a real server that went down: reset on the client's next packet, or left alone";
+    VirtualServer: "on_down", Words("reset | drain SECONDS | keep"), "reset; keep with inhibit_on_failure", A, Ours, "connections of a real server that went down: reset at once at both ends, idle ones included; reset after so long; left alone";
     // ---- entries
     VirtualServerGroup: "IP[-RANGE] PORT | fwmark N", Nothing, "", B, Later(T::Group), "one VIP or range a line" + many;
 }

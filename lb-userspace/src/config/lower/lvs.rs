@@ -8,14 +8,14 @@ use std::{
 
 use crate::base::{
     net::{Protocol, VirtualServerKey},
-    table::{Hashing, Limits, Method, OnDown, Scheduler},
+    table::{Hashing, Limits, Method, Scheduler},
 };
 
 use super::{
     super::{
         diag::{Class, Severity},
         keywords::{self, Block},
-        model::{Command, RealServer, VirtualServer},
+        model::{Command, OnDown, RealServer, VirtualServer},
         source::Span,
         syntax::Statement,
     },
@@ -45,13 +45,13 @@ struct Defaults {
 }
 
 /// Scalars of a virtual_server block.
-struct Raw {
+pub(super) struct Raw {
     scheduler: Scheduler,
     hashing: Hashing,
     method: Spanned<Method>,
     protocol: Option<Spanned<usize>>,
     weight: u32,
-    inhibit_on_failure: bool,
+    pub(super) inhibit_on_failure: bool,
     quorum: Option<Spanned<u32>>,
     hysteresis: Option<Spanned<u32>>,
     quorum_up: Option<Command>,
@@ -60,7 +60,7 @@ struct Raw {
     omega: bool,
     mail: bool,
     idle_timeout: Duration,
-    on_down: Option<OnDown>,
+    pub(super) on_down: Option<Spanned<OnDown>>,
     schedule: Schedule,
 }
 
@@ -120,7 +120,7 @@ impl Lower<'_> {
         {
             self.error(sorry.span, format!("the sorry_server of {vip} is the VIP itself"));
         }
-        let keep = if raw.inhibit_on_failure { OnDown::Keep } else { OnDown::Reset };
+        let on_down = self.on_down_of(vip, &raw);
         let server = VirtualServer {
             key: VirtualServerKey { protocol, addr: vip },
             scheduler: raw.scheduler.with(raw.hashing),
@@ -135,7 +135,7 @@ impl Lower<'_> {
             omega: raw.omega,
             mail: raw.mail,
             idle_timeout: raw.idle_timeout,
-            on_down: raw.on_down.unwrap_or(keep),
+            on_down,
             persistence: self.persistence(vip, &entries),
             real_servers,
         };
@@ -233,10 +233,7 @@ impl Lower<'_> {
                     raw.idle_timeout = self.duration(entry).unwrap_or(raw.idle_timeout);
                 }
                 "on_down" => {
-                    raw.on_down = self.choice(entry).map(|choice| match choice {
-                        0 => OnDown::Reset,
-                        _ => OnDown::Keep,
-                    });
+                    raw.on_down = self.on_down(entry).map(|value| Spanned { value, span });
                 }
                 "real_server" => {}
                 _ if self.schedule(&mut raw.schedule, entry) => {}

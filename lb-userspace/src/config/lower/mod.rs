@@ -12,6 +12,7 @@ mod host;
 mod links;
 mod lvs;
 mod notify;
+mod on_down;
 mod persistence;
 mod quirks;
 mod refused;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Command;
 use crate::base::{
     net::VirtualServerKey,
-    table::{Limits, Method, OnDown, Persistence, Scheduler},
+    table::{Limits, Method, Persistence, Scheduler},
 };
 
 /// `virtual_server ADDRESS PORT`.
@@ -34,12 +34,23 @@ pub struct VirtualServer {
     pub mail: bool,
     /// Ours: `idle_timeout SECONDS`; default 8 h + 60 s (MySQL's `wait_timeout` + 60 s).
     pub idle_timeout: Duration,
-    /// Ours: `on_down reset|keep`.
+    /// Ours: `on_down reset|drain SECONDS|keep`.
     pub on_down: OnDown,
     /// `persistence_timeout`, `persistence_granularity`.
     pub persistence: Option<Persistence>,
     /// In file order.
     pub real_servers: Vec<RealServer>,
+}
+
+/// What becomes of the connections of a real server that went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnDown {
+    /// Both ends are told at once.
+    Reset,
+    /// They go on for so long; then [`OnDown::Reset`].
+    Drain(Duration),
+    /// They are left alone.
+    Keep,
 }
 
 /// `real_server ADDRESS PORT`.

@@ -3,12 +3,11 @@
 
 use std::net::IpAddr;
 
-use super::super::model::{RealServer, VirtualServer, VrrpInstance, VrrpVersion};
+use super::super::model::{OnDown, RealServer, VirtualServer, VrrpInstance, VrrpVersion};
 use crate::base::{
     net::Priority,
     plan::{Action, Change},
     status::VrrpState,
-    table::OnDown,
 };
 
 fn one(text: impl Into<String>) -> Vec<String> {
@@ -290,15 +289,25 @@ pub(super) fn virtual_server_changed(changes: &[Change]) -> Vec<String> {
     } {
         out.push("clients are given real servers anew at their next connections".into());
     }
-    if changes.iter().any(|it| it.word == "on_down" && it.new.as_deref() == Some("reset")) {
-        out.push("connections of servers that are down now are reset".into());
+    let on_down = changes.iter().find(|it| it.word == "on_down");
+    match on_down.and_then(|it| it.new.as_deref()) {
+        Some("reset") => out.push("connections of servers that are down now are reset".into()),
+        Some(new) => {
+            if let Some(time) = new.strip_prefix("drain ") {
+                out.push(format!(
+                    "connections of servers that are down now are reset {time} s after they went down"
+                ));
+            }
+        }
+        None => {}
     }
     out
 }
 
 pub(super) fn real_server_removed(on_down: OnDown) -> Vec<String> {
     match on_down {
-        OnDown::Reset => one("its connections are reset"),
+        // Not even a time to drain: who takes it out has `lbctl drain` for that.
+        OnDown::Reset | OnDown::Drain(_) => one("its connections are reset"),
         OnDown::Keep => one("no new connections; those that are open go on"),
     }
 }

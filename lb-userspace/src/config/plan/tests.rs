@@ -222,6 +222,14 @@ fn each_object_is_named_with_its_words_and_what_it_interrupts() {
             ],
         ),
         (
+            "a time to drain",
+            swap("    lb_kind DR\n", "    lb_kind DR\n    on_down drain 30\n"),
+            vec![
+                "~ virtual_server tcp/192.0.2.10:3306: on_down reset -> drain 30; connections of \
+                 servers that are down now are reset 30 s after they went down",
+            ],
+        ),
+        (
             "a virtual server gone, one come",
             swap("virtual_server 192.0.2.11 3307", "virtual_server 192.0.2.11 3308"),
             vec![

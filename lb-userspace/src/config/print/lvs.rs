@@ -7,14 +7,14 @@ use super::{
         keywords::{self, Block},
         model::{
             Checker, CheckerCommon, MiscCheck, MysqlCheck, MysqlLevel, MysqlRole, OnCondition,
-            Password, RealServer, TlsMode, VirtualServer,
+            OnDown, Password, RealServer, TlsMode, VirtualServer,
         },
     },
     Item, Lines, quote, seconds, tracking,
 };
 use crate::base::{
     net::{self, Protocol},
-    table::{Hashing, Limits, Method, OnDown, Persistence, Scheduler},
+    table::{Hashing, Limits, Method, Persistence, Scheduler},
 };
 
 /// `virtual_server IP PORT { … }` with its real servers.
@@ -74,11 +74,12 @@ pub fn virtual_server_words(server: &VirtualServer) -> Item {
     out.flag("omega", *omega);
     out.switch("smtp_alert", *mail);
     out.time("idle_timeout", *idle_timeout);
-    let on_down = match on_down {
-        OnDown::Reset => "reset",
-        OnDown::Keep => "keep",
-    };
-    out.value("on_down", on_down);
+    let how = Item::new("on_down");
+    out.put(match on_down {
+        OnDown::Reset => how.word("reset"),
+        OnDown::Drain(grace) => how.word("drain").word(seconds(*grace)),
+        OnDown::Keep => how.word("keep"),
+    });
     Item::new("virtual_server").word(key.addr.ip()).word(key.addr.port()).opens(out.0)
 }
 

@@ -6,6 +6,7 @@ pub(super) mod corpus;
 mod election;
 mod entries;
 mod model;
+mod on_down;
 mod telling;
 mod wire;
 

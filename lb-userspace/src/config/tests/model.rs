@@ -6,7 +6,7 @@ use super::corpus::config;
 use crate::{
     base::{
         net::{Priority, Protocol},
-        table::{Hashing, Method, OnDown, Scheduler},
+        table::{Hashing, Method, Scheduler},
     },
     config::{ReferenceKind, load, model::*},
 };

@@ -403,7 +403,12 @@ fn virtual_server_key(addr: Be32, port: u16) -> VirtualServerKey {
 
 /// Address and port as they lie in maps.
 pub fn socket(addr: Be32, port: u16) -> SocketAddr {
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(octets(addr)), u16::from_be(port)))
+    SocketAddr::V4(socket_v4(addr, port))
+}
+
+/// As [`socket`].
+pub fn socket_v4(addr: Be32, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from(octets(addr)), u16::from_be(port))
 }
 
 /// The table that map content stands for (without interfaces). Values that only a foreign hand can

@@ -29,7 +29,8 @@ use super::{
     loader::{self, How},
     maps::Maps,
     orphans::{self, Ask},
-    sys,
+    resets, sys,
+    telling::Telling,
     totals::Totals,
 };
 use crate::{
@@ -73,9 +74,12 @@ pub struct Xdp {
     pub(super) embryos: u64,
     /// By service id, also as of the last pass.
     pub(super) templates: BTreeMap<u16, u64>,
+    /// As of the last pass, by real id: connections that have lost it and are not reset yet.
+    pub(super) stale: BTreeMap<u16, u64>,
     /// The pass that is under way.
     housekeeping: Option<Stage>,
     listing: Option<Listing>,
+    pub(super) telling: Telling,
     run_stats: (u64, u64),
 }
 
@@ -93,6 +97,9 @@ impl Xdp {
         let second = clock.ticks(Duration::from_secs(1));
         maps.set_control(Control { half_open, pressure, second, ..control })
             .context("write to the map control")?;
+        // A predecessor may have been in the midst of it.
+        let mut telling = Telling::default();
+        telling.want();
         Ok(Self {
             pin_dir: pin_dir.to_owned(),
             maps,
@@ -108,8 +115,10 @@ impl Xdp {
             flows: 0,
             embryos: 0,
             templates: BTreeMap::new(),
+            stale: BTreeMap::new(),
             housekeeping: None,
             listing: None,
+            telling,
             run_stats: (0, 0),
         })
     }
@@ -178,6 +187,9 @@ impl Xdp {
         let stats = |id| self.maps.real_stats(id).context("read the map real_stats");
         let totals = self.totals.after(&before, &next, stats)?;
         let writes = writes(&before, &next);
+        if resets::someone_dies(&before, &next) {
+            self.telling.want();
+        }
         for write in &writes {
             // On failure the image stays unknown and is read back.
             self.maps.write(write)?;
@@ -298,6 +310,8 @@ impl Xdp {
             admin: None,
             problem,
             active_connections: u64::try_from(active).unwrap_or(0),
+            stale_connections: self.stale.get(&id).copied().unwrap_or(0),
+            ends_in_ms: None,
             connections: stats.connections,
             packets: stats.packets + stats.reply_packets,
             bytes: stats.bytes + stats.reply_bytes,
@@ -461,6 +475,7 @@ impl DataPlane for Xdp {
             verdict_us: BTreeMap::new(),
             verdict_total_us: 0,
             ns_per_packet: self.ns_per_packet(),
+            reset_segments: BTreeMap::new(),
         })
     }
 

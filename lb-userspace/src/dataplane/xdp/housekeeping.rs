@@ -153,6 +153,7 @@ impl Xdp {
 
     fn conclude(&mut self, pass: &Pass) -> anyhow::Result<()> {
         self.flows = pass.found().flows;
+        self.stale.clone_from(&pass.found().stale);
         // Below seven eighths the table takes new connections again, and strangers are strangers.
         if pass.found().entries < self.maps.flows_max() / 8 * 7 {
             self.maps.relieve().context("write to the map pressure")?;

@@ -13,8 +13,10 @@ pub mod object;
 pub mod orphans;
 #[cfg(feature = "packet-log")]
 mod packet_log;
+pub mod resets;
 pub mod sweep;
 mod sys;
+mod telling;
 pub mod templates;
 pub mod totals;
 

@@ -98,6 +98,8 @@ pub struct Found {
     pub flows: u64,
     /// Entries that they take, two each under NAT.
     pub entries: u64,
+    /// Connections that have lost their real server and are not reset yet, by its id.
+    pub stale: BTreeMap<u16, u64>,
     /// Connections that stay, by real id, whatever their state.
     held: BTreeMap<u16, u64>,
     /// By real id: connections that were active at the begin; ids without any are missing.
@@ -262,6 +264,9 @@ impl Pass {
         self.found.flows += 1;
         self.found.entries += 1 + u64::from(back.is_some());
         *self.found.held.entry(half.real).or_default() += 1;
+        if State::new(flags, half.generation, server.map(|server| &server.real)) == State::Stale {
+            *self.found.stale.entry(half.real).or_default() += 1;
+        }
         // What it was at the begin.
         let ended_since = last_seen > self.jiffies;
         let flags = if ended_since { flags & !FLOW_CLOSING } else { flags };

@@ -9,10 +9,10 @@ use crate::{
     base::{
         net::Protocol,
         status::Health,
-        table::{Method, OnDown, Scheduler},
+        table::{Method, Scheduler},
     },
     config::model::{
-        Checker as CheckerConfig, CheckerCommon, MiscCheck, RealServer, VirtualServer,
+        Checker as CheckerConfig, CheckerCommon, MiscCheck, OnDown, RealServer, VirtualServer,
     },
     process::ipc::{EngineChoice, QUEUE_LIMIT, Runtime, ScriptOutcome},
 };

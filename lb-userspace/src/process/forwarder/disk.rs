@@ -70,7 +70,9 @@ mod tests {
         let file = AdminFile::new(dir.path());
         assert_eq!(file.load(), Admin::default());
         let mut admin = Admin::default();
-        admin.drain(None, "198.51.100.1:3306".parse().expect("addr"));
+        admin.drain(None, "198.51.100.1:3306".parse().expect("addr"), None);
+        let until = Some(crate::base::time::Instant::from_nanos(7));
+        admin.drain(None, "198.51.100.2:3306".parse().expect("addr"), until);
         file.save(&admin);
         assert_eq!(AdminFile::new(dir.path()).load(), admin);
         file.save(&Admin::default());

@@ -12,6 +12,7 @@ mod orphans;
 mod plane;
 mod state;
 mod sys;
+mod teller;
 mod unengined;
 
 use std::{
@@ -47,7 +48,8 @@ use crate::{
 use disk::AdminFile;
 use orphans::Orphanage;
 use plane::Plane;
-use state::{Standing, State};
+use state::{Decision, Standing, State};
+use teller::Teller;
 use unengined::{RETRY, no_engine};
 
 /// How often stale neighbours are asked again, connections swept and counters corrected. A sweep that
@@ -144,6 +146,7 @@ struct Forwarder<P> {
     look_again: bool,
     /// Housekeeping has more to do.
     sweeping: bool,
+    teller: Teller,
     /// Questions for connections: id and limit, at most [`LISTINGS`]. The first is being answered.
     listings: VecDeque<(u64, usize)>,
     /// What [`Up::Fatal`] said last.
@@ -181,6 +184,7 @@ impl<P: Plane> Forwarder<P> {
             looking: None,
             look_again: false,
             sweeping: false,
+            teller: Teller::default(),
             listings: VecDeque::new(),
             hopeless: None,
         }
@@ -226,6 +230,11 @@ impl<P: Plane> Forwarder<P> {
                         self.state.round(now);
                     }
                 }
+                () = sleep_until(self.state.deadline()) => self.state.expire(clock::now()),
+                () = due(self.state.engine.notices_at(), slice) => {
+                    self.tell();
+                    slice = tokio::time::Instant::now() + PAUSE;
+                }
                 _ = housekeeping.tick() => {
                     let begun = self.state.engine.housekeep(clock::now());
                     self.sweeping = Self::swept(begun.map(|()| true));
@@ -243,6 +252,20 @@ impl<P: Plane> Forwarder<P> {
                     slice = tokio::time::Instant::now() + PAUSE;
                 }
             }
+        }
+    }
+
+    /// A slice of what the ends of connections are told whose real server is gone.
+    fn tell(&mut self) {
+        match self.state.engine.notices(clock::now()) {
+            Ok(notices) => self.teller.send(&notices),
+            Err(error) => error!(
+                error = format!("{error:#}"),
+                "connections of dead real servers not told, again in a second"
+            ),
+        }
+        if self.state.engine.notices_at() != Some(Instant::ZERO) {
+            self.teller.log();
         }
     }
 
@@ -432,21 +455,26 @@ impl<P: Plane> Forwarder<P> {
     fn answer(&mut self, query: Query, now: Instant) -> Reply {
         let failed = |error: anyhow::Error| Reply::Error(format!("{error:#}"));
         match query {
-            Query::Status => {
-                self.state.status().map_or_else(failed, |status| Reply::Forwarder(Box::new(status)))
-            }
+            Query::Status => self.state.status(now).map_or_else(failed, |mut status| {
+                status.reset_segments = self.teller.counts();
+                Reply::Forwarder(Box::new(status))
+            }),
             Query::Flows { .. } => {
                 Reply::Error(format!("{LISTINGS} other listings of connections are under way"))
             }
-            Query::Drain { virtual_server, real_server } => {
-                let done = self.state.administer(virtual_server, real_server, true, now);
+            Query::Drain { virtual_server, real_server, within_ms } => {
+                let decision = Decision::Drain { within: within_ms.map(Duration::from_millis) };
+                let done = self.state.administer(virtual_server, real_server, decision, now);
                 self.administered(done)
             }
             Query::Enable { virtual_server, real_server } => {
-                let done = self.state.administer(virtual_server, real_server, false, now);
+                let decision = Decision::Enable;
+                let done = self.state.administer(virtual_server, real_server, decision, now);
                 self.administered(done)
             }
-            Query::Explain { what } => self.explain(&what).map_or_else(Reply::Error, Reply::Text),
+            Query::Explain { what } => {
+                self.explain(&what, now).map_or_else(Reply::Error, Reply::Text)
+            }
             Query::ClearStatistics => Reply::Error("the forwarder has no such counters".into()),
             Query::Reload | Query::Plan | Query::Config { .. } => {
                 Reply::Error("the forwarder does not read configurations".into())
@@ -455,9 +483,9 @@ impl<P: Plane> Forwarder<P> {
     }
 
     /// `CLIENT:PORT VIP:PORT`, or what [`placement::explain`] knows.
-    fn explain(&mut self, what: &str) -> Result<String, String> {
+    fn explain(&mut self, what: &str, now: Instant) -> Result<String, String> {
         let Some((client, vip)) = what.trim().split_once(' ') else {
-            return placement::explain(&self.state.inputs(), what);
+            return placement::explain(&self.state.inputs(now), what);
         };
         let parse = |text: &str| {
             let text = text.trim();
@@ -468,7 +496,7 @@ impl<P: Plane> Forwarder<P> {
         let (client, vip) = (parse(client)?, parse(vip)?);
         let flow = self.state.engine.flow(client, vip).map_err(|error| format!("{error:#}"))?;
         let known = flow.and_then(|flow| flow.real_server);
-        placement::explain_connection(&self.state.inputs(), client, vip, known)
+        placement::explain_connection(&self.state.inputs(now), client, vip, known)
     }
 
     fn administered(&self, done: Result<String, String>) -> Reply {
@@ -494,6 +522,12 @@ async fn looked(
         Some(reading) => reading.await,
         None => pending().await,
     }
+}
+
+/// As [`sleep_until`], and not before the next slice may be done.
+async fn due(at: Option<Instant>, slice: tokio::time::Instant) {
+    sleep_until(at).await;
+    tokio::time::sleep_until(slice).await;
 }
 
 async fn sleep_until(at: Option<Instant>) {

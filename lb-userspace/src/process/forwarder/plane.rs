@@ -3,10 +3,11 @@
 use lb_common::abi::Orphan;
 
 use crate::{
+    base::time::Instant,
     config::model::XdpMode,
     dataplane::{
         DataPlane,
-        xdp::{Xdp, orphans::Ask},
+        xdp::{Xdp, orphans::Ask, resets::Notice},
     },
 };
 
@@ -16,6 +17,10 @@ pub(super) trait Plane: DataPlane {
     fn set_mode(&mut self, mode: XdpMode);
     /// [`Xdp::asks`].
     fn asks(&mut self, orphan: &Orphan) -> anyhow::Result<Vec<Ask>>;
+    /// [`Xdp::notices_at`].
+    fn notices_at(&self) -> Option<Instant>;
+    /// [`Xdp::notices`].
+    fn notices(&mut self, now: Instant) -> anyhow::Result<Vec<Notice>>;
 }
 
 impl Plane for Xdp {
@@ -26,6 +31,14 @@ impl Plane for Xdp {
     fn asks(&mut self, orphan: &Orphan) -> anyhow::Result<Vec<Ask>> {
         Self::asks(self, orphan)
     }
+
+    fn notices_at(&self) -> Option<Instant> {
+        Self::notices_at(self)
+    }
+
+    fn notices(&mut self, now: Instant) -> anyhow::Result<Vec<Notice>> {
+        Self::notices(self, now)
+    }
 }
 
 #[cfg(test)]
@@ -33,6 +46,14 @@ impl Plane for crate::dataplane::fake::Fake {
     fn set_mode(&mut self, _mode: XdpMode) {}
 
     fn asks(&mut self, _orphan: &Orphan) -> anyhow::Result<Vec<Ask>> {
+        Ok(Vec::new())
+    }
+
+    fn notices_at(&self) -> Option<Instant> {
+        None
+    }
+
+    fn notices(&mut self, _now: Instant) -> anyhow::Result<Vec<Notice>> {
         Ok(Vec::new())
     }
 }

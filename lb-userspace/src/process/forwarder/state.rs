@@ -19,9 +19,9 @@ use crate::{
         table::{ForwardingTable, Gate},
         time::Instant,
     },
-    config::model::Config,
+    config::model::{Config, OnDown},
     dataplane::{ApplyReport, DataPlane, FailureKind, Surroundings},
-    desired::{Admin, HealthBook, Host, Inputs, LeaseSlots, compile, placement},
+    desired::{self, Admin, HealthBook, Host, Inputs, LeaseSlots, compile, placement},
     process::{
         clock,
         ipc::{Event, HealthChange},
@@ -48,6 +48,15 @@ pub enum Standing {
     Hopeless(String),
 }
 
+/// What the operator wants of a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// No new connections; what is left after `within`, if that is said, is reset.
+    Drain { within: Option<Duration> },
+    /// As configured.
+    Enable,
+}
+
 /// The forwarder without its sockets.
 pub struct State<P> {
     pub engine: P,
@@ -68,6 +77,8 @@ pub struct State<P> {
     errors: u64,
     verdict_us: BTreeMap<u64, u64>,
     verdict_total_us: u64,
+    /// When the table changes by itself next: some server's connections have drained long enough.
+    deadline: Option<Instant>,
     /// Something was heard that is not in the engine yet.
     unsettled: bool,
     /// Verdicts among it, for their latency; at most as many as are taken in one turn.
@@ -112,6 +123,7 @@ impl<P: DataPlane> State<P> {
             // Every bucket from the start: a histogram whose buckets come and go misleads.
             verdict_us: BOUNDS.map(|bound| (bound, 0)).into(),
             verdict_total_us: 0,
+            deadline: None,
             unsettled: false,
             verdicts: Vec::new(),
             missing: BTreeSet::new(),
@@ -119,7 +131,7 @@ impl<P: DataPlane> State<P> {
     }
 
     /// The inputs as the pure functions take them.
-    pub fn inputs(&self) -> Inputs<'_> {
+    pub fn inputs(&self, now: Instant) -> Inputs<'_> {
         Inputs {
             config: &self.config,
             vrrp: self.vrrp,
@@ -128,7 +140,18 @@ impl<P: DataPlane> State<P> {
             quorum: &self.quorum,
             admin: &self.admin,
             host: &self.host,
+            now,
         }
+    }
+
+    /// When [`State::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The time of a server that drains may be over.
+    pub fn expire(&mut self, now: Instant) {
+        self.changed(now);
     }
 
     /// Addresses whose ways the engine needs, or would need: real servers and sorry servers.
@@ -181,7 +204,7 @@ impl<P: DataPlane> State<P> {
         let Some((generation, config)) = self.offered.take() else { return Ok(()) };
         self.settle(now);
         if !config.virtual_servers.is_empty() {
-            self.probe(&config, reattach)?;
+            self.probe(&config, reattach, now)?;
         }
         self.reload(generation, config, now);
         Ok(())
@@ -189,15 +212,15 @@ impl<P: DataPlane> State<P> {
 
     /// Attaches to every interface that `config` adds; takes all of that back when one is
     /// hopeless.
-    fn probe(&mut self, config: &Config, reattach: bool) -> Result<(), String> {
+    fn probe(&mut self, config: &Config, reattach: bool, now: Instant) -> Result<(), String> {
         let (slots, _) = self.slots.allocate(config, &self.known.vips);
-        let wanted = compile(&Inputs { config, slots: &slots, ..self.inputs() }).interfaces;
+        let wanted = compile(&Inputs { config, slots: &slots, ..self.inputs(now) }).interfaces;
         let mut present = BTreeSet::new();
         if !reattach {
             present.extend(self.known.interfaces.iter().cloned());
             // VRRP alone lives with an interface that a virtual server cannot live with.
             if self.forwards() {
-                present.extend(compile(&self.inputs()).interfaces);
+                present.extend(compile(&self.inputs(now)).interfaces);
             }
         }
         let added = wanted.difference(&present).cloned();
@@ -251,9 +274,9 @@ impl<P: DataPlane> State<P> {
     /// it is news.
     pub fn recall(&mut self, event: &Event) -> bool {
         let news = match event {
-            Event::Health(HealthChange { virtual_server, real_server, health, weight, .. }) => {
-                self.health.set(*virtual_server, *real_server, *health, *weight)
-            }
+            Event::Health(HealthChange {
+                virtual_server, real_server, health, weight, at, ..
+            }) => self.health.set(*virtual_server, *real_server, *health, *weight, *at),
             Event::Quorum { virtual_server, up } => {
                 self.quorum.insert(*virtual_server, *up) != Some(*up)
             }
@@ -298,35 +321,66 @@ impl<P: DataPlane> State<P> {
     /// The operator drains or enables. The caller keeps [`State::admin`] on disk.
     ///
     /// # Errors
-    /// A sentence when the configuration has no such server.
+    /// A sentence when the configuration has no such server, or never ends its connections.
     pub fn administer(
         &mut self,
         key: Option<VirtualServerKey>,
         addr: SocketAddr,
-        drain: bool,
+        decision: Decision,
         now: Instant,
     ) -> Result<String, String> {
-        let named: Vec<_> = self
-            .config
+        let config = Arc::clone(&self.config);
+        let named: Vec<_> = config
             .virtual_servers
             .iter()
             .filter(|vs| key.is_none_or(|key| key == vs.key))
             .filter(|vs| vs.real_servers.iter().any(|rs| rs.addr == addr))
-            .map(|vs| vs.key.to_string())
             .collect();
         if named.is_empty() {
             let place = key.map_or_else(|| "any virtual server".to_owned(), |key| key.to_string());
             return Err(format!("{addr} is not a real server of {place}"));
         }
-        if drain {
-            self.admin.drain(key, addr);
-        } else {
-            let config = Arc::clone(&self.config);
-            self.admin.enable(&config, key, addr);
+        let place: Vec<_> = named.iter().map(|vs| vs.key.to_string()).collect();
+        let place = place.join(", ");
+        let within = match decision {
+            Decision::Enable => {
+                self.admin.enable(&config, key, addr);
+                self.changed(now);
+                return Ok(format!("{addr} enabled in {place}"));
+            }
+            Decision::Drain { within } => within,
+        };
+        let keeps = named.iter().find(|vs| vs.on_down == OnDown::Keep);
+        if let (Some(vs), Some(_)) = (keeps, within) {
+            return Err(format!(
+                "{} has `on_down keep`: its connections are never reset, so no time can be set",
+                vs.key
+            ));
         }
+        self.admin.drain(key, addr, within.map(|within| now + within));
         self.changed(now);
-        let word = if drain { "drained" } else { "enabled" };
-        Ok(format!("{addr} {word} in {}", named.join(", ")))
+        let then = match within {
+            Some(within) => format!("; what is left in {} s is reset", within.as_secs_f64()),
+            None => String::new(),
+        };
+        // They go on whether or not they can be counted.
+        let left = match self.connections(addr, &place) {
+            Ok(left) => format!("; connections that remain: {left}"),
+            Err(_) => String::new(),
+        };
+        Ok(format!("{addr} drained in {place}{left}{then}"))
+    }
+
+    /// Established connections of a real server in virtual servers that `place` names.
+    fn connections(&mut self, addr: SocketAddr, place: &str) -> anyhow::Result<u64> {
+        let status = self.engine.status()?;
+        let virtual_servers = status.virtual_servers.iter();
+        Ok(virtual_servers
+            .filter(|vs| place.split(", ").any(|key| key == vs.key))
+            .flat_map(|vs| &vs.real_servers)
+            .filter(|rs| rs.addr == addr)
+            .map(|rs| rs.active_connections)
+            .sum())
     }
 
     /// Reconciles against what is known, at once. The next round reads the engine back.
@@ -358,7 +412,8 @@ impl<P: DataPlane> State<P> {
     }
 
     fn apply(&mut self, now: Instant) {
-        let desired = compile(&self.inputs());
+        let desired = compile(&self.inputs(now));
+        self.deadline = desired::next_deadline(&self.inputs(now));
         let report = self.perform(&plan(&self.known, &desired));
         let failed = report.failures().count();
         let standing = standing(report.failures());
@@ -397,7 +452,7 @@ impl<P: DataPlane> State<P> {
     ///
     /// # Errors
     /// When the engine cannot be read.
-    pub fn status(&mut self) -> anyhow::Result<ForwarderStatus> {
+    pub fn status(&mut self, now: Instant) -> anyhow::Result<ForwarderStatus> {
         let mut status = self.engine.status()?;
         status.generation = self.generation;
         status.reconcile_errors = self.errors;
@@ -420,8 +475,14 @@ impl<P: DataPlane> State<P> {
                 Some(Gate::Lease(slot)) => self.slots.name_of(slot).map(str::to_owned),
                 _ => None,
             };
+            let inputs = self.inputs(now);
             for rs in &mut vs.real_servers {
                 rs.admin = self.admin.get(key, rs.addr).map(|state| state.name().to_owned());
+                let server = model.real_servers.iter().find(|server| server.addr == rs.addr);
+                rs.ends_in_ms = server
+                    .and_then(|server| desired::deadline(&inputs, model, server))
+                    .filter(|deadline| *deadline > now)
+                    .and_then(|deadline| u64::try_from((deadline - now).as_millis()).ok());
             }
         }
         Ok(status)

@@ -4,18 +4,23 @@ use std::{
     time::Duration,
 };
 
-use super::{state::ROUND, *};
+use super::{
+    state::{Decision, ROUND},
+    *,
+};
 use crate::{
     base::{
         net::{Mac, VirtualServerKey},
         status::Health,
-        table::{Method, OnDown, RealServerState, Scheduler},
+        table::{Method, RealServerState, Scheduler},
     },
-    config::model::{Checker, CheckerCommon, RealServer, VirtualServer},
+    config::model::{Checker, CheckerCommon, OnDown, RealServer, VirtualServer},
     dataplane::fake::Fake,
     desired::Admin,
     process::ipc::HealthChange,
 };
+
+const DRAIN: Decision = Decision::Drain { within: None };
 
 fn key() -> VirtualServerKey {
     "tcp/192.0.2.10:3306".parse().expect("key")
@@ -115,7 +120,7 @@ fn a_verdict_is_in_the_engine_when_it_has_settled() {
     state.settle(at(10));
     assert_eq!(server(&state, 1), Some(RealServerState::Down));
     assert_eq!(server(&state, 2), Some(RealServerState::Up));
-    let status = state.status().expect("status");
+    let status = state.status(at(0)).expect("status");
     assert_eq!(status.verdict_us.values().sum::<u64>(), 1);
     // The same again is no news.
     let before = state.engine.performed.len();
@@ -160,7 +165,7 @@ fn a_burst_costs_one_pass_and_what_is_recalled_has_no_latency() {
     assert_eq!(state.engine.applied, before + 1);
     assert_eq!(server(&state, 1), Some(RealServerState::Down));
     assert_eq!(server(&state, 2), Some(RealServerState::Up));
-    let status = state.status().expect("status");
+    let status = state.status(at(0)).expect("status");
     assert_eq!(status.verdict_us.values().sum::<u64>(), 3, "the recalled one is not counted");
     state.settle(at(11));
     assert_eq!(state.engine.applied, before + 1, "nothing new");
@@ -228,7 +233,7 @@ fn what_fails_is_tried_again_and_said() {
     assert_eq!(state.rounds.poll_timeout(), Some(at(100)), "sooner than a quiet round");
     state.round(at(100));
     assert_eq!(*state.standing(), Standing::Converged);
-    assert_eq!(state.status().expect("status").reconcile_errors, 1);
+    assert_eq!(state.status(at(0)).expect("status").reconcile_errors, 1);
     state.engine.blind = Some("gone".into());
     state.round(at(200));
     assert!(matches!(state.standing(), Standing::Trying(why) if why.contains("gone")));
@@ -237,16 +242,62 @@ fn what_fails_is_tried_again_and_said() {
 #[test]
 fn drained_servers_stay_drained_over_reload() {
     let mut state = started(Fake::default());
-    let done = state.administer(None, db(1), true, at(1)).expect("known");
+    let done = state.administer(None, db(1), DRAIN, at(1)).expect("known");
     assert!(done.contains("drained in tcp/192.0.2.10:3306"));
     assert_eq!(server(&state, 1), Some(RealServerState::Drain));
     reload(&mut state, 2, config(&[1, 2, 3]), at(2)).expect("it can be carried");
     assert_eq!(server(&state, 1), Some(RealServerState::Drain));
     assert_eq!(server(&state, 3), Some(RealServerState::Up));
-    state.administer(Some(key()), db(1), false, at(3)).expect("known");
+    state.administer(Some(key()), db(1), Decision::Enable, at(3)).expect("known");
     assert_eq!(server(&state, 1), Some(RealServerState::Up));
-    let error = state.administer(None, db(9), true, at(4)).expect_err("unknown");
+    let error = state.administer(None, db(9), DRAIN, at(4)).expect_err("unknown");
     assert!(error.contains("not a real server"), "{error}");
+}
+
+#[test]
+fn a_drain_has_an_end_and_says_what_remains() {
+    let mut state = started(Fake::default());
+    assert_eq!(state.deadline(), None);
+    let drain = Decision::Drain { within: Some(Duration::from_secs(2)) };
+    let done = state.administer(None, db(1), drain, at(1000)).expect("known");
+    assert_eq!(
+        done,
+        "198.51.100.1:3306 drained in tcp/192.0.2.10:3306; connections that remain: 0; what is left \
+         in 2 s is reset"
+    );
+    assert_eq!(state.deadline(), Some(at(3000)));
+    state.expire(at(2999));
+    assert_eq!(server(&state, 1), Some(RealServerState::Drain), "early");
+    state.expire(at(3000));
+    assert_eq!(server(&state, 1), Some(RealServerState::Down));
+    assert_eq!(state.deadline(), None);
+    state.administer(None, db(1), Decision::Enable, at(3001)).expect("known");
+    assert_eq!(server(&state, 1), Some(RealServerState::Up));
+    // Connections that are kept have no end.
+    let mut keep = (*config(&[1, 2])).clone();
+    keep.virtual_servers[0].on_down = OnDown::Keep;
+    reload(&mut state, 2, Arc::new(keep), at(4000)).expect("it can be carried");
+    let why = state.administer(None, db(1), drain, at(4001)).expect_err("refused");
+    assert!(why.contains("on_down keep"), "{why}");
+    assert_eq!(server(&state, 1), Some(RealServerState::Up), "nothing was done");
+    state.administer(None, db(1), DRAIN, at(4002)).expect("without a time");
+}
+
+#[test]
+fn a_death_may_be_drained() {
+    let mut state = started(Fake::default());
+    let mut drains = (*config(&[1, 2])).clone();
+    drains.virtual_servers[0].on_down = OnDown::Drain(Duration::from_secs(5));
+    reload(&mut state, 2, Arc::new(drains), at(1)).expect("it can be carried");
+    let Event::Health(mut change) = verdict(1, Health::Down) else { panic!("a verdict") };
+    change.at = at(10);
+    state.hear(&Event::Health(change), at(12));
+    state.settle(at(12));
+    assert_eq!(server(&state, 1), Some(RealServerState::Drain));
+    assert_eq!(state.deadline(), Some(at(5010)), "from the verdict on");
+    // A quiet round does it too.
+    state.round(at(5011));
+    assert_eq!(server(&state, 1), Some(RealServerState::Down));
 }
 
 #[test]
@@ -421,7 +472,7 @@ fn what_is_hopeless_only_in_the_new_configuration_is_refused() {
     state.round(at(1000));
     assert_eq!(state.engine.table, before);
     assert_eq!(*state.standing(), Standing::Converged);
-    assert_eq!(state.status().expect("status").problem, None);
+    assert_eq!(state.status(at(0)).expect("status").problem, None);
     // The next file is not held back by that.
     reload(&mut state, 2, config(&[1, 4]), at(3)).expect("it can be carried");
     assert_eq!(interfaces(&state), ["eth1", "eth4"]);
@@ -434,7 +485,7 @@ fn what_is_hopeless_anyway_is_said_and_the_rest_follows_the_file() {
     let mut state = started(Fake { hopeless: ["eth2".into()].into(), ..Fake::default() });
     state.surroundings(host(&[1, 2, 3]), &Surroundings::default(), at(1));
     assert!(matches!(state.standing(), Standing::Hopeless(why) if why == "attach to eth2"));
-    let problem = state.status().expect("status").problem.expect("it is said");
+    let problem = state.status(at(0)).expect("status").problem.expect("it is said");
     assert!(problem.contains("attach to eth2"), "{problem}");
     reload(&mut state, 2, config(&[1, 2, 3]), at(2)).expect("no worse than before");
     assert_eq!(interfaces(&state), ["eth1", "eth3"]);
@@ -443,7 +494,7 @@ fn what_is_hopeless_anyway_is_said_and_the_rest_follows_the_file() {
     state.engine.hopeless.clear();
     state.round(at(1000));
     assert_eq!(*state.standing(), Standing::Converged);
-    assert_eq!(state.status().expect("status").problem, None);
+    assert_eq!(state.status(at(0)).expect("status").problem, None);
 }
 
 /// VRRP alone lives unguarded on such an interface; a virtual server does not come to it.

@@ -116,6 +116,7 @@ fn answer(config: &Config, generation: u64, vrrp: bool, query: Query, message: &
                 quorum: &Default::default(),
                 admin: &Default::default(),
                 host: &Default::default(),
+                now: super::clock::now(),
             };
             placement::explain(&inputs, &what)
                 .map_or_else(Reply::Error, |text| Reply::Text(format!("{text}\n{message}")))

@@ -223,6 +223,8 @@ pub(in crate::config) const BLOCKS: &[(&str, &[&str])] = &[
             "idle_timeout 90",
             "idle_timeout 1500ms",
             "on_down keep",
+            "on_down drain 1.5",
+            "on_down drain 30s",
             "inhibit_on_failure",
             "weight 4",
             "retry 9",

@@ -129,7 +129,11 @@ fn stale_connections_wait_for_their_client_but_do_not_count() {
     let stale = Flow4 { generation: 4, ..flow(1, 0) };
     let (over, pass) = pass(&vec![(client(1), stale)], &[]);
     assert_eq!((pass.found().flows, active(&pass, NAT), over.len()), (1, 0, 0));
+    assert_eq!(pass.found().stale, [(NAT, 1)].into());
     assert!(pass.lingers(NAT));
+    let told = Flow4 { flags: FLOW_RESET, ..stale };
+    let (_, pass) = self::pass(&vec![(client(1), told), (client(2), flow(1, 0))], &[]);
+    assert!(pass.found().stale.is_empty(), "told, and alive");
     assert_eq!(State::new(0, 5, None), State::Stale);
 }
 

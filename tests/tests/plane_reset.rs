@@ -1,0 +1,515 @@
+//! Connections of a server that dies or is taken out, through a whole lbd, by DR and NAT: idle ones
+//! are told at both ends as soon as that is decided, or later, or never, as `on_down` and `lbctl
+//! drain` say.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{HashMap, Map, MapData};
+use lb_common::{
+    abi::{Flow4, FlowKey4},
+    maps,
+};
+use lb_tests::{
+    host::{self, Host, Program},
+    mariadb,
+    netns::{Namespace, Port, Switch, ready_or_skip},
+    wait::wait_until,
+};
+use lb_userspace::base::status::{ForwarderStatus, RealServerStatus};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tempfile::TempDir;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const PORT: u16 = 3306;
+/// For whatever is waited for.
+const LIMIT: Duration = Duration::from_secs(10);
+/// From the decision to the last client's RST.
+const TOLD: Duration = Duration::from_millis(500);
+const MANY: usize = 1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Dr,
+    Nat,
+}
+
+const KINDS: [Kind; 2] = [Kind::Dr, Kind::Nat];
+
+/// A server in the eyes of its own sockets. It echoes each byte.
+#[derive(Debug, Default)]
+struct Server {
+    /// Connections on which a byte has come, and which have not ended.
+    open: Vec<TcpStream>,
+    /// How many there have been.
+    taken: usize,
+    /// How many of them have ended by a RST.
+    reset: usize,
+}
+
+type Shared = Arc<Mutex<Server>>;
+
+struct Bed {
+    client: Namespace,
+    client_cable: Port,
+    host: Host,
+    addresses: [Ipv4Addr; 2],
+    cables: [Port; 2],
+    servers: [Shared; 2],
+    _namespaces: [Namespace; 2],
+    _dir: TempDir,
+    _switches: Vec<Switch>,
+}
+
+impl Bed {
+    /// A virtual server with these words beside, and two servers that a TCP_CHECK asks each second.
+    fn new(kind: Kind, words: &str) -> Result<Self> {
+        host::available(Program::Lbd).map_err(|why| anyhow::anyhow!(why))?;
+        // Two descriptors a connection, beside those of other tests.
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.max(16_384).min(hard), hard)?;
+        let dir = mariadb::workspace("reset")?;
+        let lan = Switch::new("lan")?;
+        let (client, lb) = (Namespace::new("client")?, Namespace::new("lb")?);
+        let client_cable = lan.plug(&client, "eth0", Some("10.77.0.1/24"))?;
+        lan.plug(&lb, "eth0", Some("10.77.0.2/24"))?;
+        lb.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "eth0"])?;
+        let (inner, network) = match kind {
+            Kind::Dr => (None, [10, 77, 0]),
+            Kind::Nat => {
+                let inner = Switch::new("inner")?;
+                inner.plug(&lb, "eth1", Some("10.88.0.1/24"))?;
+                (Some(inner), [10, 88, 0])
+            }
+        };
+        let [a, b, c] = network;
+        let addresses = [3, 4].map(|n| Ipv4Addr::new(a, b, c, n));
+        let servers = [Shared::default(), Shared::default()];
+        let switch = inner.as_ref().unwrap_or(&lan);
+        let (one, one_cable) = server(switch, kind, addresses[0], Arc::clone(&servers[0]))?;
+        let (two, two_cable) = server(switch, kind, addresses[1], Arc::clone(&servers[1]))?;
+        let real_servers = addresses.map(|addr| {
+            format!(
+                "  real_server {addr} {PORT} {{\n    TCP_CHECK {{\n      connect_timeout 1\n\
+                 \x20     retry 0\n      delay_loop 1\n      warmup 0\n    }}\n  }}\n"
+            )
+        });
+        let mut host = Host::new(&lb, Program::Lbd, dir.path())?;
+        host.write_config(&format!(
+            "virtual_server {VIP} {PORT} {{\n  protocol TCP\n  lb_algo wlc\n  lb_kind {}\n\
+             \x20 {words}\n{}}}\n",
+            if kind == Kind::Dr { "DR" } else { "NAT" },
+            real_servers.concat()
+        ))?;
+        host.start()?;
+        let bed = Self {
+            client,
+            client_cable,
+            host,
+            addresses,
+            cables: [one_cable, two_cable],
+            servers,
+            _namespaces: [one, two],
+            _dir: dir,
+            _switches: [Some(lan), inner].into_iter().flatten().collect(),
+        };
+        bed.until("both servers to be up", |bed| {
+            let up = |at| bed.real(at).is_ok_and(|rs| rs.state == "UP" && rs.problem.is_none());
+            Ok(up(0) && up(1) && bed.connect().is_ok())
+        })?;
+        Ok(bed)
+    }
+
+    fn until(&self, what: &str, is: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        wait_until(what, LIMIT, || Ok(is(self)?.then_some(())), || self.host.log_tail(30))
+    }
+
+    fn forwarder(&self) -> Result<ForwarderStatus> {
+        self.host.status()?.forwarder.context("no forwarder")
+    }
+
+    fn real(&self, at: usize) -> Result<RealServerStatus> {
+        let forwarder = self.forwarder()?;
+        let vs = forwarder.virtual_servers.into_iter().next().context("no virtual server")?;
+        let addr = SocketAddr::from((self.addresses[at], PORT));
+        vs.real_servers.into_iter().find(|rs| rs.addr == addr).context("no such real server")
+    }
+
+    /// Connections to the first server: the other one takes none meanwhile.
+    fn sessions(&self, count: usize) -> Result<Sessions> {
+        let other = format!("{}:{PORT}", self.addresses[1]);
+        self.host.lbctl(&["drain", &other])?;
+        let before = self.taken(0);
+        let sessions = (0..count).map(|_| self.connect()).collect::<Result<Vec<_>>>()?;
+        ensure!(self.taken(0) - before == count, "{} went there", self.taken(0) - before);
+        self.host.lbctl(&["enable", &other])?;
+        // Until no acknowledgement is under way any more: nobody will say anything by himself.
+        self.until("the connections to be idle", |bed| {
+            let flows = bed.host.lbctl(&["flows", "--json", "--limit", "5000"])?;
+            let flows: serde_json::Value = serde_json::from_str(&flows)?;
+            let flows = flows.as_array().context("flows")?;
+            let idle = flows.iter().filter(|flow| {
+                flow["state"] == "established" && flow["idle_ms"].as_u64() >= Some(300)
+            });
+            Ok(idle.count() >= count)
+        })?;
+        for stream in &sessions {
+            stream.set_nonblocking(true)?;
+        }
+        Ok(Sessions { ended: vec![None; sessions.len()], streams: sessions })
+    }
+
+    fn taken(&self, at: usize) -> usize {
+        locked(&self.servers[at]).taken
+    }
+
+    /// A connection on which a byte has gone both ways.
+    fn connect(&self) -> Result<TcpStream> {
+        let target = SocketAddr::from((VIP, PORT));
+        let mut stream = self.client.enter(|| TcpStream::connect_timeout(&target, LIMIT))??;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(b"e")?;
+        stream.read_exact(&mut [0])?;
+        Ok(stream)
+    }
+
+    /// When the checker found the first server dead for the last time.
+    fn decided(&self) -> Result<SystemTime> {
+        let log = fs::read_to_string(self.host.log())?;
+        let server = format!("real_server={}:{PORT}", self.addresses[0]);
+        let line = log
+            .lines()
+            .rfind(|line| {
+                line.contains("verdict in the data plane")
+                    && line.contains(&server)
+                    && line.contains("health=Down")
+            })
+            .with_context(|| format!("no verdict\n{}", self.host.log_tail(40)))?;
+        let (_, took) = line.rsplit_once("took_us=").context(line.to_owned())?;
+        let took = took.trim().parse().context(line.to_owned())?;
+        Ok(time_of(line)? - Duration::from_micros(took))
+    }
+
+    /// The segments of this kind that were sent.
+    fn segments(&self, kind: &str) -> Result<u64> {
+        Ok(self.forwarder()?.reset_segments.get(kind).copied().unwrap_or(0))
+    }
+}
+
+/// The time that a log line begins with: `2026-11-29T09:15:19.123456Z`.
+fn time_of(line: &str) -> Result<SystemTime> {
+    let (_, time) = line.split_once('T').with_context(|| line.to_owned())?;
+    let time = time.get(..15).with_context(|| line.to_owned())?;
+    let number = |part: Option<&str>| -> Result<u64> {
+        part.context("no number")?.parse().with_context(|| line.to_owned())
+    };
+    let mut parts = time.split([':', '.']);
+    let hours = number(parts.next())?;
+    let (minutes, seconds) = (number(parts.next())?, number(parts.next())?);
+    let micros = number(parts.next())?;
+    let of_day = Duration::from_secs(hours * 3600 + minutes * 60 + seconds);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let at = UNIX_EPOCH + Duration::from_secs(now / 86_400 * 86_400) + of_day;
+    let at = at + Duration::from_micros(micros);
+    // Shortly after midnight the line is of the day before.
+    let ahead = at.duration_since(SystemTime::now()).unwrap_or_default();
+    Ok(if ahead > Duration::from_secs(3600) { at - Duration::from_secs(86_400) } else { at })
+}
+
+/// Connections of clients that wait, and when and how each ended.
+struct Sessions {
+    streams: Vec<TcpStream>,
+    ended: Vec<Option<(SystemTime, ErrorKind)>>,
+}
+
+impl Sessions {
+    /// Looks at each once. How many have ended by now.
+    fn look(&mut self) -> usize {
+        for (stream, ended) in self.streams.iter_mut().zip(&mut self.ended) {
+            if ended.is_none() {
+                *ended = outcome(stream).map(|kind| (SystemTime::now(), kind));
+            }
+        }
+        self.ended.iter().flatten().count()
+    }
+
+    /// Looks until all have ended, each by a RST. First and last moment.
+    fn until_reset(&mut self, limit: Duration) -> Result<(SystemTime, SystemTime)> {
+        let deadline = Instant::now() + limit;
+        while self.look() < self.streams.len() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let others: Vec<_> = self
+            .ended
+            .iter()
+            .filter(|ended| !matches!(ended, Some((_, ErrorKind::ConnectionReset))))
+            .collect();
+        ensure!(others.is_empty(), "{} were not reset: {:?}", others.len(), others.first());
+        let times = || self.ended.iter().flatten().map(|(at, _)| *at);
+        Ok((times().min().context("no session")?, times().max().context("no session")?))
+    }
+
+    /// A byte there and back on each.
+    fn echo(&mut self) -> Result<()> {
+        for stream in &mut self.streams {
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(LIMIT))?;
+            stream.write_all(b"e").context("write")?;
+            stream.read_exact(&mut [0]).context("read")?;
+            stream.set_nonblocking(true)?;
+        }
+        Ok(())
+    }
+}
+
+fn locked(server: &Shared) -> MutexGuard<'_, Server> {
+    server.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a connection that does not block has ended, if it has.
+fn outcome(stream: &mut TcpStream) -> Option<ErrorKind> {
+    match stream.read(&mut [0; 8]) {
+        Ok(0) => Some(ErrorKind::UnexpectedEof),
+        Ok(_) => None,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => Some(error.kind()),
+    }
+}
+
+fn server(
+    switch: &Switch,
+    kind: Kind,
+    addr: Ipv4Addr,
+    shared: Shared,
+) -> Result<(Namespace, Port)> {
+    let netns = Namespace::new(&format!("db{}", addr.octets()[3]))?;
+    let cable = switch.plug(&netns, "eth0", Some(&format!("{addr}/24")))?;
+    match kind {
+        Kind::Dr => {
+            netns.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+            netns.sysctl("net/ipv4/conf/all/arp_announce", "2")?;
+            netns.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "lo"])?;
+        }
+        Kind::Nat => {
+            netns.ip(&["route", "add", "default", "via", "10.88.0.1"])?;
+        }
+    }
+    let listener = netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
+    let later = Arc::clone(&shared);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut byte = [0];
+            // One that says nothing is not waited for.
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+            if stream.read(&mut byte).is_ok_and(|count| count == 1)
+                && stream.set_nonblocking(true).is_ok()
+            {
+                // Before the answer, so that whoever has one is counted.
+                let mut server = locked(&shared);
+                server.taken += 1;
+                let _ = stream.write_all(&byte);
+                server.open.push(stream);
+            }
+        }
+    });
+    thread::spawn(move || {
+        loop {
+            let mut server = locked(&later);
+            let mut reset = 0;
+            server.open.retain_mut(|stream| {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => stream.write_all(&byte).is_ok(),
+                    Ok(_) => false,
+                    Err(error) => {
+                        reset += usize::from(error.kind() == ErrorKind::ConnectionReset);
+                        error.kind() == ErrorKind::WouldBlock
+                    }
+                }
+            });
+            server.reset += reset;
+            drop(server);
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    Ok((netns, cable))
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{} ms", duration.as_millis())
+}
+
+#[test]
+fn a_thousand_idle_sessions_to_a_vanished_server_are_told_in_time() -> Result<()> {
+    if !ready_or_skip("plane_reset")? {
+        return Ok(());
+    }
+    for kind in KINDS {
+        let mut bed = Bed::new(kind, "")?;
+        let mut sessions = bed.sessions(MANY)?;
+        let mut others = Sessions { streams: vec![bed.connect()?], ended: vec![None] };
+        // wlc: the server without connections gets it.
+        ensure!(bed.taken(1) > 0, "the other server has none");
+        ensure!(sessions.look() == 0, "{:?}", sessions.ended.iter().flatten().next());
+        let reset_before = bed.forwarder()?.outcomes["reset_dead"];
+        bed.cables[0].set_link(false)?;
+        let (first, last) = sessions.until_reset(LIMIT)?;
+        let decided = bed.decided()?;
+        let took = last.duration_since(decided).context("reset before the decision")?;
+        println!(
+            "{kind:?}: {MANY} idle sessions: first told {} and last {} after the decision",
+            ms(first.duration_since(decided).context("reset before the decision")?),
+            ms(took)
+        );
+        ensure!(took < TOLD, "the last was told after {took:?}\n{}", bed.host.log_tail(30));
+        let resets = bed.forwarder()?.outcomes["reset_dead"] - reset_before;
+        ensure!(resets >= MANY as u64, "{resets} by the program");
+        ensure!(bed.segments("probe")? >= MANY as u64 && bed.segments("failed")? == 0);
+        others.echo().context("a session of the other server")?;
+        bed.until("the count of those who do not know", |bed| {
+            Ok(bed.real(0)?.stale_connections == 0 && bed.real(0)?.active_connections == 0)
+        })?;
+        bed.host.stop()?;
+    }
+    Ok(())
+}
+
+/// The numbers in the table may be behind those of the client, and a first segment may be lost.
+#[test]
+fn a_client_is_told_whatever_the_table_knows_of_its_numbers() -> Result<()> {
+    if !ready_or_skip("plane_reset")? {
+        return Ok(());
+    }
+    for kind in KINDS {
+        let mut bed = Bed::new(kind, "")?;
+        let mut sessions = bed.sessions(4)?;
+        let map = MapData::from_pin(bed.host.pin_dir().join(maps::FLOWS4))?;
+        let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(Map::from_map_data(map)?)?;
+        for (stream, behind) in sessions.streams.iter().zip([1, 1000, 1 << 20, 1 << 30]) {
+            let port = stream.local_addr()?.port().to_be();
+            let dport = PORT.to_be();
+            let mut is = flows.keys().filter_map(Result::ok);
+            let key = is.find(|key| key.sport == port && key.dport == dport).context("its flow")?;
+            drop(is);
+            let flow = flows.get(&key, 0)?;
+            flows.insert(key, Flow4 { ack: flow.ack.wrapping_sub(behind), ..flow }, 0)?;
+        }
+        bed.cables[0].set_link(false)?;
+        let (_, last) = sessions.until_reset(LIMIT)?;
+        let took = last.duration_since(bed.decided()?)?;
+        println!("{kind:?}: told after {}, with old numbers", ms(took));
+        ensure!(took < TOLD, "{took:?}\n{}", bed.host.log_tail(30));
+        bed.cables[0].set_link(true)?;
+
+        bed.until("the server to be back", |bed| Ok(bed.real(0)?.state == "UP"))?;
+        let mut sessions = bed.sessions(4)?;
+        bed.client_cable.set_link(false)?;
+        bed.cables[0].set_link(false)?;
+        bed.until("the decision", |bed| Ok(bed.real(0)?.state == "DOWN"))?;
+        bed.client_cable.set_link(true)?;
+        ensure!(sessions.look() == 0, "told without a cable");
+        let (_, last) = sessions.until_reset(LIMIT)?;
+        println!("{kind:?}: a later round told after {}", ms(last.duration_since(bed.decided()?)?));
+        bed.host.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_living_server_that_is_drained_to_the_end_is_told_too() -> Result<()> {
+    if !ready_or_skip("plane_reset")? {
+        return Ok(());
+    }
+    for kind in KINDS {
+        let mut bed = Bed::new(kind, "")?;
+        let mut sessions = bed.sessions(50)?;
+        let server = format!("{}:{PORT}", bed.addresses[0]);
+        let begun = SystemTime::now();
+        let said = bed.host.lbctl(&["drain", &server, "--within", "2"])?;
+        ensure!(said.contains("what is left in 2 s is reset"), "{said}");
+        ensure!(bed.real(0)?.state == "DRAIN" && bed.real(0)?.ends_in_ms.is_some());
+        let text = bed.host.lbctl(&["status"])?;
+        ensure!(text.contains("connections remain; those left in "), "{text}");
+        sessions.echo().context("before the deadline")?;
+        let (first, last) = sessions.until_reset(LIMIT)?;
+        let (first, last) = (first.duration_since(begun)?, last.duration_since(begun)?);
+        println!("{kind:?}: drained within 2 s: reset from {} to {}", ms(first), ms(last));
+        ensure!(first >= Duration::from_secs(2), "too early: {first:?}");
+        ensure!(last < Duration::from_secs(2) + TOLD, "{last:?}\n{}", bed.host.log_tail(30));
+        // The server's own ends.
+        bed.until("the server to be told", |bed| Ok(locked(&bed.servers[0]).reset >= 50))
+            .with_context(|| format!("{} were reset", locked(&bed.servers[0]).reset))?;
+        ensure!(bed.segments("reset")? >= 50);
+        // Enabled, it serves again.
+        bed.host.lbctl(&["enable", &server])?;
+        let before = bed.taken(0);
+        bed.until("a connection to it", |bed| Ok(bed.connect().is_ok() && bed.taken(0) > before))?;
+        bed.host.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dead_servers_connections_drain_until_their_deadline() -> Result<()> {
+    const GRACE: Duration = Duration::from_secs(4);
+    if !ready_or_skip("plane_reset")? {
+        return Ok(());
+    }
+    for kind in KINDS {
+        let mut bed = Bed::new(kind, "on_down drain 4")?;
+        let mut sessions = bed.sessions(50)?;
+        bed.cables[0].set_link(false)?;
+        bed.until("the decision", |bed| Ok(bed.real(0)?.state == "DRAIN"))?;
+        ensure!(bed.real(0)?.ends_in_ms.is_some_and(|ms| ms <= 4000), "{:?}", bed.real(0)?);
+        // Back in time: nothing was lost.
+        bed.cables[0].set_link(true)?;
+        bed.until("the server to be back", |bed| Ok(bed.real(0)?.state == "UP"))?;
+        ensure!(bed.real(0)?.ends_in_ms.is_none(), "{:?}", bed.real(0)?);
+        sessions.echo().context("after its return")?;
+        ensure!(bed.segments("probe")? == 0);
+        bed.cables[0].set_link(false)?;
+        let (first, last) = sessions.until_reset(LIMIT)?;
+        let decided = bed.decided()?;
+        let (first, last) = (first.duration_since(decided)?, last.duration_since(decided)?);
+        println!("{kind:?}: on_down drain 4: reset from {} to {}", ms(first), ms(last));
+        // A deadline of nanoseconds against a clock of microseconds.
+        ensure!(first + Duration::from_millis(1) >= GRACE, "too early: {first:?}");
+        ensure!(last < GRACE + TOLD, "{last:?}\n{}", bed.host.log_tail(30));
+        bed.host.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn kept_connections_are_never_reset() -> Result<()> {
+    if !ready_or_skip("plane_reset")? {
+        return Ok(());
+    }
+    for kind in KINDS {
+        let mut bed = Bed::new(kind, "on_down keep")?;
+        let mut sessions = bed.sessions(50)?;
+        let server = format!("{}:{PORT}", bed.addresses[0]);
+        let refused = bed.host.lbctl(&["drain", &server, "--within", "1"]);
+        let refused = refused.err().context("a deadline was taken")?;
+        ensure!(format!("{refused:#}").contains("on_down keep"), "{refused:#}");
+        bed.cables[0].set_link(false)?;
+        bed.until("the decision", |bed| Ok(bed.real(0)?.state == "DOWN"))?;
+        // Longer than a first and a second round would take.
+        thread::sleep(Duration::from_secs(1));
+        ensure!(sessions.look() == 0, "{:?}", sessions.ended.iter().flatten().next());
+        ensure!(bed.segments("probe")? == 0 && bed.segments("reset")? == 0);
+        bed.cables[0].set_link(true)?;
+        bed.until("the server to be back", |bed| Ok(bed.real(0)?.state == "UP"))?;
+        sessions.echo().context("after its return")?;
+        bed.host.stop()?;
+    }
+    Ok(())
+}
