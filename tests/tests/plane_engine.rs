@@ -386,7 +386,7 @@ fn clients_of_a_dead_server_are_asked_in_slices_by_the_master_only() -> Result<(
     for n in 0..CLIENTS {
         flows.insert(key(n), flow, 0)?;
     }
-    let mut die = |engine: &mut Xdp| -> Result<()> {
+    let die = |engine: &mut Xdp| -> Result<()> {
         reach(engine, &guarded(RealServerState::Up))?;
         reach(engine, &guarded(RealServerState::Down))
     };
