@@ -134,7 +134,7 @@ fn a_verdict_is_in_the_engine_when_it_has_settled() {
 fn a_verdict_that_was_not_written_waits_for_the_round_that_writes_it() {
     let mut state = started(Fake::default());
     let told = |state: &mut State<Fake>| -> u64 {
-        state.status().expect("status").verdict_us.values().sum()
+        state.status(at(50)).expect("status").verdict_us.values().sum()
     };
     state.engine.failures = [Some("no memory".to_owned())].into();
     state.hear(&verdict(1, Health::Down), at(10));

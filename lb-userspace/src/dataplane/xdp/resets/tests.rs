@@ -156,7 +156,8 @@ fn who_is_told_and_who_is_not() {
         assert_eq!(kinds(&flow, &image, true), *first, "{name}");
         assert_eq!(kinds(&flow, &image, false), *later, "{name}, later");
     }
-    let rows: [(&str, fn(&mut Real), &[Kind]); 4] = [
+    type Before<'a> = (&'a str, fn(&mut Real), &'a [Kind]);
+    let rows: [Before<'_>; 4] = [
         ("id of another virtual server", |real| real.vip_port = be16(3309), &[]),
         ("no way to the server", |real| real.flags = 0, &[Probe]),
         ("this host", |real| real.method = METHOD_LOCAL, &[Probe]),
