@@ -254,13 +254,14 @@ impl Row {
 
 /// Where lbd answers differently on purpose, with its code and keepalived's: the table of codes in
 /// docs/migration.md has them and says why.
-const DIFFERENT: [(&str, i32, i32); 6] = [
+const DIFFERENT: [(&str, i32, i32); 7] = [
     ("a file that is not there", 4, 0),
     ("an empty file", 4, 0),
     ("an executable file with a fault", 5, 0),
     ("a tunnel", 4, 0),
     ("protocol UDP", 4, 0),
     ("a firewall mark", 4, 5),
+    ("no security and a number out of range", 5, 6),
 ];
 
 /// The code of `-t`, and what was said.
