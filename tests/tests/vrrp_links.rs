@@ -13,7 +13,7 @@ use lb_tests::{
     vrrp::{RoleThread, Sniffer, VIP, cable, dual_cable, is_garp, is_vrrp},
     wait::wait_true,
 };
-use lb_userspace::base::{net::Priority, status::VrrpState};
+use lb_userspace::base::status::VrrpState;
 use serde_json::Value;
 
 macro_rules! golden {
@@ -63,7 +63,7 @@ root_test!(options_routes_and_rules_come_with_the_master_and_go_with_it, {
     lb.ip(&["route", "add", "10.83.0.0/16", "via", "10.77.0.2", "proto", "static"])?;
     let config = config(
         "virtual_ipaddress {\n 10.77.0.100/24 brd + label eth0:vip\n 10.77.0.101 scope link\n \
-         10.77.0.102 peer 10.77.9.1/32 noprefixroute\n}\n\
+         10.77.0.102 peer 10.77.9.1/25 noprefixroute\n}\n\
          virtual_ipaddress_excluded {\n 10.77.0.200\n fd77::100/64\n fd77::101\n \
          fd77::102/64 preferred_lft 900 home\n}\n\
          virtual_routes {\n 10.80.0.0/16 via 10.77.0.2 dev eth0 src 10.77.0.100 metric 50 mtu lock 1400\n \
@@ -134,7 +134,7 @@ root_test!(options_routes_and_rules_come_with_the_master_and_go_with_it, {
 root_test!(what_others_remove_means_a_new_election_or_is_put_back, {
     let (lb, peer) = cable()?;
     let config = config(
-        "virtual_ipaddress {\n 10.77.0.100\n 10.77.0.101 no_track\n}\n\
+        "virtual_ipaddress {\n 10.77.0.100\n 10.77.0.101 no_track\n 10.77.0.102 peer 10.77.9.1/25\n}\n\
          virtual_routes {\n 10.80.0.0/16 via 10.77.0.2\n 10.81.0.0/16 via 10.77.0.2 no_track\n}\n\
          virtual_rules {\n from 10.77.0.100 table 77 priority 1000\n}",
         "",
@@ -144,6 +144,7 @@ root_test!(what_others_remove_means_a_new_election_or_is_put_back, {
     let farewell = |frame: &[u8]| is_vrrp(frame) && frame[36] == 0;
     for words in [
         &["addr", "del", "10.77.0.100/32", "dev", "eth0"][..],
+        &["addr", "del", "10.77.0.102", "peer", "10.77.9.1/25", "dev", "eth0"],
         &["route", "del", "10.80.0.0/16"],
         &["rule", "del", "from", "10.77.0.100", "table", "77"],
     ] {
@@ -171,63 +172,6 @@ root_test!(what_others_remove_means_a_new_election_or_is_put_back, {
     lb.ip(&["addr", "add", "10.77.0.150/32", "dev", "eth0"])?;
     role.finish()?;
     ensure!(has(&lb, "eth0", "10.77.0.150/32") && !has(&lb, "eth0", "10.77.0.100/32"));
-    Ok(())
-});
-
-// Two hosts would answer for it: keepalived leaves such an address until its next change of state.
-root_test!(a_vip_that_others_put_on_a_backup_is_told_and_taken_off, {
-    let (lb, peer) = cable()?;
-    let text = "virtual_ipaddress {\n 10.77.0.100\n 10.77.0.101\n}";
-    let mut better = config(text, "")?;
-    better.vrrp_instances[0].priority = Priority(200);
-    let mut other = RoleThread::start_with(&peer, better)?;
-    master(&mut other)?;
-    let mut role = RoleThread::start_with(&lb, config(text, "")?)?;
-    role.converge()?;
-    wait_true("BACKUP to the other", SECONDS(5), || {
-        role.status().is_ok_and(|it| it.state == VrrpState::Backup && it.master.is_some())
-    })?;
-    ensure!(!role.status()?.reason.contains("somebody"), "{:?}", role.status());
-    for round in 1..=3 {
-        lb.ip(&["addr", "add", "10.77.0.101/32", "dev", "eth0"])?;
-        wait_true("the VIP to be taken off", SECONDS(5), || !has(&lb, "eth0", "10.77.0.101/32"))?;
-        let wanted = format!(
-            "; somebody else put VIP 10.77.0.101/32 on eth0, it was taken off ({round} so far)"
-        );
-        wait_true("the status to tell it", SECONDS(5), || {
-            role.status().is_ok_and(|it| it.reason.ends_with(&wanted))
-        })?;
-        ensure!(role.status()?.counters.foreign_vips == round);
-    }
-    // Another prefix length: not what lbd would put there, so it stays, and is told while it does.
-    lb.ip(&["addr", "add", "10.77.0.100/24", "dev", "eth0"])?;
-    let told = |role: &mut RoleThread| {
-        role.status().is_ok_and(|it| it.reason.contains("10.77.0.100/24 on eth0 has the address"))
-    };
-    wait_true("the status to tell of the other address", SECONDS(5), || told(&mut role))?;
-    // One that is no VIP is nobody's business.
-    lb.ip(&["addr", "add", "10.77.0.150/32", "dev", "eth0"])?;
-    ensure!(has(&lb, "eth0", "10.77.0.100/24"), "what is not ours was taken off");
-    lb.ip(&["addr", "del", "10.77.0.100/24", "dev", "eth0"])?;
-    wait_true("the status to forget it", SECONDS(5), || !told(&mut role))?;
-    // FAULT is no other thing; and a takeover puts on what it needs, and is told of no intruder.
-    other.finish()?;
-    wait_true("MASTER with its VIPs", SECONDS(5), || {
-        role.status().is_ok_and(|it| it.state == VrrpState::Master && it.vips_set)
-    })?;
-    let status = role.status()?;
-    ensure!(!status.reason.contains("somebody") && status.counters.foreign_vips == 3, "{status:?}");
-    peer.ip(&["link", "set", "eth0", "down"])?;
-    wait_true("FAULT without VIPs", SECONDS(5), || {
-        role.status().is_ok_and(|it| it.state == VrrpState::Fault)
-            && !has(&lb, "eth0", "10.77.0.100/32")
-    })?;
-    lb.ip(&["addr", "add", "10.77.0.100/32", "dev", "eth0"])?;
-    wait_true("the VIP to be taken off in FAULT", SECONDS(5), || {
-        !has(&lb, "eth0", "10.77.0.100/32")
-    })?;
-    role.finish()?;
-    ensure!(has(&lb, "eth0", "10.77.0.150/32"));
     Ok(())
 });
 
@@ -259,7 +203,8 @@ root_test!(four_thousand_vips_in_one_instance, {
     wait_true("the VIPs to be known", SECONDS(10), || role.status().is_ok_and(|it| it.vips_set))?;
     let worst = watch.join().expect("the watch")?;
     println!("4,096 VIPs on after {took:?}, longest time between adverts {worst:?}");
-    ensure!(worst < Duration::from_millis(1000), "adverts stood still for {worst:?}");
+    // A backup would take over after 361 ms.
+    ensure!(worst < Duration::from_millis(300), "adverts stood still for {worst:?}");
     wait_true("every announcement", SECONDS(10), || {
         role.status().is_ok_and(|it| it.counters.garp_sent == 4 * 4096)
     })?;
@@ -371,9 +316,17 @@ root_test!(a_virtual_interface_that_cannot_be_made_is_told, {
         role.converge()?;
         let kernel_has = lb.ip(&["link", "add", "probe", "link", "eth0", "type", "ipvlan"]).is_ok();
         if words.contains("ipvlan") && kernel_has {
+            println!("{words:?}: this kernel has it");
             lb.ip(&["link", "del", "probe"])?;
             master(&mut role)?;
+            let link = &ip_json(&lb, &["link", "show", "dev", "ipvl.51"])?[0];
+            ensure!(link["link"] == "eth0", "{link}");
+            ensure!(link["linkinfo"]["info_kind"] == "ipvlan", "{link}");
+            ensure!(link["linkinfo"]["info_data"]["mode"] == "l2", "{link}");
+            ensure!(has(&lb, "ipvl.51", "10.77.0.9/24"), "its own address");
+            ensure!(has(&lb, "ipvl.51", "10.77.0.100/32"), "the VIP");
         } else {
+            println!("{words:?}: this kernel cannot make it");
             wait_true("FAULT", SECONDS(5), || {
                 role.status().is_ok_and(|it| it.state == VrrpState::Fault)
             })?;
@@ -389,6 +342,36 @@ root_test!(a_virtual_interface_that_cannot_be_made_is_told, {
         role.finish()?;
     }
     ensure!(lb.ip(&["link", "show", "dev", "taken"]).is_ok(), "someone else's interface stays");
+    Ok(())
+});
+
+// `vrf` is a message of one attribute, the same that puts an interface into a bridge.
+root_test!(a_virtual_interface_joins_the_master_that_is_named, {
+    let (lb, _peer) = cable()?;
+    lb.ip(&["link", "add", "br9", "type", "bridge"])?;
+    let words =
+        |vrf: &str| format!("use_vmac\n vrf {vrf}\n virtual_ipaddress {{\n 10.77.0.100\n}}");
+    let mut role = RoleThread::start_with(&lb, config(&words("br9"), "")?)?;
+    master(&mut role)?;
+    let joined = || {
+        let links = ip_json(&lb, &["link", "show", "dev", "vrrp.51"]).unwrap_or_default();
+        links.first().map_or(Value::Null, |link| link["master"].clone())
+    };
+    ensure!(joined() == "br9", "{}", joined());
+    role.finish()?;
+    ensure!(lb.ip(&["link", "show", "dev", "vrrp.51"]).is_err(), "left behind");
+    ensure!(lb.ip(&["link", "show", "dev", "br9"]).is_ok(), "someone else's interface stays");
+    let mut role = RoleThread::start_with(&lb, config(&words("vrf9"), "")?)?;
+    role.converge()?;
+    wait_true("the status to name what is not there", SECONDS(5), || {
+        role.status().is_ok_and(|it| it.reason.contains("vrrp.51 to vrf9: no interface vrf9"))
+    })?;
+    lb.ip(&["link", "add", "vrf9", "type", "bridge"])?;
+    wait_true("it to be joined when it is there", SECONDS(5), || joined() == "vrf9")?;
+    wait_true("the status to forget it", SECONDS(5), || {
+        role.status().is_ok_and(|it| !it.reason.contains("vrf9"))
+    })?;
+    role.finish()?;
     Ok(())
 });
 

@@ -19,14 +19,11 @@ use netlink_packet_route::{
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Declaration, Failure, Object, Setting, VirtualLink, encode, filter,
+    Assigned, Declaration, Failure, Object, Setting, VirtualLink, encode, filter,
     journal::{Journal, Predecessor},
     socket::{REQUEST_TIMEOUT, RequestSocket},
 };
-use crate::{
-    base::net::IpPrefix,
-    config::model::{Rule, VirtualLinkKind},
-};
+use crate::config::model::{Rule, VirtualLinkKind};
 
 /// What a request did.
 #[derive(Debug, Default)]
@@ -53,7 +50,7 @@ pub(super) struct Maker {
     declared: bool,
     /// Indexes of the interfaces that addresses were put on: an interface may change its name
     /// meanwhile, and keeps its addresses.
-    put: BTreeMap<(String, IpPrefix), u32>,
+    put: BTreeMap<(String, Assigned), u32>,
 }
 
 impl Maker {
@@ -188,7 +185,7 @@ impl Maker {
         for object in objects {
             let Object::Address(vip) = object else { continue };
             let named = self.index(&vip.interface, index);
-            let key = (vip.interface.clone(), vip.prefix);
+            let key = (vip.interface.clone(), vip.assigned());
             if !on && let Some(put) = self.put.remove(&key).filter(|put| Some(*put) != named) {
                 messages.push(encode::address(vip, put, on));
                 sent.push(object);

@@ -50,6 +50,35 @@ pub struct Vip {
     pub options: AddressOptions,
 }
 
+impl Vip {
+    /// As its interface has it once it is on: beside a `peer` the length is that of the peer's
+    /// subnet.
+    pub fn assigned(&self) -> Assigned {
+        let whole = || Assigned { prefix: self.prefix, peer: None };
+        let Some(peer) = self.options.peer else { return whole() };
+        let Some(prefix) = IpPrefix::new(self.prefix.addr, peer.len) else { return whole() };
+        Assigned { prefix, peer: Some(peer.addr).filter(|it| *it != prefix.addr) }
+    }
+}
+
+/// An address as an interface has it. Those that differ in any part are two addresses to the
+/// kernel: the removal of one leaves the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Assigned {
+    pub prefix: IpPrefix,
+    /// The other end, as in `ip address add ADDRESS peer PEER`.
+    pub peer: Option<IpAddr>,
+}
+
+impl fmt::Display for Assigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "{} peer {peer}/{}", self.prefix.addr, self.prefix.len),
+            None => self.prefix.fmt(f),
+        }
+    }
+}
+
 /// A virtual interface on top of another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VirtualLink {
@@ -178,13 +207,19 @@ pub struct LinkInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddressInfo {
     pub index: u32,
-    pub prefix: IpPrefix,
+    pub assigned: Assigned,
     /// Not the first of its subnet.
     pub secondary: bool,
     /// IPv6: the kernel still asks whether somebody else has it, or somebody has. Not to be used.
     pub tentative: bool,
     /// Tentative, and nobody has answered yet.
     pub asking: bool,
+}
+
+impl AddressInfo {
+    pub fn address(&self) -> IpAddr {
+        self.assigned.prefix.addr
+    }
 }
 
 /// A route or a rule that is no more, as far as the kernel tells.

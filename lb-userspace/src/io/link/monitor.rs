@@ -22,7 +22,7 @@ use netlink_sys::{
 use tokio::{sync::mpsc, time};
 
 use super::{
-    AddressInfo, Declaration, Event, Gone, LinkInfo, Object, Order, Request, Vip,
+    AddressInfo, Assigned, Declaration, Event, Gone, LinkInfo, Object, Order, Request, Vip,
     connections::Connections,
     journal::Journal,
     make::Maker,
@@ -53,7 +53,7 @@ const ROUTE_GROUPS: [u32; 2] = [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV6_ROU
 #[derive(Default)]
 struct Cache {
     links: BTreeMap<u32, LinkInfo>,
-    addresses: BTreeMap<(u32, IpPrefix), AddressInfo>,
+    addresses: BTreeMap<(u32, Assigned), AddressInfo>,
 }
 
 impl Cache {
@@ -67,12 +67,12 @@ impl Cache {
     }
 
     fn address(&mut self, address: AddressInfo) -> Option<Event> {
-        let old = self.addresses.insert((address.index, address.prefix), address);
+        let old = self.addresses.insert((address.index, address.assigned), address);
         (old != Some(address)).then_some(Event::Address(address))
     }
 
-    fn address_gone(&mut self, index: u32, prefix: IpPrefix) -> Option<Event> {
-        self.addresses.remove(&(index, prefix)).map(Event::AddressGone)
+    fn address_gone(&mut self, index: u32, assigned: Assigned) -> Option<Event> {
+        self.addresses.remove(&(index, assigned)).map(Event::AddressGone)
     }
 
     fn index(&self, name: &str) -> Option<u32> {
@@ -89,9 +89,9 @@ impl Cache {
             };
             objects.iter().filter_map(vip).collect()
         };
-        let cleared: BTreeSet<(u32, IpPrefix)> = vips(&request.clear)
+        let cleared: BTreeSet<(u32, Assigned)> = vips(&request.clear)
             .iter()
-            .filter_map(|vip| Some((self.index(&vip.interface)?, vip.prefix)))
+            .filter_map(|vip| Some((self.index(&vip.interface)?, vip.assigned())))
             .collect();
         if cleared.is_empty() {
             return BTreeSet::new();
@@ -101,11 +101,11 @@ impl Cache {
             .addresses
             .keys()
             .filter(|it| !cleared.contains(it))
-            .map(|(_, prefix)| prefix.addr)
+            .map(|(_, assigned)| assigned.prefix.addr)
             .collect();
         let stays = |addr: IpAddr| set.contains(&addr) || elsewhere.contains(&addr);
         let here = cleared.iter().filter(|it| self.addresses.contains_key(it));
-        here.map(|(_, prefix)| prefix.addr).filter(|addr| !stays(*addr)).collect()
+        here.map(|(_, it)| it.prefix.addr).filter(|addr| !stays(*addr)).collect()
     }
 
     /// Puts what was read in the place of everything known; what is different.
@@ -119,7 +119,7 @@ impl Cache {
             .filter_map(|it| if let Rtnl::NewAddress(it) = it { address_info(it) } else { None })
             .collect();
         let seen_links: BTreeSet<_> = links.iter().map(|link| link.index).collect();
-        let seen: BTreeSet<_> = addresses.iter().map(|it| (it.index, it.prefix)).collect();
+        let seen: BTreeSet<_> = addresses.iter().map(|it| (it.index, it.assigned)).collect();
         let gone_links: Vec<_> =
             self.links.keys().copied().filter(|index| !seen_links.contains(index)).collect();
         let gone: Vec<_> = self.addresses.keys().copied().filter(|it| !seen.contains(it)).collect();
@@ -319,7 +319,7 @@ fn notice(message: Rtnl, own: bool, cache: &mut Cache) -> Option<Event> {
         }
         Rtnl::NewAddress(message) => address_info(&message).and_then(|it| cache.address(it)),
         Rtnl::DelAddress(message) => {
-            address_info(&message).and_then(|it| cache.address_gone(it.index, it.prefix))
+            address_info(&message).and_then(|it| cache.address_gone(it.index, it.assigned))
         }
         Rtnl::DelRoute(message) if !own => route_gone(&message).map(Event::ObjectGone),
         Rtnl::DelRule(message) if !own => Some(Event::ObjectGone(rule_gone(&message))),
@@ -410,9 +410,10 @@ fn address_info(message: &AddressMessage) -> Option<AddressInfo> {
             _ => None,
         })
     };
-    // On point-to-point links the plain address is the peer's.
+    // With a peer, as on point-to-point links, the plain address is the peer's.
     let address = find(true).or_else(|| find(false))?;
     let prefix = IpPrefix::new(address, message.header.prefix_len)?;
+    let assigned = Assigned { prefix, peer: find(false).filter(|it| *it != address) };
     let has = |wanted: AddressFlags| {
         message.attributes.iter().any(|attribute| {
             matches!(attribute, AddressAttribute::Flags(flags) if flags.intersects(wanted))
@@ -422,7 +423,7 @@ fn address_info(message: &AddressMessage) -> Option<AddressInfo> {
     let secondary = has(AddressFlags::Secondary);
     let tentative = has(AddressFlags::Tentative | AddressFlags::Dadfailed);
     let asking = tentative && !has(AddressFlags::Dadfailed);
-    Some(AddressInfo { index: message.header.index, prefix, secondary, tentative, asking })
+    Some(AddressInfo { index: message.header.index, assigned, secondary, tentative, asking })
 }
 
 #[cfg(test)]
@@ -455,7 +456,8 @@ mod tests {
             [(2, prefix(1, 24)), (2, prefix(100, 24)), (2, prefix(101, 24)), (1, prefix(101, 32))]
         {
             let (secondary, tentative, asking) = (false, false, false);
-            cache.address(AddressInfo { index, prefix, secondary, tentative, asking });
+            let assigned = Assigned { prefix, peer: None };
+            cache.address(AddressInfo { index, assigned, secondary, tentative, asking });
         }
         let leaving = |clear: &[IpPrefix], set: &[IpPrefix]| {
             let on_eth0 = |all: &[IpPrefix]| {
@@ -476,5 +478,29 @@ mod tests {
             clear: vec![Object::Address(vip("eth9", prefix(100, 24)))],
         };
         assert!(cache.leaving(&gone).is_empty(), "no such interface");
+    }
+
+    #[test]
+    fn an_address_with_a_peer_is_another_one_than_without() {
+        let own: IpAddr = [10, 77, 0, 102].into();
+        let peer: IpPrefix = "10.77.9.1/25".parse().expect("prefix");
+        let options = AddressOptions { peer: Some(peer), ..AddressOptions::default() };
+        let vip = Vip { options, ..vip("eth0", prefix(102, 32)) };
+        // What is asked for, told as the kernel tells it.
+        let (Rtnl::NewAddress(message), _) = super::super::encode::address(&vip, 2, true) else {
+            panic!("no address");
+        };
+        let told = address_info(&message).expect("an address").assigned;
+        assert_eq!(told, vip.assigned());
+        assert_eq!(told.to_string(), "10.77.0.102 peer 10.77.9.1/25");
+        let plain = Assigned { prefix: IpPrefix::new(own, 25).expect("prefix"), peer: None };
+        assert_ne!(told, plain);
+        let mut cache = Cache::default();
+        let (secondary, tentative, asking) = (false, false, false);
+        for assigned in [told, plain] {
+            cache.address(AddressInfo { index: 2, assigned, secondary, tentative, asking });
+        }
+        assert!(cache.address_gone(2, told).is_some());
+        assert!(cache.addresses.contains_key(&(2, plain)), "the other one stays");
     }
 }

@@ -1,15 +1,15 @@
 //! What an instance holds on this host, and the requests that put it there: VIPs, routes and rules
 //! while it is master, settings and virtual interfaces from start to end.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     instance::{Instance, Shell},
     lower,
 };
 use crate::{
-    base::{net::IpPrefix, time::Instant},
-    io::link::{Event, Failure, Object, Request},
+    base::time::Instant,
+    io::link::{Assigned, Event, Failure, Object, Request},
     process::clock,
     vrrp::router::Input,
 };
@@ -31,6 +31,16 @@ pub(super) enum Change {
     Base,
     /// The same, for the last time.
     Leave,
+}
+
+/// What went while a change was not answered: because of that change, which is told before its end,
+/// or because others took it.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    /// With their interfaces; no more than the instance has VIPs.
+    addresses: BTreeSet<(String, Assigned)>,
+    /// Routes and rules. Of these only what others remove is told.
+    objects: BTreeSet<Object>,
 }
 
 impl Instance {
@@ -130,7 +140,10 @@ impl Instance {
         shell.next_request += 1;
         let id = shell.next_request;
         self.changes.push_back((id, change));
-        let refused = if change == Change::Set { set.clone() } else { vec![] };
+        let (refused, kept) = match change {
+            Change::Set => (set.clone(), clear.clone()),
+            _ => (vec![], vec![]),
+        };
         if let Err(error) = shell.links.request(Request { id, set, clear }) {
             tracing::error!(instance = self.model.name, error, "addresses not changed");
             self.changes.retain(|(other, _)| *other != id);
@@ -138,12 +151,13 @@ impl Instance {
             match change {
                 Change::Set => {
                     self.retry_set = again;
+                    self.held.extend(kept);
                     let failed =
                         |object: Object| Failure { object, on: true, cause: error.to_owned() };
                     self.set_errors = refused.into_iter().map(failed).collect();
                 }
                 Change::Clear => self.retry_clear = again,
-                Change::Expel => self.intruders.failed(clock::now()),
+                Change::Expel => self.intruders.refused(clock::now()),
                 Change::Base => self.retry_base = again,
                 Change::Leave => {
                     self.stopped = true;
@@ -169,6 +183,7 @@ impl Instance {
         let known: &[Failure] = match change {
             Some(Change::Base) => &self.base_errors,
             Some(Change::Set) => &self.told_errors,
+            Some(Change::Expel) => self.intruders.failures(),
             _ => &[],
         };
         let new = errors.iter().filter(|error| !known.contains(error));
@@ -194,8 +209,7 @@ impl Instance {
                 self.intruders.due = true;
                 self.feed(Input::VipsCleared, now, shell);
             }
-            Some(Change::Expel) if errors.is_empty() => self.intruders.due = true,
-            Some(Change::Expel) => self.intruders.failed(now),
+            Some(Change::Expel) => self.expelled(errors, now),
             Some(Change::Base) => {
                 self.base_errors = errors.to_vec();
                 self.retry_base = (!errors.is_empty()).then_some(now + RETRY);
@@ -206,6 +220,7 @@ impl Instance {
             }
             _ => self.retry_clear = Some(now + RETRY),
         }
+        self.look_for_losses(now, shell);
         true
     }
 
@@ -252,47 +267,96 @@ impl Instance {
         }
     }
 
-    /// Someone took an address off an interface.
+    /// An address has gone from an interface.
     pub(super) fn address_gone(
         &mut self,
         interface: &str,
-        prefix: IpPrefix,
+        address: Assigned,
         now: Instant,
         shell: &mut Shell,
     ) {
-        // What we are changing ourselves is told before the change is done.
-        if !self.wants_vips || !self.changes.is_empty() {
+        if !self.wants_vips || !self.own.contains(&address.prefix.addr) {
             return;
         }
-        let ours = |vip: &&crate::io::link::Vip| vip.interface == interface && vip.prefix == prefix;
-        let input = match self.vips.iter().find(ours) {
-            Some(vip) if vip.options.no_track => {
-                Input::HoldLost { what: format!("VIP {prefix}"), tracked: false }
-            }
-            Some(_) => Input::VipLost { address: prefix.addr },
-            None => return,
+        if !self.changes.is_empty() {
+            self.missed.addresses.insert((interface.to_owned(), address));
+            return;
+        }
+        let is = |object: &&Object| {
+            matches!(object, Object::Address(vip)
+                if vip.interface == interface && vip.assigned() == address)
         };
-        self.feed(input, now, shell);
+        if let Some(object) = self.holds.iter().find(is).cloned() {
+            self.lost(&object, now, shell);
+        }
     }
 
     /// Someone removed a route or a rule.
     pub(super) fn object_gone(&mut self, event: &Event, now: Instant, shell: &mut Shell) {
         let Event::ObjectGone(gone) = event else { return };
-        if !self.wants_vips || !self.changes.is_empty() {
+        if !self.wants_vips {
             return;
         }
-        let Some(object) = self.holds.iter().find(|object| gone.was(object)) else { return };
-        let tracked = match object {
-            Object::Route(route) => !route.no_track,
-            Object::Rule(rule) => !rule.no_track,
-            _ => true,
+        let Some(object) = self.holds.iter().find(|object| gone.was(object)).cloned() else {
+            return;
         };
-        let what = object.to_string();
-        self.feed(Input::HoldLost { what, tracked }, now, shell);
+        if self.changes.is_empty() {
+            self.lost(&object, now, shell);
+        } else {
+            self.missed.objects.insert(object);
+        }
+    }
+
+    /// When no change waits for its answer any more: what went meanwhile and is not there again was
+    /// taken by others.
+    fn look_for_losses(&mut self, now: Instant, shell: &mut Shell) {
+        if !self.changes.is_empty() {
+            return;
+        }
+        let missed = std::mem::take(&mut self.missed);
+        if !self.wants_vips {
+            return;
+        }
+        let lost = self.holds.iter().filter(|object| match object {
+            Object::Address(vip) => {
+                let interface = shell.interfaces.get(&vip.interface);
+                // Of an interface that is down or gone nobody took it.
+                missed.addresses.contains(&(vip.interface.clone(), vip.assigned()))
+                    && interface.is_some_and(|it| it.up() && !it.has(vip.assigned()))
+            }
+            object => missed.objects.contains(*object),
+        });
+        // One is enough: an election takes all off, a repair puts all on. An election comes first.
+        if let Some(object) = lost.max_by_key(|object| is_tracked(object)).cloned() {
+            self.lost(&object, now, shell);
+        }
+    }
+
+    fn lost(&mut self, object: &Object, now: Instant, shell: &mut Shell) {
+        let input = match object {
+            Object::Address(vip) if is_tracked(object) => {
+                Input::VipLost { address: vip.prefix.addr }
+            }
+            Object::Address(vip) => {
+                Input::HoldLost { what: format!("VIP {}", vip.prefix), tracked: false }
+            }
+            _ => Input::HoldLost { what: object.to_string(), tracked: is_tracked(object) },
+        };
+        self.feed(input, now, shell);
     }
 
     /// The virtual interface that adverts leave by, when they carry the virtual MAC.
     pub(super) fn advert_link(&self) -> Option<&str> {
         lower::advert_link(&self.model)
+    }
+}
+
+/// Whether its loss ends being master.
+fn is_tracked(object: &Object) -> bool {
+    match object {
+        Object::Address(vip) => !vip.options.no_track,
+        Object::Route(route) => !route.no_track,
+        Object::Rule(rule) => !rule.no_track,
+        _ => true,
     }
 }

@@ -66,14 +66,14 @@ impl VrrpRole {
             }
         }
         if let link::Event::Address(address) | link::Event::AddressGone(address) = event {
-            self.moved.insert(address.prefix.addr);
+            self.moved.insert(address.address());
         }
         if let link::Event::AddressGone(address) = event {
             // Of an interface that is down nobody took it.
             self.look_at_touched(now);
-            self.statics.address_gone(&name, address.prefix, now);
+            self.statics.address_gone(&name, address.assigned, now);
             for instance in &mut self.instances {
-                instance.address_gone(&name, address.prefix, now, &mut self.shell);
+                instance.address_gone(&name, address.assigned, now, &mut self.shell);
             }
         }
         self.touched.insert(name);

@@ -8,8 +8,14 @@ use std::{
 };
 
 use super::{
-    ah_clock::AhClock, announce::Extra, hold::Change, interfaces::Interfaces, intruders::Intruders,
-    lease::LeaseStore, lower, outbox::Outbox,
+    ah_clock::AhClock,
+    announce::Extra,
+    hold::{Change, Missed},
+    interfaces::Interfaces,
+    intruders::Intruders,
+    lease::LeaseStore,
+    lower,
+    outbox::Outbox,
 };
 use crate::{
     base::{
@@ -92,6 +98,7 @@ pub(super) struct Instance {
     pub(super) told_errors: Vec<Failure>,
     pub(super) wants_vips: bool,
     pub(super) changes: VecDeque<(u64, Change)>,
+    pub(super) missed: Missed,
     pub(super) retry_set: Option<Instant>,
     pub(super) retry_clear: Option<Instant>,
     pub(super) retry_base: Option<Instant>,
@@ -131,6 +138,7 @@ impl Instance {
             vips,
             wants_vips: false,
             changes: VecDeque::new(),
+            missed: Missed::default(),
             retry_set: None,
             retry_clear: None,
             retry_base: None,
@@ -188,7 +196,9 @@ impl Instance {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let others = [self.extra.poll_timeout(), self.intruders.poll_timeout()];
+        // One that leaves looks for no intruder any more.
+        let intruders = self.intruders.poll_timeout().filter(|_| !self.removed);
+        let others = [self.extra.poll_timeout(), intruders];
         let retries = [self.retry_set, self.retry_clear, self.retry_base].into_iter().chain(others);
         retries.chain([self.router.poll_timeout()]).flatten().min()
     }
@@ -548,7 +558,7 @@ impl Instance {
             vips: self.vips.iter().map(|vip| vip.prefix.to_string()).collect(),
             vips_set: !self.vips.is_empty()
                 && self.vips.iter().all(|vip| {
-                    shell.interfaces.get(&vip.interface).is_some_and(|it| it.has(vip.prefix))
+                    shell.interfaces.get(&vip.interface).is_some_and(|it| it.has(vip.assigned()))
                 }),
             master: peer.map(|(source, _)| source.to_string()),
             master_priority: peer.map(|(_, priority)| priority.0),

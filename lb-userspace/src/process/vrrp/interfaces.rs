@@ -10,9 +10,9 @@ use tokio::io::unix::AsyncFd;
 use super::sys;
 
 use crate::{
-    base::net::{IpPrefix, Mac},
+    base::net::Mac,
     io::{
-        link::{AddressInfo, ArpSocket, Event, FrameSocket, LinkInfo},
+        link::{AddressInfo, ArpSocket, Assigned, Event, FrameSocket, LinkInfo},
         vrrp::{Channel, VrrpSocket},
     },
     vrrp::arp,
@@ -27,7 +27,7 @@ const ARP_BUDGET: usize = 64;
 pub(super) struct Interface {
     pub link: LinkInfo,
     /// With the order of their appearance, which is the kernel's.
-    addresses: BTreeMap<IpPrefix, (u64, AddressInfo)>,
+    addresses: BTreeMap<Assigned, (u64, AddressInfo)>,
     seen: u64,
 }
 
@@ -65,8 +65,8 @@ impl Interface {
         let mut candidates: Vec<(u64, IpAddr)> = self
             .addresses
             .values()
-            .filter(|(_, it)| !it.secondary && !it.tentative && it.prefix.addr.is_ipv6() == ipv6)
-            .map(|(order, it)| (*order, it.prefix.addr))
+            .filter(|(_, it)| !it.secondary && !it.tentative && it.address().is_ipv6() == ipv6)
+            .map(|(order, it)| (*order, it.address()))
             .filter(|(_, address)| !vips.contains(address))
             .collect();
         candidates.sort_unstable();
@@ -80,16 +80,16 @@ impl Interface {
     /// Whether an address for adverts is still being asked for on the link (RFC 4862 §5.4).
     pub fn asks_for_source(&self, vips: &BTreeSet<IpAddr>) -> bool {
         let addresses = self.addresses.values();
-        addresses.map(|(_, it)| it).any(|it| it.asking && !vips.contains(&it.prefix.addr))
+        addresses.map(|(_, it)| it).any(|it| it.asking && !vips.contains(&it.address()))
     }
 
     /// Its addresses.
-    pub fn prefixes(&self) -> impl Iterator<Item = IpPrefix> {
+    pub fn assigned(&self) -> impl Iterator<Item = Assigned> {
         self.addresses.keys().copied()
     }
 
-    pub fn has(&self, prefix: IpPrefix) -> bool {
-        self.addresses.contains_key(&prefix)
+    pub fn has(&self, address: Assigned) -> bool {
+        self.addresses.contains_key(&address)
     }
 }
 
@@ -136,13 +136,14 @@ impl Interfaces {
                 let interface = self.by_index.get_mut(&address.index)?;
                 interface.seen += 1;
                 let order = interface.seen;
-                let known = interface.addresses.entry(address.prefix).or_insert((order, *address));
+                let known =
+                    interface.addresses.entry(address.assigned).or_insert((order, *address));
                 known.1 = *address;
                 Some(interface.link.name.clone())
             }
             Event::AddressGone(address) => {
                 let interface = self.by_index.get_mut(&address.index)?;
-                interface.addresses.remove(&address.prefix);
+                interface.addresses.remove(&address.assigned);
                 Some(interface.link.name.clone())
             }
             Event::Ready | Event::Done { .. } | Event::ObjectGone(_) | Event::Failed(_) => None,
@@ -275,7 +276,7 @@ impl Interfaces {
 
     /// Whether an address is on any interface.
     pub fn has_address(&self, address: IpAddr) -> bool {
-        self.by_index.values().any(|it| it.addresses.keys().any(|it| it.addr == address))
+        self.by_index.values().any(|it| it.addresses.keys().any(|it| it.prefix.addr == address))
     }
 
     /// Opens the ARP socket of an interface, again when the interface was made anew, and receives
@@ -399,7 +400,8 @@ mod tests {
 
     fn address(index: u32, text: &str) -> AddressInfo {
         let prefix = text.parse().expect("prefix");
-        AddressInfo { index, prefix, secondary: false, tentative: false, asking: false }
+        let assigned = Assigned { prefix, peer: None };
+        AddressInfo { index, assigned, secondary: false, tentative: false, asking: false }
     }
 
     fn source(interfaces: &Interfaces, name: &str) -> Option<String> {

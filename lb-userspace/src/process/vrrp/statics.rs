@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::instance::Shell;
 use crate::{
-    base::{net::IpPrefix, time::Instant},
-    io::link::{Event, Failure, Object, Request},
+    base::time::Instant,
+    io::link::{Assigned, Event, Failure, Object, Request},
     process::clock,
 };
 
@@ -103,10 +103,10 @@ impl StaticObjects {
     }
 
     /// Someone removed an address from an interface.
-    pub fn address_gone(&mut self, interface: &str, prefix: IpPrefix, now: Instant) {
+    pub fn address_gone(&mut self, interface: &str, address: Assigned, now: Instant) {
         let ours = |object: &Object| {
             matches!(object, Object::Address(vip)
-                if vip.interface == interface && vip.prefix == prefix && !vip.options.no_track)
+                if vip.interface == interface && vip.assigned() == address && !vip.options.no_track)
         };
         self.gone(ours, now);
     }
