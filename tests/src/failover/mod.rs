@@ -57,6 +57,17 @@ impl Fault {
         Self::ToldStop,
     ];
 
+    /// What the heir has to wait from the old master's last word, which is a farewell where that one
+    /// lives to say it. `None`: nobody takes over by a timer.
+    pub fn limit(self, pace: Pace) -> Option<Duration> {
+        match self {
+            Self::HostDies | Self::DaemonKilled | Self::Cut => Some(pace.master_down()),
+            Self::Stop | Self::ScriptFails => Some(pace.skew()),
+            Self::ToldStop => Some(Duration::ZERO),
+            Self::VrrpKilled | Self::Return | Self::ReloadSame | Self::ReloadAddsVip => None,
+        }
+    }
+
     /// As the table prints it.
     pub fn name(self) -> &'static str {
         match self {

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{
     Fault, Pace,
-    probe::{Prober, Responder, Window},
+    probe::{EVERY, Prober, Responder, Window},
     wire::{Wire, hand_over},
 };
 use crate::{
@@ -49,7 +49,7 @@ pub struct Measure {
     /// From the fault to the heir's first answer; `None` when the master stays.
     pub takeover_ms: Option<f64>,
     /// On the wire, from the old master's last word to the heir's first advert, beyond the timer's
-    /// own limit (master-down, or skew after a farewell; after a told hand-over, all of it).
+    /// own limit ([`Fault::limit`]); below zero: before it.
     pub wire_over_ms: Option<f64>,
     /// From the heir's first advert to its first answer at the client.
     pub client_after_ms: Option<f64>,
@@ -168,7 +168,7 @@ impl Pair {
     fn fault(&mut self, fault: Fault) -> Result<Option<Measure>> {
         match fault {
             Fault::HostDies => {
-                let measure = self.measure(Some(B), |pair| {
+                let measure = self.measure(fault, Some(B), |pair| {
                     let at = pair.kill(A)?;
                     pair.ports[A].set_link(false)?;
                     Ok(at)
@@ -180,7 +180,7 @@ impl Pair {
                 Ok(Some(measure))
             }
             Fault::DaemonKilled => {
-                let measure = self.measure(Some(B), |pair| pair.kill(A))?;
+                let measure = self.measure(fault, Some(B), |pair| pair.kill(A))?;
                 self.hosts[A].kill_all()?;
                 self.hosts[A].start()?;
                 self.settle(A)?;
@@ -193,7 +193,7 @@ impl Pair {
                     Program::Keepalived => self.hosts[A].pids().get(1).copied(),
                 };
                 let pid = pid.context("no vrrp process")?;
-                self.measure(None, |_| {
+                self.measure(fault, None, |_| {
                     let at = Instant::now();
                     send(pid, Signal::SIGKILL)?;
                     Ok(at)
@@ -201,7 +201,7 @@ impl Pair {
                 .map(Some)
             }
             Fault::Stop => self
-                .measure(Some(B), |pair| {
+                .measure(fault, Some(B), |pair| {
                     let at = Instant::now();
                     pair.hosts[A].signal_main(Signal::SIGTERM)?;
                     Ok(at)
@@ -211,7 +211,7 @@ impl Pair {
             Fault::Return => {
                 // Signalled before; it may still be on its way out.
                 self.hosts[A].stop()?;
-                self.measure(Some(A), |pair| {
+                self.measure(fault, Some(A), |pair| {
                     let at = Instant::now();
                     pair.hosts[A].start()?;
                     Ok(at)
@@ -219,7 +219,7 @@ impl Pair {
                 .map(Some)
             }
             Fault::Cut => {
-                let measure = self.measure(Some(B), |pair| {
+                let measure = self.measure(fault, Some(B), |pair| {
                     let at = Instant::now();
                     pair.ports[A].set_link(false)?;
                     Ok(at)
@@ -229,7 +229,7 @@ impl Pair {
                 Ok(Some(measure))
             }
             Fault::ScriptFails => {
-                let measure = self.measure(Some(B), |pair| {
+                let measure = self.measure(fault, Some(B), |pair| {
                     let at = Instant::now();
                     fs::write(&pair.fails, "")?;
                     Ok(at)
@@ -241,7 +241,7 @@ impl Pair {
             Fault::ToldStop if self.program != Program::Lbd => Ok(None),
             Fault::ToldStop => {
                 self.reload(Extra::Told)?;
-                let measure = self.measure(Some(B), |pair| {
+                let measure = self.measure(fault, Some(B), |pair| {
                     let at = Instant::now();
                     pair.hosts[A].signal_main(Signal::SIGTERM)?;
                     Ok(at)
@@ -249,11 +249,7 @@ impl Pair {
                 self.hosts[A].stop()?;
                 self.hosts[A].start()?;
                 self.settle(A)?;
-                Ok(Some(Measure {
-                    // There is no limit to compare with.
-                    wire_over_ms: measure.wire_over_ms.map(|over| over + ms(self.pace.skew())),
-                    ..measure
-                }))
+                Ok(Some(measure))
             }
             Fault::ReloadSame => self.reload(Extra::None).map(Some),
             Fault::ReloadAddsVip => {
@@ -268,7 +264,7 @@ impl Pair {
         for (index, host) in self.hosts.iter().enumerate() {
             host.write_config(&config(self.pace, index, &self.fails, extra))?;
         }
-        self.measure(None, |pair| {
+        self.measure(Fault::ReloadSame, None, |pair| {
             let at = Instant::now();
             for host in &mut pair.hosts {
                 host.signal_main(Signal::SIGHUP)?;
@@ -281,6 +277,7 @@ impl Pair {
     /// without one, a) answers alone.
     fn measure(
         &mut self,
+        fault: Fault,
         heir: Option<usize>,
         action: impl FnOnce(&mut Self) -> Result<Instant>,
     ) -> Result<Measure> {
@@ -332,11 +329,9 @@ impl Pair {
         Ok(Measure {
             outage_ms: ms(window.longest_gap()),
             takeover_ms: takeover,
-            wire_over_ms: wire.filter(|_| heir == Some(B)).map(|wire| {
-                let pace = self.pace;
-                let limit = if wire.farewell { pace.skew() } else { pace.master_down() };
-                ms(wire.silence) - ms(limit)
-            }),
+            wire_over_ms: wire
+                .zip(fault.limit(self.pace))
+                .map(|(wire, limit)| ms(wire.silence) - ms(limit)),
             client_after_ms: wire.zip(answered).map(|(wire, at)| ms(at - wire.first)),
             lost: window.lost(),
             both_ms: ms(together(&a, &b)),
@@ -377,10 +372,12 @@ impl Pair {
     }
 }
 
-/// Time in which both windows have answers.
+/// Time in which both windows have answers. A single answer among the other's counts for the time to
+/// the next question: a host that answers once has answered.
 fn together(a: &Window, b: &Window) -> Duration {
     let overlap = |a: &(Instant, Instant), b: &(Instant, Instant)| {
-        a.1.min(b.1).saturating_duration_since(a.0.max(b.0))
+        let both = a.1.min(b.1).checked_duration_since(a.0.max(b.0));
+        both.map_or(Duration::ZERO, |both| both.max(EVERY))
     };
     let b = b.stretches(SILENT);
     a.stretches(SILENT).iter().map(|a| b.iter().map(|b| overlap(a, b)).sum::<Duration>()).sum()
@@ -450,4 +447,31 @@ fn random_below(limit: Duration) -> Duration {
 
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::probe::Answer, *};
+
+    /// Answers at these times, in milliseconds after `base`.
+    fn window(base: Instant, answers: impl IntoIterator<Item = u64>) -> Window {
+        let answer = |ms| Answer { at: base + Duration::from_millis(ms), number: ms, host: 0 };
+        Window { asked: vec![], answers: answers.into_iter().map(answer).collect() }
+    }
+
+    #[test]
+    fn both_answer_where_the_answers_of_one_lie_among_the_others() {
+        let base = Instant::now();
+        let both = |a: &Window, b: &Window| together(a, b).as_millis();
+        let old = window(base, 0..=100);
+        assert_eq!(both(&old, &window(base, 101..=200)), 0, "one after the other");
+        assert_eq!(both(&old, &window(base, 90..=200)), 10);
+        assert_eq!(both(&old, &window(base, [50])), 1, "a single answer");
+        assert_eq!(both(&window(base, [50]), &old), 1, "of either");
+        // Apart by more than SILENT: three stretches of the one within the other.
+        assert_eq!(both(&old, &window(base, [10, 30, 50])), 3);
+        let pauses = window(base, (0..=10).chain(40..=50));
+        assert_eq!(both(&pauses, &window(base, 20..=30)), 0, "in the other's pause");
+        assert_eq!(both(&old, &window(base, [])), 0);
+    }
 }
