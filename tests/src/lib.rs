@@ -23,7 +23,7 @@ pub mod sampler;
 pub mod script;
 pub mod sim;
 pub mod single;
-mod sys;
+pub mod sys;
 pub mod traffic;
 pub mod tutorial;
 pub mod verdict;

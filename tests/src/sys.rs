@@ -112,6 +112,31 @@ pub fn without_bpf(command: &mut Command) {
     }
 }
 
+/// SCHED_RR for the calling thread.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn round_robin(priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the structure is complete and read during the call only; 0 is the calling thread.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameter) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Another nice value for the calling thread.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn nice(value: i32) -> io::Result<()> {
+    // SAFETY: the call has no pointers; 0 is the calling thread.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Gives the calling thread a realtime priority, so that a bench does not measure its own waiting
 /// for a CPU. Without the privilege it goes on as it is; the bench sees that in its own pauses.
 pub fn realtime() {

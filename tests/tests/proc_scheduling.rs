@@ -1,11 +1,21 @@
 //! How the kernel schedules the live vrrp process, as /proc tells it, against `vrrp_rt_priority`
 //! and its like. What the kernel refuses lbd has to have logged.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, io, thread};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::single::{self, Single, config};
-use nix::unistd::Pid;
+use lb_tests::{
+    single::{self, Single, config},
+    sys,
+};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    sys::{
+        mman::{MlockAllFlags, mlockall, munlockall},
+        resource::{RLIM_INFINITY, Resource, setrlimit},
+    },
+    unistd::Pid,
+};
 
 /// What the configuration asks for.
 const WORDS: &str = "vrrp_rt_priority 42\nvrrp_priority -7\nvrrp_cpu_affinity 0\n\
@@ -21,7 +31,7 @@ struct Thread {
     policy: i64,
 }
 
-fn thread(pid: Pid) -> Result<Thread> {
+fn scheduled(pid: Pid) -> Result<Thread> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
     // The name may hold blanks and brackets.
     let (_, rest) = stat.rsplit_once(") ").context("no name")?;
@@ -50,9 +60,35 @@ fn limit(pid: Pid, name: &str) -> Result<[String; 2]> {
     words.next().zip(words.next()).map(|(soft, hard)| [soft, hard]).context("no two limits")
 }
 
-/// Asserts `holds`; where it does not hold, the kernel of this test refused the word, and lbd has
-/// to have said so. The words that were refused are printed: nothing is skipped silently.
-fn check(single: &Single, word: &str, holds: bool, found: &str) -> Result<()> {
+/// Whether the kernel lets this process have what a word asks for, by what a thread of its own is
+/// answered: lbd is started by it, with the same rights.
+fn probe(ask: fn() -> io::Result<()>) -> Result<(), String> {
+    let answer = thread::spawn(ask).join().map_err(|_| "the probe panicked".to_owned())?;
+    answer.map_err(|error| error.to_string())
+}
+
+fn lock_memory() -> io::Result<()> {
+    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)?;
+    Ok(munlockall()?)
+}
+
+fn bind_to_first() -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(0)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
+
+/// Asserts `holds`; where it does not hold, the kernel has to refuse the word to this test as well
+/// (`probed`), and lbd has to have said so. The words that were refused are printed: nothing is skipped
+/// silently.
+fn check(
+    single: &Single,
+    word: &str,
+    holds: bool,
+    found: &str,
+    probed: Result<(), String>,
+) -> Result<()> {
     let said = single.log().lines().any(|line| {
         line.contains("ERROR")
             && line.contains("the kernel refuses it: VRRP runs without")
@@ -60,7 +96,9 @@ fn check(single: &Single, word: &str, holds: bool, found: &str) -> Result<()> {
     });
     ensure!(holds != said, "{word}: {found}; refusal logged: {said}\n{}", single.log());
     if said {
-        eprintln!("REFUSED by this kernel, and logged by lbd: {word} ({found})");
+        let why = probed.err();
+        let why = why.with_context(|| format!("{word}: the kernel grants it to this test"))?;
+        eprintln!("REFUSED by this kernel ({why}), and logged by lbd: {word} ({found})");
     }
     Ok(())
 }
@@ -74,25 +112,28 @@ fn the_vrrp_process_is_scheduled_as_the_file_says_and_no_other() -> Result<()> {
     let single = Single::start(&config("0.2", WORDS, "", ""))?;
     single.wait_master()?;
     let vrrp = single.host.role_pid("vrrp").context("no vrrp process")?;
-    let got = thread(vrrp)?;
+    let got = scheduled(vrrp)?;
     let real_time = got.policy == ROUND_ROBIN && got.rt_priority == 42;
-    check(&single, "vrrp_rt_priority", real_time, &format!("{got:?}"))?;
-    check(&single, "vrrp_priority", got.nice == -7, &format!("{got:?}"))?;
+    let probed = probe(|| sys::round_robin(42));
+    check(&single, "vrrp_rt_priority", real_time, &format!("{got:?}"), probed)?;
+    let probed = probe(|| sys::nice(-7));
+    check(&single, "vrrp_priority", got.nice == -7, &format!("{got:?}"), probed)?;
     let status = status(vrrp)?;
     let field = |name: &str| status.get(name).cloned().with_context(|| format!("no {name}"));
     let cpus = field("Cpus_allowed_list")?;
-    check(&single, "vrrp_cpu_affinity", cpus == "0", &cpus)?;
+    check(&single, "vrrp_cpu_affinity", cpus == "0", &cpus, probe(bind_to_first))?;
     let [soft, hard] = limit(vrrp, "Max realtime timeout")?;
     let limited = soft == "900000" && hard == "900000";
-    check(&single, "vrrp_rlimit_rttime", limited, &format!("{soft} {hard}"))?;
+    // A lower limit needs no right.
+    check(&single, "vrrp_rlimit_rttime", limited, &format!("{soft} {hard}"), Ok(()))?;
     let locked = field("VmLck")?;
     let some = locked.split(' ').next().is_some_and(|kib| kib != "0");
-    check(&single, "vrrp_no_swap", some, &locked)?;
+    check(&single, "vrrp_no_swap", some, &locked, probe(lock_memory))?;
 
     // A priority of the vrrp process is nobody else's: its like for the others has other words.
     for role in ["checker", "forwarder", "api"] {
         let Some(pid) = single.host.role_pid(role) else { continue };
-        let other = thread(pid)?;
+        let other = scheduled(pid)?;
         ensure!(other == Thread { nice: 0, rt_priority: 0, policy: 0 }, "{role}: {other:?}");
     }
     // A restarted one is scheduled in the same way.
@@ -100,6 +141,6 @@ fn the_vrrp_process_is_scheduled_as_the_file_says_and_no_other() -> Result<()> {
     single.host.kill_role("vrrp")?;
     single.wait_master()?;
     let again = single.host.role_pid("vrrp").context("no vrrp process")?;
-    ensure!(again != vrrp && thread(again)? == got, "{:?}, before {got:?}", thread(again)?);
+    ensure!(again != vrrp && scheduled(again)? == got, "{:?}, before {got:?}", scheduled(again)?);
     Ok(())
 }

@@ -31,6 +31,10 @@ use lb_userspace::{
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(10);
+/// Of priority 100 at an advert every 0.1 s.
+const MASTER_DOWN: Duration = Duration::from_millis(360);
+/// What two busy cores may add to a timer of ours.
+const SLACK: Duration = Duration::from_millis(300);
 
 /// One vrrp_instance in the words of the file.
 fn text(name: &str, interface: &str, interval: &str, words: &str) -> String {
@@ -196,11 +200,81 @@ root_test!(bad_adverts_over_ipv6_are_counted_and_change_nothing, {
     ensure!(status.counters.discarded.len() == rows.len(), "{:?}", status.counters.discarded);
     let of = |it: &InstanceCounters| (it.advert_rcvd, it.release_master, it.become_master);
     ensure!(of(&status.counters) == of(&before), "{status:?}");
-    // Unspoilt it would have been heard.
-    wait_true("BACKUP to the better router", LIMIT, || {
-        send(&good).is_ok() && role.status().is_ok_and(|it| it.state == VrrpState::Backup)
+    // A stream of all of them leaves the rhythm alone.
+    let sniffer = Sniffer::new(&peer)?;
+    let own = |frame: &[u8]| is_vrrp6(frame) && frame[6..12] == [2, 0, 0, 0x77, 0, 1];
+    let spell = |so_long: Duration, with: Option<&[u8]>| -> Result<()> {
+        let begin = Instant::now();
+        for (_, bytes) in rows.iter().cycle().take_while(|_| begin.elapsed() < so_long) {
+            with.map_or(Ok(()), &send)?;
+            send(bytes)?;
+            // Pacing of the storm, not a wait for anything.
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    let times = thread::scope(|scope| {
+        let storm = scope.spawn(|| spell(Duration::from_secs(3), None));
+        let mut times = vec![];
+        while !storm.is_finished() {
+            sniffer.next(LIMIT, own).context("the master fell silent")?;
+            times.push(Instant::now());
+        }
+        storm.join().map_err(|_| anyhow::anyhow!("the storm panicked"))??;
+        Ok::<_, anyhow::Error>(times)
     })?;
+    let mut gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    gaps.sort_unstable();
+    let (median, longest) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    println!("in the storm: {} adverts, median {median:?}, longest {longest:?}", times.len());
+    let near = Duration::from_millis(80)..Duration::from_millis(120);
+    ensure!(near.contains(&median) && longest < MASTER_DOWN, "{gaps:?}");
+    // Unspoilt it is heard, and in its storm too.
+    wait_true("BACKUP to the better router", LIMIT, || {
+        spell(Duration::from_millis(50), Some(&good)).is_ok()
+            && role.status().is_ok_and(|it| it.state == VrrpState::Backup)
+    })?;
+    spell(Duration::from_secs(1), Some(&good))?;
+    ensure!(role.status()?.state == VrrpState::Backup, "with a living master");
+    let sniffer = Sniffer::new(&peer)?;
+    send(&good)?;
+    let died = Instant::now();
+    let silence = thread::scope(|scope| {
+        let storm = scope.spawn(|| spell(MASTER_DOWN * 3, None));
+        let heard = sniffer.next(MASTER_DOWN * 3, own).map(|_| died.elapsed());
+        storm.join().map_err(|_| anyhow::anyhow!("the storm panicked"))??;
+        heard.context("no takeover in the storm")
+    })?;
+    let early = MASTER_DOWN - Duration::from_millis(20);
+    ensure!((early..MASTER_DOWN + SLACK).contains(&silence), "taken over after {silence:?}");
     role.finish()?;
+    Ok(())
+});
+
+// PKT-16: what does not fit is not said, and held all the same.
+root_test!(a_list_that_the_mtu_cuts_is_held_in_full, {
+    let (lb, peer) = cable()?;
+    lb.ip(&["link", "set", "eth0", "mtu", "576"])?;
+    let vips: String = (0..200).map(|last| format!(" 10.78.0.{last}\n")).collect();
+    let words = format!("virtual_ipaddress {{\n{vips}}}");
+    let two = text("A", "eth0", "1", &words).replace("version 3", "version 2");
+    let sniffer = Sniffer::new(&peer)?;
+    let mut role = RoleThread::start_with(&lb, config(&two)?)?;
+    role.converge()?;
+    // 576 = IP header 20, message 8, addresses 4 each, authentication data 8.
+    let frame = sniffer.next(LIMIT, is_vrrp)?;
+    ensure!((frame[34], frame[37]) == (0x21, 135), "{frame:02x?}");
+    ensure!(frame.len() == 14 + 576, "a datagram of {} bytes", frame.len() - 14);
+    let held = || {
+        let text = lb.ip(&["-4", "-o", "address", "show", "dev", "eth0"]).unwrap_or_default();
+        text.lines().filter(|line| line.contains(" 10.78.0.")).count()
+    };
+    wait_true("all of them", LIMIT, || held() == 200 && role.status().is_ok_and(|it| it.vips_set))?;
+    lb.ip(&["link", "set", "eth0", "mtu", "1500"])?;
+    sniffer.next(LIMIT, |frame| is_vrrp(frame) && frame[37] == 200).context("the whole list")?;
+    ensure!(held() == 200);
+    role.finish()?;
+    ensure!(held() == 0, "left behind");
     Ok(())
 });
 

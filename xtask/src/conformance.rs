@@ -146,7 +146,8 @@ fn page(ledger: &Ledger) -> String {
          practice, mostly keepalived's, and the RFC differ, or that lbd does less; the row says \
          why.\n\nMade from {LEDGER} by `{WRITE}=1 cargo xtask tidy`; tidy fails on a row without a \
          verdict or a test that does not exist. Tests are named as `cargo test` prints them: \
-         modules of lb-userspace, or suites of tests/tests.\n",
+         modules of lb-userspace, or suites of tests/tests. Suites named \
+         interop_* run beside keepalived 2.2.7 (Debian 12); beside 2.4.3 lbd was run by hand only.\n",
         counts.join(", ")
     );
     for group in &ledger.group {

@@ -238,8 +238,8 @@ impl Member {
 mod tests {
     use super::{super::SLACK, *};
 
-    /// What is allowed after a clean stop is less than a backup waits that ignores the farewell: at
-    /// least master-down less the interval since the last advert.
+    /// What is allowed after a clean stop, from it and between the two masters, is less than a backup
+    /// waits that ignores the farewell: at least master-down less the interval since the last advert.
     #[test]
     fn a_farewell_that_is_ignored_is_seen() {
         for protocol in [Protocol::V2, Protocol::V2Pass, Protocol::V2Ah, Protocol::V3] {

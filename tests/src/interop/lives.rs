@@ -49,8 +49,7 @@ fn stop_and_kill(pair: &mut Pair) -> Result<()> {
     let back = pair.preempts(HIGH);
     let returns = form.interval() + form.master_down(high) + SLACK;
     let farewell = form.skew(low) + SLACK;
-    pair.moves_to(LOW, farewell, WITHOUT_OVERLAP, |pair| pair.host(HIGH).stop())
-        .context("clean stop")?;
+    pair.yields_to(LOW, farewell, |pair| pair.host(HIGH).stop()).context("clean stop")?;
     pair.moves_to(HIGH, returns, back, |pair| pair.join(HIGH)).context("start after a stop")?;
     let silence = form.master_down(low) + SLACK;
     pair.moves_to(LOW, silence, WITHOUT_OVERLAP, |pair| pair.host(HIGH).kill_all())
@@ -126,7 +125,7 @@ fn scripts(pair: &mut Pair) -> Result<()> {
     pair.stays_with(HIGH, unmoved, |pair| pair.reload(HIGH)).context("reload with scripts")?;
     let flag = |flag, good| move |pair: &mut Pair| pair.member(HIGH).set_flag(flag, good);
     let noticed = SCRIPT_INTERVAL + SLACK;
-    pair.moves_to(LOW, noticed + form.skew(low), WITHOUT_OVERLAP, flag(Flag::Fault, false))
+    pair.yields_to(LOW, noticed + form.skew(low), flag(Flag::Fault, false))
         .context("a script of weight 0 fails")?;
     let preempts = form.interval() + form.master_down(high);
     pair.moves_to(HIGH, noticed + preempts, back, flag(Flag::Fault, true))
@@ -145,25 +144,28 @@ fn preemption(pair: &mut Pair) -> Result<()> {
     let farewell = form.skew(low) + SLACK;
     pair.member(HIGH).words = "    nopreempt\n".to_owned();
     pair.write_config(HIGH)?;
-    pair.moves_to(LOW, farewell, WITHOUT_OVERLAP, |pair| pair.host(HIGH).stop())
+    pair.yields_to(LOW, farewell, |pair| pair.host(HIGH).stop())
         .context("clean stop before nopreempt")?;
     let patience = form.master_down(high) + form.interval();
     pair.stays_with(LOW, patience, |pair| pair.join(HIGH)).context("start with nopreempt")?;
     let farewell = form.skew(high) + SLACK;
-    pair.moves_to(HIGH, farewell, WITHOUT_OVERLAP, |pair| pair.host(LOW).stop())
+    pair.yields_to(HIGH, farewell, |pair| pair.host(LOW).stop())
         .context("nopreempt follows a farewell")?;
     pair.stays_with(HIGH, form.calm(), |pair| pair.join(LOW)).context("start of the lower one")?;
     let delay = Duration::from_secs(2);
     pair.member(HIGH).words = format!("    preempt_delay {}\n", delay.as_secs());
     pair.write_config(HIGH)?;
     let farewell = form.skew(low) + SLACK;
-    pair.moves_to(LOW, farewell, WITHOUT_OVERLAP, |pair| pair.host(HIGH).stop())
+    pair.yields_to(LOW, farewell, |pair| pair.host(HIGH).stop())
         .context("clean stop before preempt_delay")?;
     let back = pair.preempts(HIGH);
     let returns = delay + form.interval() + form.master_down(high) + SLACK;
     let took = pair
         .moves_to(HIGH, returns, back, |pair| pair.join(HIGH))
         .context("start with preempt_delay")?;
-    ensure!(took >= delay, "preempt_delay {delay:?}, and it took {took:?}");
+    // The lower one is heard until the delay ends, and its last advert before that is an interval old
+    // at most.
+    let least = delay + form.master_down(high) - form.interval();
+    ensure!(took >= least, "preempt_delay {delay:?}, and it took {took:?}, not {least:?}");
     Ok(())
 }

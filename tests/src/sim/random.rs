@@ -242,12 +242,15 @@ impl Script {
         best
     }
 
-    /// What failed, the shrunk script and the end of its trace.
-    fn report(&self, bug: Option<Bug>) -> String {
+    /// How to run it again (`seed`: what it came from, if it came from one), what failed, the shrunk
+    /// script and the end of its trace.
+    fn report(&self, seed: Option<u64>, bug: Option<Bug>) -> String {
+        let again = seed.map_or(String::new(), |seed| format!("LB_SIM_SEED={seed}: "));
         let shrunk = self.shrunk(bug);
         let Outcome { failure, trace, .. } = shrunk.run(bug, true);
         let tail = trace.len().saturating_sub(TRACE_LINES);
-        format!("{}\n{shrunk:#?}\n{}", failure.unwrap_or_default(), trace[tail..].join("\n"))
+        let failure = failure.unwrap_or_default();
+        format!("{again}{failure}\n{shrunk:#?}\n{}", trace[tail..].join("\n"))
     }
 }
 
@@ -313,7 +316,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>) -> Result<(Weather, Share), String>
     match (outcome.failure, bug) {
         (None, _) => Ok((script.setup.weather, outcome.share)),
         (Some(failure), Some(_)) => Err(failure),
-        (Some(_), None) => Err(format!("LB_SIM_SEED={seed}: {}", script.report(None))),
+        (Some(_), None) => Err(script.report(Some(seed), None)),
     }
 }
 
@@ -324,7 +327,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>) -> Result<(Weather, Share), String>
 pub fn run_bytes(bytes: &[u8]) -> Option<Result<(), String>> {
     let script = Script::of_bytes(bytes)?;
     let failed = script.run(None, false).failure.is_some();
-    Some(if failed { Err(script.report(None)) } else { Ok(()) })
+    Some(if failed { Err(script.report(None, None)) } else { Ok(()) })
 }
 
 #[cfg(test)]
@@ -354,9 +357,9 @@ mod tests {
     #[test]
     fn a_report_has_the_failure_a_shrunk_script_and_its_trace() {
         let bug = Some(Bug::PriorityZeroIgnored);
-        let mut scripts = (1..500).map(Script::of_seed);
         let fails = |it: &Script| it.run(bug, false).failure.is_some();
-        let script = scripts.find(fails).expect("a seed that finds the bug");
+        let mut scripts = (1..500).map(|seed| (seed, Script::of_seed(seed)));
+        let (seed, script) = scripts.find(|(_, it)| fails(it)).expect("a seed that finds the bug");
         let shrunk = script.shrunk(bug);
         assert!(shrunk.steps.len() < script.steps.len() && fails(&shrunk), "{shrunk:#?}");
         assert_eq!(
@@ -366,8 +369,11 @@ mod tests {
         let waits = |it: &Script| it.steps.iter().map(|(_, wait)| wait).sum::<u64>();
         assert!(waits(&shrunk) <= waits(&script));
         let outcome = shrunk.run(bug, true);
-        let report = script.report(bug);
-        assert!(report.starts_with(&outcome.failure.expect("it fails")), "{report}");
+        let failure = outcome.failure.expect("it fails");
+        let report = script.report(Some(seed), bug);
+        // What a person types to see it again.
+        assert!(report.starts_with(&format!("LB_SIM_SEED={seed}: {failure}\n")), "{report}");
+        assert!(script.report(None, bug).starts_with(&failure), "bytes have no seed");
         assert!(report.contains(&format!("{shrunk:#?}")), "{report}");
         assert!(report.ends_with(outcome.trace.last().expect("a trace")), "{report}");
         assert!(report.lines().count() <= TRACE_LINES + format!("{shrunk:#?}").lines().count() + 2);

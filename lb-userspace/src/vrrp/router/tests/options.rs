@@ -338,3 +338,43 @@ fn a_router_held_by_its_group_is_in_fault_until_it_is_let_go() {
     bench.input(Input::Configure(Box::new(config(100))));
     assert_eq!(bench.router.standing(), Standing::Listening);
 }
+
+/// What options choose is in the bytes that leave.
+#[test]
+fn adverts_leave_with_the_ttl_and_the_checksum_that_are_asked_for() {
+    let v3 = |wire: Options, unicast_peers: Vec<IpAddr>| Config {
+        version: Version::V3,
+        wire,
+        unicast_peers,
+        ..config(100)
+    };
+    let near = || Options { unicast_ttl: Some(9), ..Options::default() };
+    let as_v2 = || Options { checksum_as_v2: true, ..Options::default() };
+    let peer = || vec![IpAddr::from(HIGH)];
+    // options, peers → TTL, whether the checksum has the pseudo-header of RFC 5798
+    let rows = [
+        (Options::default(), vec![], 255, true),
+        (Options::default(), peer(), 255, true),
+        (near(), peer(), 9, true),
+        (near(), vec![], 255, true),
+        (as_v2(), vec![], 255, false),
+        (as_v2(), peer(), 255, false),
+    ];
+    let sum = |bytes: &[u8]| -> u32 {
+        bytes.chunks(2).map(|it| u32::from(u16::from_be_bytes([it[0], it[1]]))).sum()
+    };
+    for (wire, peers, ttl, pseudo) in rows {
+        let told = format!("{wire:?} {peers:?}");
+        let mut bench = Bench::backup(v3(wire, peers.clone()));
+        let sent = bench.router.datagrams(Priority(100), at(0)).expect("a source");
+        let to = peers.first().copied().unwrap_or(GROUP.into());
+        let [Outgoing { destination, bytes }] = &sent[..] else { panic!("{told}: {sent:?}") };
+        assert_eq!((*destination, bytes[8]), (to, ttl), "{told}");
+        let (header, message) = bytes.split_at(20);
+        // Source and destination, protocol and length.
+        let length = u32::try_from(message.len()).expect("short");
+        let of_pseudo = sum(&header[12..20]) + 112 + length;
+        let whole = sum(message) + if pseudo { of_pseudo } else { 0 };
+        assert_eq!(lb_common::csum::fold(whole), 0xffff, "{told}: {bytes:02x?}");
+    }
+}
