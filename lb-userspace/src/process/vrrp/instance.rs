@@ -256,8 +256,9 @@ impl Instance {
         let channels = lower::channels(config);
         let group = self.group();
         let link = shell.interfaces.get(interface).map(|it| it.link.clone());
-        if let Some(link) = &link
-            && let Err(error) = shell.interfaces.open(&link.name, channels, group)
+        let hears = self.hears_on();
+        if shell.interfaces.get(hears).is_some()
+            && let Err(error) = shell.interfaces.open(hears, channels, group)
         {
             tracing::error!(instance = self.model.name, interface, error, "no advert socket");
         }
