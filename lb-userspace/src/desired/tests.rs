@@ -318,7 +318,8 @@ fn health_becomes_state() {
 
 #[test]
 fn connections_of_a_dead_server_go_on_until_their_deadline() {
-    use RealServerState::{Down, Drain, Inhibited, Up};
+    // Not even a client that the server knows is led to it.
+    use RealServerState::{Closed, Down, Inhibited, Up};
     let mut scene = Scene::new();
     let grace = Duration::from_secs(30);
     scene.vs().on_down = model::OnDown::Drain(grace);
@@ -326,7 +327,7 @@ fn connections_of_a_dead_server_go_on_until_their_deadline() {
     let next = |scene: &Scene| scene.with(next_deadline);
     assert_eq!((state(&scene), next(&scene)), (Some(Up), None));
     scene.hear(DB1, Health::Down);
-    assert_eq!((state(&scene), next(&scene)), (Some(Drain), Some(at(31_000))));
+    assert_eq!((state(&scene), next(&scene)), (Some(Closed), Some(at(31_000))));
     let text = scene.with(|inputs| placement::explain(inputs, DB1)).expect("known");
     assert!(text.contains("on_down drain"), "{text}");
     let table = scene.table();
@@ -337,7 +338,7 @@ fn connections_of_a_dead_server_go_on_until_their_deadline() {
     scene.health.set(key(VIP), addr(DB1), Health::Down, 3, scene.now);
     assert_eq!(next(&scene), Some(at(31_000)));
     scene.now = at(30_999);
-    assert_eq!(state(&scene), Some(Drain));
+    assert_eq!(state(&scene), Some(Closed));
     scene.now = at(31_000);
     assert_eq!((state(&scene), next(&scene)), (Some(Down), None));
     // A successor does not give it another time; nor do the checker's last words, said again.
@@ -351,16 +352,16 @@ fn connections_of_a_dead_server_go_on_until_their_deadline() {
     earlier.hear(DB1, Health::Down);
     earlier.now = at(5000);
     earlier.health = HealthBook::adopt(&earlier.config, &earlier.table(), &earlier.admin);
-    assert_eq!(state(&earlier), Some(Drain));
+    assert_eq!(state(&earlier), Some(Closed));
     earlier.health.set(key(VIP), addr(DB1), Health::Down, 10, at(1000));
-    assert_eq!((state(&earlier), next(&earlier)), (Some(Drain), Some(at(31_000))));
+    assert_eq!((state(&earlier), next(&earlier)), (Some(Closed), Some(at(31_000))));
     // Back in time: as if nothing had been.
     earlier.hear(DB1, Health::Up);
     assert_eq!((state(&earlier), next(&earlier)), (Some(Up), None));
     // Dead once more: a new time.
     scene.hear(DB1, Health::Up);
     scene.hear(DB1, Health::Down);
-    assert_eq!((state(&scene), next(&scene)), (Some(Drain), Some(at(61_000))));
+    assert_eq!((state(&scene), next(&scene)), (Some(Closed), Some(at(61_000))));
     // Weight 0 rather than removal: no end.
     scene.vs().real_servers[0].inhibit_on_failure = true;
     assert_eq!((state(&scene), next(&scene)), (Some(Inhibited), None));

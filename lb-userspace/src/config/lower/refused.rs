@@ -15,6 +15,7 @@ impl Lower<'_> {
             match entry.name() {
                 "lb_algo" | "lvs_sched" => drop(self.scheduler(&entry)),
                 "lb_kind" | "lvs_method" => drop(self.method(&entry)),
+                "on_down" => drop(self.on_down(&entry)),
                 "real_server" => self.refused_real_server(&entry),
                 _ => self.value_alone(&entry),
             }

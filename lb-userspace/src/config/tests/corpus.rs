@@ -28,7 +28,7 @@ macro_rules! files {
 }
 
 /// Kind, name, text, exit code of `-t`.
-const FILES: [(&str, &str, &[u8], u8); 94] = files![
+const FILES: [(&str, &str, &[u8], u8); 95] = files![
     "good" "tutorial-master" 0,
     "good" "tutorial-backup" 0,
     "good" "vip-options" 0,
@@ -113,6 +113,7 @@ const FILES: [(&str, &str, &[u8], u8); 94] = files![
     "bad" "bfd" 4,
     "good" "link-polling" 5,
     "bad" "inside-refused" 4,
+    "bad" "kept-and-drained" 4,
     "good" "beside-each-other" 5,
     "good" "elections" 5,
     "bad" "strict-host" 5,

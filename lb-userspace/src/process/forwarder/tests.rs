@@ -293,7 +293,7 @@ fn a_death_may_be_drained() {
     change.at = at(10);
     state.hear(&Event::Health(change), at(12));
     state.settle(at(12));
-    assert_eq!(server(&state, 1), Some(RealServerState::Drain));
+    assert_eq!(server(&state, 1), Some(RealServerState::Closed));
     assert_eq!(state.deadline(), Some(at(5010)), "from the verdict on");
     // A quiet round does it too.
     state.round(at(5011));

@@ -67,7 +67,10 @@ const CHECKERS_TO_COME: [Block; 6] = [
 ];
 
 /// Numbers that are printed only where a file has them.
-const NOT_PRINTED: [(&str, Block); 18] = [
+const NOT_PRINTED: [(&str, Block); 20] = [
+    // Without persistence there are neither.
+    ("persistence_timeout", Block::VirtualServer),
+    ("persistence_granularity", Block::VirtualServer),
     // Of virtual servers and real servers: they are those of the checkers, which print them.
     ("connect_timeout", Block::VirtualServer),
     ("delay_before_retry", Block::VirtualServer),
