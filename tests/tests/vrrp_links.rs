@@ -13,7 +13,7 @@ use lb_tests::{
     vrrp::{RoleThread, Sniffer, VIP, cable, dual_cable, is_garp, is_vrrp},
     wait::wait_true,
 };
-use lb_userspace::base::{net::Priority, status::VrrpState};
+use lb_userspace::base::status::VrrpState;
 use serde_json::Value;
 
 macro_rules! golden {
@@ -457,50 +457,3 @@ root_test!(a_reload_of_the_group_leaves_the_old_one, {
     role.finish()?;
     Ok(())
 });
-
-/// Two hosts that both send from the virtual MAC, from the interface's own, and one of each kind: each hears the
-/// other. What comes from the MAC of a private macvlan the kernel gives to that macvlan alone.
-#[test]
-#[ignore = "needs root: cargo xtask test"]
-fn hosts_with_a_virtual_mac_hear_each_other() -> Result<()> {
-    if !ready_or_skip("vrrp_links")? {
-        return Ok(());
-    }
-    let (virtual_mac, from_base) = ("use_vmac\n", "use_vmac\n vmac_xmit_base\n");
-    for (better, worse) in [
-        (virtual_mac, virtual_mac),
-        (from_base, from_base),
-        (virtual_mac, from_base),
-        (from_base, virtual_mac),
-        (virtual_mac, ""),
-        ("", virtual_mac),
-    ] {
-        let (lb, peer) = cable()?;
-        let with = |words: &str, priority: u8| -> Result<_> {
-            let mut config =
-                config(&format!("{words} virtual_ipaddress {{\n 10.77.0.100\n}}"), "")?;
-            config.vrrp_instances[0].priority = Priority(priority);
-            Ok(config)
-        };
-        let what = format!("{better:?} beside {worse:?}");
-        let mut first = RoleThread::start_with(&peer, with(better, 200)?)?;
-        master(&mut first).context(what.clone())?;
-        let mut second = RoleThread::start_with(&lb, with(worse, 100)?)?;
-        second.converge()?;
-        let begin = Instant::now();
-        while second.status()?.counters.advert_rcvd < 5 {
-            ensure!(begin.elapsed() < SECONDS(5), "{what}: {:?}", second.status()?);
-            thread::sleep(Duration::from_millis(20));
-        }
-        let (ahead, behind) = (first.status()?, second.status()?);
-        ensure!(ahead.state == VrrpState::Master, "{what}: {ahead:?}");
-        ensure!(behind.state == VrrpState::Backup, "{what}: {behind:?}");
-        ensure!(behind.counters.become_master == 0, "{what}: {behind:?}");
-        // Its last word is heard too.
-        first.finish()?;
-        master(&mut second).context(what.clone())?;
-        ensure!(second.status()?.counters.pri_zero_rcvd == 1, "{what}: {:?}", second.status()?);
-        second.finish()?;
-    }
-    Ok(())
-}

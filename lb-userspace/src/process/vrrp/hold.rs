@@ -345,12 +345,6 @@ impl Instance {
         self.feed(input, now, shell);
     }
 
-    /// Where its adverts come in. Peers with the same virtual MAC send by it, and the kernel gives
-    /// what comes from the MAC of a private macvlan to that macvlan alone.
-    pub(super) fn hears_on(&self) -> &str {
-        self.advert_link().unwrap_or(&self.model.interface)
-    }
-
     /// The virtual interface that adverts leave by, when they carry the virtual MAC.
     pub(super) fn advert_link(&self) -> Option<&str> {
         lower::advert_link(&self.model)

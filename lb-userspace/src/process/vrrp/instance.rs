@@ -256,9 +256,8 @@ impl Instance {
         let channels = lower::channels(config);
         let group = self.group();
         let link = shell.interfaces.get(interface).map(|it| it.link.clone());
-        let hears = self.hears_on();
-        if shell.interfaces.get(hears).is_some()
-            && let Err(error) = shell.interfaces.open(hears, channels, group)
+        if let Some(link) = &link
+            && let Err(error) = shell.interfaces.open(&link.name, channels, group)
         {
             tracing::error!(instance = self.model.name, interface, error, "no advert socket");
         }

@@ -370,7 +370,7 @@ impl VrrpRole {
         let mut used: BTreeMap<(&str, Channel), BTreeSet<IpAddr>> = BTreeMap::new();
         for instance in self.instances.iter().chain(&self.leaving) {
             for channel in instance.channels() {
-                let name = instance.hears_on();
+                let name = instance.model.interface.as_str();
                 used.entry((name, *channel)).or_default().extend(instance.group());
             }
         }

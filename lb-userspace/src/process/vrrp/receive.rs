@@ -39,8 +39,8 @@ impl VrrpRole {
             Err(reason) => (Datagram::meant_for(&bytes), Some(reason)),
         };
         let instance = self.instances.iter_mut().find(|instance| {
-            let lower::Identity { vrid, ipv4, .. } = &instance.identity;
-            instance.hears_on() == interface && target == Some((*ipv4, vrid.get()))
+            let lower::Identity { interface: own, vrid, ipv4 } = &instance.identity;
+            own == interface && target == Some((*ipv4, vrid.get()))
         });
         if let Some(instance) = instance {
             instance.feed(Input::Datagram(bytes), now, &mut self.shell);
