@@ -105,7 +105,7 @@ fn without_bpf() -> Result<Counts> {
         &["doc", "--workspace", "--exclude", "lb-ebpf", "--no-deps", "--locked"],
     ];
     for words in tasks {
-        let mut cargo = command(&shelter.cargo, words);
+        let mut cargo = command(shelter.program(words), words);
         // Not "1", which would keep the build script from looking; any change makes it run again.
         cargo.env("PATH", &shelter.path).env("AYA_BUILD_SKIP", "0").env_remove("LBD_REQUIRE_BPF");
         cargo.env("RUSTDOCFLAGS", "-D warnings");
@@ -196,6 +196,13 @@ impl Shelter {
         }
         shelter.path = std::env::join_paths(places).context("PATH")?;
         Ok(shelter)
+    }
+
+    /// Who carries out `cargo WORDS`. cargo looks for its subcommands in its own home first, where rustup's proxy
+    /// of cargo-clippy stands: that of the toolchain is called by name.
+    fn program(&self, words: &[&str]) -> PathBuf {
+        let own = self.cargo.with_file_name(format!("cargo-{}", words.first().unwrap_or(&"")));
+        if self.cargo.is_absolute() && own.is_file() { own } else { self.cargo.clone() }
     }
 
     fn link(&self, place: &Path) -> Result<()> {
@@ -310,6 +317,9 @@ mod tests {
             "{:?}",
             shelter.path
         );
+        let clippy = shelter.program(&["clippy", "--workspace"]);
+        assert!(clippy.ends_with("cargo-clippy") || !shelter.cargo.is_absolute(), "{clippy:?}");
+        assert_eq!(shelter.program(&["doc"]), shelter.cargo);
         let version = |program: &Path| {
             let mut command = command(program, &["--version"]);
             let out = command.env("PATH", &shelter.path).output().expect("it starts");

@@ -51,6 +51,9 @@ impl Admin {
         addr: SocketAddr,
         until: Option<Instant>,
     ) {
+        if key.is_none() {
+            self.states.retain(|(_, drained), _| *drained != addr);
+        }
         let state = until.map_or(AdminState::Drain, AdminState::DrainUntil);
         self.states.insert((key, addr), state);
     }
@@ -66,7 +69,8 @@ impl Admin {
         if let Some(state) = self.states.remove(&(None, addr)) {
             for vs in &config.virtual_servers {
                 if vs.key != key && holds(vs, addr) {
-                    self.states.insert((Some(vs.key), addr), state);
+                    // Its own word is the later one.
+                    self.states.entry((Some(vs.key), addr)).or_insert(state);
                 }
             }
         }

@@ -578,6 +578,26 @@ fn the_slot_table_has_an_end() {
     assert_eq!(without.len(), 44);
 }
 
+/// The last word counts, whatever it is about: one virtual server or all.
+#[test]
+fn the_operators_last_word_counts() {
+    let (one, other) = (key(VIP), key("192.0.2.11:3306"));
+    let (drain, until) = (AdminState::Drain, AdminState::DrainUntil(at(9)));
+    let mut admin = Admin::default();
+    admin.drain(Some(one), addr(DB1), None);
+    admin.drain(None, addr(DB1), Some(at(9)));
+    assert_eq!(admin.get(one, addr(DB1)), Some(until));
+    admin.drain(Some(other), addr(DB1), None);
+    assert_eq!([one, other].map(|key| admin.get(key, addr(DB1))), [Some(until), Some(drain)]);
+    // To take one virtual server out leaves each other one its own word.
+    let mut scene = Scene::new();
+    let mut second = scene.vs().clone();
+    second.key = other;
+    scene.config.virtual_servers.push(second);
+    admin.enable(&scene.config, Some(one), addr(DB1));
+    assert_eq!([one, other].map(|key| admin.get(key, addr(DB1))), [None, Some(drain)]);
+}
+
 #[test]
 fn operator_decisions_survive_json_and_reload() {
     let scene = Scene::new();

@@ -233,6 +233,8 @@ impl<P: Plane> Forwarder<P> {
                 () = sleep_until(self.state.deadline()) => self.state.expire(clock::now()),
                 () = due(self.state.engine.notices_at(), slice) => {
                     self.tell();
+                    // However many there are to tell, the sweep and listings go on beside it.
+                    self.slice_of_work().await?;
                     slice = tokio::time::Instant::now() + PAUSE;
                 }
                 _ = housekeeping.tick() => {
@@ -243,16 +245,23 @@ impl<P: Plane> Forwarder<P> {
                     self.neigh.provoke(&self.snapshot);
                 }
                 () = tokio::time::sleep_until(slice), if self.sweeping || !self.listings.is_empty() => {
-                    if self.listings.is_empty() {
-                        let progress = self.state.engine.work();
-                        self.sweeping = Self::swept(progress.map(|progress| progress.more));
-                    } else {
-                        self.list().await?;
-                    }
+                    self.slice_of_work().await?;
                     slice = tokio::time::Instant::now() + PAUSE;
                 }
             }
         }
+    }
+
+    /// A slice of a listing, or else of the sweep, where there is one to go on with.
+    async fn slice_of_work(&mut self) -> anyhow::Result<()> {
+        if !self.listings.is_empty() {
+            return self.list().await;
+        }
+        if self.sweeping {
+            let progress = self.state.engine.work();
+            self.sweeping = Self::swept(progress.map(|progress| progress.more));
+        }
+        Ok(())
     }
 
     /// A slice of what the ends of connections are told whose real server is gone.
