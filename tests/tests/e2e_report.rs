@@ -318,7 +318,7 @@ fn the_live_table_shows_what_the_keys_do() -> Result<()> {
     let files = screen.line_with(&["files and logs: ", "lbdt-"], Duration::from_secs(60))?;
     let pid = files.split("lbdt-").nth(1).and_then(|rest| rest.split('-').next());
     let pid: u32 = pid.context("the lab's pid")?.parse()?;
-    let (db1, db2) = ("10.77.0.101:3306", "10.77.0.102:3306");
+    let (db1, db2) = ("10.77.0.21:3306", "10.77.0.22:3306");
 
     screen.line_with(&["VIP 10.77.0.100:3306 (dr)", "forwards now: lb1", "sessions 20"], SOON)?;
     screen.line_with(&["lb1  VI_1 MASTER priority 101 lease ", " ms"], SOON)?;
