@@ -431,8 +431,9 @@ impl Door {
                     let local = stream.local_addr().ok()?;
                     let _ = stream.set_nodelay(true);
                     // An error: the runtime is stopping.
-                    let own =
-                        tokio::task::spawn_blocking(move || is_own(peer, local)).await.ok()?;
+                    let own = tokio::task::spawn_blocking(move || is_surely_own(peer, local))
+                        .await
+                        .ok()?;
                     (Box::new(stream), peer.to_string(), own)
                 }
             };
@@ -448,6 +449,16 @@ impl Door {
 }
 
 /// Whether the socket that is bound to `local` and connected to `remote` is one of ours: its row in
+/// Both lists that [`is_own`] reads are walked while others change them, and may miss what was there all the time.
+fn is_surely_own(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+    for _ in 0..2 {
+        if is_own(local, remote)? {
+            return Ok(true);
+        }
+    }
+    is_own(local, remote)
+}
+
 /// /proc/net/tcp (proc_net(5)) has the inode of one of our descriptors.
 fn is_own(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
     let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (local, remote) else {
