@@ -448,8 +448,7 @@ impl Door {
     }
 }
 
-/// Whether the socket that is bound to `local` and connected to `remote` is one of ours: its row in
-/// Both lists that [`is_own`] reads are walked while others change them, and may miss what was there all the time.
+/// As [`is_own`], whose lists are walked while others change them and may miss what was there all the time.
 fn is_surely_own(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
     for _ in 0..2 {
         if is_own(local, remote)? {
@@ -459,6 +458,7 @@ fn is_surely_own(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
     is_own(local, remote)
 }
 
+/// Whether the socket that is bound to `local` and connected to `remote` is one of ours: its row in
 /// /proc/net/tcp (proc_net(5)) has the inode of one of our descriptors.
 fn is_own(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
     let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (local, remote) else {
