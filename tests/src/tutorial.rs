@@ -48,7 +48,10 @@ impl Seed {
         let Some(path) = std::env::var_os(SEED) else { return Ok(None) };
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         eprintln!("local mode runs the files of {}", path.display());
-        Self::cut(&text).with_context(|| format!("{} is another text", path.display())).map(Some)
+        // The page it was taken from indents by blanks that do not break, which bash takes for words.
+        Self::cut(&text.replace('\u{a0}', " "))
+            .with_context(|| format!("{} is another text", path.display()))
+            .map(Some)
     }
 
     fn cut(text: &str) -> Option<Self> {
