@@ -9,14 +9,16 @@
 //!   virtual server** (the same host behind two virtual servers has two ids). Id 0 of both is
 //!   never used, so that a zeroed value names nobody.
 //! * A *gate* is an index into `lease`; gate 0 is always open.
+//! * An [`Addr`] is of either family. Only the tables that packets of known connections ask, and those of
+//!   embryos, have keys of one family: with 16 bytes a look-up costs less than with 40.
 //!
 //! # Who writes what, in which order
 //!
-//! User space (the forwarder) writes everything but `flows4`, `embryo4`, `templates4`, `tentative4`, `cursors`,
+//! User space (the forwarder) writes everything but the tables of connections and templates, `cursors`,
 //! `overloads` and the statistics (it takes out what is over, and renews templates); `lease` belongs to the vrrp process (the forwarder only sets slot 0 to
 //! [`LEASE_ALWAYS`] at start and fences slots that no instance owns). A lease that begins anew is
 //! written after its tenure ([`crate::maps::tenure`]). The program adds to `conns`,
-//! which the forwarder overwrites each second with what it counted in `flows4`.
+//! which the forwarder overwrites each second with what it counted in `flows4` and `flows6`.
 //!
 //! *Adding or changing a virtual server*: `reals` (new ids) → `sources` (NAT) → the idle half of
 //! `pools` and `rings` → `services` (the one atomic switch, which names the half) → `vips` →
@@ -34,48 +36,15 @@
 
 use crate::csum;
 
+pub use crate::addr::Addr;
+
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// IPv4 address as it lies in the packet.
 pub type Be32 = u32;
 /// Port as it lies in the packet.
 pub type Be16 = u16;
-
-/// IPv6 address as it lies in the packet, four bytes a word.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Addr6 {
-    /// Its words in order.
-    pub words: [u32; 4],
-}
-
-impl Addr6 {
-    /// From address octets.
-    pub const fn new(octets: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
-        Self {
-            words: [be32([a, b, c, d]), be32([e, f, g, h]), be32([i, j, k, l]), be32([m, n, o, p])],
-        }
-    }
-
-    /// To address octets.
-    pub const fn octets(self) -> [u8; 16] {
-        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = [
-            octets(self.words[0]),
-            octets(self.words[1]),
-            octets(self.words[2]),
-            octets(self.words[3]),
-        ];
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
-    }
-
-    /// The multicast address that neighbours ask for it by (RFC 4291 §2.7.1).
-    pub const fn solicited_node(self) -> Self {
-        let [_, b, c, d] = octets(self.words[3]);
-        Self { words: [be32([0xff, 2, 0, 0]), 0, be32([0, 0, 0, 1]), be32([0xff, b, c, d])] }
-    }
-}
 
 /// Address to [`Be32`].
 pub const fn be32(octets: [u8; 4]) -> Be32 {
@@ -101,23 +70,19 @@ pub const PROTO_TCP: u8 = 6;
 pub struct Control {
     /// [`LAYOUT_VERSION`] of whoever created the maps.
     pub layout_version: u32,
-    /// One of `ATTACH_*`. Only recorded so far: the partial-checksum rule will read it.
-    pub attach_mode: u32,
+    /// Zero.
+    pub pad: u32,
     /// Fold of the object's bytes, so that a restarted loader can tell whether to swap programs.
     pub object_hash: u64,
     /// Jiffies after which an embryo without a packet is forgotten; 0: never.
     pub half_open: u32,
-    /// Jiffies after a failed insertion into `flows4` during which new connections are hashed.
+    /// Jiffies after a failed insertion into `flows4` or `flows6` during which new connections are hashed.
     pub pressure: u32,
     /// Jiffies in a second, for [`Service::persistence_secs`].
     pub second: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 1: connections that begin or end are reported in `changes` (flow sync); else 0.
+    pub report_changes: u32,
 }
-/// Native XDP.
-pub const ATTACH_NATIVE: u32 = 1;
-/// Generic XDP (skb mode).
-pub const ATTACH_GENERIC: u32 = 2;
 
 /// Number of address folds in [`Filter`].
 pub const FILTER_LEN: usize = 4096;
@@ -127,6 +92,8 @@ pub const FILTER_VIP: u8 = 1;
 pub const FILTER_NAT_SOURCE: u8 = 2;
 /// Some IPv6 VIP, or the solicited-node address of one, has this fold.
 pub const FILTER_VIP6: u8 = 4;
+/// Some IPv6 NAT real server has this fold.
+pub const FILTER_NAT_SOURCE6: u8 = 8;
 
 /// Cheap reject of foreign packets: flags by [`crate::hash::filter_fold`] of an address. May say yes
 /// for a foreign address (exactness comes from the look-ups behind it), never no for one of ours.
@@ -137,8 +104,8 @@ pub struct Filter {
     pub flags: [u8; FILTER_LEN],
 }
 
-/// Value of `vips` and `vips6`, by address ([`Be32`], [`Addr6`]): every VIP of an instance and every address of a
-/// virtual server (gate 0 if no instance lists it).
+/// Value of `vips`, by [`Addr`]: every VIP of an instance and every address of a virtual server (gate 0 if no
+/// instance lists it).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vip {
@@ -147,7 +114,7 @@ pub struct Vip {
     /// `VIP_*` bits.
     pub flags: u16,
 }
-/// The address has a TCP virtual server: TCP fragments and IP options for it are dropped rather
+/// The address has a TCP virtual server: TCP fragments, IP options and extension headers for it are dropped rather
 /// than passed, because the host's stack would answer them with a RST.
 pub const VIP_TCP_SERVICE: u16 = 1;
 
@@ -163,13 +130,21 @@ pub const LEASE_ALWAYS: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// VIP.
-    pub addr: Be32,
+    pub addr: Addr,
     /// Port.
     pub port: Be16,
     /// [`PROTO_TCP`].
     pub proto: u8,
     /// Zero.
-    pub pad: u8,
+    pub pad: [u8; 5],
+}
+
+impl ServiceKey {
+    /// Of TCP.
+    #[inline(always)]
+    pub const fn tcp(addr: Addr, port: Be16) -> Self {
+        Self { addr, port, proto: PROTO_TCP, pad: [0; 5] }
+    }
 }
 
 /// A virtual server. The map is not preallocated, so that replacing a value is atomic for readers.
@@ -192,10 +167,8 @@ pub struct Service {
     pub idle_secs: u32,
     /// Life of a template after the last use, seconds; 0: no persistence.
     pub persistence_secs: u32,
-    /// Bits of a client's address that its template goes by.
-    pub granularity: Be32,
-    /// Zero.
-    pub pad: u32,
+    /// Bits of a client's address that its template goes by; none without persistence.
+    pub granularity: Addr,
 }
 
 /// `OnDown::Keep`: for the forwarder that reads its table back; the program reads [`FLAG_KEEP`].
@@ -276,7 +249,7 @@ pub const RING_LEN: usize = 4093;
 pub const RING_CAPACITY: usize = 4096;
 
 /// Maglev ring of a virtual server over the members of its pool, filled by
-/// [`crate::maglev::fill`] for **every** scheduler: it also serves when `flows4` is full. `mh` and
+/// [`crate::maglev::fill`] for **every** scheduler: it also serves when `flows4` or `flows6` is full. `mh` and
 /// `sh` without [`SERVICE_FALLBACK`] have those of [`FLAG_INHIBITED`] in it too.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,26 +271,26 @@ pub struct Real {
     pub state: u8,
     /// One of `METHOD_*`.
     pub method: u8,
-    /// Interface that leads to it.
-    pub ifindex: u32,
-    /// Ethernet header of frames to it; see [`macs`].
-    pub macs: [u32; 3],
-    /// Its address.
-    pub addr: Be32,
-    /// Address of its virtual server.
-    pub vip: Be32,
-    /// Its port.
-    pub port: Be16,
-    /// Port of its virtual server.
-    pub vip_port: Be16,
-    /// Change of the IP header checksum when `vip` becomes `addr`; see [`Real::with_nat`].
-    pub ip_delta: u16,
-    /// Change of the TCP checksum when `vip:vip_port` becomes `addr:port`.
-    pub l4_delta: u16,
     /// Service id it belongs to.
     pub service: u16,
     /// `FLAG_*` bits.
     pub flags: u16,
+    /// Interface that leads to it.
+    pub ifindex: u32,
+    /// Ethernet header of frames to it; see [`macs`].
+    pub macs: [u32; 3],
+    /// Its port.
+    pub port: Be16,
+    /// Port of its virtual server.
+    pub vip_port: Be16,
+    /// Its address.
+    pub addr: Addr,
+    /// Address of its virtual server, of the same family.
+    pub vip: Addr,
+    /// Change of the IPv4 header checksum when `vip` becomes `addr`; see [`Real::with_nat`].
+    pub ip_delta: u16,
+    /// Change of the TCP checksum when `vip:vip_port` becomes `addr:port`.
+    pub l4_delta: u16,
     /// Configured weight, for the forwarder that reads its table back; the program reads the
     /// pool's.
     pub weight: u32,
@@ -325,25 +298,34 @@ pub struct Real {
     pub upper: u32,
     /// `lthreshold`: below so many it takes new ones again. 0: below three quarters of `upper`.
     pub lower: u32,
-    /// [`Service::granularity`] of a virtual server with persistence, 0 of another: whoever enters a
-    /// connection has the real server at hand and not the virtual one.
-    pub granularity: Be32,
-    /// Zero.
-    pub pad: u32,
+    /// [`Service::granularity`]: whoever enters a connection has the real server at hand and not the virtual one.
+    pub granularity: Addr,
 }
 
 impl Real {
-    /// Sets the four address words and the checksum deltas that follow from them.
+    /// Sets addresses and ports and the checksum deltas that follow from them.
     #[must_use]
-    pub const fn with_nat(mut self, vip: Be32, vip_port: Be16, addr: Be32, port: Be16) -> Self {
+    pub const fn with_nat(mut self, vip: Addr, vip_port: Be16, addr: Addr, port: Be16) -> Self {
         self.vip = vip;
         self.vip_port = vip_port;
         self.addr = addr;
         self.port = port;
-        let ip = csum::delta32(vip, addr);
-        self.ip_delta = csum::fold(ip);
-        self.l4_delta = csum::fold(ip + csum::delta16(vip_port, port));
+        let (old, new) = (vip.words, addr.words);
+        let mut sum = csum::delta32(old[3], new[3]);
+        self.ip_delta = csum::fold(sum);
+        if addr.to_v4().is_none() {
+            let rest = csum::delta32(old[0], new[0]) + csum::delta32(old[1], new[1]);
+            sum += rest + csum::delta32(old[2], new[2]);
+        }
+        self.l4_delta = csum::fold(sum + csum::delta16(vip_port, port));
         self
+    }
+
+    /// Whether its virtual server has persistence.
+    #[inline(always)]
+    pub const fn is_persistent(&self) -> bool {
+        // A mask begins with its first bit, in either family.
+        self.granularity.words[0] != 0
     }
 }
 
@@ -401,15 +383,15 @@ pub struct Source {
     pub reals: [u16; SOURCE_LEN],
 }
 
-/// Key of `flows4` and `embryo4`: the tuple as it stands in the packet, client → VIP, or
-/// real server → client for the reverse entry of a NAT flow.
+/// Key of a connection: the tuple as it stands in the packet, client → VIP, or real server → client for
+/// the reverse entry of a NAT flow. `A` is the address: see [`FlowKey4`], [`FlowKey6`].
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowKey4 {
+pub struct FlowKey<A> {
     /// Source address.
-    pub src: Be32,
+    pub src: A,
     /// Destination address.
-    pub dst: Be32,
+    pub dst: A,
     /// Source port.
     pub sport: Be16,
     /// Destination port.
@@ -420,11 +402,46 @@ pub struct FlowKey4 {
     pub pad: u16,
 }
 
-/// A connection, one cache line. `embryo4` holds those of which only SYNs were seen; `flows4` the rest,
-/// NAT ones twice (see [`FLOW_REVERSE`]).
+/// Key of `flows4` and `embryo4`.
+pub type FlowKey4 = FlowKey<Be32>;
+/// Key of `flows6` and `embryo6`, and in user space of either family.
+pub type FlowKey6 = FlowKey<Addr>;
+
+impl<A> FlowKey<A> {
+    /// Of TCP.
+    #[inline(always)]
+    pub const fn tcp((src, sport): (A, Be16), (dst, dport): (A, Be16)) -> Self
+    where
+        A: Copy,
+    {
+        Self { src, dst, sport, dport, proto: PROTO_TCP as u16, pad: 0 }
+    }
+}
+
+impl FlowKey4 {
+    /// The same with addresses of either family.
+    pub const fn widen(self) -> FlowKey6 {
+        let Self { src, dst, sport, dport, proto, pad } = self;
+        FlowKey { src: Addr::v4(src), dst: Addr::v4(dst), sport, dport, proto, pad }
+    }
+}
+
+impl FlowKey6 {
+    /// The same with IPv4 addresses, if they are.
+    pub const fn narrow(self) -> Option<FlowKey4> {
+        let Self { src, dst, sport, dport, proto, pad } = self;
+        match (src.to_v4(), dst.to_v4()) {
+            (Some(src), Some(dst)) => Some(FlowKey { src, dst, sport, dport, proto, pad }),
+            _ => None,
+        }
+    }
+}
+
+/// A connection, one cache line. `embryo4` and `embryo6` hold those of which only SYNs were seen, `flows4` and
+/// `flows6` the rest, NAT ones twice (see [`FLOW_REVERSE`]).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flow4 {
+pub struct Flow {
     /// jiffies64 of the last packet of this direction.
     pub last_seen: u64,
     /// Generation of the real server when the flow was made.
@@ -440,9 +457,10 @@ pub struct Flow4 {
     pub ack: u32,
     /// Ethernet header of frames to the client's side, learned from its packets.
     pub macs: [u32; 3],
-    /// Interface that leads to the client.
+    /// Interface that leads to the client; 0: not known yet (entered by flow sync).
     pub ifindex: u32,
-    /// Packets of this direction.
+    /// Packets of this direction. 0 in the client's: entered by flow sync, and no packet has come since; then a peer
+    /// vouches for it, whatever the tenure.
     pub packets: u64,
     /// Bytes (L2 length) of this direction.
     pub bytes: u64,
@@ -464,16 +482,24 @@ pub const FLOW_RESET: u16 = 16;
 /// removes it 60 s after `last_seen` (sooner for [`FLOW_RST`] and [`FLOW_RESET`]).
 pub const FLOW_CLOSING: u16 = FLOW_FIN | FLOW_RST | FLOW_RESET;
 
-/// Key of `templates4` and `tentative4`: a client, or a network of them, of one virtual server.
+/// Key of `templates` and `tentative`: a client, or a network of them, of one virtual server.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TemplateKey4 {
+pub struct TemplateKey {
     /// Its address under [`Service::granularity`].
-    pub network: Be32,
+    pub network: Addr,
     /// Service id.
     pub service: u16,
     /// Zero.
-    pub pad: u16,
+    pub pad: [u16; 3],
+}
+
+impl TemplateKey {
+    /// Of a client's network, which its address is in under [`Service::granularity`].
+    #[inline(always)]
+    pub const fn new(network: Addr, service: u16) -> Self {
+        Self { network, service, pad: [0; 3] }
+    }
 }
 
 /// Whom a client's new connections go to. Worth nothing once the real server is not what it was: its generation
@@ -499,11 +525,11 @@ pub struct ServiceStats {
     pub scheduled: u64,
     /// SYNs refused because no real server was selectable.
     pub unavailable: u64,
-    /// Packets forwarded by hash without an entry because `flows4` was full.
+    /// Packets forwarded by hash without an entry because the table of connections was full.
     pub table_full: u64,
     /// RSTs sent to clients.
     pub resets: u64,
-    /// Connections entered whose template found no room in `templates4`.
+    /// Connections entered whose template found no room in `templates`.
     pub templates_full: u64,
 }
 
@@ -531,13 +557,17 @@ pub struct RealStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orphan {
     /// Tuple of the reply, real server → client.
-    pub reply: FlowKey4,
+    pub reply: FlowKey6,
     /// Its sequence number (host order): what the client expects next, if the reply is the oldest
     /// that was not acknowledged.
     pub seq: u32,
     /// Its acknowledgement number (host order).
     pub ack: u32,
 }
+
+/// Record of `changes`: a connection of a flow table has begun or ended, or goes on after all. What it is by now, the
+/// reader looks up.
+pub type Change = FlowKey6;
 
 /// What the `clock` program writes to the start of its packet (run it with
 /// `BPF_PROG_TEST_RUN` on at least 64 zero bytes and read the packet that comes back).
@@ -564,20 +594,21 @@ layout!(
     Control = 32,
     Filter = 4096,
     Vip = 4,
-    Addr6 = 16,
-    ServiceKey = 8,
-    Service = 24,
+    Addr = 16,
+    ServiceKey = 24,
+    Service = 32,
     PoolEntry = 8,
     Pool = 528,
     Ring = 8192,
-    Real = 64,
+    Real = 96,
     Source = 16,
     FlowKey4 = 16,
-    Flow4 = 64,
-    TemplateKey4 = 8,
+    FlowKey6 = 40,
+    Flow = 64,
+    TemplateKey = 24,
     Template = 16,
     ServiceStats = 40,
     RealStats = 40,
     ClockSample = 16,
-    Orphan = 24,
+    Orphan = 48,
 );

@@ -1,6 +1,6 @@
 //! Hashes that user space and the kernel object must compute alike.
 
-use crate::abi::{Addr6, Be16, Be32, FILTER_LEN, RING_LEN};
+use crate::abi::{Addr, Be16, Be32, FILTER_LEN, RING_LEN};
 
 /// Index of an address in [`crate::abi::Filter`].
 #[inline(always)]
@@ -11,7 +11,7 @@ pub const fn filter_fold(addr: Be32) -> usize {
 
 /// The same of an IPv6 address.
 #[inline(always)]
-pub const fn filter_fold6(addr: &Addr6) -> usize {
+pub const fn filter_fold6(addr: &Addr) -> usize {
     let [a, b, c, d] = addr.words;
     filter_fold(a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d.rotate_left(5))
 }
@@ -30,6 +30,15 @@ pub const fn mix(mut x: u64) -> u64 {
 #[inline(always)]
 pub const fn client(addr: Be32, port: Be16) -> u64 {
     mix(((u32::from_be(addr) as u64) << 16) | u16::from_be(port) as u64)
+}
+
+/// The same of an IPv6 client.
+#[inline(always)]
+pub const fn client6(addr: &Addr, port: Be16) -> u64 {
+    let [a, b, c, d] = addr.words;
+    let high = ((u32::from_be(a) as u64) << 32) | u32::from_be(b) as u64;
+    let low = ((u32::from_be(c) as u64) << 32) | u32::from_be(d) as u64;
+    mix(mix(mix(high) ^ low).wrapping_add(u16::from_be(port) as u64))
 }
 
 /// Ring slot of a hash, below [`RING_LEN`].

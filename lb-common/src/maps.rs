@@ -3,17 +3,27 @@
 
 /// The XDP program to attach.
 pub const PROGRAM: &str = "lbd_xdp";
+/// The XDP program that it goes on with for IPv6: element [`PROGRAM6_INDEX`] of [`PROGRAMS`].
+pub const PROGRAM6: &str = "lbd_xdp6";
+/// The same for tc's ingress, and for IPv6: element [`PROGRAM6_INDEX`] of [`PROGRAMS_TC`].
+pub const PROGRAM_TC: &str = "lbd_tc";
+/// See [`PROGRAM_TC`].
+pub const PROGRAM_TC6: &str = "lbd_tc6";
 /// Reports [`crate::abi::ClockSample`]; only ever run by `BPF_PROG_TEST_RUN`.
 pub const CLOCK_PROGRAM: &str = "lbd_clock";
 
+/// PROG_ARRAY\[1\].
+pub const PROGRAMS: &str = "programs";
+/// PROG_ARRAY\[1\] of tc: an array holds programs of one type.
+pub const PROGRAMS_TC: &str = "programs_tc";
+/// See [`PROGRAM6`].
+pub const PROGRAM6_INDEX: u32 = 0;
 /// ARRAY\[1\] of [`crate::abi::Control`].
 pub const CONTROL: &str = "control";
 /// ARRAY\[1\] of [`crate::abi::Filter`].
 pub const FILTER: &str = "filter";
-/// HASH address → [`crate::abi::Vip`].
+/// HASH [`crate::abi::Addr`] → [`crate::abi::Vip`].
 pub const VIPS: &str = "vips";
-/// HASH [`crate::abi::Addr6`] → [`crate::abi::Vip`]: guarded, not forwarded.
-pub const VIPS6: &str = "vips6";
 /// ARRAY of u64 by lease slot (`LEASE_*`), and behind them the tenures ([`tenure`]).
 pub const LEASE: &str = "lease";
 /// HASH [`crate::abi::ServiceKey`] → [`crate::abi::Service`], not preallocated.
@@ -33,25 +43,31 @@ pub const CONNS: &str = "conns";
 pub const OVERLOADS: &str = "overloads";
 /// PERCPU_ARRAY\[1\] of u64: a word for one run of the program. Kernel only.
 pub const SCRATCH: &str = "scratch";
+/// PERCPU_ARRAY\[1\]: what is too large for the stack of one run of the program. Kernel only.
+pub const DESK: &str = "desk";
 /// HASH [`crate::abi::SourceKey`] → [`crate::abi::Source`], not preallocated.
 pub const SOURCES: &str = "sources";
-/// HASH address → u8 (1): this host's own addresses. Packets to them from a NAT real server pass
+/// HASH [`crate::abi::Addr`] → u8 (1): this host's own addresses. Packets to them from a NAT real server pass
 /// (replies to our own probes).
 pub const LOCALS: &str = "locals";
-/// HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow4`], preallocated; size set by the loader.
+/// HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow`], preallocated; size set by the loader.
 pub const FLOWS4: &str = "flows4";
-/// LRU_HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow4`], a list for each CPU; size set by the
+/// The same of IPv6, by [`crate::abi::FlowKey6`].
+pub const FLOWS6: &str = "flows6";
+/// LRU_HASH [`crate::abi::FlowKey4`] → [`crate::abi::Flow`], a list for each CPU; size set by the
 /// loader.
 pub const EMBRYO4: &str = "embryo4";
-/// HASH [`crate::abi::TemplateKey4`] → [`crate::abi::Template`], preallocated: persistence of clients that had a
+/// The same of IPv6, by [`crate::abi::FlowKey6`].
+pub const EMBRYO6: &str = "embryo6";
+/// HASH [`crate::abi::TemplateKey`] → [`crate::abi::Template`], preallocated: persistence of clients that had a
 /// connection.
-pub const TEMPLATES4: &str = "templates4";
-/// LRU_HASH [`crate::abi::TemplateKey4`] → [`crate::abi::Template`], a list for each CPU: of clients of which
+pub const TEMPLATES: &str = "templates";
+/// LRU_HASH [`crate::abi::TemplateKey`] → [`crate::abi::Template`], a list for each CPU: of clients of which
 /// only SYNs were seen, so that whoever forges them pushes out no other's template, and of those that
-/// `templates4` had no room for. Size set by the loader.
-pub const TENTATIVE4: &str = "tentative4";
-/// ARRAY\[1\] of u64: jiffies64 of the last time `flows4` had no room, 0 = never. Written by the
-/// program; user space sets it back to 0 once the table is well below its size again. While it
+/// `templates` had no room for. Size set by the loader.
+pub const TENTATIVE: &str = "tentative";
+/// ARRAY of u64: jiffies64 of the last time `flows4` (element 0) or `flows6` (element 1) had no room,
+/// 0 = never. Written by the program; user space sets it back to 0 once the table is well below its size again. While it
 /// is set, unknown mid-stream packets are hashed instead of being reset.
 pub const PRESSURE: &str = "pressure";
 /// PERCPU_ARRAY of u64 packets by [`crate::verdict::Outcome`].
@@ -64,12 +80,19 @@ pub const REAL_STATS: &str = "real_stats";
 /// RINGBUF of [`crate::abi::Orphan`], [`ORPHANS_BYTES`] long.
 pub const ORPHANS: &str = "orphans";
 
+/// RINGBUF of [`crate::abi::Change`], [`CHANGES_BYTES`] long. Written only while [`crate::abi::Control::report_changes`]
+/// says so, and read every ten milliseconds: writers wake nobody.
+pub const CHANGES: &str = "changes";
+/// ARRAY\[1\] of u64: records that `changes` had no room for.
+pub const CHANGES_LOST: &str = "changes_lost";
+
 /// Every map, in the order of the object.
-pub const ALL: [&str; 24] = [
+pub const ALL: [&str; 30] = [
+    PROGRAMS,
+    PROGRAMS_TC,
     CONTROL,
     FILTER,
     VIPS,
-    VIPS6,
     LEASE,
     SERVICES_MAP,
     POOLS,
@@ -79,21 +102,26 @@ pub const ALL: [&str; 24] = [
     CONNS,
     OVERLOADS,
     SCRATCH,
+    DESK,
     SOURCES,
     LOCALS,
     FLOWS4,
+    FLOWS6,
     EMBRYO4,
-    TEMPLATES4,
-    TENTATIVE4,
+    EMBRYO6,
+    TEMPLATES,
+    TENTATIVE,
     PRESSURE,
     STATS,
     SERVICE_STATS,
     REAL_STATS,
     ORPHANS,
+    CHANGES,
+    CHANGES_LOST,
 ];
 
-/// VIPs of one address family, with or without virtual server. The loader refuses more.
-pub const VIP_LIMIT: u32 = 1024;
+/// VIPs, with or without virtual server. A configuration with more is refused. Twice what one instance may list.
+pub const VIP_LIMIT: u32 = 8192;
 /// Lease slots (gates), slot 0 always open.
 pub const LEASES: u32 = 256;
 
@@ -111,21 +139,24 @@ pub const TABLES: u32 = SERVICES * 2;
 pub const REALS: u32 = 16_384;
 /// Own addresses. Beyond it the loader warns; probe replies to the rest may be taken for orphans.
 pub const LOCAL_LIMIT: u32 = 1024;
-/// Default of `flows4` (a NAT connection takes two). When full, new connections are hashed
+/// Default of `flows4` and of `flows6` (a NAT connection takes two). When full, new connections are hashed
 /// without an entry and counted as `table_full`.
-pub const FLOWS4_DEFAULT: u32 = 131_072;
-/// Size of `orphans`: 2048 reports. When full, orphans are dropped as `orphan_dropped`; their
+pub const FLOWS_DEFAULT: u32 = 131_072;
+/// Size of `orphans`: 2340 reports. When full, orphans are dropped as `orphan_dropped`; their
 /// senders repeat them.
-pub const ORPHANS_BYTES: u32 = 65_536;
-/// Least size of `embryo4`. Each CPU has its share and, when that is full, evicts the oldest embryo of its
+pub const ORPHANS_BYTES: u32 = 131_072;
+/// Size of `changes`: 21,845 of them, more than two million a second until they are read. When full, changes are
+/// counted in `changes_lost`, and the forwarder tells its peers everything anew.
+pub const CHANGES_BYTES: u32 = 1 << 20;
+/// Least size of `embryo4` and of `embryo6`. Each CPU has its share and, when that is full, evicts the oldest embryo of its
 /// own: a list of all CPUs would cost a new connection 60 to 110 ns more.
-pub const EMBRYO4_DEFAULT: u32 = 65_536;
+pub const EMBRYO_DEFAULT: u32 = 65_536;
 /// Least share of a CPU; more than 16 CPUs get a larger map.
-pub const EMBRYO4_SHARE: u32 = 4096;
-/// Size of `templates4`. When full, further clients have their templates in `tentative4` and are counted as
+pub const EMBRYO_SHARE: u32 = 4096;
+/// Size of `templates`. When full, further clients have their templates in `tentative` and are counted as
 /// `templates_full`.
-pub const TEMPLATES4_LIMIT: u32 = 65_536;
-/// Least size of `tentative4`, shared out as `embryo4` is.
-pub const TENTATIVE4_DEFAULT: u32 = 16_384;
+pub const TEMPLATES_LIMIT: u32 = 65_536;
+/// Least size of `tentative`, shared out as the embryos are.
+pub const TENTATIVE_DEFAULT: u32 = 16_384;
 /// Least share of a CPU; more than 16 CPUs get a larger map.
-pub const TENTATIVE4_SHARE: u32 = 1024;
+pub const TENTATIVE_SHARE: u32 = 1024;

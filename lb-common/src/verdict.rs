@@ -33,6 +33,7 @@ macro_rules! outcomes {
             }
 
             /// What happens to the packet.
+            #[inline(always)]
             pub const fn action(self) -> Action {
                 match self { $(Self::$variant => Action::$action,)* }
             }
@@ -41,16 +42,14 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// Neither to a VIP nor from a NAT real server.
+    /// IP, neither to a VIP nor from a NAT real server.
     Foreign = "foreign" => Pass,
     /// Ethertype other than IPv4, IPv6, ARP and VLAN.
     NotIp = "not_ip" => Pass,
     /// Too short to hold the headers that would say whom it is for.
     Short = "short" => Pass,
-    /// IPv6, but not to a VIP.
-    Ipv6 = "ipv6" => Pass,
-    /// IPv6 for a VIP that this host is master of: the stack's, not forwarded yet.
-    VipIpv6 = "vip_ipv6" => Pass,
+    /// IPv6, while the program for it is not where the loader put it.
+    Ipv6Unready = "ipv6_unready" => Pass,
     /// Neighbour solicitation (IPv6's ARP) that the gate does not forbid.
     Nd = "nd" => Pass,
     /// VLAN-tagged: not forwarded yet.
@@ -63,7 +62,7 @@ outcomes! {
     VipProtocol = "vip_protocol" => Pass,
     /// TCP for a VIP, to a port without virtual server.
     NoVirtualServer = "no_virtual_server" => Pass,
-    /// ICMP for a VIP: echo and errors that match no flow.
+    /// ICMP or ICMPv6 for a VIP: echo and errors that match no flow.
     VipIcmp = "vip_icmp" => Pass,
     /// Scheduled to a real server that is this host.
     Local = "local" => Pass,
@@ -78,11 +77,12 @@ outcomes! {
     FencedArp = "fenced_arp" => Drop,
     /// Neighbour solicitation for a VIP whose lease has run out.
     FencedNd = "fenced_nd" => Drop,
-    /// Perhaps a neighbour solicitation for a VIP, behind more extension headers than are followed.
+    /// Behind more extension headers than are followed: perhaps a neighbour solicitation for a VIP, or TCP for
+    /// one with a virtual server.
     Ipv6Extensions = "ipv6_extensions" => Drop,
     /// TCP fragment for a VIP with a virtual server: the stack would answer it with a RST.
     Fragment = "fragment" => Drop,
-    /// TCP with IP options for a VIP with a virtual server, for the same reason.
+    /// TCP with IP options or IPv6 extension headers for a VIP with a virtual server, for the same reason.
     IpOptions = "ip_options" => Drop,
     /// TCP for a VIP with a virtual server, with lengths that contradict each other.
     Malformed = "malformed" => Drop,
@@ -101,6 +101,9 @@ outcomes! {
     OrphanReported = "orphan_reported" => Drop,
     /// The frame could not be trimmed or read again while it was made into a RST.
     ResetFailed = "reset_failed" => Drop,
+
+    /// The checksum could not be brought in line after a rewrite (tc: the kernel had no memory for the packet's head).
+    RewriteFailed = "rewrite_failed" => Drop,
 
     /// Established connection, DR.
     DrForwarded = "dr_forwarded" => Forward,

@@ -1,9 +1,9 @@
 //! Properties of the arithmetic that kernel object and user space share.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{
-    abi::{self, POOL_LEN, RING_LEN, Real},
+    abi::{self, Addr, FlowKey4, FlowKey6, POOL_LEN, RING_LEN, Real},
     csum, hash,
     maglev::{self, Member},
     pool,
@@ -58,8 +58,9 @@ proptest! {
         packet[4..8].copy_from_slice(&old_address);
         packet[8..10].copy_from_slice(&old_port.to_be_bytes());
         let check = checksum(&packet);
+        let addr = |octets| Addr::v4(abi::be32(octets));
         let real = Real::default().with_nat(
-            abi::be32(old_address), abi::be16(old_port), abi::be32(new_address), abi::be16(new_port),
+            addr(old_address), abi::be16(old_port), addr(new_address), abi::be16(new_port),
         );
         let updated = csum::update(check.to_be(), real.l4_delta);
         packet[4..8].copy_from_slice(&new_address);
@@ -72,6 +73,62 @@ proptest! {
         packet[8..10].copy_from_slice(&old_port.to_be_bytes());
         packet[0..2].copy_from_slice(&back.to_ne_bytes());
         prop_assert_eq!(checksum(&packet), 0);
+    }
+
+    /// The same where every word of an address changes.
+    #[test]
+    fn incremental_checksum_equals_full_over_ipv6(
+        mut packet in proptest::collection::vec(any::<u8>(), 40..80),
+        old_address: [u8; 16], new_address: [u8; 16], old_port: u16, new_port: u16,
+    ) {
+        packet.truncate(packet.len() & !1);
+        packet[0..2].fill(0);
+        packet[4..20].copy_from_slice(&old_address);
+        packet[20..22].copy_from_slice(&old_port.to_be_bytes());
+        let check = checksum(&packet);
+        let real = Real::default().with_nat(
+            Addr::new(old_address), abi::be16(old_port), Addr::new(new_address), abi::be16(new_port),
+        );
+        let updated = csum::update(check.to_be(), real.l4_delta);
+        packet[4..20].copy_from_slice(&new_address);
+        packet[20..22].copy_from_slice(&new_port.to_be_bytes());
+        packet[0..2].copy_from_slice(&updated.to_ne_bytes());
+        prop_assert_eq!(checksum(&packet), 0);
+        let back = csum::update(updated, csum::reverse(real.l4_delta));
+        packet[4..20].copy_from_slice(&old_address);
+        packet[20..22].copy_from_slice(&old_port.to_be_bytes());
+        packet[0..2].copy_from_slice(&back.to_ne_bytes());
+        prop_assert_eq!(checksum(&packet), 0);
+    }
+
+    /// Maps hold addresses of both families in one form, and nothing of that is lost.
+    #[test]
+    fn addresses_and_tuples_come_back(four: [u8; 4], six: [u8; 16], other: [u8; 4], port: u16) {
+        for ip in [IpAddr::from(four), IpAddr::from(six)] {
+            let wide = Addr::from_ip(ip);
+            // One that stands for an IPv4 address is that.
+            prop_assert_eq!(wide.ip(), ip.to_canonical());
+            prop_assert_eq!(wide.to_v4().is_some(), ip.to_canonical().is_ipv4());
+            prop_assert_eq!(Addr::new(wide.octets()), wide);
+        }
+        let (one, two) = (abi::be32(four), abi::be32(other));
+        let key = FlowKey4::tcp((one, port), (two, !port));
+        prop_assert_eq!(key.widen().narrow(), Some(key));
+        let mixed = FlowKey6::tcp((Addr::v4(one), port), (Addr::new([0x20; 16]), port));
+        prop_assert_eq!(mixed.narrow(), None);
+    }
+
+    /// A mask keeps as many leading bits as it is asked to.
+    #[test]
+    fn masks_keep_leading_bits(four: u32, six: u128, len in 1u8..=128) {
+        let kept = |bits: u128, of: u8, len: u8| bits >> (of - len) << (of - len);
+        let masked = Addr::new(six.to_be_bytes()).and(Addr::mask(len, false));
+        prop_assert_eq!(u128::from_be_bytes(masked.octets()), kept(six, 128, len));
+        let len = len.min(32);
+        let masked = Addr::v4(four.to_be()).and(Addr::mask(len, true));
+        let want = kept(four.into(), 32, len) as u32;
+        prop_assert_eq!(masked.to_v4(), Some(want.to_be()));
+        prop_assert_ne!(Addr::mask(len, true).words[0], 0);
     }
 
     /// Every member holds its part of the ring, by weight, and no slot is empty.
@@ -203,6 +260,9 @@ proptest! {
     fn hashes_stay_in_range(address: u32, port: u16) {
         prop_assert!(hash::filter_fold(address) < abi::FILTER_LEN);
         prop_assert!(hash::ring_slot(hash::client(address, port)) < RING_LEN);
+        let six = Addr { words: [address, !address, address.rotate_left(7), u32::from(port)] };
+        prop_assert!(hash::filter_fold6(&six) < abi::FILTER_LEN);
+        prop_assert!(hash::ring_slot(hash::client6(&six, port)) < RING_LEN);
     }
 }
 

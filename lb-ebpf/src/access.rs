@@ -3,35 +3,208 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::{
-    bindings::{bpf_fib_lookup, xdp_md},
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_fib_lookup, xdp_md},
     helpers::generated as helper,
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
-use lb_common::abi::{Addr6, Be32};
+use lb_common::abi::Addr;
 
-/// A packet under the program's hands.
-pub struct Packet {
-    ctx: *mut xdp_md,
+/// Length of an Ethernet header.
+const ETH_LEN: usize = 14;
+
+/// A place in the kernel's receive path that the program is compiled for. Everything is written once; what the
+/// places differ in is here, and costs nothing where it is not needed.
+pub trait Hook {
+    /// What the kernel calls the program with.
+    type Context;
+    /// Whether a packet's checksum may be partial (its field then holds the sum of the pseudo header, for a device to
+    /// complete), so that only the kernel's helper changes it right.
+    const BY_HELPER: bool;
+
+    /// Interface it came in by.
+    ///
+    /// # Safety
+    /// The context is valid for the run of the program, here and below.
+    unsafe fn ifindex(ctx: *mut Self::Context) -> u32;
+    /// Begin and end of what can be read. The verifier turns both loads into packet pointers.
+    ///
+    /// # Safety
+    /// As [`Hook::ifindex`].
+    unsafe fn bounds(ctx: *mut Self::Context) -> (usize, usize);
+    /// Bytes of the whole frame.
+    ///
+    /// # Safety
+    /// As [`Hook::ifindex`].
+    unsafe fn full_len(ctx: *mut Self::Context) -> u32;
+    /// Cuts the frame from `from` to `to` bytes.
+    ///
+    /// # Safety
+    /// As [`Hook::ifindex`]; no view of the packet is used any more.
+    unsafe fn trim(ctx: *mut Self::Context, from: u32, to: u32) -> bool;
+    /// See [`Packet::correct`].
+    ///
+    /// # Safety
+    /// As [`Hook::trim`].
+    unsafe fn correct(ctx: *mut Self::Context, at: u32, delta: u16, flags: u64) -> bool;
+    /// Adds to the sum of the whole packet that the device gave (CHECKSUM_COMPLETE), which covers what lies behind the
+    /// Ethernet header; the new sum, negative where there is none.
+    ///
+    /// # Safety
+    /// As [`Hook::ifindex`].
+    unsafe fn add_to_sum(ctx: *mut Self::Context, delta: u32) -> i64;
+    /// Length that the routing is asked with. An skb says itself what it is cut into.
+    fn route_len(len: u16) -> u16;
 }
 
-impl Packet {
+/// The driver, before there is an skb. A packet's checksum is complete, or has been checked by the device.
+pub struct Driver;
+
+impl Hook for Driver {
+    type Context = xdp_md;
+    const BY_HELPER: bool = false;
+
+    #[inline(always)]
+    unsafe fn ifindex(ctx: *mut xdp_md) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (*ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    unsafe fn bounds(ctx: *mut xdp_md) -> (usize, usize) {
+        // SAFETY: the caller's.
+        unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) }
+    }
+
+    #[inline(always)]
+    unsafe fn full_len(ctx: *mut xdp_md) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { helper::bpf_xdp_get_buff_len(ctx) as u32 }
+    }
+
+    #[inline(always)]
+    unsafe fn trim(ctx: *mut xdp_md, from: u32, to: u32) -> bool {
+        // SAFETY: the caller's.
+        unsafe { helper::bpf_xdp_adjust_tail(ctx, to as i32 - from as i32) == 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn correct(_: *mut xdp_md, _: u32, _: u16, _: u64) -> bool {
+        true // written directly
+    }
+
+    #[inline(always)]
+    unsafe fn add_to_sum(_: *mut xdp_md, _: u32) -> i64 {
+        -1
+    }
+
+    #[inline(always)]
+    fn route_len(len: u16) -> u16 {
+        len
+    }
+}
+
+/// tc's ingress. A packet may be one of many segments (GSO), lie in pieces, and have a partial checksum.
+pub struct Ingress;
+
+impl Hook for Ingress {
+    type Context = __sk_buff;
+    const BY_HELPER: bool = true;
+
+    #[inline(always)]
+    unsafe fn ifindex(ctx: *mut __sk_buff) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (*ctx).ifindex }
+    }
+
+    #[inline(always)]
+    unsafe fn bounds(ctx: *mut __sk_buff) -> (usize, usize) {
+        // SAFETY: the caller's.
+        unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) }
+    }
+
+    #[inline(always)]
+    unsafe fn full_len(ctx: *mut __sk_buff) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (*ctx).len }
+    }
+
+    #[inline(always)]
+    unsafe fn trim(ctx: *mut __sk_buff, _: u32, to: u32) -> bool {
+        // SAFETY: the caller's.
+        unsafe { helper::bpf_skb_change_tail(ctx, to, 0) == 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn correct(ctx: *mut __sk_buff, at: u32, delta: u16, flags: u64) -> bool {
+        // SAFETY: the caller's.
+        unsafe { helper::bpf_l4_csum_replace(ctx, at, 0, u64::from(delta), flags) == 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn add_to_sum(ctx: *mut __sk_buff, delta: u32) -> i64 {
+        // SAFETY: the caller's.
+        unsafe { helper::bpf_csum_update(ctx, delta) }
+    }
+
+    #[inline(always)]
+    fn route_len(_: u16) -> u16 {
+        0
+    }
+}
+
+/// A packet under the program's hands.
+pub struct Packet<H: Hook> {
+    ctx: *mut H::Context,
+}
+
+impl Packet<Driver> {
     /// Takes the packet that the program was called for.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
         Self { ctx: ctx.ctx }
     }
+}
 
+impl Packet<Ingress> {
+    /// Takes the packet that the program was called for.
+    #[inline(always)]
+    pub fn of_skb(ctx: &TcContext) -> Self {
+        Self { ctx: ctx.skb.skb }
+    }
+
+    /// Whether it came with the tag of a VLAN, which the kernel has taken out of its data. One of VLAN 0 says a priority
+    /// only (802.1Q): the kernel takes such a frame for what it is without.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        // SAFETY: the context is valid for the run of the program.
+        unsafe { (*self.ctx).vlan_present != 0 && (*self.ctx).vlan_tci & 0xfff != 0 }
+    }
+
+    /// Sees to it that what there is of the first `len` bytes can be read. Where it cannot, views will be found too
+    /// short.
+    #[inline(always)]
+    pub fn pull(&mut self, len: u32) {
+        let (linear, full) = (self.linear_len(), self.full_len());
+        if linear < len && linear < full {
+            let len = if full < len { full } else { len };
+            // SAFETY: a valid context, and no view outlives the call.
+            unsafe { helper::bpf_skb_pull_data(self.ctx, len) };
+        }
+    }
+}
+
+impl<H: Hook> Packet<H> {
     /// Interface it came in by.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
         // SAFETY: the context is valid for the run of the program.
-        unsafe { (*self.ctx).ingress_ifindex }
+        unsafe { H::ifindex(self.ctx) }
     }
 
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        // SAFETY: as above; the verifier turns both loads into packet pointers.
-        unsafe { ((*self.ctx).data as usize, (*self.ctx).data_end as usize) }
+        // SAFETY: as above.
+        unsafe { H::bounds(self.ctx) }
     }
 
     /// Bytes in the linear part: the whole frame unless it came in several buffers.
@@ -41,11 +214,11 @@ impl Packet {
         (end - start) as u32
     }
 
-    /// Bytes of the whole frame. A helper call: off the hot path only.
+    /// Bytes of the whole frame. For XDP a helper call: off the hot path only.
     #[inline(always)]
     pub fn full_len(&self) -> u32 {
         // SAFETY: takes a valid context.
-        unsafe { helper::bpf_xdp_get_buff_len(self.ctx) as u32 }
+        unsafe { H::full_len(self.ctx) }
     }
 
     /// The first `N` bytes, if the packet has them.
@@ -76,37 +249,92 @@ impl Packet {
     #[inline(always)]
     pub fn trim(&mut self, from: u32, to: u32) -> bool {
         // SAFETY: takes a valid context.
-        from == to || unsafe { helper::bpf_xdp_adjust_tail(self.ctx, to as i32 - from as i32) } == 0
+        from == to || unsafe { H::trim(self.ctx, from, to) }
     }
 
-    /// Asks the kernel's routing for the way to `to`. About 100 ns: off the hot path only. Needs
-    /// forwarding enabled on the interface the packet came in by.
+    /// Brings the transport checksum in line with changes that add `addresses` to the sum of the pseudo header and
+    /// `rest` to that of what follows it: a partial one takes the first only. To be called after the changes; true
+    /// without doing anything where the checksum is written directly ([`Hook::BY_HELPER`]). Views end here.
+    ///
+    /// `balanced`: a checksum of the IP header has taken up what its addresses were changed by. The helper believes that
+    /// of every packet, and takes the change out of the device's sum of the whole packet. IPv6's header has no checksum:
+    /// there address and transport checksum cancel out, and what it took must come back. (BPF_F_IPV6 would tell it; kernels
+    /// before 6.16 refuse a flag that they do not know.)
     #[inline(always)]
-    pub fn route(&self, from: Be32, to: Be32, len: u16) -> Option<NextHop> {
-        let mut query = RouteQuery {
-            family: 2, // AF_INET
+    pub fn correct(&mut self, at: u32, addresses: u16, rest: u16, balanced: bool) -> bool {
+        // SAFETY: takes a valid context.
+        unsafe {
+            if addresses != 0 {
+                if !H::correct(self.ctx, at, addresses, u64::from(BPF_F_PSEUDO_HDR)) {
+                    return false;
+                }
+                if !balanced {
+                    H::add_to_sum(self.ctx, addresses.into());
+                }
+            }
+            rest == 0 || H::correct(self.ctx, at, rest, 0)
+        }
+    }
+
+    /// After the whole packet was written anew: what the device gave as its sum becomes that of the headers, which end at
+    /// `END`, a multiple of four behind the Ethernet header. Nothing but zeros follows them. Views end here.
+    #[inline(always)]
+    pub fn resum<const END: usize>(&mut self) {
+        if !H::BY_HELPER {
+            return;
+        }
+        // SAFETY: takes a valid context.
+        let was = unsafe { H::add_to_sum(self.ctx, 0) };
+        if was < 0 {
+            return;
+        }
+        let Some(view) = self.view::<END>() else { return };
+        // SAFETY: the bytes from there to the end of the view belong to the packet.
+        let now = unsafe {
+            let from = view.start.add(ETH_LEN).cast();
+            helper::bpf_csum_diff(core::ptr::null_mut(), 0, from, (END - ETH_LEN) as u32, 0)
+        };
+        let delta = u64::from(now as u32) + u64::from(!(was as u32));
+        // SAFETY: takes a valid context.
+        unsafe { H::add_to_sum(self.ctx, delta as u32 + (delta >> 32) as u32) };
+    }
+
+    /// Asks the kernel's routing for the way from `src` to `dst`, both of `family` (AF_INET: in the first
+    /// word). About 100 ns: off the hot path only. Needs forwarding enabled on the interface the packet came in
+    /// by.
+    #[inline(always)]
+    pub fn route(
+        &self,
+        query: &mut RouteQuery,
+        family: u8,
+        src: [u32; 4],
+        dst: [u32; 4],
+        len: u16,
+    ) -> Option<NextHop> {
+        *query = RouteQuery {
+            family,
             protocol: lb_common::abi::PROTO_TCP,
             ports: [0; 2],
-            len,
+            len: H::route_len(len),
             ifindex: self.ifindex(),
             tos: 0,
-            src: [from, 0, 0, 0],
-            dst: [to, 0, 0, 0],
+            src,
+            dst,
             vlan: 0,
             macs: [0; 3],
         };
         let size = size_of::<RouteQuery>() as i32;
         // SAFETY: valid context, and a struct of the kernel's layout and of the size given.
         let found =
-            unsafe { helper::bpf_fib_lookup(self.ctx.cast(), (&raw mut query).cast(), size, 0) };
+            unsafe { helper::bpf_fib_lookup(self.ctx.cast(), (&raw mut *query).cast(), size, 0) };
         let [a, b, c] = query.macs;
         (found == 0).then(|| NextHop { macs: exchange_macs(a, b, c), ifindex: query.ifindex })
     }
 }
 
-/// `struct bpf_fib_lookup`, with what we read in words, so that it lies aligned on the stack.
+/// `struct bpf_fib_lookup`, with what we read in words, so that it lies aligned.
 #[repr(C, align(8))]
-struct RouteQuery {
+pub struct RouteQuery {
     family: u8,
     protocol: u8,
     ports: [u16; 2],
@@ -135,7 +363,7 @@ pub struct NextHop {
 #[derive(Clone, Copy)]
 pub struct View<'a, const N: usize> {
     start: *mut u8,
-    packet: PhantomData<&'a Packet>,
+    packet: PhantomData<&'a [u8]>,
 }
 
 /// Integers that the program reads and writes in packets, each with one instruction.
@@ -188,7 +416,17 @@ word!(u16, "{0} = *(u16 *)({1} + {at})", "*(u16 *)({0} + {at}) = {1}");
 word!(u32, "{0} = *(u32 *)({1} + {at})", "*(u32 *)({0} + {at}) = {1}");
 word!(u64, "{0} = *(u64 *)({1} + {at})", "*(u64 *)({0} + {at}) = {1}");
 
-impl<const N: usize> View<'_, N> {
+impl<'a, const N: usize> View<'a, N> {
+    /// The first `M` bytes, and the rest, of `R`.
+    #[inline(always)]
+    pub fn split<const M: usize, const R: usize>(self) -> (View<'a, M>, View<'a, R>) {
+        const { assert!(M + R <= N, "outside of the view") };
+        let start = self.start;
+        // SAFETY: within the packet, as the view is.
+        let rest = unsafe { start.add(M) };
+        (View { start, packet: PhantomData }, View { start: rest, packet: PhantomData })
+    }
+
     /// The word at offset `AT`, as it lies in the packet.
     #[inline(always)]
     pub fn get<T: Word, const AT: usize>(&self) -> T {
@@ -199,12 +437,12 @@ impl<const N: usize> View<'_, N> {
 
     /// The IPv6 address at offset `AT`.
     #[inline(always)]
-    pub fn addr6<const AT: usize>(&self) -> Addr6 {
-        const { assert!(AT + size_of::<Addr6>() <= N, "outside of the view") };
+    pub fn addr6<const AT: usize>(&self) -> Addr {
+        const { assert!(AT + size_of::<Addr>() <= N, "outside of the view") };
         // SAFETY: as above.
         unsafe {
             let at = self.start.add(AT);
-            Addr6 {
+            Addr {
                 words: [
                     u32::load::<0>(at),
                     u32::load::<4>(at),
@@ -213,6 +451,34 @@ impl<const N: usize> View<'_, N> {
                 ],
             }
         }
+    }
+
+    /// Writes an IPv6 address at offset `AT`.
+    #[inline(always)]
+    pub fn set_addr6<const AT: usize>(&self, addr: &Addr) {
+        const { assert!(AT + size_of::<Addr>() <= N, "outside of the view") };
+        // SAFETY: as above; a packet belongs to one run of the program at a time.
+        unsafe {
+            let at = self.start.add(AT);
+            u32::store::<0>(at, addr.words[0]);
+            u32::store::<4>(at, addr.words[1]);
+            u32::store::<8>(at, addr.words[2]);
+            u32::store::<12>(at, addr.words[3]);
+        }
+    }
+
+    /// Destination and source MAC as words.
+    #[inline(always)]
+    pub fn macs(&self) -> [u32; 3] {
+        [self.get::<u32, 0>(), self.get::<u32, 4>(), self.get::<u32, 8>()]
+    }
+
+    /// Writes both.
+    #[inline(always)]
+    pub fn set_macs(&self, macs: [u32; 3]) {
+        self.set::<u32, 0>(macs[0]);
+        self.set::<u32, 4>(macs[1]);
+        self.set::<u32, 8>(macs[2]);
     }
 
     /// Writes the word at offset `AT`.

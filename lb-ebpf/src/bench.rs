@@ -11,11 +11,14 @@
 #[allow(unsafe_code, dead_code, reason = "the same packet access as the shipped program's")]
 mod access;
 
-use access::{Packet, View, exchange_macs};
+use access::{Hook, Packet, View, exchange_macs};
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX},
-    macros::xdp,
-    programs::XdpContext,
+    bindings::{
+        TC_ACT_OK, TC_ACT_UNSPEC,
+        xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX},
+    },
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 
 #[allow(unsafe_code, reason = "map access and the tail call")]
@@ -29,8 +32,17 @@ pub fn bench_wrapper(ctx: XdpContext) -> u32 {
     XDP_ABORTED
 }
 
+/// On tc's ingress. 0 says, as XDP_ABORTED does, that there was no program to go on with.
+#[classifier]
+pub fn bench_wrapper_tc(ctx: TcContext) -> i32 {
+    if restore(&Packet::of_skb(&ctx)).is_some() {
+        sys::jump_tc(&ctx);
+    }
+    TC_ACT_OK
+}
+
 #[inline(always)]
-fn restore(packet: &Packet) -> Option<()> {
+fn restore<H: Hook>(packet: &Packet<H>) -> Option<()> {
     let view = packet.view::<64>()?;
     let words = sys::template()?;
     view.set::<u64, 0>(words[0]);
@@ -64,13 +76,29 @@ pub fn floor_pass(_ctx: XdpContext) -> u32 {
 /// Floor: the least that a forwarder does.
 #[xdp(frags)]
 pub fn floor_swap(ctx: XdpContext) -> u32 {
-    let packet = Packet::new(&ctx);
-    let Some(view) = packet.view::<14>() else { return XDP_ABORTED };
+    if swap(&Packet::new(&ctx)).is_some() { XDP_TX } else { XDP_ABORTED }
+}
+
+/// Floors on tc's ingress, where a forwarder has to say where to.
+#[classifier]
+pub fn floor_pass_tc(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+#[classifier]
+pub fn floor_swap_tc(ctx: TcContext) -> i32 {
+    let packet = Packet::of_skb(&ctx);
+    if swap(&packet).is_some() { access::redirect(packet.ifindex()) as i32 } else { TC_ACT_OK }
+}
+
+#[inline(always)]
+fn swap<H: Hook>(packet: &Packet<H>) -> Option<()> {
+    let view = packet.view::<14>()?;
     let macs = exchange_macs(view.get::<u32, 0>(), view.get::<u32, 4>(), view.get::<u32, 8>());
     view.set::<u32, 0>(macs[0]);
     view.set::<u32, 4>(macs[1]);
     view.set::<u32, 8>(macs[2]);
-    XDP_TX
+    Some(())
 }
 
 /// Licence of the object, as the kernel reads it.

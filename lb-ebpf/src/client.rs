@@ -2,24 +2,25 @@
 
 use lb_common::{
     abi::{
-        FLOW_CLOSING, FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, METHOD_NAT, PROTO_TCP, Real,
-        STATE_DRAIN, STATE_UP, Service, ServiceKey,
+        Addr, FLOW_CLOSING, FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow, METHOD_NAT, Real,
+        STATE_DRAIN, STATE_UP, Service,
     },
     verdict::Outcome,
 };
 
 use crate::{
     Plan, access,
-    flow::{self, Established, is_alive, is_opening},
+    family::Family,
+    flow::{self, Established, is_alive, is_opening, is_vouched_for},
     gate::{self, Gate},
     maps,
-    parse::{ACK, RST, SYN, Segment},
+    parse::{self, ACK, RST, SYN, Segment},
     persistence, schedule,
 };
 
 /// Decides about a segment whose destination may be a VIP. [`Outcome::Foreign`]: it is none.
 #[inline(always)]
-pub fn decide(segment: &Segment) -> Plan {
+pub fn decide<A: Family>(segment: &Segment<A>) -> Plan {
     let now = access::jiffies();
     if let Some(flow) = maps::flow(&segment.key)
         && let Some(real) = maps::real(flow.real)
@@ -39,7 +40,7 @@ pub fn decide(segment: &Segment) -> Plan {
         // It ended here, and another host has been master since: the segment is of a later connection
         // of that host. The server of the ended one may hold its TIME-WAIT, and would answer by an ACK
         // that the client ignores, so that it hangs.
-        let is_stale = ended && flow.last_seen < maps::tenure(real.gate);
+        let is_stale = ended && flow.last_seen < maps::tenure(real.gate) && !is_vouched_for(flow);
         if !reopens && !is_stale {
             if !alive {
                 return dead(flow, real, segment, now);
@@ -53,7 +54,7 @@ pub fn decide(segment: &Segment) -> Plan {
             } else if is_opening(segment) {
                 // Forged, or the server has ended the connection and the client knows: the server's
                 // answer tells them which, and the client's next segment tells us.
-                maps::put_embryo(&segment.key, &flow::new(segment, flow.real, real, now, 0));
+                flow::propose(segment, flow.real, real, now);
             }
             return Plan::Forward { id: flow.real, real, what: Outcome::DrForwarded };
         }
@@ -71,28 +72,32 @@ pub fn decide(segment: &Segment) -> Plan {
 /// The entry stays: whoever knows the tuple can forge a segment, and a client that still has the old
 /// connection ignores the RST by its number.
 #[inline(always)]
-fn is_doubtful(entry: &Flow4, real: &Real, segment: &Segment) -> bool {
-    if segment.flags & (SYN | RST) != 0 || entry.last_seen >= maps::tenure(real.gate) {
+fn is_doubtful<A: Family>(entry: &Flow, real: &Real, segment: &Segment<A>) -> bool {
+    if segment.flags & (SYN | RST) != 0
+        || entry.last_seen >= maps::tenure(real.gate)
+        || is_vouched_for(entry)
+    {
         return false;
     }
-    let key = &segment.key;
-    let key = ServiceKey { addr: key.dst, port: key.dport, proto: PROTO_TCP, pad: 0 };
-    maps::service(&key).is_some_and(|service| {
-        !service.is_hashed() && schedule::single(&service) != Some(entry.real)
+    maps::service(&parse::service_key(&segment.key)).is_some_and(|service| {
+        !service.is_hashed() && schedule::single(service) != Some(entry.real)
     })
 }
 
 /// The flow's real server is gone: the client must know.
 #[inline(always)]
-fn dead(flow: &mut Flow4, real: &Real, segment: &Segment, now: u64) -> Plan {
+fn dead<A: Family>(flow: &mut Flow, real: &Real, segment: &Segment<A>, now: u64) -> Plan {
     flow.last_seen = now;
-    flow.flags |= FLOW_RESET;
+    if flow.flags & FLOW_RESET == 0 {
+        flow.flags |= FLOW_RESET;
+        A::changed(&segment.key);
+    }
     reset(real.service, segment, Outcome::ResetDead)
 }
 
 /// A RST to the client, if its segment can be answered with one.
 #[inline(always)]
-fn reset(service: u16, segment: &Segment, why: Outcome) -> Plan {
+fn reset<A: Family>(service: u16, segment: &Segment<A>, why: Outcome) -> Plan {
     if segment.flags & RST != 0 {
         return Plan::Done(Outcome::RstUnmatched);
     }
@@ -107,7 +112,7 @@ fn reset(service: u16, segment: &Segment, why: Outcome) -> Plan {
 
 /// No established flow.
 #[inline(always)]
-fn unknown(segment: &Segment, now: u64) -> Plan {
+fn unknown<A: Family>(segment: &Segment<A>, now: u64) -> Plan {
     if let Some(embryo) = maps::embryo(&segment.key)
         && flow::is_half_open(embryo, now)
         && let Some(real) = maps::real(embryo.real)
@@ -126,10 +131,9 @@ fn unknown(segment: &Segment, now: u64) -> Plan {
             return hatch(embryo, alive, real, segment, now);
         }
     }
-    let key = &segment.key;
-    let service = ServiceKey { addr: key.dst, port: key.dport, proto: PROTO_TCP, pad: 0 };
-    let Some(service) = maps::service(&service) else {
-        return Plan::Done(without_service(key.dst));
+    let key = parse::service_key(&segment.key);
+    let Some(service) = maps::service(&key) else {
+        return Plan::Done(without_service(&key.addr));
     };
     match gate::check(service.gate) {
         Gate::Active => {}
@@ -137,17 +141,17 @@ fn unknown(segment: &Segment, now: u64) -> Plan {
         Gate::Fenced => return Plan::Done(Outcome::Fenced),
     }
     if is_opening(segment) {
-        open(&service, segment, now)
+        open(service, segment, now)
     } else if segment.flags & SYN != 0 || segment.flags & (ACK | RST) == 0 {
         Plan::Done(Outcome::BadFlags)
     } else {
-        midstream(&service, segment, now)
+        midstream(service, segment, now)
     }
 }
 
 /// TCP to an address of which no virtual server has the port.
 #[inline(always)]
-fn without_service(addr: u32) -> Outcome {
+fn without_service(addr: &Addr) -> Outcome {
     match maps::vip(addr).map(|vip| gate::check(vip.gate)) {
         None => Outcome::Foreign,
         Some(Gate::Active) => Outcome::NoVirtualServer,
@@ -158,11 +162,11 @@ fn without_service(addr: u32) -> Outcome {
 
 /// A segment of a connection of which only SYNs were seen.
 #[inline(always)]
-fn hatch(
-    embryo: &mut Flow4,
+fn hatch<A: Family>(
+    embryo: &mut Flow,
     alive: bool,
     real: &'static Real,
-    segment: &Segment,
+    segment: &Segment<A>,
     now: u64,
 ) -> Plan {
     let id = embryo.real;
@@ -188,12 +192,12 @@ fn hatch(
     flow.packets += embryo.packets;
     flow.bytes += embryo.bytes;
     flow.created = embryo.created;
-    enter(&flow, real, segment, Outcome::Promoted)
+    enter(flow, real, segment, Outcome::Promoted)
 }
 
 /// A SYN.
 #[inline(always)]
-fn open(service: &Service, segment: &Segment, now: u64) -> Plan {
+fn open<A: Family>(service: &Service, segment: &Segment<A>, now: u64) -> Plan {
     let kept = persistence::kept(service, &segment.key);
     let Some(id) = kept.or_else(|| schedule::pick(service, &segment.key)) else {
         return unavailable(service, segment);
@@ -206,7 +210,7 @@ fn open(service: &Service, segment: &Segment, now: u64) -> Plan {
         }
         persistence::propose(service, &segment.key, id, real);
     }
-    maps::put_embryo(&segment.key, &flow::new(segment, id, real, now, 0));
+    flow::propose(segment, id, real, now);
     if let Some(stats) = maps::service_stats(service.id) {
         stats.scheduled += 1;
     }
@@ -214,7 +218,7 @@ fn open(service: &Service, segment: &Segment, now: u64) -> Plan {
 }
 
 #[inline(always)]
-fn unavailable(service: &Service, segment: &Segment) -> Plan {
+fn unavailable<A: Family>(service: &Service, segment: &Segment<A>) -> Plan {
     if let Some(stats) = maps::service_stats(service.id) {
         stats.unavailable += 1;
     }
@@ -224,8 +228,8 @@ fn unavailable(service: &Service, segment: &Segment) -> Plan {
 /// Neither flow nor embryo, and no SYN: a connection that another host has made, or that was
 /// made while the table was full. Where the choice is certain it goes on; else its client is told.
 #[inline(always)]
-fn midstream(service: &Service, segment: &Segment, now: u64) -> Plan {
-    let hashed = service.is_hashed() || maps::pressure() != 0;
+fn midstream<A: Family>(service: &Service, segment: &Segment<A>, now: u64) -> Plan {
+    let hashed = service.is_hashed() || maps::pressure::<A>() != 0;
     let (id, what) = if hashed {
         (schedule::by_hash(service, &segment.key), Outcome::MidstreamHashed)
     } else {
@@ -241,19 +245,19 @@ fn midstream(service: &Service, segment: &Segment, now: u64) -> Plan {
         return Plan::Forward { id, real, what };
     }
     let flow = flow::new(segment, id, real, now, FLOW_MIDSTREAM);
-    enter(&flow, real, segment, what)
+    enter(flow, real, segment, what)
 }
 
 /// Makes the flow and sends the segment on its way.
 #[inline(always)]
-fn enter(flow: &Flow4, real: &'static Real, segment: &Segment, what: Outcome) -> Plan {
-    let id = flow.real;
+fn enter<A: Family>(flow: Flow, real: &'static Real, segment: &Segment<A>, what: Outcome) -> Plan {
+    let (id, generation) = (flow.real, flow.generation);
     match flow::establish(&segment.key, flow, real) {
         Established::Yes => {
             if what as u32 == Outcome::Promoted as u32 {
                 maps::forget_embryo(&segment.key);
             }
-            persistence::confirm(real, &segment.key, flow);
+            persistence::confirm(real, &segment.key, id, generation);
             Plan::Forward { id, real, what }
         }
         Established::Full => {

@@ -1,19 +1,20 @@
 //! Flow and embryo entries: making, following, ending them.
 
 use lb_common::abi::{
-    FLAG_KEEP, FLOW_CLOSING, FLOW_FIN, FLOW_REVERSE, FLOW_RST, Flow4, FlowKey4, METHOD_NAT, Real,
+    FLAG_KEEP, FLOW_CLOSING, FLOW_FIN, FLOW_REVERSE, FLOW_RST, Flow, FlowKey, METHOD_NAT, Real,
     STATE_ABSENT, STATE_DOWN,
 };
 
 use crate::{
     access::NextHop,
-    maps::{self, Added},
+    family::Family,
+    maps::{self, Added, Entry},
     parse::{self, ACK, FIN, RST, SYN, Segment},
 };
 
 /// Whether packets of `flow` may still go to `real`.
 #[inline(always)]
-pub fn is_alive(flow: &Flow4, real: &Real) -> bool {
+pub fn is_alive(flow: &Flow, real: &Real) -> bool {
     flow.generation == real.generation && is_serving(real)
 }
 
@@ -24,14 +25,14 @@ fn is_serving(real: &Real) -> bool {
 
 /// A new connection: SYN without ACK, FIN or RST.
 #[inline(always)]
-pub fn is_opening(segment: &Segment) -> bool {
+pub fn is_opening<A: Family>(segment: &Segment<A>) -> bool {
     segment.flags & (SYN | ACK | RST | FIN) == SYN
 }
 
 /// Entry for the client's direction, as of the client's segment.
 #[inline(always)]
-pub fn new(segment: &Segment, id: u16, real: &Real, now: u64, flags: u16) -> Flow4 {
-    Flow4 {
+pub fn new<A: Family>(segment: &Segment<A>, id: u16, real: &Real, now: u64, flags: u16) -> Flow {
+    Flow {
         last_seen: now,
         generation: real.generation,
         real: id,
@@ -47,7 +48,7 @@ pub fn new(segment: &Segment, id: u16, real: &Real, now: u64, flags: u16) -> Flo
 }
 
 #[inline(always)]
-fn closing_bits(segment: &Segment) -> u16 {
+fn closing_bits<A: Family>(segment: &Segment<A>) -> u16 {
     (if segment.flags & FIN != 0 { FLOW_FIN } else { 0 })
         | (if segment.flags & RST != 0 { FLOW_RST } else { 0 })
 }
@@ -55,7 +56,7 @@ fn closing_bits(segment: &Segment) -> u16 {
 /// Follows a segment of the entry's direction. False, and nothing done, for one that needs a
 /// closer look: [`follow`].
 #[inline(always)]
-pub fn note(flow: &mut Flow4, segment: &Segment, now: u64) -> bool {
+pub fn note<A: Family>(flow: &mut Flow, segment: &Segment<A>, now: u64) -> bool {
     if segment.flags & (SYN | FIN | RST) != 0
         || flow.flags & FLOW_CLOSING != 0
         || !is_in_step(flow, segment)
@@ -77,7 +78,7 @@ const ACK_WINDOW: u32 = 1 << 24;
 
 /// Whether a segment may follow those that the entry of its direction has seen.
 #[inline(always)]
-pub fn is_in_step(flow: &Flow4, segment: &Segment) -> bool {
+pub fn is_in_step<A: Family>(flow: &Flow, segment: &Segment<A>) -> bool {
     is_near(segment.seq, flow.seq_end, WINDOW)
 }
 
@@ -93,7 +94,7 @@ fn is_after(number: u32, known: u32) -> bool {
 }
 
 #[inline(always)]
-fn advance(flow: &mut Flow4, segment: &Segment) {
+fn advance<A: Family>(flow: &mut Flow, segment: &Segment<A>) {
     if is_after(segment.seq_end, flow.seq_end) {
         flow.seq_end = segment.seq_end;
     }
@@ -103,7 +104,7 @@ fn advance(flow: &mut Flow4, segment: &Segment) {
 }
 
 #[inline(always)]
-fn touch(flow: &mut Flow4, segment: &Segment, now: u64) {
+fn touch<A: Family>(flow: &mut Flow, segment: &Segment<A>, now: u64) {
     flow.last_seen = now;
     flow.packets += 1;
     flow.bytes += u64::from(segment.len);
@@ -111,7 +112,7 @@ fn touch(flow: &mut Flow4, segment: &Segment, now: u64) {
 
 /// A repeated SYN of an embryo, whose client may have begun anew with another number.
 #[inline(always)]
-pub fn note_opening(embryo: &mut Flow4, segment: &Segment, now: u64) {
+pub fn note_opening<A: Family>(embryo: &mut Flow, segment: &Segment<A>, now: u64) {
     embryo.seq_end = segment.seq_end;
     touch(embryo, segment, now);
 }
@@ -121,7 +122,7 @@ pub fn note_opening(embryo: &mut Flow4, segment: &Segment, now: u64) {
 /// their numbers (RFC 5961), and so must the entry, or an idle connection would be forgotten.
 /// False when the segment was ignored. It is forwarded all the same: its receiver judges.
 #[inline(always)]
-pub fn follow(flow: &mut Flow4, segment: &Segment, real: &Real, now: u64) -> bool {
+pub fn follow<A: Family>(flow: &mut Flow, segment: &Segment<A>, real: &Real, now: u64) -> bool {
     let was = flow.flags;
     let flags = if segment.flags & RST != 0 {
         if !ends(flow, segment, real) {
@@ -158,6 +159,13 @@ pub fn follow(flow: &mut Flow4, segment: &Segment, real: &Real, now: u64) -> boo
     };
     touch(flow, segment, now);
     flow.flags = flags;
+    if (was ^ flags) & FLOW_CLOSING != 0 {
+        if was & FLOW_REVERSE == 0 {
+            A::changed(&segment.key);
+        } else if let Some(client) = parse::client_key(&segment.key, &real.vip, real.vip_port) {
+            A::changed(&client);
+        }
+    }
     if was & FLOW_REVERSE == 0 {
         match (was & FLOW_CLOSING != 0, flags & FLOW_CLOSING != 0) {
             (false, true) => maps::add_conn(flow.real, -1),
@@ -170,7 +178,7 @@ pub fn follow(flow: &mut Flow4, segment: &Segment, real: &Real, now: u64) -> boo
 
 /// Takes a segment's numbers at its word.
 #[inline(always)]
-fn renumber(flow: &mut Flow4, segment: &Segment) {
+fn renumber<A: Family>(flow: &mut Flow, segment: &Segment<A>) {
     flow.seq_end = segment.seq_end;
     flow.ack = segment.ack;
 }
@@ -178,29 +186,35 @@ fn renumber(flow: &mut Flow4, segment: &Segment) {
 /// Whether its receiver believes a RST: with the number that follows what its sender sent, or
 /// that the receiver has acknowledged (which only NAT shows us).
 #[inline(always)]
-fn ends(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
+fn ends<A: Family>(flow: &Flow, segment: &Segment<A>, real: &Real) -> bool {
     segment.seq == flow.seq_end
         || other_direction(flow, segment, real).is_some_and(|other| other.ack == segment.seq)
 }
 
 /// The entry of the direction that answers this one; none under DR.
 #[inline(always)]
-fn other_direction(flow: &Flow4, segment: &Segment, real: &Real) -> Option<&'static mut Flow4> {
-    if flow.flags & FLOW_REVERSE != 0 {
-        maps::flow(&parse::client_key(&segment.key, real.vip, real.vip_port))
+fn other_direction<A: Family>(
+    flow: &Flow,
+    segment: &Segment<A>,
+    real: &Real,
+) -> Option<&'static mut Flow> {
+    let key = if flow.flags & FLOW_REVERSE != 0 {
+        parse::client_key(&segment.key, &real.vip, real.vip_port)
     } else if real.method == METHOD_NAT {
-        maps::flow(&parse::reply_key(&segment.key, real.addr, real.port))
+        parse::reply_key(&segment.key, &real.addr, real.port)
     } else {
         None
-    }
+    };
+    maps::flow(&*key?)
 }
 
 /// A SYN-ACK for a client that uses the tuple of a connection anew which only its server has ended.
 #[inline(always)]
-fn answers_a_syn(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
+fn answers_a_syn<A: Family>(flow: &Flow, segment: &Segment<A>, real: &Real) -> bool {
     flow.flags & FLOW_REVERSE != 0
         && segment.flags & (SYN | ACK) == SYN | ACK
-        && maps::embryo(&parse::client_key(&segment.key, real.vip, real.vip_port))
+        && parse::client_key(&segment.key, &real.vip, real.vip_port)
+            .and_then(|key| maps::embryo(&key))
             .is_some_and(|embryo| embryo.real == flow.real && embryo.seq_end == segment.ack)
 }
 
@@ -208,7 +222,7 @@ fn answers_a_syn(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
 /// host while that was master, or the client has opened it anew (its SYN is an embryo), which
 /// under NAT the server must have confirmed.
 #[inline(always)]
-fn begins_anew(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
+fn begins_anew<A: Family>(flow: &Flow, segment: &Segment<A>, real: &Real) -> bool {
     if flow.last_seen < maps::tenure(real.gate) {
         return true;
     }
@@ -228,7 +242,7 @@ fn begins_anew(flow: &Flow4, segment: &Segment, real: &Real) -> bool {
 
 /// Whether an embryo is still what it was: its client and server have given up by then.
 #[inline(always)]
-pub fn is_half_open(embryo: &Flow4, now: u64) -> bool {
+pub fn is_half_open(embryo: &Flow, now: u64) -> bool {
     match maps::control().map_or(0, |control| control.half_open) {
         0 => true,
         limit => now.wrapping_sub(embryo.last_seen) <= u64::from(limit),
@@ -237,30 +251,47 @@ pub fn is_half_open(embryo: &Flow4, now: u64) -> bool {
 
 /// Keeps the reverse entry's way to the client up to date (its gateway may fail over).
 #[inline(always)]
-pub fn follow_client(flow: &mut Flow4, segment: &Segment, real: &Real) {
+pub fn follow_client<A: Family>(flow: &mut Flow, segment: &Segment<A>, real: &Real) {
     let back = &segment.back;
     if flow.macs == back.macs && flow.ifindex == back.ifindex {
         return;
     }
     flow.macs = back.macs;
     flow.ifindex = back.ifindex;
-    if let Some(reverse) = maps::flow(&parse::reply_key(&segment.key, real.addr, real.port)) {
+    if let Some(key) = parse::reply_key(&segment.key, &real.addr, real.port)
+        && let Some(reverse) = maps::flow(&key)
+    {
         reverse.macs = back.macs;
         reverse.ifindex = back.ifindex;
     }
 }
 
+/// Remembers the connection of a SYN.
+#[inline(always)]
+pub fn propose<A: Family>(segment: &Segment<A>, id: u16, real: &Real, now: u64) {
+    if let Some(embryo) = A::hold_flow(Entry::Client, new(segment, id, real, now, 0)) {
+        maps::put_embryo(&segment.key, &embryo);
+    }
+}
+
+/// Whether a peer vouches for an entry of the client's direction, and no packet has come since.
+#[inline(always)]
+pub fn is_vouched_for(flow: &Flow) -> bool {
+    flow.packets == 0
+}
+
 /// Where the client of a flow is.
 #[inline(always)]
-pub fn way(flow: &Flow4) -> NextHop {
+pub fn way(flow: &Flow) -> NextHop {
     NextHop { macs: flow.macs, ifindex: flow.ifindex }
 }
 
 /// A server's RST ends the connection, although the client never says so.
 #[inline(always)]
-pub fn note_server_reset(reply: &FlowKey4, real: &Real) {
-    let key = parse::client_key(reply, real.vip, real.vip_port);
-    if let Some(flow) = maps::flow(&key) {
+pub fn note_server_reset<A: Family>(reply: &FlowKey<A>, real: &Real) {
+    if let Some(key) = parse::client_key(reply, &real.vip, real.vip_port)
+        && let Some(flow) = maps::flow(&key)
+    {
         if flow.flags & FLOW_CLOSING == 0 {
             maps::add_conn(flow.real, -1);
         }
@@ -281,16 +312,22 @@ pub enum Established {
 /// Enters a connection into the flow table, a NAT one with its reverse entry first, so that there
 /// is no moment in which its replies would find none.
 #[inline(always)]
-pub fn establish(key: &FlowKey4, flow: &Flow4, real: &Real) -> Established {
+pub fn establish<A: Family>(key: &FlowKey<A>, flow: Flow, real: &Real) -> Established {
+    let Some(flow) = A::hold_flow(Entry::Client, flow) else { return Established::Full };
     if real.method == METHOD_NAT {
-        let reply = parse::reply_key(key, real.addr, real.port);
-        let reverse = Flow4 {
+        let Some(reply) = parse::reply_key(key, &real.addr, real.port) else {
+            return Established::Full;
+        };
+        let reverse = Flow {
             flags: FLOW_REVERSE,
             seq_end: flow.ack,
             ack: flow.seq_end,
             packets: 0,
             bytes: 0,
             ..*flow
+        };
+        let Some(reverse) = A::hold_flow(Entry::Reply, reverse) else {
+            return Established::Full;
         };
         match maps::add_flow(&reply, &reverse) {
             Added::Yes => {}
@@ -304,11 +341,11 @@ pub fn establish(key: &FlowKey4, flow: &Flow4, real: &Real) -> Established {
                 }
             }
         }
-        if maps::add_flow(key, flow) as u32 == Added::Full as u32 {
+        if maps::add_flow(key, &flow) as u32 == Added::Full as u32 {
             maps::forget_flow(&reply);
             return Established::Full;
         }
-    } else if maps::add_flow(key, flow) as u32 == Added::Full as u32 {
+    } else if maps::add_flow(key, &flow) as u32 == Added::Full as u32 {
         return Established::Full;
     }
     if flow.flags & FLOW_CLOSING == 0 {
@@ -319,12 +356,13 @@ pub fn establish(key: &FlowKey4, flow: &Flow4, real: &Real) -> Established {
     if let Some(stats) = maps::real_stats(flow.real) {
         stats.connections += 1;
     }
+    A::changed(key);
     Established::Yes
 }
 
 /// Whether a live connection of another virtual server uses this reverse tuple.
 #[inline(always)]
-fn is_taken(reply: &FlowKey4, id: u16) -> bool {
+fn is_taken<A: Family>(reply: &FlowKey<A>, id: u16) -> bool {
     let Some(other) = maps::flow(reply) else { return false };
     if other.real == id || other.flags & FLOW_CLOSING != 0 {
         return false;

@@ -1,19 +1,20 @@
 //! Whom an IPv4 packet concerns: the filter, then the direction it goes.
 
 use lb_common::{
-    abi::{Be32, FILTER_NAT_SOURCE, FILTER_VIP, PROTO_TCP, VIP_TCP_SERVICE},
+    abi::{Addr, Be32, FILTER_VIP, PROTO_TCP, VIP_TCP_SERVICE},
     verdict::Outcome,
 };
 
 use crate::{
     Decision, Plan,
-    access::{Packet, View},
-    client, forward,
+    access::{Hook, Packet, View},
+    client,
+    family::Family,
+    forward,
     gate::{self, Gate},
     maps,
     parse::{
-        self, FRAGMENT, IP_DST, IP_END, IP_FRAGS, IP_PROTO, IP_SRC, IP_VIHL, PLAIN_IPV4, Segment,
-        TCP_END, TcpView,
+        self, FRAGMENT, IP_DST, IP_FRAGS, IP_PROTO, IP_SRC, IP_VIHL, IP4_END, PLAIN_IPV4, Segment,
     },
     reply, reset,
 };
@@ -22,8 +23,8 @@ const PROTO_ICMP: u8 = 1;
 
 /// Decides about an IPv4 packet and does it.
 #[inline(always)]
-pub fn decide(packet: &mut Packet) -> Decision {
-    let Some(view) = packet.view::<IP_END>() else { return Decision::of(Outcome::Short) };
+pub fn decide<H: Hook>(packet: &mut Packet<H>) -> Decision {
+    let Some(view) = packet.view::<IP4_END>() else { return Decision::of(Outcome::Short) };
     let to_vip = maps::filter(view.get::<u32, IP_DST>()) & FILTER_VIP != 0;
     if !to_vip && !is_from_server(&view) {
         return Decision::of(Outcome::Foreign);
@@ -34,41 +35,56 @@ pub fn decide(packet: &mut Packet) -> Decision {
     {
         return Decision::of(unusual(&view));
     }
-    let Some(tcp) = packet.view::<TCP_END>() else {
-        return Decision::of(for_vip(view.get::<u32, IP_DST>(), Outcome::Malformed));
+    segment::<Be32, H>(packet, view.get::<u32, IP_DST>(), to_vip)
+}
+
+/// Decides about a plain TCP packet and does it: `to` may be a VIP, or its sender may be a NAT real server.
+#[inline(always)]
+pub fn segment<A: Family, H: Hook>(packet: &mut Packet<H>, to: A, to_vip: bool) -> Decision {
+    let Some(frame) = A::frame(packet) else {
+        return Decision::of(for_vip(&to.wide(), Outcome::Malformed));
     };
-    let Some(segment) = parse::segment(packet, &tcp) else {
-        return Decision::of(for_vip(view.get::<u32, IP_DST>(), Outcome::Malformed));
+    let Some(segment) = parse::segment(packet, &frame) else {
+        return Decision::of(for_vip(&to.wide(), Outcome::Malformed));
     };
     let mut plan = Plan::Done(Outcome::Foreign);
     if to_vip {
         plan = client::decide(&segment);
     }
-    if matches!(plan, Plan::Done(Outcome::Foreign)) && (!to_vip || is_from_server(&view)) {
+    if matches!(plan, Plan::Done(Outcome::Foreign)) && (!to_vip || segment.key.src.is_source()) {
         plan = reply::decide(packet, &segment);
     }
     match plan {
         Plan::Done(outcome) => Decision::of(outcome),
-        Plan::Forward { id, real, what } => forward::to_real(&tcp, id, real, &segment, what),
+        Plan::Forward { id, real, what } => {
+            let decision = forward::to_real::<A, H>(&frame, id, real, &segment, what);
+            if !forward::nat::complete_to_server::<A, H>(packet, real) {
+                return Decision::of(Outcome::RewriteFailed);
+            }
+            decision
+        }
         Plan::Reply { id, real, way, what } => {
-            answer(&tcp, &segment, id);
-            forward::nat::to_client(&tcp, real, &way);
+            count_reply(&segment, id);
+            forward::nat::to_client::<A, H>(&frame, real, &way);
+            if !forward::nat::complete_to_client::<A, H>(packet, real) {
+                return Decision::of(Outcome::RewriteFailed);
+            }
             Decision { outcome: what, ifindex: forward::exit(real, way.ifindex, &segment) }
         }
         Plan::Reset(why) => reset::to_sender(packet, &segment, why),
         Plan::ResetClient { real, way, what } => {
-            reset::to_client(packet, &segment, real.vip, real.vip_port, way, what)
+            reset::to_client(packet, &segment, &real.vip, real.vip_port, way, what)
         }
     }
 }
 
 #[inline(always)]
-fn is_from_server(view: &View<'_, IP_END>) -> bool {
-    maps::filter(view.get::<u32, IP_SRC>()) & FILTER_NAT_SOURCE != 0
+fn is_from_server(view: &View<'_, IP4_END>) -> bool {
+    view.get::<u32, IP_SRC>().is_source()
 }
 
 #[inline(always)]
-fn answer(_: &TcpView<'_>, segment: &Segment, id: u16) {
+fn count_reply<A: Family>(segment: &Segment<A>, id: u16) {
     if let Some(stats) = maps::real_stats(id) {
         stats.reply_packets += 1;
         stats.reply_bytes += u64::from(segment.len);
@@ -77,7 +93,7 @@ fn answer(_: &TcpView<'_>, segment: &Segment, id: u16) {
 
 /// Anything but plain, whole TCP.
 #[inline(always)]
-fn unusual(view: &View<'_, IP_END>) -> Outcome {
+fn unusual(view: &View<'_, IP4_END>) -> Outcome {
     let active = if view.get::<u8, IP_PROTO>() == PROTO_ICMP {
         Outcome::VipIcmp
     } else if view.get::<u8, IP_PROTO>() != PROTO_TCP {
@@ -89,13 +105,13 @@ fn unusual(view: &View<'_, IP_END>) -> Outcome {
     } else {
         Outcome::Malformed
     };
-    for_vip(view.get::<u32, IP_DST>(), active)
+    for_vip(&Addr::v4(view.get::<u32, IP_DST>()), active)
 }
 
 /// `active` if `addr` is a VIP that this host is master of. A drop is for TCP that a virtual
 /// server could have forwarded: without one, the packet is the stack's.
 #[inline(always)]
-fn for_vip(addr: Be32, active: Outcome) -> Outcome {
+pub fn for_vip(addr: &Addr, active: Outcome) -> Outcome {
     let Some(vip) = maps::vip(addr) else { return Outcome::ServerOther };
     match gate::check(vip.gate) {
         Gate::Standby => Outcome::Standby,

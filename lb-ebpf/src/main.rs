@@ -1,6 +1,6 @@
-//! lbd's XDP program.
+//! lbd's program on the packet path, for two hooks: XDP ([`lbd_xdp`]) and tc's ingress ([`lbd_tc`]), over the same maps.
 //!
-//! A packet is parsed ([`parse`]), checked against the filter ([`lookup`]), and then either comes
+//! A packet is parsed ([`parse`]), checked against the filter ([`lookup`], [`ipv6`]), and then either comes
 //! from a client ([`client`]: flow table, embryo, [`persistence`], [`schedule`]) or from a NAT real server
 //! ([`reply`]); both ask the [`gate`] whether this host may act. What is to be done is a [`Plan`];
 //! [`forward`] and [`reset`] carry it out. Every packet ends in one [`Outcome`], which is counted
@@ -18,6 +18,7 @@
 mod access;
 mod arp;
 mod client;
+mod family;
 mod flow;
 mod forward;
 mod gate;
@@ -34,16 +35,19 @@ mod reset;
 mod schedule;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
-    macros::xdp,
-    programs::XdpContext,
+    bindings::{
+        TC_ACT_SHOT, TC_ACT_UNSPEC,
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    },
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use lb_common::{
-    abi::{Real, be16},
+    abi::{PROTO_TCP, Real, be16},
     verdict::{Action, Outcome},
 };
 
-use access::{NextHop, Packet, View};
+use access::{Driver, Hook, NextHop, Packet, View};
 
 /// What is to be done with a TCP segment.
 enum Plan {
@@ -73,14 +77,84 @@ impl Decision {
     }
 }
 
-/// Entry.
+/// Entry. IPv6 goes on in [`lbd_xdp6`].
 #[xdp(frags)]
 #[inline(always)] // into the symbol that the macro makes: a call between BPF functions costs 10 ns
 pub fn lbd_xdp(ctx: XdpContext) -> u32 {
-    let decision = decide(&mut Packet::new(&ctx));
+    let decision = decide(&mut Packet::new(&ctx), || maps::go_on_with_ipv6(&ctx));
+    end(&ctx, &decision)
+}
+
+/// IPv6, behind a tail call that the JIT makes a jump of: the tuples of both families do not fit on one stack, and
+/// the verifier looks at each program by itself. Its frames have an Ethernet header.
+#[xdp(frags)]
+#[inline(always)]
+pub fn lbd_xdp6(ctx: XdpContext) -> u32 {
+    let decision = ipv6::decide(&mut Packet::new(&ctx));
+    end(&ctx, &decision)
+}
+
+/// Bytes in which the headers that are read, and those that a RST has, lie.
+const HEADERS: u32 = (parse::IP4_END + parse::TCP_LEN) as u32;
+const HEADERS6: u32 = (parse::IP6_END + parse::TCP_LEN) as u32;
+/// The same of what is no TCP: a solicitation behind a few extension headers. Some drivers leave nothing but the Ethernet
+/// header in the linear part, and what is not seen is not fenced.
+const SOLICITATION: u32 = 256;
+
+/// Entry on tc's ingress. IPv6 goes on in [`lbd_tc6`].
+#[classifier]
+#[inline(always)]
+pub fn lbd_tc(ctx: TcContext) -> i32 {
+    let packet = &mut Packet::of_skb(&ctx);
+    if packet.is_tagged() {
+        return end_tc(&ctx, &Decision::of(Outcome::Vlan));
+    }
+    packet.pull(HEADERS);
+    let decision = decide(packet, || maps::go_on_with_ipv6_of_tc(&ctx));
+    end_tc(&ctx, &decision)
+}
+
+/// IPv6 on tc's ingress, as [`lbd_xdp6`].
+#[classifier]
+#[inline(always)]
+pub fn lbd_tc6(ctx: TcContext) -> i32 {
+    let packet = &mut Packet::of_skb(&ctx);
+    packet.pull(HEADERS6);
+    let next =
+        packet.view::<{ parse::IP6_END }>().map(|view| view.get::<u8, { parse::IP6_NEXT }>());
+    if next.is_some_and(|next| next != PROTO_TCP) {
+        packet.pull(SOLICITATION);
+    }
+    let decision = ipv6::decide(packet);
+    end_tc(&ctx, &decision)
+}
+
+/// As [`end`]. What is not ours goes on to other programs on the interface, as if this one were not there.
+#[inline(always)]
+fn end_tc(ctx: &TcContext, decision: &Decision) -> i32 {
+    let came = Packet::of_skb(ctx).ifindex();
     maps::count(decision.outcome);
     #[cfg(feature = "packet-log")]
-    packet_log::tell(&ctx, &decision);
+    packet_log::tell(ctx, came, ctx.len(), decision);
+    match decision.outcome.action() {
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+        Action::Forward | Action::Reset if decision.ifindex == 0 => access::redirect(came) as i32,
+        Action::Forward | Action::Reset => access::redirect(decision.ifindex) as i32,
+    }
+}
+
+/// Counts the outcome, and says it to the kernel.
+#[inline(always)]
+fn end(_ctx: &XdpContext, decision: &Decision) -> u32 {
+    maps::count(decision.outcome);
+    #[cfg(feature = "packet-log")]
+    packet_log::tell(
+        _ctx,
+        _ctx.ingress_ifindex() as u32,
+        (_ctx.data_end() - _ctx.data()) as u32,
+        decision,
+    );
     match decision.outcome.action() {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,
@@ -90,7 +164,7 @@ pub fn lbd_xdp(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn decide(packet: &mut Packet) -> Decision {
+fn decide<H: Hook>(packet: &mut Packet<H>, go_on_with_ipv6: impl FnOnce()) -> Decision {
     const IPV4: u16 = be16(0x0800);
     const ARP: u16 = be16(0x0806);
     const IPV6: u16 = be16(0x86dd);
@@ -100,7 +174,10 @@ fn decide(packet: &mut Packet) -> Decision {
     match view.get::<u16, { parse::ETH_TYPE }>() {
         IPV4 => lookup::decide(packet),
         ARP => Decision::of(arp::decide(packet)),
-        IPV6 => Decision::of(ipv6::decide(packet)),
+        IPV6 => {
+            go_on_with_ipv6();
+            Decision::of(Outcome::Ipv6Unready)
+        }
         VLAN | VLAN_OUTER => Decision::of(Outcome::Vlan),
         _ => Decision::of(Outcome::NotIp),
     }
@@ -110,7 +187,7 @@ fn decide(packet: &mut Packet) -> Decision {
 /// runs it to learn how the two go together.
 #[xdp]
 pub fn lbd_clock(ctx: XdpContext) -> u32 {
-    let packet = Packet::new(&ctx);
+    let packet = Packet::<Driver>::new(&ctx);
     let Some(view) = packet.view::<16>() else { return XDP_DROP };
     let (jiffies, now) = (access::jiffies(), access::monotonic_ns());
     write(&view, jiffies, now);

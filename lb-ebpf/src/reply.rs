@@ -2,15 +2,16 @@
 
 use lb_common::{
     abi::{
-        FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow4, FlowKey4, METHOD_NAT, Orphan, PROTO_TCP,
-        Real, SOURCE_LEN, ServiceKey, Source,
+        FLOW_MIDSTREAM, FLOW_RESET, FLOW_REVERSE, Flow, FlowKey, METHOD_NAT, Orphan, Real,
+        SOURCE_LEN, Source,
     },
     verdict::Outcome,
 };
 
 use crate::{
     Plan,
-    access::{self, NextHop, Packet},
+    access::{self, Hook, NextHop, Packet},
+    family::{self, Family},
     flow::{self, is_alive},
     gate::{self, Gate},
     maps,
@@ -20,15 +21,18 @@ use crate::{
 
 /// Decides about a segment whose source may be a NAT real server.
 #[inline(always)]
-pub fn decide(packet: &Packet, segment: &Segment) -> Plan {
+pub fn decide<A: Family, H: Hook>(packet: &Packet<H>, segment: &Segment<A>) -> Plan {
     let now = access::jiffies();
     let key = &segment.key;
     if let Some(flow) = maps::flow(key)
         && flow.flags & FLOW_REVERSE != 0
+        // Else the way to the client is not known yet: a peer has told of the connection.
+        && flow.ifindex != 0
         && let Some(real) = maps::real(flow.real)
         // Else the real id has been given to another server.
         && real.method == METHOD_NAT
-        && (real.addr, real.port) == (key.src, key.sport)
+        && real.port == key.sport
+        && key.src.is(&real.addr)
     {
         match gate::check(real.gate) {
             Gate::Active => {}
@@ -45,22 +49,38 @@ pub fn decide(packet: &Packet, segment: &Segment) -> Plan {
             }
             return Plan::Reply { id: flow.real, real, way, what: Outcome::NatReply };
         }
+        if let Some(client) = parse::client_key(key, &real.vip, real.vip_port) {
+            // Opened anew on the tuple of one that ended with the server's last life.
+            if let Some(way) = way_by(&client, flow.real, real)
+                && way.ifindex != 0
+            {
+                return Plan::Reply { id: flow.real, real, way, what: Outcome::NatReply };
+            }
+            if flow.flags & FLOW_RESET == 0 {
+                flow.flags |= FLOW_RESET;
+                A::changed(&client);
+            }
+        }
         flow.last_seen = now;
-        flow.flags |= FLOW_RESET;
         return reset(segment, real, way, Outcome::ResetDead);
     }
-    if maps::is_local(key.dst) {
+    if maps::is_local(&key.dst.wide()) {
         return Plan::Done(Outcome::OwnAddress);
     }
     match maps::source(&parse::source_key(key)) {
-        Some(source) => orphan(packet, segment, &source, now),
+        Some(source) => orphan(packet, segment, source, now),
         None => Plan::Done(Outcome::ServerOther),
     }
 }
 
 /// A RST to the client in place of the server's segment.
 #[inline(always)]
-fn reset(segment: &Segment, real: &'static Real, way: NextHop, what: Outcome) -> Plan {
+fn reset<A: Family>(
+    segment: &Segment<A>,
+    real: &'static Real,
+    way: NextHop,
+    what: Outcome,
+) -> Plan {
     if segment.flags & RST != 0 {
         return Plan::Done(Outcome::OrphanDropped);
     }
@@ -73,9 +93,15 @@ fn reset(segment: &Segment, real: &'static Real, way: NextHop, what: Outcome) ->
 /// A reply without an entry: of an embryo (the SYN-ACK), of a connection that another host has
 /// made, or of one that is long over. It must not reach the client under the server's address.
 #[inline(always)]
-fn orphan(packet: &Packet, segment: &Segment, source: &Source, now: u64) -> Plan {
+fn orphan<A: Family, H: Hook>(
+    packet: &Packet<H>,
+    segment: &Segment<A>,
+    source: &Source,
+    now: u64,
+) -> Plan {
     let mut first: Option<&'static Real> = None;
     let mut adopter: Option<(u16, &'static Real)> = None;
+    let mut known: Option<(u16, &'static Real)> = None;
     let mut closed = Outcome::ServerOther;
     let mut index = 0;
     while index < SOURCE_LEN {
@@ -96,9 +122,12 @@ fn orphan(packet: &Packet, segment: &Segment, source: &Source, now: u64) -> Plan
                 continue;
             }
         }
-        let client = parse::client_key(&segment.key, real.vip, real.vip_port);
+        let Some(client) = parse::client_key(&segment.key, &real.vip, real.vip_port) else { break };
         if let Some(way) = way_by(&client, id, real) {
-            return Plan::Reply { id, real, way, what: Outcome::NatReply };
+            if way.ifindex != 0 {
+                return Plan::Reply { id, real, way, what: Outcome::NatReply };
+            }
+            known = Some((id, real));
         }
         first = first.or(Some(real));
         if adopter.is_none() && is_hashed_to(&client, id) {
@@ -107,10 +136,13 @@ fn orphan(packet: &Packet, segment: &Segment, source: &Source, now: u64) -> Plan
     }
     let Some(first) = first else { return Plan::Done(closed) };
     let key = &segment.key;
-    let len = (segment.len - parse::ETH_LEN) as u16;
-    let Some(way) = packet.route(key.src, key.dst, len) else {
+    let len = (segment.len - parse::ETH_LEN as u32) as u16;
+    let Some(way) = A::route(packet, key.src, key.dst, len) else {
         return Plan::Done(report(segment));
     };
+    if let Some((id, real)) = known {
+        return Plan::Reply { id, real, way, what: Outcome::NatReply };
+    }
     match adopter {
         Some((id, real)) => adopt(segment, id, real, way, now),
         None => reset(segment, first, way, Outcome::OrphanReset),
@@ -119,10 +151,11 @@ fn orphan(packet: &Packet, segment: &Segment, source: &Source, now: u64) -> Plan
 
 /// Leaves it to the forwarder to find the client.
 #[inline(always)]
-fn report(segment: &Segment) -> Outcome {
-    let orphan = Orphan { reply: segment.key, seq: segment.seq, ack: segment.ack };
+fn report<A: Family>(segment: &Segment<A>) -> Outcome {
+    let reply = family::widen(&segment.key);
+    let orphan = Orphan { reply, seq: segment.seq, ack: segment.ack };
     // A client whose SYN-ACK is lost repeats its SYN.
-    if segment.flags & (SYN | ACK) == ACK && maps::report(&orphan) {
+    if segment.flags & (SYN | ACK) == ACK && maps::report(orphan) {
         Outcome::OrphanReported
     } else {
         Outcome::OrphanDropped
@@ -131,7 +164,7 @@ fn report(segment: &Segment) -> Outcome {
 
 /// The way to the client of an entry of the client's direction, embryo or flow.
 #[inline(always)]
-fn way_by(client: &FlowKey4, id: u16, real: &Real) -> Option<NextHop> {
+fn way_by<A: Family>(client: &FlowKey<A>, id: u16, real: &Real) -> Option<NextHop> {
     let entry = match maps::embryo(client) {
         Some(embryo) => embryo,
         None => maps::flow(client)?,
@@ -141,19 +174,27 @@ fn way_by(client: &FlowKey4, id: u16, real: &Real) -> Option<NextHop> {
 
 /// Whether the hash of the client names this server.
 #[inline(always)]
-fn is_hashed_to(client: &FlowKey4, id: u16) -> bool {
-    let key = ServiceKey { addr: client.dst, port: client.dport, proto: PROTO_TCP, pad: 0 };
-    maps::service(&key).is_some_and(|service| {
-        (service.is_hashed() || maps::pressure() != 0)
-            && schedule::by_hash(&service, client) == Some(id)
-    })
+fn is_hashed_to<A: Family>(client: &FlowKey<A>, id: u16) -> bool {
+    // No closure: two programs have it, and what is not marked would become a call.
+    let Some(service) = maps::service(&parse::service_key(client)) else { return false };
+    (service.is_hashed() || maps::pressure::<A>() != 0)
+        && schedule::by_hash(service, client) == Some(id)
 }
 
 /// Makes the flow that another host had.
 #[inline(always)]
-fn adopt(segment: &Segment, id: u16, real: &'static Real, way: NextHop, now: u64) -> Plan {
-    let client = parse::client_key(&segment.key, real.vip, real.vip_port);
-    let flow = Flow4 {
+fn adopt<A: Family>(
+    segment: &Segment<A>,
+    id: u16,
+    real: &'static Real,
+    way: NextHop,
+    now: u64,
+) -> Plan {
+    let plan = Plan::Reply { id, real, way, what: Outcome::OrphanAdopted };
+    let Some(client) = parse::client_key(&segment.key, &real.vip, real.vip_port) else {
+        return plan;
+    };
+    let flow = Flow {
         last_seen: now,
         generation: real.generation,
         real: id,
@@ -162,11 +203,12 @@ fn adopt(segment: &Segment, id: u16, real: &'static Real, way: NextHop, now: u64
         ack: segment.seq_end,
         macs: way.macs,
         ifindex: way.ifindex,
-        packets: 0,
+        // 0 would say that a peer vouches for it.
+        packets: 1,
         bytes: 0,
         created: now,
     };
     // Full or taken: the reply is the client's all the same, and its next one finds us here again.
-    let _ = flow::establish(&client, &flow, real);
-    Plan::Reply { id, real, way, what: Outcome::OrphanAdopted }
+    let _ = flow::establish(&client, flow, real);
+    plan
 }

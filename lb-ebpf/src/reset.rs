@@ -5,29 +5,31 @@
 //! server's segment it is that segment's own sequence number.
 
 use lb_common::{
-    abi::{Be16, Be32},
+    abi::{Addr, Be16, PROTO_TCP},
     csum,
     verdict::Outcome::{self, ResetFailed},
 };
 
 use crate::{
     Decision,
-    access::{NextHop, Packet, View},
+    access::{Hook, NextHop, Packet},
+    family::Family,
     parse::{
-        ACK, IP_CHECK, IP_DST, IP_FRAGS, IP_ID, IP_LEN, IP_PROTO, IP_SRC, IP_TTL, IP_VIHL, RST,
-        SYN, Segment, TCP_ACK, TCP_CHECK, TCP_DST, TCP_END, TCP_FLAGS, TCP_OFFSET, TCP_SEQ,
-        TCP_SRC, TCP_URGENT, TCP_WINDOW,
+        ACK, ETH_LEN, Frame, IP4_END, RST, SYN, Segment, TCP_ACK, TCP_CHECK, TCP_DST, TCP_FLAGS,
+        TCP_LEN, TCP_OFFSET, TCP_SEQ, TCP_SRC, TCP_URGENT, TCP_WINDOW,
     },
 };
 
-/// Shortest Ethernet frame without its check sequence; a RST is shorter, so what follows it in a
+/// Shortest Ethernet frame without its check sequence. An IPv4 RST is shorter, so what follows it in a
 /// frame of this length is zeroed rather than cut off.
 const MIN_FRAME: usize = 60;
+/// Where an IPv4 RST ends.
+const END4: usize = IP4_END + TCP_LEN;
 
-struct Header {
+struct Header<A> {
     way: NextHop,
-    src: Be32,
-    dst: Be32,
+    src: A,
+    dst: A,
     sport: Be16,
     dport: Be16,
     seq: u32,
@@ -37,7 +39,11 @@ struct Header {
 
 /// Answers the client's segment. The caller has seen that it is no RST.
 #[inline(always)]
-pub fn to_sender(packet: &mut Packet, segment: &Segment, why: Outcome) -> Decision {
+pub fn to_sender<A: Family, H: Hook>(
+    packet: &mut Packet<H>,
+    segment: &Segment<A>,
+    why: Outcome,
+) -> Decision {
     let (seq, ack, flags) = if segment.flags & SYN != 0 {
         // Nothing is acknowledged yet: the answer must acknowledge the SYN (RFC 9293, 3.10.7).
         (0, segment.seq_end, RST | ACK)
@@ -60,10 +66,10 @@ pub fn to_sender(packet: &mut Packet, segment: &Segment, why: Outcome) -> Decisi
 
 /// Takes the place of a NAT real server's segment on its way to the client.
 #[inline(always)]
-pub fn to_client(
-    packet: &mut Packet,
-    segment: &Segment,
-    vip: Be32,
+pub fn to_client<A: Family, H: Hook>(
+    packet: &mut Packet<H>,
+    segment: &Segment<A>,
+    vip: &Addr,
     port: Be16,
     way: NextHop,
     why: Outcome,
@@ -72,7 +78,7 @@ pub fn to_client(
     let key = &segment.key;
     let header = Header {
         way,
-        src: vip,
+        src: A::of(vip),
         dst: key.dst,
         sport: port,
         dport: key.dport,
@@ -84,68 +90,72 @@ pub fn to_client(
 }
 
 #[inline(always)]
-fn write(packet: &mut Packet, header: &Header, why: Outcome) -> Decision {
+fn write<A: Family, H: Hook>(packet: &mut Packet<H>, header: &Header<A>, why: Outcome) -> Decision {
     let len = packet.full_len();
-    let kept = if let Some(view) = packet.view::<MIN_FRAME>() {
-        // What is left of the sender's payload.
-        view.set::<u16, TCP_END>(0);
-        view.set::<u32, { TCP_END + 2 }>(0);
-        headers(&view, header);
-        MIN_FRAME as u32
-    } else if let Some(view) = packet.view::<TCP_END>() {
-        headers(&view, header);
-        TCP_END as u32
+    let end = ETH_LEN as u32 + A::HEADER + TCP_LEN as u32;
+    let Some(frame) = A::frame(packet) else { return Decision::of(ResetFailed) };
+    let sums = headers(&frame, header);
+    // What a partial checksum is, and what the helper makes a complete one of.
+    let correction = if H::BY_HELPER {
+        frame.tcp.set::<u16, TCP_CHECK>(csum::fold(sums.pseudo));
+        csum::fold(sums.pseudo + sums.all())
     } else {
-        return Decision::of(ResetFailed);
+        frame.tcp.set::<u16, TCP_CHECK>(csum::finish(sums.all()));
+        0
     };
-    if !packet.trim(len, kept) {
+    let kept = if end < MIN_FRAME as u32
+        && let Some(view) = packet.view::<MIN_FRAME>()
+    {
+        // What is left of the sender's payload.
+        view.set::<u16, END4>(0);
+        view.set::<u32, { END4 + 2 }>(0);
+        MIN_FRAME as u32
+    } else {
+        end
+    };
+    let check = ETH_LEN as u32 + A::HEADER + TCP_CHECK as u32;
+    if !packet.trim(len, kept) || !packet.correct(check, 0, correction, A::BALANCED) {
         return Decision::of(ResetFailed);
     }
+    A::resum(packet);
     Decision { outcome: why, ifindex: header.way.ifindex }
 }
 
+/// Of 16-bit words, not folded.
+struct Sums {
+    /// The pseudo header.
+    pseudo: u32,
+    /// The TCP header without its checksum.
+    tcp: u32,
+}
+
+impl Sums {
+    #[inline(always)]
+    const fn all(&self) -> u32 {
+        self.pseudo + self.tcp
+    }
+}
+
+/// Writes everything but the TCP checksum.
 #[inline(always)]
-fn headers<const N: usize>(view: &View<'_, N>, header: &Header) {
-    const TTL: u8 = 64;
-    const LEN: u16 = (TCP_END - 14) as u16;
-    const TCP_LEN: u16 = 20;
-    const PROTO: u8 = lb_common::abi::PROTO_TCP;
-    const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
-    view.set::<u32, 0>(header.way.macs[0]);
-    view.set::<u32, 4>(header.way.macs[1]);
-    view.set::<u32, 8>(header.way.macs[2]);
-
-    let addresses = csum::sum32(header.src) + csum::sum32(header.dst);
-    view.set::<u16, IP_VIHL>(0x4500_u16.to_be());
-    view.set::<u16, IP_LEN>(LEN.to_be());
-    view.set::<u16, IP_ID>(0);
-    view.set::<u16, IP_FRAGS>(DONT_FRAGMENT);
-    view.set::<u8, IP_TTL>(TTL);
-    view.set::<u8, IP_PROTO>(PROTO);
-    view.set::<u32, IP_SRC>(header.src);
-    view.set::<u32, IP_DST>(header.dst);
-    let fixed = 0x4500_u16.to_be() as u32
-        + LEN.to_be() as u32
-        + DONT_FRAGMENT as u32
-        + (u16::from_be_bytes([TTL, PROTO])).to_be() as u32;
-    view.set::<u16, IP_CHECK>(csum::finish(fixed + addresses));
-
+fn headers<A: Family>(frame: &Frame<'_, A>, header: &Header<A>) -> Sums {
+    let Frame { ip, tcp } = frame;
+    A::set_macs(ip, header.way.macs);
+    let addresses = A::write(ip, header.src, header.dst);
     let offset_flags = u16::from_be_bytes([5 << 4, header.flags]).to_be();
-    view.set::<u16, TCP_SRC>(header.sport);
-    view.set::<u16, TCP_DST>(header.dport);
-    view.set::<u32, TCP_SEQ>(header.seq.to_be());
-    view.set::<u32, TCP_ACK>(header.ack.to_be());
-    view.set::<u8, TCP_OFFSET>(5 << 4);
-    view.set::<u8, TCP_FLAGS>(header.flags);
-    view.set::<u16, TCP_WINDOW>(0);
-    view.set::<u16, TCP_URGENT>(0);
-    let sum = addresses
-        + (PROTO as u16).to_be() as u32
-        + TCP_LEN.to_be() as u32
-        + header.sport as u32
+    tcp.set::<u16, TCP_SRC>(header.sport);
+    tcp.set::<u16, TCP_DST>(header.dport);
+    tcp.set::<u32, TCP_SEQ>(header.seq.to_be());
+    tcp.set::<u32, TCP_ACK>(header.ack.to_be());
+    tcp.set::<u8, TCP_OFFSET>(5 << 4);
+    tcp.set::<u8, TCP_FLAGS>(header.flags);
+    tcp.set::<u16, TCP_WINDOW>(0);
+    tcp.set::<u16, TCP_URGENT>(0);
+    let pseudo = addresses + (PROTO_TCP as u16).to_be() as u32 + (TCP_LEN as u16).to_be() as u32;
+    let tcp = header.sport as u32
         + header.dport as u32
         + csum::sum32(header.seq.to_be())
         + csum::sum32(header.ack.to_be())
         + offset_flags as u32;
-    view.set::<u16, TCP_CHECK>(csum::finish(sum));
+    Sums { pseudo, tcp }
 }

@@ -2,21 +2,22 @@
 
 use lb_common::{
     abi::{
-        FlowKey4, POOL_LEN, Pool, RING_CAPACITY, SCHED_LC, SCHED_NQ, SCHED_RR, SCHED_SED,
-        SCHED_WLC, SCHED_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT, SERVICE_LIMITED, Service,
+        FlowKey, POOL_LEN, Pool, RING_CAPACITY, SCHED_LC, SCHED_NQ, SCHED_RR, SCHED_SED, SCHED_WLC,
+        SCHED_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT, SERVICE_LIMITED, Service,
     },
     hash, pool,
 };
 
-use crate::{access, maps};
+use crate::{access, family::Family, maps};
 
 /// Picks by the virtual server's scheduler, or by hash while the flow table is full, so that a
 /// connection without an entry still finds its server.
 #[inline(always)]
-pub fn pick(service: &Service, key: &FlowKey4) -> Option<u16> {
+pub fn pick<A: Family>(service: &Service, key: &FlowKey<A>) -> Option<u16> {
     let Service { id, half, scheduler, flags, .. } = *service;
     let hash = hash_of(service, key);
-    named(lbd_pick(id.into(), half.into(), scheduler.into(), flags.into(), hash))
+    let flags_family = u32::from(flags) | A::PRESSURE << 16;
+    named(lbd_pick(id.into(), half.into(), scheduler.into(), flags_family, hash))
 }
 
 /// [`choose`] as a *global* BPF function: scalars in, scalar out. The verifier checks such a function once,
@@ -26,15 +27,15 @@ pub fn pick(service: &Service, key: &FlowKey4) -> Option<u16> {
 #[allow(unsafe_code, reason = "an exported symbol is what makes the function global")]
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lbd_pick(id: u32, half: u32, scheduler: u32, flags: u32, hash: u64) -> u32 {
+extern "C" fn lbd_pick(id: u32, half: u32, scheduler: u32, flags_family: u32, hash: u64) -> u32 {
     let service = Service {
         id: id as u16,
         half: half as u8,
         scheduler: scheduler as u8,
-        flags: flags as u16,
+        flags: flags_family as u16,
         ..Service::default()
     };
-    choose(&service, hash).map_or(0, u32::from)
+    choose(&service, flags_family >> 16, hash).map_or(0, u32::from)
 }
 
 /// The real id that a global function returned, which the verifier knows nothing of.
@@ -44,8 +45,8 @@ pub fn named(id: u32) -> Option<u16> {
 }
 
 #[inline(always)]
-fn choose(service: &Service, hash: u64) -> Option<u16> {
-    if service.is_hashed() || is_pressing(access::jiffies()) {
+fn choose(service: &Service, family: u32, hash: u64) -> Option<u16> {
+    if service.is_hashed() || is_within(maps::pressure_of(family), access::jiffies()) {
         let id = in_ring(service, hash)?;
         return if service.flags & SERVICE_LIMITED == 0 {
             Some(id)
@@ -138,10 +139,14 @@ fn turn(index: u32, start: u32) -> u32 {
     index.wrapping_sub(start) & (POOL_LEN as u32 - 1)
 }
 
-/// Whether the flow table was full a moment ago.
+/// Whether the family's flow table was full a moment ago.
 #[inline(always)]
-pub fn is_pressing(now: u64) -> bool {
-    let pressure = maps::pressure();
+pub fn is_pressing<A: Family>(now: u64) -> bool {
+    is_within(maps::pressure::<A>(), now)
+}
+
+#[inline(always)]
+fn is_within(pressure: u64, now: u64) -> bool {
     pressure != 0
         && maps::control()
             .is_some_and(|control| now.wrapping_sub(pressure) < u64::from(control.pressure))
@@ -149,7 +154,7 @@ pub fn is_pressing(now: u64) -> bool {
 
 /// The ring's choice for a client.
 #[inline(always)]
-pub fn by_hash(service: &Service, key: &FlowKey4) -> Option<u16> {
+pub fn by_hash<A: Family>(service: &Service, key: &FlowKey<A>) -> Option<u16> {
     in_ring(service, hash_of(service, key))
 }
 
@@ -161,9 +166,9 @@ fn in_ring(service: &Service, hash: u64) -> Option<u16> {
 }
 
 #[inline(always)]
-fn hash_of(service: &Service, key: &FlowKey4) -> u64 {
+fn hash_of<A: Family>(service: &Service, key: &FlowKey<A>) -> u64 {
     let port = if service.flags & SERVICE_HASH_PORT != 0 { key.sport } else { 0 };
-    hash::client(key.src, port)
+    key.src.hash(port)
 }
 
 /// The pool's only member.

@@ -3,11 +3,14 @@
 use aya_ebpf::{
     macros::map,
     maps::{Array, ProgramArray},
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
 
 #[map(name = "jump")]
 static JUMP: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// As `jump`; an array holds programs of one type.
+#[map(name = "jump_tc")]
+static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map(name = "template")]
 static TEMPLATE: Array<[u64; 8]> = Array::with_max_entries(1, 0);
 /// Element 0: how many clients to walk through (0: none). Element 1: the next one.
@@ -40,4 +43,11 @@ pub fn next() -> Option<u64> {
 pub fn jump(ctx: &XdpContext) {
     // SAFETY: a valid context and index.
     unsafe { JUMP.tail_call(ctx, 0) }
+}
+
+/// The same on tc's ingress.
+#[inline(always)]
+pub fn jump_tc(ctx: &TcContext) {
+    // SAFETY: a valid context and index.
+    unsafe { JUMP_TC.tail_call(ctx, 0) }
 }

@@ -9,18 +9,21 @@ use lb_common::{
 };
 
 use crate::{
-    Decision, maps,
-    parse::{Segment, TcpView},
+    Decision,
+    access::Hook,
+    family::Family,
+    maps,
+    parse::{Frame, Segment},
 };
 
 /// Rewrites the packet for `real`. `what` is the outcome, with [`DrForwarded`] standing for "any
 /// established connection".
 #[inline(always)]
-pub fn to_real(
-    view: &TcpView<'_>,
+pub fn to_real<A: Family, H: Hook>(
+    frame: &Frame<'_, A>,
     id: u16,
     real: &Real,
-    segment: &Segment,
+    segment: &Segment<A>,
     what: Outcome,
 ) -> Decision {
     let outcome = match real.method {
@@ -28,11 +31,11 @@ pub fn to_real(
             return Decision::of(NextHopUnresolved);
         }
         METHOD_DR => {
-            dsr::to_server(view, real);
+            dsr::to_server(frame, real);
             what
         }
         METHOD_NAT => {
-            nat::to_server(view, real);
+            nat::to_server::<A, H>(frame, real);
             if what as u32 == DrForwarded as u32 { NatForwarded } else { what }
         }
         _ => Local,
@@ -46,7 +49,7 @@ pub fn to_real(
 
 /// [`Decision::ifindex`] of a frame that leaves by `ifindex`.
 #[inline(always)]
-pub fn exit(real: &Real, ifindex: u32, segment: &Segment) -> u32 {
+pub fn exit<A: Family>(real: &Real, ifindex: u32, segment: &Segment<A>) -> u32 {
     let came = segment.back.ifindex;
     if real.flags & FLAG_TX != 0 && ifindex == came && real.ifindex == came { 0 } else { ifindex }
 }
