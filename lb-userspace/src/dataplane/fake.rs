@@ -14,8 +14,9 @@ use lb_common::maps;
 use super::{ApplyReport, Capabilities, DataPlane, Failure, FailureKind, Progress, Surroundings};
 use crate::{
     base::{
+        filter::FlowFilter,
         status::{FlowStatus, ForwarderStatus, VirtualServerStatus},
-        table::ForwardingTable,
+        table::{Engine, ForwardingTable},
         time::Instant,
     },
     reconcile::{Operation, Plan},
@@ -30,6 +31,8 @@ pub struct Fake {
     pub failures: VecDeque<Option<String>>,
     /// Interfaces that no attempt will ever attach to.
     pub hopeless: BTreeSet<String>,
+    /// What [`DataPlane::strays`] answers; an operation on one of them makes it none.
+    pub strays: BTreeSet<String>,
     /// When set, `observe` fails with that text.
     pub blind: Option<String>,
     /// Every operation that was performed.
@@ -52,7 +55,13 @@ pub struct Fake {
 
 impl DataPlane for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "fake", virtual_servers: 1024, real_servers: maps::REALS as usize }
+        Capabilities {
+            name: "fake",
+            engine: Engine::Xdp,
+            fences: true,
+            virtual_servers: 1024,
+            real_servers: maps::REALS as usize,
+        }
     }
 
     fn observe(&mut self) -> anyhow::Result<ForwardingTable> {
@@ -60,6 +69,10 @@ impl DataPlane for Fake {
             Some(text) => anyhow::bail!("observe the fake engine: {text}"),
             None => Ok(self.table.clone()),
         }
+    }
+
+    fn strays(&self) -> BTreeSet<String> {
+        self.strays.clone()
     }
 
     fn apply(&mut self, plan: &Plan) -> ApplyReport {
@@ -77,6 +90,11 @@ impl DataPlane for Fake {
                     .perform(&mut self.table)
                     .map_err(|misfit| Failure::passing(misfit.to_string())),
             };
+            if let (Ok(()), Operation::Attach { interface } | Operation::Detach { interface }) =
+                (&outcome, operation)
+            {
+                self.strays.remove(interface);
+            }
             if outcome.is_ok() {
                 self.performed.push(operation.clone());
                 self.performed_at.store(self.worked.load(Relaxed), Relaxed);
@@ -108,7 +126,7 @@ impl DataPlane for Fake {
         Ok(BTreeMap::new())
     }
 
-    fn list_flows(&mut self, _limit: usize) {
+    fn list_flows(&mut self, _: &FlowFilter, _: usize) {
         self.listing = self.slices;
     }
 

@@ -1,6 +1,7 @@
-//! L2: engines that forward. One trait, two sides: XDP, and a fake for tests.
+//! L2: engines that forward. One trait, three sides: XDP, the kernel's IPVS, and a fake for tests.
 
 pub mod fake;
+pub mod ipvs;
 pub mod xdp;
 
 use std::{
@@ -10,9 +11,10 @@ use std::{
 
 use crate::{
     base::{
+        filter::FlowFilter,
         net::Mac,
         status::{FlowStatus, ForwarderStatus},
-        table::ForwardingTable,
+        table::{Engine, ForwardingTable},
         time::Instant,
     },
     reconcile::Plan,
@@ -23,6 +25,10 @@ use crate::{
 pub struct Capabilities {
     /// Word for logs and metrics: xdp, ipvs, fake.
     pub name: &'static str,
+    /// Which of them it is; a fake stands in for XDP.
+    pub engine: Engine,
+    /// Whether it is silent by itself once a lease has run out.
+    pub fences: bool,
     /// Virtual servers at most.
     pub virtual_servers: usize,
     /// Real servers at most, over all virtual servers.
@@ -116,6 +122,11 @@ pub trait DataPlane {
     fn capabilities(&self) -> Capabilities;
     /// The table as it stands in the kernel now.
     fn observe(&mut self) -> anyhow::Result<ForwardingTable>;
+    /// Interfaces that, when [`DataPlane::observe`] looked last, had something of ours that does not count as attached,
+    /// since it is not as it is wanted: where they are not wanted at all, it is to be taken off.
+    fn strays(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
     /// Performs every operation in order; a failed one does not stop the rest.
     fn apply(&mut self, plan: &Plan) -> ApplyReport;
     /// Takes over ways to real servers and own addresses. A real server without a way is not
@@ -128,9 +139,9 @@ pub trait DataPlane {
     fn work(&mut self) -> anyhow::Result<Progress>;
     /// Packets by outcome name.
     fn counters(&mut self) -> anyhow::Result<BTreeMap<String, u64>>;
-    /// Begins to list at most `limit` connections ([`FLOWS_LIMIT`] in any case), in place of a
-    /// listing that is under way.
-    fn list_flows(&mut self, limit: usize);
+    /// Begins to list at most `limit` connections ([`FLOWS_LIMIT`] in any case) of those that `filter` asks
+    /// for, in place of a listing that is under way.
+    fn list_flows(&mut self, filter: &FlowFilter, limit: usize);
     /// Does a slice of it. `None`: there is more to do; else all of them.
     fn listed_flows(&mut self) -> anyhow::Result<Option<Vec<FlowStatus>>>;
     /// One connection.

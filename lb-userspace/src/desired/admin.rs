@@ -76,6 +76,11 @@ impl Admin {
         }
     }
 
+    /// After a boot no time of before means anything: who was to drain until then drains for good.
+    pub fn forget_times(&mut self) {
+        self.states.values_mut().for_each(|state| *state = AdminState::Drain);
+    }
+
     /// Forgets decisions about real servers that the configuration no longer has, so that an
     /// address that comes back later is not drained by a decision nobody remembers.
     pub fn reload(&mut self, config: &Config) {

@@ -7,10 +7,10 @@ use crate::{
     base::{
         net::VirtualServerKey,
         status::Health,
-        table::{ForwardingTable, RealServerState},
+        table::{ForwardingTable, OnDown, RealServerState},
         time::Instant,
     },
-    config::model::Config,
+    config::model::{self, Config},
 };
 
 /// Health and live weight by virtual server and real server.
@@ -60,15 +60,21 @@ impl HealthBook {
     /// Verdicts as a predecessor's table shows them, until the checker's last words are heard again:
     /// a dead server must not be taken for an unknown one meanwhile. Servers without a checker
     /// are left out, because nothing would ever correct them. One whose connections were reset already
-    /// has been dead for as long as can be: it gets no second time to drain.
+    /// has been dead for as long as can be: it gets no second time to drain. One whose connections were kept
+    /// until now, and may drain from now on, keeps them until it is said when it died.
     pub fn adopt(config: &Config, table: &ForwardingTable, admin: &Admin) -> Self {
         let mut book = Self::default();
         for vs in &config.virtual_servers {
             let Some(observed) = table.virtual_servers.get(&vs.key) else { continue };
             for rs in vs.real_servers.iter().filter(|rs| !rs.checkers.is_empty()) {
                 let Some(server) = observed.real_servers.get(&rs.addr) else { continue };
+                let was_kept = server.state == RealServerState::Inhibited
+                    || (server.state, observed.on_down) == (RealServerState::Down, OnDown::Keep);
+                let drains =
+                    matches!(vs.on_down, model::OnDown::Drain(_)) && !rs.inhibit_on_failure;
                 let health = match server.state {
                     RealServerState::Up => Health::Up,
+                    _ if was_kept && drains => Health::Drain,
                     RealServerState::Down | RealServerState::Inhibited => Health::Down,
                     RealServerState::Drain if admin.get(vs.key, rs.addr).is_some() => continue,
                     RealServerState::Drain => Health::Suspect,

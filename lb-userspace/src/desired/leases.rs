@@ -56,7 +56,7 @@ impl LeaseSlots {
             }
         }
         for instance in instances {
-            for vip in &instance.virtual_ipaddress {
+            for vip in instance.addresses() {
                 if let Some(slot) = observed.get(&vip.prefix.addr) {
                     next.claim(instance, *slot);
                 }

@@ -23,7 +23,7 @@ use crate::{
         net::{IpPrefix, VirtualServerKey},
         status::Health,
         table::{
-            ForwardingTable, Gate, Limits, Method, OnDown, Persistence, RealServer,
+            Engine, ForwardingTable, Gate, Limits, Method, OnDown, Persistence, RealServer,
             RealServerState, VirtualServer,
         },
         time::Instant,
@@ -38,6 +38,8 @@ pub struct Host {
     pub addresses: BTreeSet<(String, IpPrefix)>,
     /// Interface (name) that leads to each real server; absent when there is no route.
     pub egress: BTreeMap<IpAddr, String>,
+    /// Interfaces with a MAC address.
+    pub ethernet: BTreeSet<String>,
 }
 
 impl Host {
@@ -72,6 +74,10 @@ fn contains(prefix: &IpPrefix, addr: IpAddr) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
     pub config: &'a Config,
+    /// Who is to carry the table.
+    pub engine: Engine,
+    /// Names of the instances that are master here. Only IPVS asks: XDP has its leases.
+    pub masters: &'a BTreeSet<String>,
     /// False under `-C`: nobody renews leases, so nothing is gated or guarded.
     pub vrrp: bool,
     pub slots: &'a LeaseSlots,
@@ -91,15 +97,23 @@ pub fn compile(inputs: &Inputs<'_>) -> ForwardingTable {
         for instance in &inputs.config.vrrp_instances {
             let Some(slot) = inputs.slots.get(&instance.name) else { continue };
             table.interfaces.insert(instance.interface.clone());
-            for vip in &instance.virtual_ipaddress {
+            for vip in instance.addresses() {
                 table.vips.entry(vip.prefix.addr).or_insert(slot);
-                table.interfaces.extend(vip.dev.clone());
             }
+            let named = instance.virtual_ipaddress.iter().filter_map(|vip| vip.dev.as_ref());
+            table.interfaces.extend(named.cloned());
+            // Where no program can be (a tunnel), an address that adverts do not name is no reason to go on without a fence.
+            let excluded = instance.on_host.excluded.iter().filter_map(|vip| vip.dev.as_ref());
+            let ethernet = excluded.filter(|dev| inputs.host.ethernet.contains(*dev));
+            table.interfaces.extend(ethernet.cloned());
         }
     }
     for vs in &inputs.config.virtual_servers {
         // The configuration refuses duplicates; the first would win.
-        if placement::xdp(vs).is_err() || table.virtual_servers.contains_key(&vs.key) {
+        if placement::place(inputs.engine, vs).is_err()
+            || table.virtual_servers.contains_key(&vs.key)
+            || stands_in_the_way(inputs, vs.key.addr.ip())
+        {
             continue;
         }
         let compiled = virtual_server(inputs, vs);
@@ -132,8 +146,39 @@ pub fn instance_of<'a>(inputs: &Inputs<'a>, addr: IpAddr) -> Option<&'a str> {
         .vrrp
         .then_some(&inputs.config.vrrp_instances)?
         .iter()
-        .find(|instance| instance.virtual_ipaddress.iter().any(|vip| vip.prefix.addr == addr))
+        .find(|instance| instance.addresses().any(|vip| vip.prefix.addr == addr))
         .map(|instance| instance.name.as_str())
+}
+
+/// Whether IPVS must not have a virtual server at `addr` now. Its rules take packets only for addresses that this host
+/// has. On standby it has not, so that they are inert and a failover has none to write. Where it has the
+/// address all the same, as a real server by DR does on `lo`, they would send on what the master sends here to be
+/// served: there they are absent while another host is master.
+fn stands_in_the_way(inputs: &Inputs<'_>, addr: IpAddr) -> bool {
+    let Some(name) = instance_of(inputs, addr).filter(|_| inputs.engine == Engine::Ipvs) else {
+        return false;
+    };
+    if inputs.masters.contains(name) {
+        return false;
+    }
+    let instance = inputs.config.vrrp_instances.iter().find(|it| it.name == name);
+    // Where the election puts it, and takes it away again.
+    let own = |interface: &str| {
+        instance.is_some_and(|instance| {
+            instance.addresses().any(|vip| {
+                let device = vip.dev.as_ref().unwrap_or(&instance.interface);
+                vip.prefix.addr == addr && device == interface
+            }) || on_links(instance).any(|link| link == interface)
+        })
+    };
+    inputs.host.addresses.iter().any(|(name, prefix)| prefix.addr == addr && !own(name))
+}
+
+/// Links of lbd's own, for a virtual MAC or addresses: nobody else puts a VIP there.
+fn on_links(instance: &model::VrrpInstance) -> impl Iterator<Item = &str> {
+    let host = &instance.on_host;
+    let own = host.virtual_link.iter().map(|link| link.name.as_str());
+    own.chain(host.address_links.iter().map(|link| link.name.as_str()))
 }
 
 fn virtual_server(inputs: &Inputs<'_>, vs: &model::VirtualServer) -> VirtualServer {
@@ -191,11 +236,17 @@ fn sorry_in_use(
 
 fn method(inputs: &Inputs<'_>, vs: &model::VirtualServer, addr: SocketAddr) -> Method {
     let ip = addr.ip();
+    // IPVS finds its ways by itself, to this host too.
+    if inputs.engine == Engine::Ipvs {
+        return vs.method;
+    }
     // An instance's VIP comes and goes with the election; a real server on another host must not
     // turn into a local one by that. The virtual server's own address is always this host.
-    let vip = inputs.config.vrrp_instances.iter().any(|instance| {
-        instance.virtual_ipaddress.iter().any(|candidate| candidate.prefix.addr == ip)
-    });
+    let vip = inputs
+        .config
+        .vrrp_instances
+        .iter()
+        .any(|instance| instance.addresses().any(|candidate| candidate.prefix.addr == ip));
     if ip == vs.key.addr.ip() || (inputs.host.owns(ip) && !vip) { Method::Local } else { vs.method }
 }
 
@@ -211,9 +262,10 @@ fn real_server(
     let drained = inputs.admin.get(vs.key, rs.addr).is_some();
     let ended = deadline(inputs, vs, rs).is_some_and(|deadline| deadline <= inputs.now);
     let state = match health {
+        // The operator's time, beside inhibit_on_failure too.
+        _ if ended => RealServerState::Down,
         // Weight 0 keeps what is established, as keepalived's inhibit_on_failure does.
         Health::Down if rs.inhibit_on_failure => RealServerState::Inhibited,
-        _ if ended => RealServerState::Down,
         Health::Down if matches!(vs.on_down, model::OnDown::Drain(_)) => RealServerState::Closed,
         Health::Down => RealServerState::Down,
         Health::Full | Health::Drain => RealServerState::Closed,
@@ -268,12 +320,7 @@ fn whole_seconds(duration: Duration) -> Duration {
 
 /// `alpha` of the virtual server or of any checker; without a checker nothing could lift it.
 fn starts_down(vs: &model::VirtualServer, rs: &model::RealServer) -> bool {
-    let alpha = |checker: &model::Checker| match checker {
-        model::Checker::Tcp(common)
-        | model::Checker::Misc(common, _)
-        | model::Checker::Mysql(common, _) => common.alpha,
-    };
-    !rs.checkers.is_empty() && (vs.alpha || rs.checkers.iter().any(alpha))
+    !rs.checkers.is_empty() && (vs.alpha || rs.checkers.iter().any(|it| it.common().alpha))
 }
 
 #[cfg(test)]

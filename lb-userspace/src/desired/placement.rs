@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::hash;
+use lb_common::{
+    abi::{Addr, be32},
+    hash,
+};
 
-use super::{Inputs, compile, gate, instance_of};
+use super::{Inputs, compile, gate, instance_of, stands_in_the_way};
 use crate::{
     base::{
         net::{Protocol, VirtualServerKey},
         status::Health,
-        table::{Gate, Method, Persistence, RealServer, RealServerState, Scheduler},
+        table::{Engine, Gate, Method, Persistence, RealServer, RealServerState, Scheduler},
     },
     config::model::VirtualServer,
     sched::{self, Candidate},
@@ -20,19 +23,59 @@ use crate::{
 /// # Errors
 /// Why it cannot, as a phrase.
 pub fn xdp(vs: &VirtualServer) -> Result<&'static str, String> {
-    if vs.key.addr.is_ipv6() {
-        return Err("the xdp engine forwards IPv4 only so far".into());
-    }
     if vs.key.protocol != Protocol::Tcp {
         return Err("the xdp engine forwards TCP only so far".into());
     }
     if vs.key.addr.port() == 0 {
         return Err("the xdp engine needs a port, 0 (every port) is not supported".into());
     }
-    if let Some(rs) = vs.real_servers.iter().find(|rs| rs.addr.is_ipv6()) {
-        return Err(format!("real server {} is IPv6, the virtual server IPv4", rs.addr));
+    let is_other = |addr: &SocketAddr| addr.is_ipv4() != vs.key.addr.is_ipv4();
+    let mut servers = vs.real_servers.iter().map(|rs| rs.addr).chain(vs.sorry_server);
+    if let Some(addr) = servers.find(is_other) {
+        return Err(format!("real server {addr} is of another address family than the VIP"));
     }
-    Ok("xdp: IPv4, TCP, and a scheduler and method that it has")
+    Ok(match vs.key.addr {
+        SocketAddr::V4(_) => "xdp: IPv4, TCP, and a scheduler and method that it has",
+        SocketAddr::V6(_) => "xdp: IPv6, TCP, and a scheduler and method that it has",
+    })
+}
+
+/// Whether the IPVS engine can forward a virtual server.
+///
+/// # Errors
+/// Why it cannot, as a phrase.
+pub fn ipvs(vs: &VirtualServer) -> Result<&'static str, String> {
+    if vs.key.addr.port() == 0 && vs.persistence.is_none() {
+        return Err("IPVS takes port 0 (every port) only with persistence".into());
+    }
+    let v6 = vs.key.addr.is_ipv6();
+    let servers = || vs.real_servers.iter().map(|rs| rs.addr).chain(vs.sorry_server);
+    if let Some(addr) = servers().find(|addr| addr.is_ipv6() != v6) {
+        return Err(format!("real server {addr} is of another family than the virtual server"));
+    }
+    if vs.method != Method::Nat {
+        let mut seen = std::collections::BTreeSet::new();
+        // A sorry server may be one of the real servers.
+        let all = servers().collect::<std::collections::BTreeSet<_>>();
+        if let Some(addr) = all.into_iter().find(|addr| !seen.insert(addr.ip())) {
+            return Err(format!(
+                "real server {addr} has another one's address: by DR the port does not change, so that they \
+                 are the same to IPVS"
+            ));
+        }
+    }
+    Ok("ipvs: the kernel's own virtual servers")
+}
+
+/// Whether an engine can forward a virtual server.
+///
+/// # Errors
+/// Why it cannot, as a phrase.
+pub fn place(engine: Engine, vs: &VirtualServer) -> Result<&'static str, String> {
+    match engine {
+        Engine::Xdp => xdp(vs),
+        Engine::Ipvs => ipvs(vs),
+    }
 }
 
 /// What an operator should know about a real server of a method, if anything.
@@ -93,10 +136,14 @@ pub fn explain_connection(
     let Some(model) = inputs.config.virtual_servers.iter().find(|vs| vs.key == key) else {
         return Err(format!("{vip} is no virtual server: packets to it pass up to this host"));
     };
+    if client.is_ipv4() != vip.is_ipv4() {
+        return Err(format!("{client} and {vip} are of different address families"));
+    }
     let mut lines = vec![format!("connection {client} -> {vip}")];
     let table = compile(inputs);
     let Some(compiled) = table.virtual_servers.get(&key) else {
-        let why = xdp(model).err().unwrap_or_else(|| "not in the data plane".to_owned());
+        let why = place(inputs.engine, model).err();
+        let why = why.unwrap_or_else(|| "not in the data plane".to_owned());
         lines.push(format!("  not forwarded: {why}"));
         return Ok(lines.join("\n"));
     };
@@ -139,12 +186,12 @@ fn next(
         }
         ([only], _) => format!("a new one would go to {}, the only one in the choice", only.addr),
         (_, Scheduler::Mh(hashing) | Scheduler::Sh(hashing)) => {
-            let IpAddr::V4(ip) = client.ip() else {
-                return Err(format!("{client} is not IPv4"));
-            };
             let (_, ring) = sched::tables(vs.scheduler, choice).map_err(|e| e.to_string())?;
             let port = if hashing.port { client.port().to_be() } else { 0 };
-            let hash = hash::client(u32::from(ip).to_be(), port);
+            let hash = match client.ip() {
+                IpAddr::V4(ip) => hash::client(be32(ip.octets()), port),
+                IpAddr::V6(ip) => hash::client6(&Addr::new(ip.octets()), port),
+            };
             let real = ring.slots.get(hash::ring_slot(hash)).copied();
             let found = choice.iter().find(|candidate| Some(candidate.real) == real);
             let name = vs.scheduler.name();
@@ -204,14 +251,23 @@ fn explain_virtual_server(inputs: &Inputs<'_>, key: VirtualServerKey) -> String 
     let Some(vs) = inputs.config.virtual_servers.iter().find(|vs| vs.key == key) else {
         return lines.remove(0);
     };
-    match xdp(vs) {
+    match place(inputs.engine, vs) {
         Ok(why) => lines.push(format!("  engine {why}")),
         Err(why) => {
-            lines.push(format!("  not forwarded: {why}; ipvs: not yet"));
+            lines.push(format!("  not forwarded: {why}"));
             return lines.join("\n");
         }
     }
+    if stands_in_the_way(inputs, key.addr.ip()) {
+        lines.push(
+            "  absent while another host is master: this host has the address, and would send on what it is to serve"
+                .to_owned(),
+        );
+    }
     lines.push(match (gate(inputs, key.addr.ip()), instance_of(inputs, key.addr.ip())) {
+        (Gate::Lease(_), Some(name)) if inputs.engine == Engine::Ipvs => format!(
+            "  forwards while vrrp_instance {name} has the address on this host (no lease: IPVS cannot be fenced)"
+        ),
         (Gate::Lease(slot), Some(name)) => {
             format!("  forwards while vrrp_instance {name} holds its lease (slot {})", slot.0)
         }

@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+mod ipvs;
+mod operator;
+
 const VIP: &str = "192.0.2.10:3306";
 const DB1: &str = "198.51.100.1:3306";
 const DB2: &str = "198.51.100.2:3306";
@@ -120,6 +123,8 @@ struct Scene {
     quorum: BTreeMap<VirtualServerKey, bool>,
     admin: Admin,
     host: Host,
+    engine: Engine,
+    masters: BTreeSet<String>,
     now: Instant,
 }
 
@@ -143,7 +148,9 @@ impl Scene {
             health: HealthBook::default(),
             quorum: BTreeMap::new(),
             admin: Admin::default(),
-            host: Host { addresses, egress },
+            host: Host { addresses, egress, ..Host::default() },
+            engine: Engine::Xdp,
+            masters: BTreeSet::new(),
             now: at(1000),
         }
     }
@@ -153,6 +160,8 @@ impl Scene {
         assert!(without.is_empty());
         run(&Inputs {
             config: &self.config,
+            engine: self.engine,
+            masters: &self.masters,
             vrrp: self.vrrp,
             slots: &slots,
             health: &self.health,
@@ -208,6 +217,22 @@ fn vips_without_a_virtual_server_are_guarded_too() {
     let table = scene.table();
     assert_eq!(table.vips.values().collect::<Vec<_>>(), [&LeaseSlot(1); 3]);
     assert_eq!(table.interfaces.iter().collect::<Vec<_>>(), ["eth0", "eth7"]);
+}
+
+/// `virtual_ipaddress_excluded`: the adverts do not name them, but they come and go with the state all the same.
+#[test]
+fn excluded_vips_are_behind_the_lease_too() {
+    let mut scene = Scene::new();
+    let instance = &mut scene.config.vrrp_instances[0];
+    let mut moved = instance.virtual_ipaddress.split_off(0);
+    moved[1].dev = Some("eth7".into());
+    instance.on_host.excluded = moved;
+    assert!(!scene.table().interfaces.contains("eth7"), "it may be a tunnel");
+    scene.host.ethernet.insert("eth7".into());
+    let table = scene.table();
+    assert_eq!(table.virtual_servers[&key(VIP)].gate, Gate::Lease(LeaseSlot(1)));
+    assert_eq!(table.vips.values().collect::<Vec<_>>(), [&LeaseSlot(1); 2]);
+    assert!(table.interfaces.contains("eth7"));
 }
 
 #[test]
@@ -377,8 +402,41 @@ fn connections_of_a_dead_server_go_on_until_their_deadline() {
 }
 
 #[test]
+fn what_was_kept_before_a_restart_drains_from_its_verdict() {
+    use RealServerState::{Closed, Down, Inhibited};
+    let grace = Duration::from_secs(30);
+    let state = |scene: &Scene| scene.server(DB1).map(|server| server.state);
+    type Change = fn(&mut Scene);
+    let rows: [(Change, RealServerState); 2] = [
+        (|scene| scene.vs().on_down = model::OnDown::Keep, Down),
+        (|scene| scene.vs().real_servers[0].inhibit_on_failure = true, Inhibited),
+    ];
+    for (keeps, kept) in rows {
+        let mut scene = Scene::new();
+        keeps(&mut scene);
+        scene.hear(DB1, Health::Down);
+        assert_eq!(state(&scene), Some(kept));
+        let before = scene.table();
+        // The file says otherwise when it is started next.
+        scene.vs().real_servers[0].inhibit_on_failure = false;
+        scene.vs().on_down = model::OnDown::Drain(grace);
+        scene.now = at(5000);
+        scene.health = HealthBook::adopt(&scene.config, &before, &scene.admin);
+        assert_eq!(state(&scene), Some(Closed), "{kept:?}");
+        scene.health.set(key(VIP), addr(DB1), Health::Down, 10, at(1000));
+        assert_eq!((state(&scene), scene.with(next_deadline)), (Some(Closed), Some(at(31_000))));
+        scene.now = at(31_000);
+        assert_eq!(state(&scene), Some(Down));
+        // With `reset` there is nothing to wait for.
+        scene.vs().on_down = model::OnDown::Reset;
+        scene.health = HealthBook::adopt(&scene.config, &before, &scene.admin);
+        assert_eq!(state(&scene), Some(Down), "{kept:?}");
+    }
+}
+
+#[test]
 fn the_operators_deadline_ends_a_living_server() {
-    use RealServerState::{Down, Drain, Up};
+    use RealServerState::{Down, Drain, Inhibited, Up};
     let mut scene = Scene::new();
     scene.hear(DB1, Health::Up);
     scene.admin.drain(None, addr(DB1), Some(at(9000)));
@@ -394,6 +452,16 @@ fn the_operators_deadline_ends_a_living_server() {
     assert_eq!(state(&scene), Some(Drain));
     scene.admin.enable(&scene.config, None, addr(DB1));
     assert_eq!(state(&scene), Some(Up));
+    // inhibit_on_failure keeps the connections of a dead server, not longer than was said of them.
+    scene.vs().real_servers[0].inhibit_on_failure = true;
+    scene.hear(DB1, Health::Down);
+    scene.admin.drain(None, addr(DB1), Some(at(9500)));
+    assert_eq!((state(&scene), next(&scene)), (Some(Inhibited), Some(at(9500))));
+    scene.now = at(9500);
+    assert_eq!((state(&scene), next(&scene)), (Some(Down), None));
+    scene.vs().real_servers[0].inhibit_on_failure = false;
+    scene.now = at(9000);
+    scene.hear(DB1, Health::Up);
     // The earlier of both ends.
     scene.vs().on_down = model::OnDown::Drain(Duration::from_secs(30));
     scene.hear(DB1, Health::Down);
@@ -450,9 +518,13 @@ fn what_xdp_cannot_do_is_left_out_and_said() {
     type Change = fn(&mut model::VirtualServer);
     let rows: &[(&str, Change, &str)] = &[
         ("udp", |vs| vs.key.protocol = Protocol::Udp, "TCP only"),
-        ("ipv6", |vs| vs.key.addr = addr("[2001:db8::1]:3306"), "IPv4 only"),
+        ("ipv6", |vs| vs.key.addr = addr("[2001:db8::1]:3306"), "of another address family"),
         ("port 0", |vs| vs.key.addr.set_port(0), "needs a port"),
-        ("mixed", |vs| vs.real_servers[0].addr = addr("[2001:db8::2]:3306"), "is IPv6"),
+        (
+            "mixed",
+            |vs| vs.real_servers[0].addr = addr("[2001:db8::2]:3306"),
+            "of another address family",
+        ),
     ];
     for (name, change, why) in rows {
         let mut scene = Scene::new();
@@ -576,63 +648,4 @@ fn the_slot_table_has_an_end() {
     let (next, without) = slots.allocate(&fewer, &BTreeMap::new());
     assert_eq!(next.get("I255"), Some(LeaseSlot(1)));
     assert_eq!(without.len(), 44);
-}
-
-/// The last word counts, whatever it is about: one virtual server or all.
-#[test]
-fn the_operators_last_word_counts() {
-    let (one, other) = (key(VIP), key("192.0.2.11:3306"));
-    let (drain, until) = (AdminState::Drain, AdminState::DrainUntil(at(9)));
-    let mut admin = Admin::default();
-    admin.drain(Some(one), addr(DB1), None);
-    admin.drain(None, addr(DB1), Some(at(9)));
-    assert_eq!(admin.get(one, addr(DB1)), Some(until));
-    admin.drain(Some(other), addr(DB1), None);
-    assert_eq!([one, other].map(|key| admin.get(key, addr(DB1))), [Some(until), Some(drain)]);
-    // To take one virtual server out leaves each other one its own word.
-    let mut scene = Scene::new();
-    let mut second = scene.vs().clone();
-    second.key = other;
-    scene.config.virtual_servers.push(second);
-    admin.enable(&scene.config, Some(one), addr(DB1));
-    assert_eq!([one, other].map(|key| admin.get(key, addr(DB1))), [None, Some(drain)]);
-}
-
-#[test]
-fn operator_decisions_survive_json_and_reload() {
-    let scene = Scene::new();
-    let mut two = scene.config.clone();
-    two.virtual_servers.push(vs("192.0.2.11:3306"));
-    let other = key("192.0.2.11:3306");
-    let mut admin = Admin::default();
-    admin.drain(None, addr(DB1), None);
-    admin.drain(Some(other), addr(DB2), Some(at(7)));
-    let text = serde_json::to_string(&admin).expect("json");
-    assert_eq!(serde_json::from_str::<Admin>(&text).expect("json"), admin);
-    // Enabled in one of two: the other stays drained.
-    admin.enable(&two, Some(key(VIP)), addr(DB1));
-    assert_eq!(admin.get(key(VIP), addr(DB1)), None);
-    assert_eq!(admin.get(other, addr(DB1)), Some(AdminState::Drain));
-    // The second virtual server leaves the configuration.
-    admin.reload(&scene.config);
-    assert_eq!(admin, Admin::default());
-    admin.drain(Some(key(VIP)), addr(DB1), None);
-    admin.enable(&two, None, addr(DB1));
-    assert_eq!(admin, Admin::default());
-}
-
-#[test]
-fn a_changed_weight_in_the_file_beats_an_older_verdict() {
-    let mut scene = Scene::new();
-    scene.health.set(key(VIP), addr(DB1), Health::Up, 3, at(0));
-    scene.health.set(key(VIP), addr(DB2), Health::Up, 4, at(0));
-    let old = scene.config.clone();
-    scene.vs().real_servers[0].weight = 20;
-    let new = scene.config.clone();
-    scene.health.reload(&old, &new);
-    assert_eq!(scene.server(DB1).map(|s| s.weight), Some(20));
-    assert_eq!(scene.server(DB2).map(|s| s.weight), Some(4), "untouched means untouched");
-    let empty = Config::default();
-    scene.health.reload(&new, &empty);
-    assert_eq!(scene.health, HealthBook::default());
 }

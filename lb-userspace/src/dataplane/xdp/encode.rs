@@ -5,18 +5,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use lb_common::{
     abi::{
-        Addr6, Be32, FLAG_CLOSED, FLAG_INHIBITED, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR,
-        METHOD_LOCAL, METHOD_NAT, POOL_LEN, PROTO_TCP, RING_LEN, Real, SCHED_LC, SCHED_MH,
-        SCHED_NQ, SCHED_RR, SCHED_SED, SCHED_SH, SCHED_WLC, SCHED_WRR, SERVICE_FALLBACK,
-        SERVICE_HASH_PORT, SERVICE_KEEP, SERVICE_LIMITED, SOURCE_LEN, STATE_ABSENT, STATE_DOWN,
-        STATE_DRAIN, STATE_UP, Service, ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, be32, macs,
-        octets,
+        Addr, FLAG_CLOSED, FLAG_INHIBITED, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR,
+        METHOD_LOCAL, METHOD_NAT, POOL_LEN, RING_LEN, Real, SCHED_LC, SCHED_MH, SCHED_NQ, SCHED_RR,
+        SCHED_SED, SCHED_SH, SCHED_WLC, SCHED_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT,
+        SERVICE_KEEP, SERVICE_LIMITED, SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP,
+        Service, ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, macs,
     },
     maps,
 };
@@ -25,7 +24,7 @@ use thiserror::Error;
 use super::image::{Image, derived};
 use crate::{
     base::{
-        net::{Protocol, VirtualServerKey, mask4},
+        net::{Protocol, VirtualServerKey},
         table::{
             ForwardingTable, Gate, Hashing, LeaseSlot, Limits, Method, OnDown, Persistence,
             RealServer, RealServerState, Scheduler, VirtualServer,
@@ -38,8 +37,10 @@ use crate::{
 /// A table that the maps cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EncodeError {
-    #[error("{0} is not IPv4; the xdp engine has IPv4 only so far")]
-    NotIpv4(IpAddr),
+    #[error("{0} is an IPv4 address in the guise of an IPv6 one, which is in no packet")]
+    Mapped(IpAddr),
+    #[error("real server {0} of {1} is of another address family")]
+    Family(SocketAddr, VirtualServerKey),
     #[error("{0}: the xdp engine forwards TCP only so far")]
     NotTcp(VirtualServerKey),
     #[error("lease slot {0} does not exist (1 to {max})", max = LeaseSlot::LIMIT - 1)]
@@ -50,7 +51,7 @@ pub enum EncodeError {
     RealServers,
     #[error("{0} has more than {POOL_LEN} real servers")]
     Pool(VirtualServerKey),
-    #[error("more than {max} VIPs of one address family", max = maps::VIP_LIMIT)]
+    #[error("more than {max} VIPs", max = maps::VIP_LIMIT)]
     Vips,
     #[error("{0} is a NAT real server of more than {SOURCE_LEN} virtual servers")]
     Shared(SocketAddr),
@@ -59,17 +60,15 @@ pub enum EncodeError {
 }
 
 /// What identifies a real server: that of its virtual server, then its own address and port.
-type Identity = (Be32, u16, Be32, u16);
+type Identity = (Addr, u16, Addr, u16);
 
 fn identity(real: &Real) -> Identity {
     (real.vip, real.vip_port, real.addr, real.port)
 }
 
-fn ipv4(ip: IpAddr) -> Result<Be32, EncodeError> {
-    match ip {
-        IpAddr::V4(ip) => Ok(be32(ip.octets())),
-        IpAddr::V6(_) => Err(EncodeError::NotIpv4(ip)),
-    }
+fn wide(ip: IpAddr) -> Result<Addr, EncodeError> {
+    let addr = Addr::from_ip(ip);
+    if addr.ip() == ip { Ok(addr) } else { Err(EncodeError::Mapped(ip)) }
 }
 
 fn gate(slot: LeaseSlot) -> Result<u16, EncodeError> {
@@ -83,12 +82,7 @@ fn service_key(key: &VirtualServerKey) -> Result<ServiceKey, EncodeError> {
     if key.protocol != Protocol::Tcp {
         return Err(EncodeError::NotTcp(*key));
     }
-    Ok(ServiceKey {
-        addr: ipv4(key.addr.ip())?,
-        port: be16(key.addr.port()),
-        proto: PROTO_TCP,
-        pad: 0,
-    })
+    Ok(ServiceKey::tcp(wide(key.addr.ip())?, be16(key.addr.port())))
 }
 
 /// Map content for `table` after `before`. Interfaces are not in the maps.
@@ -105,16 +99,12 @@ pub fn encode(
         next.locals.clone_from(&before.locals);
     }
     for ip in &around.own {
-        if let (IpAddr::V4(ip), true) = (ip, next.locals.len() < maps::LOCAL_LIMIT as usize) {
-            next.locals.insert(be32(ip.octets()));
+        if next.locals.len() < maps::LOCAL_LIMIT as usize {
+            next.locals.insert(Addr::from_ip(*ip));
         }
     }
     for (vip, slot) in &table.vips {
-        let gated = Vip { gate: gate(*slot)?, flags: 0 };
-        match vip {
-            IpAddr::V4(ip) => next.vips.insert(be32(ip.octets()), gated),
-            IpAddr::V6(ip) => next.vips6.insert(Addr6::new(ip.octets()), gated),
-        };
+        next.vips.insert(wide(*vip)?, Vip { gate: gate(*slot)?, flags: 0 });
     }
     let mut ids = Ids::new(before);
     let mut seen = BTreeSet::new();
@@ -127,6 +117,9 @@ pub fn encode(
             return Err(EncodeError::Pool(*key));
         }
         for (addr, server) in &vs.real_servers {
+            if addr.is_ipv4() != key.addr.is_ipv4() {
+                return Err(EncodeError::Family(*addr, *key));
+            }
             let real = real(map_key, service, *addr, server, around)?;
             let id = ids.real(&real)?;
             let known = around.next_hops.contains_key(&addr.ip());
@@ -146,16 +139,15 @@ pub fn encode(
         publish(before, &mut next, map_key, service, scheduler, &candidates)
             .map_err(|_| EncodeError::Pool(key))?;
     }
-    if next.vips.len().max(next.vips6.len()) > maps::VIP_LIMIT as usize {
+    if next.vips.len() > maps::VIP_LIMIT as usize {
         return Err(EncodeError::Vips);
     }
-    let (filter, sources) = derived(&next.vips, &next.vips6, &next.reals);
+    let (filter, sources) = derived(&next.vips, &next.reals);
     next.filter = filter;
     for (key, ids) in sources {
         let mut source = Source::default();
         if ids.len() > SOURCE_LEN {
-            let addr = SocketAddr::new(octets(key.addr).into(), u16::from_be(key.port));
-            return Err(EncodeError::Shared(addr));
+            return Err(EncodeError::Shared(socket(key.addr, key.port)));
         }
         source.reals[..ids.len()].copy_from_slice(&ids);
         next.sources.insert(key, source);
@@ -176,9 +168,9 @@ fn service(
     };
     let (persistence_secs, granularity) = match vs.persistence {
         Some(Persistence { timeout, granularity }) => {
-            (secs(timeout)?, be32(mask4(granularity).octets()))
+            (secs(timeout)?, Addr::mask(granularity, key.addr.is_ipv4()))
         }
-        None => (0, 0),
+        None => (0, Addr::default()),
     };
     let old = before.services.get(&map_key);
     let service = Service {
@@ -205,7 +197,6 @@ fn service(
         idle_secs: secs(vs.idle_timeout)?,
         persistence_secs,
         granularity,
-        pad: 0,
     };
     Ok((map_key, service))
 }
@@ -256,7 +247,7 @@ fn real(
         granularity: service.granularity,
         ..Real::default()
     }
-    .with_nat(key.addr, key.port, ipv4(addr.ip())?, be16(addr.port()));
+    .with_nat(key.addr, key.port, wide(addr.ip())?, be16(addr.port()));
     if real.method != METHOD_LOCAL
         && let Some(Ok(hop)) = around.next_hops.get(&addr.ip())
     {
@@ -397,18 +388,19 @@ impl Ids {
     }
 }
 
-fn virtual_server_key(addr: Be32, port: u16) -> VirtualServerKey {
+fn virtual_server_key(addr: Addr, port: u16) -> VirtualServerKey {
     VirtualServerKey { protocol: Protocol::Tcp, addr: socket(addr, port) }
 }
 
 /// Address and port as they lie in maps.
-pub fn socket(addr: Be32, port: u16) -> SocketAddr {
-    SocketAddr::V4(socket_v4(addr, port))
+pub fn socket(addr: Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(addr.ip(), u16::from_be(port))
 }
 
-/// As [`socket`].
-pub fn socket_v4(addr: Be32, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(octets(addr)), u16::from_be(port))
+/// Leading bits of an address under a mask, which counts what marks an IPv4 one.
+fn granularity(vip: Addr, mask: Addr) -> u8 {
+    let ones = u128::from_be_bytes(mask.octets()).leading_ones() as u8;
+    if vip.to_v4().is_some() { ones.saturating_sub(96) } else { ones }
 }
 
 /// The table that map content stands for (without interfaces). Values that only a foreign hand can
@@ -417,11 +409,8 @@ pub fn decode(image: &Image) -> ForwardingTable {
     let mut table = ForwardingTable::default();
     for (addr, vip) in &image.vips {
         if vip.gate != 0 {
-            table.vips.insert(IpAddr::V4(Ipv4Addr::from(octets(*addr))), LeaseSlot(vip.gate));
+            table.vips.insert(addr.ip(), LeaseSlot(vip.gate));
         }
-    }
-    for (addr, vip) in image.vips6.iter().filter(|(_, vip)| vip.gate != 0) {
-        table.vips.insert(IpAddr::from(addr.octets()), LeaseSlot(vip.gate));
     }
     let mut by_id = BTreeMap::new();
     for (map_key, service) in &image.services {
@@ -453,7 +442,7 @@ pub fn decode(image: &Image) -> ForwardingTable {
             },
             persistence: (service.persistence_secs != 0).then(|| Persistence {
                 timeout: Duration::from_secs(u64::from(service.persistence_secs)),
-                granularity: u32::from_be(service.granularity).leading_ones() as u8,
+                granularity: granularity(map_key.addr, service.granularity),
             }),
             real_servers: BTreeMap::new(),
         };

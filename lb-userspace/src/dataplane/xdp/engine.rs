@@ -1,7 +1,7 @@
 //! The engine: the trait of [`crate::dataplane`] over maps, program and links.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -11,8 +11,8 @@ use std::{
 use anyhow::Context as _;
 use lb_common::{
     abi::{
-        Control, FLAG_INHIBITED, FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, PROTO_TCP,
-        Real, STATE_DOWN, STATE_DRAIN, STATE_UP, SourceKey,
+        Control, FLAG_INHIBITED, FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, Real,
+        STATE_DOWN, STATE_DRAIN, STATE_UP, SourceKey,
     },
     maps as sizes,
     verdict::Outcome,
@@ -20,29 +20,33 @@ use lb_common::{
 use tracing::{debug, warn};
 
 use super::{
-    attach::{self, AttachError},
+    attach::{self, Around, AttachError, On, Placed},
     encode::{decode, encode, socket},
     housekeeping::Stage,
     image::{Image, writes},
     lease::Clock,
+    links::Mode,
     listing::Listing,
     loader::{self, How},
     maps::Maps,
     orphans::{self, Ask},
-    resets, sys,
+    resets,
+    syncing::Syncing,
+    sys,
     telling::Telling,
     totals::Totals,
 };
 use crate::{
     base::{
+        filter::FlowFilter,
         net::Mac,
         status::{
             FlowStatus, ForwarderStatus, InterfaceStatus, RealServerStatus, VirtualServerStatus,
         },
-        table::{ForwardingTable, LeaseSlot},
+        table::{Engine, ForwardingTable, LeaseSlot},
         time::Instant,
     },
-    config::model::XdpMode,
+    config::model::Attachment,
     dataplane::{ApplyReport, Capabilities, DataPlane, Failure, Progress, Surroundings},
     reconcile::{Operation, Plan},
 };
@@ -55,18 +59,28 @@ const PRESSURE: Duration = Duration::from_millis(250);
 
 /// The XDP engine.
 pub struct Xdp {
-    pin_dir: PathBuf,
+    pub(super) pin_dir: PathBuf,
     pub(super) maps: Maps,
     program: OwnedFd,
     pub(super) clock: Clock,
     how: How,
-    generic: bool,
+    wanted: Attachment,
     /// What the kernel holds; `None` after a failed write, until it is read back.
     image: Option<Image>,
     totals: Totals,
     around: Surroundings,
     /// Last error by interface name.
     problems: BTreeMap<String, String>,
+    /// Interfaces that the plan which is being carried out attaches to.
+    attaching: Vec<String>,
+    /// Failed attempts since the last success, by interface name.
+    tries: BTreeMap<String, u32>,
+    /// Why tc is not to be had on this host, where that was found out.
+    no_tc: Option<String>,
+    /// Interfaces with something of ours that is not as it is wanted.
+    strays: BTreeSet<String>,
+    /// Why the program is where it is, by interface name; none for what a predecessor attached.
+    reasons: BTreeMap<String, String>,
     /// Writes that were needed although the table was as desired: someone else had a hand in it.
     repairs: u64,
     /// As of the last pass, as [`Xdp::embryos`].
@@ -80,6 +94,7 @@ pub struct Xdp {
     housekeeping: Option<Stage>,
     listing: Option<Listing>,
     pub(super) telling: Telling,
+    pub(super) syncing: Syncing,
     run_stats: (u64, u64),
 }
 
@@ -88,7 +103,7 @@ impl Xdp {
     ///
     /// # Errors
     /// A sentence why XDP is not to be had here.
-    pub fn open(pin_dir: &Path, flow_table_size: u32, mode: XdpMode) -> anyhow::Result<Self> {
+    pub fn open(pin_dir: &Path, flow_table_size: u32, wanted: Attachment) -> anyhow::Result<Self> {
         let loaded = loader::open(pin_dir, flow_table_size)?;
         let (mut maps, clock) = (loaded.maps, Clock::new(loaded.clock)?);
         let image = maps.read().context("read the maps back")?;
@@ -106,11 +121,16 @@ impl Xdp {
             program: loaded.program,
             clock,
             how: loaded.how,
-            generic: mode == XdpMode::Generic,
+            wanted,
             image: Some(image),
             totals: Totals::default(),
             around: Surroundings::default(),
             problems: BTreeMap::new(),
+            attaching: Vec::new(),
+            tries: BTreeMap::new(),
+            no_tc: None,
+            strays: BTreeSet::new(),
+            reasons: BTreeMap::new(),
             repairs: 0,
             flows: 0,
             embryos: 0,
@@ -119,6 +139,7 @@ impl Xdp {
             housekeeping: None,
             listing: None,
             telling,
+            syncing: Syncing::default(),
             run_stats: (0, 0),
         })
     }
@@ -128,9 +149,11 @@ impl Xdp {
         self.how
     }
 
-    /// The mode for interfaces attached from now on; those in another mode count as not attached.
-    pub fn set_mode(&mut self, mode: XdpMode) {
-        self.generic = mode == XdpMode::Generic;
+    /// How interfaces are to be attached from now on; what does not fit it counts as not attached.
+    pub fn set_attachment(&mut self, wanted: Attachment) {
+        self.wanted = wanted;
+        self.tries.clear();
+        self.no_tc = None;
     }
 
     /// What is to be sent to the client of an orphaned reply: one segment for each virtual server
@@ -139,12 +162,7 @@ impl Xdp {
     /// # Errors
     /// When the maps cannot be read.
     pub fn asks(&mut self, orphan: &Orphan) -> anyhow::Result<Vec<Ask>> {
-        let key = SourceKey {
-            addr: orphan.reply.src,
-            port: orphan.reply.sport,
-            proto: PROTO_TCP,
-            pad: 0,
-        };
+        let key = SourceKey::tcp(orphan.reply.src, orphan.reply.sport);
         let jiffies = self.clock.sample()?.jiffies;
         let image = self.image()?;
         let Some(source) = image.sources.get(&key) else { return Ok(Vec::new()) };
@@ -184,6 +202,7 @@ impl Xdp {
 
     pub(super) fn write(&mut self, next: Image) -> anyhow::Result<usize> {
         let before = self.image.take().unwrap_or_default();
+        self.syncing.forget_names();
         let stats = |id| self.maps.real_stats(id).context("read the map real_stats");
         let totals = self.totals.after(&before, &next, stats)?;
         let writes = writes(&before, &next);
@@ -202,18 +221,11 @@ impl Xdp {
     fn perform(&mut self, operation: &Operation) -> Result<(), Failure> {
         let other = |error: anyhow::Error| Failure::passing(format!("{operation}: {error:#}"));
         match operation {
-            Operation::Attach { interface } => {
-                let result = self.attach(interface);
-                match &result {
-                    Ok(()) => drop(self.problems.remove(interface)),
-                    Err(error) => {
-                        drop(self.problems.insert(interface.clone(), error.to_string()));
-                    }
-                }
-                result.map_err(|error| Failure { text: error.to_string(), kind: error.kind() })
-            }
+            Operation::Attach { interface } => self
+                .attach(interface)
+                .map_err(|error| Failure { text: error.to_string(), kind: error.kind() }),
             Operation::Detach { interface } => {
-                self.problems.remove(interface);
+                self.forget(interface);
                 attach::detach(&self.pin_dir, interface).map_err(other)
             }
             _ => {
@@ -240,29 +252,81 @@ impl Xdp {
             .with_context(|| format!("write lease slot {}", slot.0))
     }
 
-    fn attach(&self, interface: &str) -> Result<(), AttachError> {
+    fn attach(&mut self, interface: &str) -> Result<(), AttachError> {
+        let around = self.around(interface);
+        let (dir, program) = (&self.pin_dir, &self.program);
         let other = || self.describe_other(interface);
-        attach::attach(&self.pin_dir, &self.program, interface, self.generic, other)
+        match attach::attach(dir, program, interface, self.wanted, &around, other) {
+            Ok(Placed { reason, no_tc, .. }) => {
+                self.forget(interface);
+                self.reasons.insert(interface.to_owned(), reason);
+                if let Some(why) = no_tc {
+                    warn!(interface, why, "no tc on this host: native XDP in its place");
+                    self.no_tc = Some(why);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                *self.tries.entry(interface.to_owned()).or_default() += 1;
+                self.problems.insert(interface.to_owned(), error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    fn forget(&mut self, interface: &str) {
+        self.problems.remove(interface);
+        self.reasons.remove(interface);
+        self.tries.remove(interface);
+        self.strays.remove(interface);
+    }
+
+    fn around(&self, interface: &str) -> Around {
+        // What cannot be read is said by whoever needs it.
+        let attached = attach::attached(&self.pin_dir).unwrap_or_default();
+        let other = |name: &&String| *name != interface;
+        Around {
+            has_tc: with_tc(&attached, interface),
+            will_have_tc: self
+                .attaching
+                .iter()
+                .filter(other)
+                .find(|name| attach::is_software(name))
+                .cloned(),
+            no_tc: self.no_tc.clone(),
+            tries: self.tries.get(interface).copied().unwrap_or(0),
+        }
+    }
+
+    /// Why the program is on an interface in this way.
+    fn reason(&self, interface: &str, mode: Mode) -> String {
+        if let Some(reason) = self.reasons.get(interface) {
+            return reason.clone();
+        }
+        attach::first_choice(self.wanted, interface, mode, &self.around(interface))
+            .unwrap_or_else(|| "taken over from a predecessor".to_owned())
     }
 
     /// The foreign program on an interface, in words.
-    fn describe_other(&self, interface: &str) -> String {
-        let Some(id) = self.around.xdp_programs.get(interface) else {
-            return "another XDP program".to_owned();
-        };
+    fn describe_other(&self, interface: &str) -> Option<String> {
+        let id = self.around.xdp_programs.get(interface)?;
         let name = aya::programs::loaded_programs()
             .flatten()
             .find(|program| program.id() == *id)
             .and_then(|program| Some(program.name_as_str()?.to_owned()));
-        match name {
+        Some(match name {
             Some(name) => format!("another XDP program (id {id}, {name})"),
             None => format!("another XDP program (id {id})"),
-        }
+        })
     }
 
     /// Average cost of a packet since the last call, when the kernel counts it.
     fn ns_per_packet(&mut self) -> Option<u64> {
-        let (time, runs) = sys::run_stats(&self.program).ok()?;
+        let (mut time, mut runs) = sys::run_stats(&self.program).ok()?;
+        if let Ok(tc) = loader::pinned_program(&self.pin_dir, sizes::PROGRAM_TC) {
+            let (more_time, more_runs) = sys::run_stats(&tc).ok()?;
+            (time, runs) = (time + more_time, runs + more_runs);
+        }
         let (old_time, old_runs) = std::mem::replace(&mut self.run_stats, (time, runs));
         time.saturating_sub(old_time).checked_div(runs.saturating_sub(old_runs))
     }
@@ -363,10 +427,18 @@ impl Xdp {
     }
 }
 
+/// Another interface than `interface` that has tc.
+fn with_tc(attached: &BTreeMap<String, On>, interface: &str) -> Option<String> {
+    let has = |on: &On| on.modes.iter().any(|mode| mode.is_tc());
+    attached.iter().find(|(name, on)| *name != interface && has(on)).map(|it| it.0.clone())
+}
+
 impl DataPlane for Xdp {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             name: "xdp",
+            engine: Engine::Xdp,
+            fences: true,
             virtual_servers: sizes::SERVICES as usize - 1,
             real_servers: sizes::REALS as usize - 1,
         }
@@ -374,6 +446,7 @@ impl DataPlane for Xdp {
 
     fn observe(&mut self) -> anyhow::Result<ForwardingTable> {
         self.image = None;
+        self.syncing.forget_names();
         let mut table = decode(self.image()?);
         // What follows from the table (pools, filter, sources) may have been changed too.
         match self.publish(&table) {
@@ -384,17 +457,34 @@ impl DataPlane for Xdp {
             }
             Err(error) => debug!(error = format!("{error:#}"), "observed maps fit no table"),
         }
-        for (name, (_, generic)) in attach::attached(&self.pin_dir)? {
-            if generic == self.generic {
-                self.problems.remove(&name);
-                table.interfaces.insert(name);
+        let attached = attach::attached(&self.pin_dir)?;
+        self.strays.clear();
+        for (name, on) in &attached {
+            let around = Around { has_tc: with_tc(&attached, name), ..Around::default() };
+            match *on.modes.as_slice() {
+                [mode] if attach::fits(self.wanted, mode, &around) => {
+                    self.problems.remove(name);
+                    self.tries.remove(name);
+                    table.interfaces.insert(name.clone());
+                }
+                _ => drop(self.strays.insert(name.clone())),
             }
         }
         Ok(table)
     }
 
+    fn strays(&self) -> BTreeSet<String> {
+        self.strays.clone()
+    }
+
     fn apply(&mut self, plan: &Plan) -> ApplyReport {
+        let attaching = plan.operations.iter().filter_map(|operation| match operation {
+            Operation::Attach { interface } => Some(interface.clone()),
+            _ => None,
+        });
+        self.attaching = attaching.collect();
         let outcomes = plan.operations.iter().map(|operation| self.perform(operation)).collect();
+        self.attaching.clear();
         ApplyReport { outcomes }
     }
 
@@ -429,8 +519,8 @@ impl DataPlane for Xdp {
         Ok(counters)
     }
 
-    fn list_flows(&mut self, limit: usize) {
-        self.listing = Some(Listing::new(limit));
+    fn list_flows(&mut self, filter: &FlowFilter, limit: usize) {
+        self.listing = Some(Listing::new(filter.clone(), limit));
     }
 
     fn listed_flows(&mut self) -> anyhow::Result<Option<Vec<FlowStatus>>> {
@@ -448,21 +538,29 @@ impl DataPlane for Xdp {
 
     fn status(&mut self) -> anyhow::Result<ForwarderStatus> {
         let mut interfaces: BTreeMap<String, InterfaceStatus> = BTreeMap::new();
-        for (name, (ifindex, generic)) in attach::attached(&self.pin_dir)? {
-            let mode = if generic { "generic" } else { "native" }.to_owned();
-            interfaces.insert(name.clone(), InterfaceStatus { name, ifindex, mode, problem: None });
+        for (name, On { ifindex, modes }) in attach::attached(&self.pin_dir)? {
+            let Some(mode) = modes.first().copied() else { continue };
+            let reason = self.reason(&name, mode);
+            let mode = mode.name().to_owned();
+            let status =
+                InterfaceStatus { name: name.clone(), ifindex, mode, reason, problem: None };
+            interfaces.insert(name, status);
         }
         for (name, problem) in &self.problems {
             let none = InterfaceStatus {
                 name: name.clone(),
                 ifindex: nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0),
                 mode: "none".to_owned(),
+                reason: String::new(),
                 problem: None,
             };
             interfaces.entry(name.clone()).or_insert(none).problem = Some(problem.clone());
         }
         Ok(ForwarderStatus {
             engine: "xdp".to_owned(),
+            engine_reason: String::new(),
+            limits: Vec::new(),
+            foreign_services: Vec::new(),
             generation: 0,
             problem: None,
             interfaces: interfaces.into_values().collect(),
@@ -476,6 +574,7 @@ impl DataPlane for Xdp {
             verdict_total_us: 0,
             ns_per_packet: self.ns_per_packet(),
             reset_segments: BTreeMap::new(),
+            flow_sync: None,
         })
     }
 

@@ -8,11 +8,12 @@
 use std::{collections::BTreeMap, vec};
 
 use anyhow::Context as _;
-use lb_common::abi::{Flow4, FlowKey4, Template, TemplateKey4};
+use lb_common::abi::{Template, TemplateKey};
 
 use super::{
     encode::{absent, decode},
     engine::Xdp,
+    maps::FlowWalk,
     sweep::{self, Correction, Over, Pass, Stamp},
     sys::Walk,
     templates::{Fate, Sweep},
@@ -26,11 +27,11 @@ pub const SLICE: usize = 512;
 /// Where a pass has got to.
 #[derive(Debug)]
 pub(super) enum Stage {
-    Flows { pass: Pass, walk: Walk<FlowKey4, Flow4> },
+    Flows { pass: Pass, walk: Box<FlowWalk> },
     Halves { pass: Pass },
     Counters { pass: Pass, corrections: vec::IntoIter<Correction> },
-    Templates { sweep: Sweep, walk: Walk<TemplateKey4, Template> },
-    Embryos { walk: Walk<FlowKey4, Flow4>, count: u64 },
+    Templates { sweep: Sweep, walk: Walk<TemplateKey, Template> },
+    Embryos { walk: FlowWalk, count: u64 },
 }
 
 impl Xdp {
@@ -44,7 +45,7 @@ impl Xdp {
             .context("read the map conns")?;
         let (jiffies, tick) = (self.clock.sample()?.jiffies, self.clock.tick());
         let pass = Pass::new(self.image()?, &counted, jiffies, tick);
-        Ok(Stage::Flows { pass, walk: Walk::new(SLICE) })
+        Ok(Stage::Flows { pass, walk: Box::new(FlowWalk::new(SLICE)) })
     }
 
     /// The next slice of `stage`; `None` when that was the last one.
@@ -53,7 +54,7 @@ impl Xdp {
         let next = match stage {
             Stage::Flows { mut pass, mut walk } => {
                 let mut over = Vec::new();
-                for (key, flow) in self.maps.flows(&mut walk).context("read the map flows4")? {
+                for (key, flow) in self.maps.flows(&mut walk).context("read the flows")? {
                     progress.entries += 1;
                     over.extend(pass.entry(key, &flow));
                 }
@@ -86,7 +87,7 @@ impl Xdp {
             Stage::Counters { pass, .. } => {
                 self.conclude(&pass)?;
                 if self.templates.is_empty() && !self.is_persistent()? {
-                    Stage::Embryos { walk: Walk::new(SLICE), count: 0 }
+                    Stage::Embryos { walk: FlowWalk::new(SLICE), count: 0 }
                 } else {
                     let (jiffies, tick) = (self.clock.sample()?.jiffies, self.clock.tick());
                     let sweep = Sweep::new(self.image()?, pass.held(), jiffies, tick);
@@ -95,7 +96,7 @@ impl Xdp {
             }
             Stage::Templates { mut sweep, mut walk } => {
                 let read: Vec<_> =
-                    self.maps.templates(&mut walk).context("read the map templates4")?.collect();
+                    self.maps.templates(&mut walk).context("read the map templates")?.collect();
                 progress.entries = read.len();
                 for (key, template) in read {
                     let is = match sweep.entry(self.image()?, key, &template) {
@@ -105,17 +106,17 @@ impl Xdp {
                     };
                     self.maps
                         .set_template(&key, &template, is)
-                        .context("write to the map templates4")?;
+                        .context("write to the map templates")?;
                 }
                 if walk.has_ended() {
                     self.templates = sweep.found();
-                    Stage::Embryos { walk: Walk::new(SLICE), count: 0 }
+                    Stage::Embryos { walk: FlowWalk::new(SLICE), count: 0 }
                 } else {
                     Stage::Templates { sweep, walk }
                 }
             }
             Stage::Embryos { mut walk, mut count } => {
-                let step = self.maps.embryos(&mut walk).context("read the map embryo4")?.count();
+                let step = self.maps.embryos(&mut walk).context("read the embryos")?.len();
                 progress.entries = step;
                 count += step as u64;
                 if walk.has_ended() {
@@ -139,12 +140,12 @@ impl Xdp {
         for Over { entry, replies } in over {
             let stamps = || std::iter::once(entry).chain(replies);
             let is_as_read = |stamp: &Stamp| {
-                let now = self.maps.flow(&stamp.key).context("read the map flows4")?;
+                let now = self.maps.flow(&stamp.key).context("read the flows")?;
                 anyhow::Ok(now.is_none_or(|now| now.last_seen == stamp.last_seen))
             };
             if stamps().map(is_as_read).all(|same| !matches!(same, Ok(false))) {
                 for stamp in stamps() {
-                    self.maps.remove_flow(&stamp.key).context("remove from the map flows4")?;
+                    self.maps.remove_flow(&stamp.key).context("remove from the flows")?;
                 }
             }
         }
@@ -154,9 +155,11 @@ impl Xdp {
     fn conclude(&mut self, pass: &Pass) -> anyhow::Result<()> {
         self.flows = pass.found().flows;
         self.stale.clone_from(&pass.found().stale);
-        // Below seven eighths the table takes new connections again, and strangers are strangers.
-        if pass.found().entries < self.maps.flows_max() / 8 * 7 {
-            self.maps.relieve().context("write to the map pressure")?;
+        // Below seven eighths a table takes new connections again, and strangers are strangers.
+        for (family, entries) in (0..).zip(pass.found().entries) {
+            if entries < self.maps.flows_max() / 8 * 7 {
+                self.maps.relieve(family).context("write to the map pressure")?;
+            }
         }
         let goes = |id: u16, real: &_| sweep::is_leaving(real) && !pass.lingers(id);
         let image = self.image()?;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     abi::{
-        Addr6, Be32, FILTER_LEN, FILTER_NAT_SOURCE, FILTER_VIP, FILTER_VIP6, FLAG_RESOLVED, Filter,
-        METHOD_LOCAL, METHOD_NAT, PROTO_TCP, Pool, Real, Ring, STATE_ABSENT, STATE_DOWN,
-        STATE_DRAIN, STATE_UP, Service, ServiceKey, Source, SourceKey,
+        Addr, FILTER_LEN, FILTER_NAT_SOURCE, FILTER_NAT_SOURCE6, FILTER_VIP, FILTER_VIP6,
+        FLAG_RESOLVED, Filter, METHOD_LOCAL, METHOD_NAT, Pool, Real, Ring, STATE_ABSENT,
+        STATE_DOWN, STATE_DRAIN, STATE_UP, Service, ServiceKey, Source, SourceKey,
     },
     hash::{filter_fold, filter_fold6},
 };
@@ -17,15 +17,14 @@ pub use lb_common::abi::Vip;
 /// Content of the maps that user space writes (`lease` and counters aside).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    pub vips: BTreeMap<Be32, Vip>,
-    pub vips6: BTreeMap<Addr6, Vip>,
+    pub vips: BTreeMap<Addr, Vip>,
     pub services: BTreeMap<ServiceKey, Service>,
     /// Pools and rings by table index; only those that a service names.
     pub tables: BTreeMap<u32, (Box<Pool>, Box<Ring>)>,
     /// By real id; absent ones too once they have been used, for their generation.
     pub reals: BTreeMap<u16, Real>,
     pub sources: BTreeMap<SourceKey, Source>,
-    pub locals: BTreeSet<Be32>,
+    pub locals: BTreeSet<Addr>,
     pub filter: Box<Filter>,
 }
 
@@ -33,7 +32,6 @@ impl Default for Image {
     fn default() -> Self {
         Self {
             vips: BTreeMap::new(),
-            vips6: BTreeMap::new(),
             services: BTreeMap::new(),
             tables: BTreeMap::new(),
             reals: BTreeMap::new(),
@@ -47,18 +45,16 @@ impl Default for Image {
 /// One map update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    Vip(Be32, Vip),
-    NoVip(Be32),
-    Vip6(Addr6, Vip),
-    NoVip6(Addr6),
+    Vip(Addr, Vip),
+    NoVip(Addr),
     Service(ServiceKey, Service),
     NoService(ServiceKey),
     Table(u32, Box<Pool>, Box<Ring>),
     Real(u16, Real),
     Source(SourceKey, Source),
     NoSource(SourceKey),
-    Local(Be32),
-    NoLocal(Be32),
+    Local(Addr),
+    NoLocal(Addr),
     Filter(Box<Filter>),
     /// Counters of a real id that begins a new life.
     ClearReal(u16),
@@ -72,7 +68,6 @@ impl Write {
         use lb_common::maps;
         match self {
             Self::Vip(..) | Self::NoVip(_) => maps::VIPS,
-            Self::Vip6(..) | Self::NoVip6(_) => maps::VIPS6,
             Self::Service(..) | Self::NoService(_) => maps::SERVICES_MAP,
             Self::Table(..) => maps::POOLS,
             Self::Real(..) => maps::REALS_MAP,
@@ -124,7 +119,7 @@ pub fn writes(from: &Image, to: &Image) -> Vec<Write> {
             out.push(Write::Filter(next));
         }
     };
-    publish(&mut out, &|have, want| have | (want & FILTER_NAT_SOURCE));
+    publish(&mut out, &|have, want| have | (want & (FILTER_NAT_SOURCE | FILTER_NAT_SOURCE6)));
     for (index, table) in &to.tables {
         if from.tables.get(index) != Some(table) {
             out.push(Write::Table(*index, table.0.clone(), table.1.clone()));
@@ -144,18 +139,10 @@ pub fn writes(from: &Image, to: &Image) -> Vec<Write> {
             out.push(Write::Vip(*addr, *vip));
         }
     }
-    for (addr, vip) in &to.vips6 {
-        if from.vips6.get(addr) != Some(vip) {
-            out.push(Write::Vip6(*addr, *vip));
-        }
-    }
     publish(&mut out, &|have, want| have | want);
     publish(&mut out, &|_, want| want);
     for addr in from.vips.keys().filter(|addr| !to.vips.contains_key(addr)) {
         out.push(Write::NoVip(*addr));
-    }
-    for addr in from.vips6.keys().filter(|addr| !to.vips6.contains_key(addr)) {
-        out.push(Write::NoVip6(*addr));
     }
     for key in from.sources.keys().filter(|key| !to.sources.contains_key(key)) {
         out.push(Write::NoSource(*key));
@@ -186,26 +173,30 @@ fn falls(from: Option<&Real>, to: &Real) -> bool {
 
 /// The filter and the sources that vips and reals call for.
 pub fn derived(
-    vips: &BTreeMap<Be32, Vip>,
-    vips6: &BTreeMap<Addr6, Vip>,
+    vips: &BTreeMap<Addr, Vip>,
     reals: &BTreeMap<u16, Real>,
 ) -> (Box<Filter>, BTreeMap<SourceKey, Vec<u16>>) {
     let mut filter = Box::new(Filter { flags: [0; FILTER_LEN] });
     for addr in vips.keys() {
-        filter.flags[filter_fold(*addr)] |= FILTER_VIP;
-    }
-    for addr in vips6.keys() {
-        filter.flags[filter_fold6(addr)] |= FILTER_VIP6;
-        filter.flags[filter_fold6(&addr.solicited_node())] |= FILTER_VIP6;
+        match addr.to_v4() {
+            Some(addr) => filter.flags[filter_fold(addr)] |= FILTER_VIP,
+            None => {
+                for addr in [*addr, addr.solicited_node()] {
+                    filter.flags[filter_fold6(&addr)] |= FILTER_VIP6;
+                }
+            }
+        }
     }
     let mut sources: BTreeMap<SourceKey, Vec<u16>> = BTreeMap::new();
     for (id, real) in reals {
         if real.state == STATE_ABSENT || real.method != METHOD_NAT {
             continue;
         }
-        filter.flags[filter_fold(real.addr)] |= FILTER_NAT_SOURCE;
-        let key = SourceKey { addr: real.addr, port: real.port, proto: PROTO_TCP, pad: 0 };
-        sources.entry(key).or_default().push(*id);
+        match real.addr.to_v4() {
+            Some(addr) => filter.flags[filter_fold(addr)] |= FILTER_NAT_SOURCE,
+            None => filter.flags[filter_fold6(&real.addr)] |= FILTER_NAT_SOURCE6,
+        }
+        sources.entry(SourceKey::tcp(real.addr, real.port)).or_default().push(*id);
     }
     (filter, sources)
 }

@@ -1,51 +1,69 @@
 //! Connections as an operator sees them: both directions as one, read in slices.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use lb_common::abi::{FLOW_REVERSE, Flow4, FlowKey4, METHOD_NAT, PROTO_TCP, be16, be32};
+use lb_common::abi::{Addr, FLOW_REVERSE, Flow, FlowKey6, METHOD_NAT, be16};
 
 use super::{
     encode::socket,
     engine::Xdp,
     housekeeping::SLICE,
+    maps::FlowWalk,
     sweep::{self, State},
-    sys::Walk,
 };
-use crate::{base::status::FlowStatus, dataplane::FLOWS_LIMIT};
+use crate::{
+    base::{filter::FlowFilter, status::FlowStatus},
+    dataplane::FLOWS_LIMIT,
+};
 
 /// A listing that is under way.
 #[derive(Debug)]
 pub(super) struct Listing {
+    filter: FlowFilter,
     limit: usize,
     found: Vec<FlowStatus>,
-    flows: Walk<FlowKey4, Flow4>,
-    embryos: Walk<FlowKey4, Flow4>,
+    flows: FlowWalk,
+    embryos: FlowWalk,
 }
 
 impl Listing {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(filter: FlowFilter, limit: usize) -> Self {
         let limit = limit.min(FLOWS_LIMIT);
-        Self { limit, found: Vec::new(), flows: Walk::new(SLICE), embryos: Walk::new(SLICE) }
+        Self {
+            filter,
+            limit,
+            found: Vec::new(),
+            flows: FlowWalk::new(SLICE),
+            embryos: FlowWalk::new(SLICE),
+        }
     }
 }
 
 impl Xdp {
     /// One slice more. Whether the listing is complete.
     pub(super) fn list(&mut self, listing: &mut Listing) -> anyhow::Result<bool> {
-        let Listing { limit, found, flows, embryos } = listing;
+        let Listing { filter, limit, found, flows, embryos } = listing;
         let jiffies = self.clock.sample()?.jiffies;
         let embryo = flows.has_ended();
-        let entries: Vec<(FlowKey4, Flow4)> = if embryo {
-            self.maps.embryos(embryos).context("read the map embryo4")?.collect()
+        let entries = if embryo {
+            self.maps.embryos(embryos).context("read the embryos")?
         } else {
-            self.maps.flows(flows).context("read the map flows4")?.collect()
+            self.maps.flows(flows).context("read the flows")?
         };
         for (key, flow) in entries.iter().filter(|(_, flow)| flow.flags & FLOW_REVERSE == 0) {
             if found.len() >= *limit {
                 return Ok(true);
             }
-            found.push(self.describe(key, flow, embryo, jiffies)?);
+            let real = self.image()?.reals.get(&flow.real);
+            let real = real.map(|real| socket(real.addr, real.port));
+            if !filter.admits(socket(key.src, key.sport), socket(key.dst, key.dport), real) {
+                continue; // before the look-up of its other direction
+            }
+            let flow = self.describe(key, flow, embryo, jiffies)?;
+            if filter.matches(&flow) {
+                found.push(flow);
+            }
         }
         Ok(found.len() >= *limit || embryos.has_ended())
     }
@@ -61,20 +79,13 @@ impl Xdp {
         client: SocketAddr,
         vip: SocketAddr,
     ) -> anyhow::Result<Option<FlowStatus>> {
-        let (IpAddr::V4(src), IpAddr::V4(dst)) = (client.ip(), vip.ip()) else { return Ok(None) };
-        let key = FlowKey4 {
-            src: be32(src.octets()),
-            dst: be32(dst.octets()),
-            sport: be16(client.port()),
-            dport: be16(vip.port()),
-            proto: u16::from(PROTO_TCP),
-            pad: 0,
-        };
+        let end = |addr: SocketAddr| (Addr::from_ip(addr.ip()), be16(addr.port()));
+        let key = FlowKey6::tcp(end(client), end(vip));
         let jiffies = self.clock.sample()?.jiffies;
-        if let Some(flow) = self.maps.flow(&key).context("read the map flows4")? {
+        if let Some(flow) = self.maps.flow(&key).context("read the flows")? {
             return self.describe(&key, &flow, false, jiffies).map(Some);
         }
-        match self.maps.embryo(&key).context("read the map embryo4")? {
+        match self.maps.embryo(&key).context("read the embryos")? {
             Some(flow) => self.describe(&key, &flow, true, jiffies).map(Some),
             None => Ok(None),
         }
@@ -82,8 +93,8 @@ impl Xdp {
 
     fn describe(
         &mut self,
-        key: &FlowKey4,
-        flow: &Flow4,
+        key: &FlowKey6,
+        flow: &Flow,
         embryo: bool,
         jiffies: u64,
     ) -> anyhow::Result<FlowStatus> {
@@ -91,7 +102,7 @@ impl Xdp {
         let back = match real {
             Some(real) if real.method == METHOD_NAT && !embryo => {
                 let back = self.maps.flow(&sweep::reply_key(key, &real));
-                back.context("read the map flows4")?.filter(|back| back.real == flow.real)
+                back.context("read the flows")?.filter(|back| back.real == flow.real)
             }
             _ => None,
         }

@@ -9,8 +9,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Addr6, Be32, Control, Filter, Flow4, FlowKey4, Pool, Real, RealStats, Ring, STATE_ABSENT,
-        Service, ServiceKey, ServiceStats, Source, SourceKey, Template, TemplateKey4, Vip,
+        Addr, Control, Filter, Flow, FlowKey4, FlowKey6, Pool, Real, RealStats, Ring, STATE_ABSENT,
+        Service, ServiceKey, ServiceStats, Source, SourceKey, Template, TemplateKey, Vip,
     },
     maps,
 };
@@ -25,11 +25,10 @@ const BPF_EXIST: u64 = 2;
 
 /// Handles of all maps that user space touches.
 pub struct Maps {
-    vips: HashMap<MapData, Be32, Vip>,
-    vips6: HashMap<MapData, Addr6, Vip>,
+    vips: HashMap<MapData, Addr, Vip>,
     services: HashMap<MapData, ServiceKey, Service>,
     sources: HashMap<MapData, SourceKey, Source>,
-    locals: HashMap<MapData, Be32, u8>,
+    locals: HashMap<MapData, Addr, u8>,
     pools: Array<MapData, Pool>,
     rings: Array<MapData, Ring>,
     reals: Array<MapData, Real>,
@@ -43,16 +42,47 @@ pub struct Maps {
     stats: PerCpuArray<MapData, u64>,
     service_stats: PerCpuArray<MapData, ServiceStats>,
     real_stats: PerCpuArray<MapData, RealStats>,
-    flows: HashMap<MapData, FlowKey4, Flow4>,
-    embryos: HashMap<MapData, FlowKey4, Flow4>,
-    templates: HashMap<MapData, TemplateKey4, Template>,
+    flows4: HashMap<MapData, FlowKey4, Flow>,
+    flows6: HashMap<MapData, FlowKey6, Flow>,
+    embryo4: HashMap<MapData, FlowKey4, Flow>,
+    embryo6: HashMap<MapData, FlowKey6, Flow>,
+    templates: HashMap<MapData, TemplateKey, Template>,
     // For batched look-ups.
     reals_fd: OwnedFd,
     conns_fd: OwnedFd,
-    flows_fd: OwnedFd,
-    embryos_fd: OwnedFd,
+    flows4_fd: OwnedFd,
+    flows6_fd: OwnedFd,
+    embryo4_fd: OwnedFd,
+    embryo6_fd: OwnedFd,
     templates_fd: OwnedFd,
     flows_max: u64,
+}
+
+/// A way through both tables of connections, IPv4 first. Keys come with addresses of either family.
+#[derive(Debug)]
+pub struct FlowWalk {
+    four: sys::Walk<FlowKey4, Flow>,
+    six: sys::Walk<FlowKey6, Flow>,
+}
+
+impl FlowWalk {
+    /// From the beginning, at most so many entries at a step.
+    pub fn new(most: usize) -> Self {
+        Self { four: sys::Walk::new(most), six: sys::Walk::new(most) }
+    }
+
+    /// Whether every entry of both has been read.
+    pub fn has_ended(&self) -> bool {
+        self.four.has_ended() && self.six.has_ended()
+    }
+
+    fn step(&mut self, four: &OwnedFd, six: &OwnedFd) -> io::Result<Vec<(FlowKey6, Flow)>> {
+        if self.four.has_ended() {
+            Ok(self.six.step(six)?.collect())
+        } else {
+            Ok(self.four.step(four)?.map(|(key, flow)| (key.widen(), flow)).collect())
+        }
+    }
 }
 
 /// One pinned map, whatever its kind.
@@ -75,7 +105,8 @@ fn per_cpu<V: Pod>(dir: &Path, name: &str) -> anyhow::Result<PerCpuArray<MapData
     PerCpuArray::try_from(pinned(dir, name)?).with_context(|| format!("use the map {name}"))
 }
 
-fn descriptor(dir: &Path, name: &str) -> anyhow::Result<OwnedFd> {
+/// The descriptor of a pinned map.
+pub(super) fn descriptor(dir: &Path, name: &str) -> anyhow::Result<OwnedFd> {
     let path = dir.join(name);
     sys::get(&path).with_context(|| format!("open the pinned map {}", path.display()))
 }
@@ -108,7 +139,6 @@ impl Maps {
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             vips: hash(dir, maps::VIPS)?,
-            vips6: hash(dir, maps::VIPS6)?,
             services: hash(dir, maps::SERVICES_MAP)?,
             sources: hash(dir, maps::SOURCES)?,
             locals: hash(dir, maps::LOCALS)?,
@@ -125,14 +155,18 @@ impl Maps {
             stats: per_cpu(dir, maps::STATS)?,
             service_stats: per_cpu(dir, maps::SERVICE_STATS)?,
             real_stats: per_cpu(dir, maps::REAL_STATS)?,
-            flows: hash(dir, maps::FLOWS4)?,
-            embryos: hash(dir, maps::EMBRYO4)?,
-            templates: hash(dir, maps::TEMPLATES4)?,
+            flows4: hash(dir, maps::FLOWS4)?,
+            flows6: hash(dir, maps::FLOWS6)?,
+            embryo4: hash(dir, maps::EMBRYO4)?,
+            embryo6: hash(dir, maps::EMBRYO6)?,
+            templates: hash(dir, maps::TEMPLATES)?,
             reals_fd: descriptor(dir, maps::REALS_MAP)?,
             conns_fd: descriptor(dir, maps::CONNS)?,
-            flows_fd: descriptor(dir, maps::FLOWS4)?,
-            embryos_fd: descriptor(dir, maps::EMBRYO4)?,
-            templates_fd: descriptor(dir, maps::TEMPLATES4)?,
+            flows4_fd: descriptor(dir, maps::FLOWS4)?,
+            flows6_fd: descriptor(dir, maps::FLOWS6)?,
+            embryo4_fd: descriptor(dir, maps::EMBRYO4)?,
+            embryo6_fd: descriptor(dir, maps::EMBRYO6)?,
+            templates_fd: descriptor(dir, maps::TEMPLATES)?,
             flows_max: MapInfo::from_pin(dir.join(maps::FLOWS4))
                 .map(|info| u64::from(info.max_entries()))
                 .context("ask for the map flows4")?,
@@ -147,8 +181,6 @@ impl Maps {
         let result = match write {
             Write::Vip(addr, vip) => self.vips.insert(addr, vip, 0),
             Write::NoVip(addr) => absent_is_fine(self.vips.remove(addr)),
-            Write::Vip6(addr, vip) => self.vips6.insert(addr, vip, 0),
-            Write::NoVip6(addr) => absent_is_fine(self.vips6.remove(addr)),
             Write::Service(key, service) => self.services.insert(key, service, 0),
             Write::NoService(key) => absent_is_fine(self.services.remove(key)),
             Write::Table(index, pool, ring) => {
@@ -189,10 +221,6 @@ impl Maps {
             let (addr, vip) = entry.context("read the map vips")?;
             image.vips.insert(addr, vip);
         }
-        for entry in self.vips6.iter() {
-            let (addr, vip) = entry.context("read the map vips6")?;
-            image.vips6.insert(addr, vip);
-        }
         for entry in self.services.iter() {
             let (key, service) = entry.context("read the map services")?;
             image.services.insert(key, service);
@@ -220,27 +248,21 @@ impl Maps {
         Ok(image)
     }
 
-    /// The next entries of the table of established connections, NAT ones twice.
-    pub fn flows(
-        &self,
-        walk: &mut sys::Walk<FlowKey4, Flow4>,
-    ) -> io::Result<impl Iterator<Item = (FlowKey4, Flow4)>> {
-        walk.step(&self.flows_fd)
+    /// The next entries of the tables of established connections, NAT ones twice.
+    pub fn flows(&self, walk: &mut FlowWalk) -> io::Result<Vec<(FlowKey6, Flow)>> {
+        walk.step(&self.flows4_fd, &self.flows6_fd)
     }
 
     /// The next connections of which only SYNs were seen.
-    pub fn embryos(
-        &self,
-        walk: &mut sys::Walk<FlowKey4, Flow4>,
-    ) -> io::Result<impl Iterator<Item = (FlowKey4, Flow4)>> {
-        walk.step(&self.embryos_fd)
+    pub fn embryos(&self, walk: &mut FlowWalk) -> io::Result<Vec<(FlowKey6, Flow)>> {
+        walk.step(&self.embryo4_fd, &self.embryo6_fd)
     }
 
     /// The next templates of clients that had a connection.
     pub fn templates(
         &self,
-        walk: &mut sys::Walk<TemplateKey4, Template>,
-    ) -> io::Result<impl Iterator<Item = (TemplateKey4, Template)>> {
+        walk: &mut sys::Walk<TemplateKey, Template>,
+    ) -> io::Result<impl Iterator<Item = (TemplateKey, Template)>> {
         walk.step(&self.templates_fd)
     }
 
@@ -249,7 +271,7 @@ impl Maps {
     /// one anew.)
     pub fn set_template(
         &mut self,
-        key: &TemplateKey4,
+        key: &TemplateKey,
         was: &Template,
         is: Option<Template>,
     ) -> Result<(), MapError> {
@@ -262,22 +284,39 @@ impl Maps {
         }
     }
 
-    /// One entry of the table of established connections.
-    pub fn flow(&self, key: &FlowKey4) -> Result<Option<Flow4>, MapError> {
-        some(self.flows.get(key, 0))
+    /// One entry of the tables of established connections.
+    pub fn flow(&self, key: &FlowKey6) -> Result<Option<Flow>, MapError> {
+        some(match key.narrow() {
+            Some(key) => self.flows4.get(&key, 0),
+            None => self.flows6.get(key, 0),
+        })
     }
 
     /// A connection of which only SYNs were seen.
-    pub fn embryo(&self, key: &FlowKey4) -> Result<Option<Flow4>, MapError> {
-        some(self.embryos.get(key, 0))
+    pub fn embryo(&self, key: &FlowKey6) -> Result<Option<Flow>, MapError> {
+        some(match key.narrow() {
+            Some(key) => self.embryo4.get(&key, 0),
+            None => self.embryo6.get(key, 0),
+        })
+    }
+
+    /// Enters a flow. `mode`: flags of the update.
+    pub fn put_flow(&mut self, key: &FlowKey6, flow: &Flow, mode: u64) -> Result<(), MapError> {
+        match key.narrow() {
+            Some(key) => self.flows4.insert(key, flow, mode),
+            None => self.flows6.insert(key, flow, mode),
+        }
     }
 
     /// Takes a flow out.
-    pub fn remove_flow(&mut self, key: &FlowKey4) -> Result<(), MapError> {
-        absent_is_fine(self.flows.remove(key))
+    pub fn remove_flow(&mut self, key: &FlowKey6) -> Result<(), MapError> {
+        absent_is_fine(match key.narrow() {
+            Some(key) => self.flows4.remove(&key),
+            None => self.flows6.remove(key),
+        })
     }
 
-    /// Room in the table of established connections, in entries.
+    /// Room in each of the two tables of established connections, in entries.
     pub fn flows_max(&self) -> u64 {
         self.flows_max
     }
@@ -307,10 +346,10 @@ impl Maps {
         self.conns.set(u32::from(id), count, 0)
     }
 
-    /// Tells the program that the flow table has room again.
-    pub fn relieve(&mut self) -> Result<(), MapError> {
-        if self.pressure.get(&0, 0)? != 0 {
-            self.pressure.set(0, 0, 0)?;
+    /// Tells the program that the flow table has room again, that of IPv4 (0) or of IPv6 (1).
+    pub fn relieve(&mut self, family: u32) -> Result<(), MapError> {
+        if self.pressure.get(&family, 0)? != 0 {
+            self.pressure.set(family, 0, 0)?;
         }
         Ok(())
     }

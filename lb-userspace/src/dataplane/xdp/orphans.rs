@@ -9,12 +9,9 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use lb_common::{
-    abi::{FlowKey4, Orphan},
-    maps,
-};
+use lb_common::{abi::Orphan, maps};
 
-use super::{encode::socket, maps::pinned};
+use super::{encode::socket, maps::pinned, syncing};
 
 /// A segment to be sent to a client in a virtual server's name, so that it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +59,8 @@ impl AsRawFd for Orphans {
 pub fn read(bytes: &[u8]) -> Option<Orphan> {
     let bytes = bytes.get(..size_of::<Orphan>())?;
     let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let u16_at = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    let reply = FlowKey4 {
-        src: u32_at(0)?,
-        dst: u32_at(4)?,
-        sport: u16_at(8)?,
-        dport: u16_at(10)?,
-        proto: u16_at(12)?,
-        pad: 0,
-    };
-    Some(Orphan { reply, seq: u32_at(16)?, ack: u32_at(20)? })
+    let reply = syncing::read(bytes)?;
+    Some(Orphan { reply, seq: u32_at(40)?, ack: u32_at(44)? })
 }
 
 /// Address and port of the client that a report is about.
@@ -81,14 +70,15 @@ pub fn client(orphan: &Orphan) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::{be16, be32};
+    use lb_common::abi::{Addr, FlowKey6, be16, be32};
 
     use super::*;
 
     #[test]
     fn a_record_is_read_as_it_is_laid_out() {
         let mut bytes = Vec::new();
-        bytes.extend([10, 0, 0, 1, 192, 0, 2, 99]);
+        bytes.extend(Addr::v4(be32([10, 0, 0, 1])).octets());
+        bytes.extend(Addr::v4(be32([192, 0, 2, 99])).octets());
         bytes.extend(3306u16.to_be_bytes());
         bytes.extend(40000u16.to_be_bytes());
         bytes.extend(6u16.to_ne_bytes());
@@ -96,16 +86,14 @@ mod tests {
         bytes.extend(7u32.to_ne_bytes());
         bytes.extend(8u32.to_ne_bytes());
         let orphan = read(&bytes).expect("whole");
-        let reply = FlowKey4 {
-            src: be32([10, 0, 0, 1]),
-            dst: be32([192, 0, 2, 99]),
-            sport: be16(3306),
-            dport: be16(40000),
-            proto: 6,
-            pad: 0,
-        };
+        let end = |addr, port| (Addr::v4(be32(addr)), be16(port));
+        let reply = FlowKey6::tcp(end([10, 0, 0, 1], 3306), end([192, 0, 2, 99], 40_000));
         assert_eq!(orphan, Orphan { reply, seq: 7, ack: 8 });
         assert_eq!(client(&orphan).to_string(), "192.0.2.99:40000");
-        assert_eq!(read(&bytes[..23]), None);
+        assert_eq!(read(&bytes[..47]), None);
+        let client6 = "2001:db8::99".parse().expect("IPv6");
+        bytes[16..32].copy_from_slice(&Addr::from_ip(client6).octets());
+        let orphan = read(&bytes).expect("whole");
+        assert_eq!(client(&orphan).to_string(), "[2001:db8::99]:40000");
     }
 }

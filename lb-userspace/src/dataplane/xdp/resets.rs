@@ -12,14 +12,14 @@
 //! address with the number that follows what the client has sent through this host. That is exact unless a segment
 //! was lost between here and the server; then the server keeps the connection until it speaks itself.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use lb_common::abi::{
-    FLAG_KEEP, FLAG_RESOLVED, FLOW_FIN, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow4, FlowKey4,
+    FLAG_KEEP, FLAG_RESOLVED, FLOW_FIN, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow, FlowKey6,
     METHOD_DR, METHOD_NAT, Real, STATE_ABSENT, STATE_DOWN,
 };
 
-use super::{encode::socket_v4, image::Image};
+use super::{encode::socket, image::Image};
 use crate::base::time::Instant;
 
 /// When a round begins after the first one. Linux answers such a segment at most every 500 ms a
@@ -48,8 +48,8 @@ pub struct Notice {
     pub kind: Kind,
     /// Whose lease it needs.
     pub gate: u16,
-    pub from: SocketAddrV4,
-    pub to: SocketAddrV4,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
     pub seq: u32,
     pub ack: u32,
     /// Destination and source of the frame.
@@ -59,7 +59,7 @@ pub struct Notice {
 }
 
 /// Whether packets of `flow` still go to `real`: the program's own rule.
-fn is_alive(flow: &Flow4, real: &Real) -> bool {
+fn is_alive(flow: &Flow, real: &Real) -> bool {
     flow.generation == real.generation
         && real.state != STATE_ABSENT
         && (real.state != STATE_DOWN || real.flags & FLAG_KEEP != 0)
@@ -68,8 +68,8 @@ fn is_alive(flow: &Flow4, real: &Real) -> bool {
 /// What is to be sent about an entry of the flow table. `first`: in the first round, in which also those
 /// servers are told whose clients know already.
 pub fn notices(
-    key: &FlowKey4,
-    flow: &Flow4,
+    key: &FlowKey6,
+    flow: &Flow,
     image: &Image,
     first: bool,
 ) -> impl Iterator<Item = Notice> {
@@ -79,15 +79,16 @@ pub fn notices(
             && !is_alive(flow, real)
             // Else the id is another server's by now, whose lease says nothing about this connection.
             && (real.vip, real.vip_port) == (key.dst, key.dport)
-            // Else the program does not look at packets to it any more.
-            && image.vips.contains_key(&key.dst)
+            // Else the program does not look at packets to it any more; or the VIP has gone to another
+            // instance, and the lease of the one before, which a retired server still has, says nothing.
+            && image.vips.get(&key.dst).is_some_and(|vip| vip.gate == real.gate)
     });
     let told = flow.flags & FLOW_RESET != 0;
     let client = real.filter(|_| !told).map(|real| Notice {
         kind: Kind::Probe,
         gate: real.gate,
-        from: socket_v4(key.dst, key.dport),
-        to: socket_v4(key.src, key.sport),
+        from: socket(key.dst, key.dport),
+        to: socket(key.src, key.sport),
         seq: flow.ack.wrapping_sub(1),
         ack: flow.seq_end,
         macs: bytes(flow.macs),
@@ -104,8 +105,8 @@ pub fn notices(
         Some(Notice {
             kind: Kind::Reset,
             gate: real.gate,
-            from: socket_v4(key.src, key.sport),
-            to: socket_v4(to.0, to.1),
+            from: socket(key.src, key.sport),
+            to: socket(to.0, to.1),
             seq: flow.seq_end,
             ack: 0,
             macs: bytes(real.macs),

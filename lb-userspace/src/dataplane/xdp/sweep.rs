@@ -10,8 +10,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    Be16, Be32, FLOW_CLOSING, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow4, FlowKey4, METHOD_NAT,
-    PROTO_TCP, Real, STATE_ABSENT, STATE_DOWN,
+    FLOW_CLOSING, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow, FlowKey6, METHOD_NAT, Real,
+    STATE_ABSENT, STATE_DOWN,
 };
 
 use super::{image::Image, templates::Held};
@@ -55,23 +55,19 @@ impl State {
 }
 
 /// Key of the entry for the replies of a connection of `real`.
-pub fn reply_key(client: &FlowKey4, real: &Real) -> FlowKey4 {
-    key((real.addr, real.port), (client.src, client.sport))
+pub fn reply_key(client: &FlowKey6, real: &Real) -> FlowKey6 {
+    FlowKey6::tcp((real.addr, real.port), (client.src, client.sport))
 }
 
 /// Key of the connection that an entry for replies of `real` belongs to.
-pub fn client_key(reply: &FlowKey4, real: &Real) -> FlowKey4 {
-    key((reply.dst, reply.dport), (real.vip, real.vip_port))
-}
-
-fn key((src, sport): (Be32, Be16), (dst, dport): (Be32, Be16)) -> FlowKey4 {
-    FlowKey4 { src, dst, sport, dport, proto: u16::from(PROTO_TCP), pad: 0 }
+pub fn client_key(reply: &FlowKey6, real: &Real) -> FlowKey6 {
+    FlowKey6::tcp((reply.dst, reply.dport), (real.vip, real.vip_port))
 }
 
 /// An entry that is over, and when it had its last packet: one that has had another since is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    pub key: FlowKey4,
+    pub key: FlowKey6,
     pub last_seen: u64,
 }
 
@@ -96,8 +92,8 @@ pub struct Correction {
 pub struct Found {
     /// Connections that stay.
     pub flows: u64,
-    /// Entries that they take, two each under NAT.
-    pub entries: u64,
+    /// Entries that they take, two each under NAT, of IPv4 and of IPv6.
+    pub entries: [u64; 2],
     /// Connections that have lost their real server and are not reset yet, by its id.
     pub stale: BTreeMap<u16, u64>,
     /// Connections that stay, by real id, whatever their state.
@@ -127,15 +123,15 @@ struct Half {
 }
 
 impl Half {
-    fn new(flow: &Flow4) -> Self {
-        let Flow4 { last_seen, created, generation, real, flags, .. } = *flow;
+    fn new(flow: &Flow) -> Self {
+        let Flow { last_seen, created, generation, real, flags, .. } = *flow;
         Self { last_seen, created, generation, real, flags }
     }
 }
 
 /// The half under `key` if it is one of this real id: the same tuple may be left of another
 /// connection.
-fn take_of(halves: &mut HashMap<FlowKey4, Half>, key: &FlowKey4, real: u16) -> Option<Half> {
+fn take_of(halves: &mut HashMap<FlowKey6, Half>, key: &FlowKey6, real: u16) -> Option<Half> {
     if halves.get(key)?.real == real { halves.remove(key) } else { None }
 }
 
@@ -151,7 +147,7 @@ fn take_of(halves: &mut HashMap<FlowKey4, Half>, key: &FlowKey4, real: u16) -> O
 /// it cannot be told. At the end the *difference* is added to what the counter says then.
 ///
 /// # Bound
-/// Halves that wait are at most as many as the table has entries (`lvs_flow_table`), 40 bytes each;
+/// Halves that wait are at most as many as the tables have entries (`lvs_flow_table`), 72 bytes each;
 /// in a table of NAT connections a quarter of it at the height.
 #[derive(Debug)]
 pub struct Pass {
@@ -159,8 +155,8 @@ pub struct Pass {
     jiffies: u64,
     tick: Duration,
     /// Each by its own key.
-    clients: HashMap<FlowKey4, Half>,
-    replies: HashMap<FlowKey4, Half>,
+    clients: HashMap<FlowKey6, Half>,
+    replies: HashMap<FlowKey6, Half>,
     found: Found,
     held: Held,
 }
@@ -191,7 +187,7 @@ impl Pass {
     }
 
     /// Takes an entry; what is over by it.
-    pub fn entry(&mut self, key: FlowKey4, flow: &Flow4) -> Option<Over> {
+    pub fn entry(&mut self, key: FlowKey6, flow: &Flow) -> Option<Over> {
         let half = Half::new(flow);
         let Some(Server { real, .. }) = self.servers.get(&half.real) else {
             return match half.flags & FLOW_REVERSE {
@@ -220,7 +216,7 @@ impl Pass {
     /// After the last entry: at most `most` of the halves whose other one never came; what is over of
     /// them. `None`: no half is left.
     pub fn halves_left(&mut self, most: usize) -> Option<Vec<Over>> {
-        let clients: Vec<FlowKey4> = self.clients.keys().take(most).copied().collect();
+        let clients: Vec<FlowKey6> = self.clients.keys().take(most).copied().collect();
         if !clients.is_empty() {
             let over = clients.into_iter().filter_map(|key| {
                 let half = self.clients.remove(&key)?;
@@ -228,7 +224,7 @@ impl Pass {
             });
             return Some(over.collect());
         }
-        let replies: Vec<FlowKey4> = self.replies.keys().take(most).copied().collect();
+        let replies: Vec<FlowKey6> = self.replies.keys().take(most).copied().collect();
         if replies.is_empty() {
             return None;
         }
@@ -241,13 +237,13 @@ impl Pass {
 
     /// An entry for replies alone. A young one may be that of a connection which was entered while
     /// the table was being read.
-    fn stray(&self, key: FlowKey4, half: Half) -> Option<Over> {
+    fn stray(&self, key: FlowKey6, half: Half) -> Option<Over> {
         let over = age(half.last_seen, self.jiffies, self.tick) > RESET;
         let entry = Stamp { key, last_seen: half.last_seen };
         over.then_some(Over { entry, replies: None })
     }
 
-    fn judge(&mut self, key: FlowKey4, half: Half, back: Option<(FlowKey4, Half)>) -> Option<Over> {
+    fn judge(&mut self, key: FlowKey6, half: Half, back: Option<(FlowKey6, Half)>) -> Option<Over> {
         let flags = half.flags | back.map_or(0, |(_, back)| back.flags & !FLOW_REVERSE);
         let last_seen = back.map_or(half.last_seen, |(_, back)| back.last_seen.max(half.last_seen));
         let server = self.servers.get(&half.real);
@@ -262,7 +258,8 @@ impl Pass {
             return Some(Over { entry: stamp(key, half), replies });
         }
         self.found.flows += 1;
-        self.found.entries += 1 + u64::from(back.is_some());
+        let family = usize::from(key.src.to_v4().is_none());
+        self.found.entries[family] += 1 + u64::from(back.is_some());
         *self.found.held.entry(half.real).or_default() += 1;
         if State::new(flags, half.generation, server.map(|server| &server.real)) == State::Stale {
             *self.found.stale.entry(half.real).or_default() += 1;

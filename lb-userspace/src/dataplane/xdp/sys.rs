@@ -16,18 +16,25 @@ use std::{
 };
 
 use aya::Pod;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 // enum bpf_cmd (linux/bpf.h).
+const MAP_UPDATE_ELEM: libc::c_int = 2;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const PROG_TEST_RUN: libc::c_int = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_QUERY: libc::c_int = 16;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
 /// `BPF_XDP` of enum bpf_attach_type.
 const ATTACH_XDP: u32 = 37;
+/// `BPF_TCX_INGRESS`.
+const ATTACH_TCX_INGRESS: u32 = 46;
+/// Before every program that is there.
+const FLAG_BEFORE: u32 = 1 << 3;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
@@ -51,6 +58,16 @@ struct InfoAttr {
     bpf_fd: u32,
     info_len: u32,
     info: u64,
+}
+
+/// `union bpf_attr`, part of one element.
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// `union bpf_attr`, pin part.
@@ -90,6 +107,25 @@ struct RunAttr {
     data_out: u64,
     repeat: u32,
     duration: u32,
+}
+
+/// `union bpf_attr`, query, whole: the kernel writes to its end.
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+    /// Of kernels to come.
+    room: [u64; 8],
 }
 
 fn bpf<A>(command: libc::c_int, attr: &mut A) -> io::Result<libc::c_long> {
@@ -134,6 +170,22 @@ pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     bpf(OBJ_PIN, &mut attr).map(drop)
 }
 
+/// Puts a program into a PROG_ARRAY, which aya does only with programs that it has loaded or attached itself.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn set_program(map: impl AsFd, index: u32, program: impl AsFd) -> io::Result<()> {
+    let program = raw(program);
+    let mut attr = ElementAttr {
+        map_fd: raw(map),
+        pad: 0,
+        key: std::ptr::from_ref(&index) as u64,
+        value: std::ptr::from_ref(&program) as u64,
+        flags: 0,
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
 /// Attaches an XDP program. The interface is left when the descriptor and its last pin are gone.
 ///
 /// # Errors
@@ -142,6 +194,30 @@ pub fn attach_xdp(program: impl AsFd, ifindex: u32, generic: bool) -> io::Result
     let flags = if generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE };
     let (prog_fd, attach_type) = (raw(program), ATTACH_XDP);
     bpf_fd(LINK_CREATE, &mut LinkAttr { prog_fd, target_ifindex: ifindex, attach_type, flags })
+}
+
+/// Attaches a program to tc's ingress by tcx, before whatever is there. The interface is left when the descriptor and
+/// its last pin are gone.
+///
+/// # Errors
+/// EINVAL: the kernel has no tcx (before 6.6).
+pub fn attach_tcx(program: impl AsFd, ifindex: u32) -> io::Result<OwnedFd> {
+    let (prog_fd, attach_type, flags) = (raw(program), ATTACH_TCX_INGRESS, FLAG_BEFORE);
+    bpf_fd(LINK_CREATE, &mut LinkAttr { prog_fd, target_ifindex: ifindex, attach_type, flags })
+}
+
+/// Programs on the tcx hook of an interface.
+///
+/// # Errors
+/// EINVAL: this kernel has no tcx.
+pub fn query_tcx(ifindex: u32) -> io::Result<u32> {
+    let mut attr = QueryAttr {
+        target_ifindex: ifindex,
+        attach_type: ATTACH_TCX_INGRESS,
+        ..QueryAttr::default()
+    };
+    bpf(PROG_QUERY, &mut attr)?;
+    Ok(attr.count)
 }
 
 /// Replaces a link's program in one step.
@@ -260,7 +336,7 @@ pub fn entries<K: Pod + Default, V: Pod + Default>(
     Ok(())
 }
 
-/// Leading part of `struct bpf_link_info` for an XDP link.
+/// Leading part of `struct bpf_link_info` for a link of XDP or tcx.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct LinkInfo {
@@ -273,11 +349,11 @@ struct LinkInfo {
     rest: [u32; 27],
 }
 
-/// Interface index (0: the interface is gone) and program id of an XDP link.
+/// Interface index of a link of XDP or tcx; 0: the interface is gone.
 ///
 /// # Errors
 /// That of bpf(2).
-pub fn xdp_link(link: impl AsFd) -> io::Result<(u32, u32)> {
+pub fn link_ifindex(link: impl AsFd) -> io::Result<u32> {
     let mut info = MaybeUninit::<LinkInfo>::zeroed();
     let mut attr = InfoAttr {
         bpf_fd: raw(link),
@@ -287,7 +363,66 @@ pub fn xdp_link(link: impl AsFd) -> io::Result<(u32, u32)> {
     bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
     // SAFETY: zeroed before, all fields are integers.
     let info = unsafe { info.assume_init() };
-    Ok((info.ifindex, info.prog_id))
+    Ok(info.ifindex)
+}
+
+/// An interface's `ARPHRD_*` is that of Ethernet.
+const ARPHRD_ETHER: u16 = 1;
+
+/// Whether an interface's frames begin with an Ethernet header.
+///
+/// # Errors
+/// That of the system.
+pub fn is_ethernet(interface: &str) -> io::Result<bool> {
+    let mut request = request(interface)?;
+    ask(libc::SIOCGIFHWADDR as libc::Ioctl, &mut request)?;
+    // SAFETY: what the command has filled.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == ARPHRD_ETHER)
+}
+
+fn request(interface: &str) -> io::Result<libc::ifreq> {
+    let mut name = [0; libc::IFNAMSIZ];
+    let bytes = interface.as_bytes();
+    if bytes.len() >= name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in name.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_data: std::ptr::null_mut() };
+    Ok(libc::ifreq { ifr_name: name, ifr_ifru })
+}
+
+fn ask(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: a valid request; what it points to outlives the call (callers).
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), command, std::ptr::from_mut(request)) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `struct ethtool_drvinfo`.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+const ETHTOOL_GDRVINFO: u32 = 3;
+/// SIOCETHTOOL.
+const ETHTOOL: libc::Ioctl = 0x8946;
+
+/// Name of an interface's driver, as ethtool knows it: of this network namespace, whatever is mounted at /sys.
+///
+/// # Errors
+/// That of the system; EOPNOTSUPP where a driver has no name.
+pub fn driver(interface: &str) -> io::Result<String> {
+    let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
+    let mut request = request(interface)?;
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    ask(ETHTOOL, &mut request)?;
+    let driver = info.driver.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(driver).into_owned())
 }
 
 /// `struct bpf_prog_info` up to `verified_insns`.

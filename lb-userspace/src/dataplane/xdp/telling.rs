@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::Context as _;
-use lb_common::abi::{Flow4, FlowKey4};
 
 use super::{
     engine::Xdp,
     housekeeping::SLICE,
+    maps::FlowWalk,
     resets::{self, Kind, Notice, SEGMENTS, Schedule},
-    sys::Walk,
 };
 use crate::base::time::Instant;
 
@@ -20,7 +19,7 @@ const STEPS: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Telling {
     schedule: Schedule,
-    walk: Option<Walk<FlowKey4, Flow4>>,
+    walk: Option<FlowWalk>,
     /// At most two segments for each entry of a step.
     backlog: VecDeque<Notice>,
 }
@@ -57,15 +56,14 @@ impl Xdp {
     fn tell(&mut self, telling: &mut Telling, now: Instant) -> anyhow::Result<Vec<Notice>> {
         let Telling { schedule, walk, backlog } = telling;
         if schedule.begin(now) {
-            *walk = Some(Walk::new(SLICE));
+            *walk = Some(FlowWalk::new(SLICE));
         }
         for _ in 0..STEPS {
             let Some(under_way) = walk else { break };
             if backlog.len() >= SEGMENTS {
                 break;
             }
-            let entries: Vec<_> =
-                self.maps.flows(under_way).context("read the map flows4")?.collect();
+            let entries = self.maps.flows(under_way).context("read the flows")?;
             if under_way.has_ended() {
                 *walk = None;
             }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::abi::{Be32, Real, Template, TemplateKey4};
+use lb_common::abi::{Addr, Real, Template, TemplateKey};
 
 use super::{image::Image, sweep::age};
 
@@ -21,16 +21,16 @@ const PASS: Duration = Duration::from_secs(2);
 ///
 /// # Bound
 /// One for each connection of a virtual server with persistence at most, so as many as the table of
-/// connections has entries (`lvs_flow_table`), 16 bytes each.
+/// connections has entries (`lvs_flow_table`), 32 bytes each.
 #[derive(Debug, Default)]
-pub struct Held(HashSet<(TemplateKey4, u16)>);
+pub struct Held(HashSet<(TemplateKey, u16)>);
 
 impl Held {
     /// Takes an established connection of `client` with `real`, whose id is `id`.
-    pub fn add(&mut self, client: Be32, id: u16, real: &Real) {
-        if real.granularity != 0 && real.service != 0 {
-            let network = client & real.granularity;
-            self.0.insert((TemplateKey4 { network, service: real.service, pad: 0 }, id));
+    pub fn add(&mut self, client: Addr, id: u16, real: &Real) {
+        if real.is_persistent() && real.service != 0 {
+            let network = client.and(real.granularity);
+            self.0.insert((TemplateKey::new(network, real.service), id));
         }
     }
 
@@ -39,7 +39,7 @@ impl Held {
         self.0.is_empty()
     }
 
-    fn has(&self, key: TemplateKey4, id: u16) -> bool {
+    fn has(&self, key: TemplateKey, id: u16) -> bool {
         self.0.contains(&(key, id))
     }
 }
@@ -78,7 +78,7 @@ impl Sweep {
     }
 
     /// Takes a template; what becomes of it. `image` is of now, because real servers die meanwhile.
-    pub fn entry(&mut self, image: &Image, key: TemplateKey4, template: &Template) -> Fate {
+    pub fn entry(&mut self, image: &Image, key: TemplateKey, template: &Template) -> Fate {
         let Some(life) = self.lives.get(&key.service) else { return Fate::Over };
         let is_of_its_server = image.reals.get(&template.real).is_some_and(|real| {
             real.generation == template.generation && real.service == key.service
@@ -126,12 +126,12 @@ mod tests {
     }
 
     fn real() -> Real {
-        let granularity = be32([255, 255, 255, 0]);
+        let granularity = Addr::mask(24, true);
         Real { generation: 5, service: 1, state: STATE_UP, granularity, ..Real::default() }
     }
 
-    fn key(service: u16) -> TemplateKey4 {
-        TemplateKey4 { network: be32([192, 0, 2, 0]), service, pad: 0 }
+    fn key(service: u16) -> TemplateKey {
+        TemplateKey::new(Addr::v4(be32([192, 0, 2, 0])), service)
     }
 
     fn template(age: u64) -> Template {
@@ -140,7 +140,7 @@ mod tests {
 
     fn held(client: [u8; 4], id: u16) -> Held {
         let mut held = Held::default();
-        held.add(be32(client), id, &real());
+        held.add(Addr::v4(be32(client)), id, &real());
         held
     }
 
@@ -191,11 +191,15 @@ mod tests {
     #[test]
     fn only_connections_of_persistent_virtual_servers_are_noted() {
         let mut held = Held::default();
-        held.add(be32([192, 0, 2, 1]), ID, &Real { granularity: 0, ..real() });
-        held.add(be32([192, 0, 2, 1]), ID, &Real { service: 0, ..real() });
+        held.add(
+            Addr::v4(be32([192, 0, 2, 1])),
+            ID,
+            &Real { granularity: Addr::default(), ..real() },
+        );
+        held.add(Addr::v4(be32([192, 0, 2, 1])), ID, &Real { service: 0, ..real() });
         assert!(held.0.is_empty());
-        held.add(be32([192, 0, 2, 1]), ID, &real());
-        held.add(be32([192, 0, 2, 2]), ID, &real());
+        held.add(Addr::v4(be32([192, 0, 2, 1])), ID, &real());
+        held.add(Addr::v4(be32([192, 0, 2, 2])), ID, &real());
         assert_eq!(held.0.len(), 1, "one network, however many connections");
     }
 }

@@ -1,3 +1,7 @@
+use lb_common::{
+    abi::{FILTER_NAT_SOURCE, FILTER_NAT_SOURCE6, FILTER_VIP, FILTER_VIP6, be32},
+    hash,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,8 +16,6 @@ fn perform(image: &mut Image, write: &Write) {
     match write.clone() {
         Write::Vip(addr, vip) => drop(image.vips.insert(addr, vip)),
         Write::NoVip(addr) => drop(image.vips.remove(&addr)),
-        Write::Vip6(addr, vip) => drop(image.vips6.insert(addr, vip)),
-        Write::NoVip6(addr) => drop(image.vips6.remove(&addr)),
         Write::Service(key, service) => drop(image.services.insert(key, service)),
         Write::NoService(key) => drop(image.services.remove(&key)),
         Write::Table(index, pool, ring) => drop(image.tables.insert(index, (pool, ring))),
@@ -43,6 +45,14 @@ fn reachable(table: &ForwardingTable) -> Surroundings {
 fn maps_part(mut t: ForwardingTable) -> ForwardingTable {
     t.interfaces.clear();
     t
+}
+
+/// Of an address in the filter.
+fn flags(image: &Image, addr: Addr) -> u8 {
+    image.filter.flags[match addr.to_v4() {
+        Some(addr) => hash::filter_fold(addr),
+        None => hash::filter_fold6(&addr),
+    }]
 }
 
 fn without_old_halves(mut image: Image) -> Image {
@@ -104,17 +114,16 @@ proptest! {
                         old.state != STATE_ABSENT && old.method != METHOD_NAT
                     });
                     if real.method == METHOD_NAT && !changed {
-                        let fold = lb_common::hash::filter_fold(real.addr);
-                        let seen = now.filter.flags[fold] & lb_common::abi::FILTER_NAT_SOURCE;
+                        let seen = flags(&now, real.addr) & (FILTER_NAT_SOURCE | FILTER_NAT_SOURCE6);
                         let published = now.vips.contains_key(&key.addr);
                         prop_assert!(seen != 0 || !published, "replies would not be seen");
                     }
                 }
             }
             for addr in now.vips.keys().filter(|addr| to.vips.contains_key(addr)) {
-                let flag = now.filter.flags[lb_common::hash::filter_fold(*addr)];
                 if from.vips.contains_key(addr) {
-                    prop_assert!(flag & lb_common::abi::FILTER_VIP != 0, "a VIP went unseen");
+                    let seen = flags(&now, *addr) & (FILTER_VIP | FILTER_VIP6);
+                    prop_assert!(seen != 0, "a VIP went unseen");
                 }
             }
         }
@@ -256,9 +265,9 @@ fn persistence_is_in_the_virtual_server_and_its_mask_in_each_real_server() {
         let service = image.services.values().next().expect("one");
         let mask = image.reals[&1].granularity;
         assert_eq!(mask, service.granularity);
-        (service.persistence_secs, octets(mask))
+        (service.persistence_secs, mask.octets())
     };
-    assert_eq!(seen(&image), (0, [0; 4]));
+    assert_eq!(seen(&image), (0, [0; 16]));
     for (granularity, mask) in [(32, [255; 4]), (24, [255, 255, 255, 0]), (1, [128, 0, 0, 0])] {
         let timeout = Duration::from_secs(360);
         let vs = table.virtual_servers.values_mut().next().expect("one");
@@ -266,7 +275,9 @@ fn persistence_is_in_the_virtual_server_and_its_mask_in_each_real_server() {
         let generation = image.reals[&1].generation;
         image = encode(&image, &table, &around).expect("fits");
         assert_eq!(decode(&image), table);
-        assert_eq!(seen(&image), (360, mask));
+        let mut whole = [255; 16];
+        whole[12..].copy_from_slice(&mask);
+        assert_eq!(seen(&image), (360, whole));
         assert_eq!(image.reals[&1].generation, generation, "its connections go on");
     }
 }
@@ -294,7 +305,7 @@ fn drained_servers_keep_their_clients_and_closed_ones_do_not() {
 
 #[test]
 fn the_address_of_a_virtual_server_that_no_instance_has_is_a_vip() {
-    let vip = be32([192, 0, 2, 1]);
+    let vip = Addr::v4(be32([192, 0, 2, 1]));
     let mut table = one_server(RealServerState::Up, Method::Dr);
     let image = encode(&Image::default(), &table, &reachable(&table)).expect("fits");
     assert_eq!(image.vips[&vip], Vip { gate: 0, flags: VIP_TCP_SERVICE });
@@ -335,7 +346,8 @@ fn limits_are_named() {
     let key = *table.virtual_servers.keys().next().expect("one");
     let template = table.virtual_servers[&key].clone();
     let fails = |table: &ForwardingTable| {
-        encode(&Image::default(), table, &reachable(table)).expect_err("too much").to_string()
+        let encoded = encode(&Image::default(), table, &reachable(table)).map(drop);
+        encoded.expect_err("too much").to_string()
     };
     let mut pool = table.clone();
     pool.virtual_servers.get_mut(&key).expect("one").real_servers = (0..65u8)
@@ -357,19 +369,16 @@ fn limits_are_named() {
         table.virtual_servers.insert(key, empty);
     }
     assert!(fails(&table).contains("more than 255 virtual servers"), "{}", fails(&table));
-    let vips = (0..1025u32).map(|n| (IpAddr::from(n.to_be_bytes()), LeaseSlot(1))).collect();
+    let vips = (0..8193u32).map(|n| (IpAddr::from(n.to_be_bytes()), LeaseSlot(1))).collect();
     let table = ForwardingTable { vips, ..Default::default() };
-    assert!(fails(&table).contains("more than 1024 VIPs"));
-    let vips = (0..1025u128).map(|n| (IpAddr::from(n.to_be_bytes()), LeaseSlot(1))).collect();
-    let table = ForwardingTable { vips, ..Default::default() };
-    assert!(fails(&table).contains("more than 1024 VIPs"));
+    assert!(fails(&table).contains("more than 8192 VIPs"));
     let vips = [(IpAddr::from([192, 0, 2, 1]), LeaseSlot(0))].into();
     assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("slot 0"));
-    // VIPs may be IPv6, virtual servers not yet.
-    let key = VirtualServerKey { addr: "[2001:db8::1]:3306".parse().expect("address"), ..key };
-    let empty = VirtualServer { real_servers: BTreeMap::new(), ..template };
-    let table = ForwardingTable { virtual_servers: [(key, empty)].into(), ..Default::default() };
-    assert!(fails(&table).contains("not IPv4"));
+    let six = VirtualServerKey { addr: "[2001:db8::1]:3306".parse().expect("address"), ..key };
+    let table = ForwardingTable { virtual_servers: [(six, template)].into(), ..Default::default() };
+    assert!(fails(&table).contains("of another address family"));
+    let vips = [("::ffff:192.0.2.1".parse().expect("address"), LeaseSlot(1))].into();
+    assert!(fails(&ForwardingTable { vips, ..Default::default() }).contains("in the guise"));
 }
 
 #[test]

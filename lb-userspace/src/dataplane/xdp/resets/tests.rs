@@ -1,4 +1,4 @@
-use lb_common::abi::{METHOD_LOCAL, STATE_DRAIN, STATE_UP, Vip, be16, be32, macs};
+use lb_common::abi::{Addr, METHOD_LOCAL, STATE_DRAIN, STATE_UP, Vip, be16, be32, macs};
 
 use super::*;
 
@@ -10,7 +10,7 @@ const SERVER: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
 fn image() -> Image {
     let mut image = Image::default();
-    let vip = be32([192, 0, 2, 1]);
+    let vip = Addr::v4(be32([192, 0, 2, 1]));
     image.vips.insert(vip, Vip { gate: 4, flags: 1 });
     let real = Real {
         generation: 6,
@@ -21,7 +21,7 @@ fn image() -> Image {
         flags: FLAG_RESOLVED,
         macs: macs(SERVER, OURS),
         ifindex: 12,
-        addr: be32([10, 0, 0, 1]),
+        addr: Addr::v4(be32([10, 0, 0, 1])),
         port: be16(3307),
         vip,
         vip_port: be16(3306),
@@ -32,10 +32,10 @@ fn image() -> Image {
     image
 }
 
-fn key() -> FlowKey4 {
-    FlowKey4 {
-        src: be32([192, 0, 2, 99]),
-        dst: be32([192, 0, 2, 1]),
+fn key() -> FlowKey6 {
+    FlowKey6 {
+        src: Addr::v4(be32([192, 0, 2, 99])),
+        dst: Addr::v4(be32([192, 0, 2, 1])),
         sport: be16(40_000),
         dport: be16(3306),
         proto: 6,
@@ -43,26 +43,26 @@ fn key() -> FlowKey4 {
     }
 }
 
-fn flow(real: u16) -> Flow4 {
-    Flow4 {
+fn flow(real: u16) -> Flow {
+    Flow {
         generation: 5,
         real,
         seq_end: 1000,
         ack: 0,
         macs: macs(CLIENT, OURS),
         ifindex: 11,
-        ..Flow4::default()
+        ..Flow::default()
     }
 }
 
-fn kinds(flow: &Flow4, image: &Image, first: bool) -> Vec<Kind> {
+fn kinds(flow: &Flow, image: &Image, first: bool) -> Vec<Kind> {
     notices(&key(), flow, image, first).map(|notice| notice.kind).collect()
 }
 
 #[test]
 fn both_ends_are_told_each_by_the_numbers_that_it_expects() {
-    let vip: SocketAddrV4 = "192.0.2.1:3306".parse().expect("socket");
-    let client: SocketAddrV4 = "192.0.2.99:40000".parse().expect("socket");
+    let vip: SocketAddr = "192.0.2.1:3306".parse().expect("socket");
+    let client: SocketAddr = "192.0.2.99:40000".parse().expect("socket");
     let header = |to: [u8; 6]| -> [u8; 12] {
         let mut header = [0; 12];
         header[..6].copy_from_slice(&to);
@@ -100,7 +100,7 @@ fn both_ends_are_told_each_by_the_numbers_that_it_expects() {
 fn who_is_told_and_who_is_not() {
     use Kind::{Probe, Reset};
     let both = [Probe, Reset];
-    type Change = fn(&mut Flow4, &mut Image);
+    type Change = fn(&mut Flow, &mut Image);
     let of =
         |image: &mut Image, change: fn(&mut Real)| change(image.reals.get_mut(&DR).expect("DR"));
     // name, change, in the first round, in a later one
@@ -149,6 +149,16 @@ fn who_is_told_and_who_is_not() {
         ("entry of the replies", |f, _| f.flags = FLOW_REVERSE, &[], &[]),
         ("unknown id", |f, _| f.real = 99, &[], &[]),
         ("VIP that is nobody's", |_, i| i.vips.clear(), &[], &[]),
+        (
+            "removed, and the VIP is another instance's by now",
+            |f, i| {
+                f.generation = 6;
+                i.reals.get_mut(&DR).expect("DR").state = STATE_ABSENT;
+                i.vips.values_mut().for_each(|vip| vip.gate = 5);
+            },
+            &[],
+            &[],
+        ),
     ];
     for (name, change, first, later) in rows {
         let (mut flow, mut image) = (flow(DR), image());
