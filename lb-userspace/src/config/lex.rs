@@ -26,13 +26,15 @@ pub(super) enum Token {
 pub(super) struct Word {
     pub(super) span: Span,
     pub(super) quoted: bool,
+    /// There is a backslash in it.
+    escaped: bool,
 }
 
 impl Word {
     /// The word as keepalived sees it: `\#` and `\!` outside quotes lose their backslash.
     pub(super) fn text(self, source: &Source) -> std::borrow::Cow<'_, str> {
         let text = source.slice(self.span);
-        if !self.quoted && (text.contains("\\#") || text.contains("\\!")) {
+        if !self.quoted && self.escaped && (text.contains("\\#") || text.contains("\\!")) {
             return text.replace("\\#", "#").replace("\\!", "!").into();
         }
         text.into()
@@ -50,11 +52,77 @@ pub(super) enum LexError {
     Placeholder(Span),
 }
 
+/// Classes of bytes, as bits.
+const WORD: u8 = 0;
+const BLANK: u8 = 1;
+/// `{` and `}`.
+const BRACE: u8 = 2;
+/// What makes a line more than words, blanks and braces: `"`, `#`, `!` and the backslash.
+const SIGN: u8 = 4;
+const END: u8 = 8;
+
+/// By byte: a file is looked at byte by byte, and each of them once.
+const CLASSES: [u8; 256] = {
+    let mut classes = [WORD; 256];
+    let kinds: [(&[u8], u8); 4] =
+        [(b" \t\r\x0b\x0c", BLANK), (b"{}", BRACE), (b"\"#!\\", SIGN), (b"\n", END)];
+    let mut kind = 0;
+    while kind < kinds.len() {
+        let (bytes, class) = kinds[kind];
+        let mut at = 0;
+        while at < bytes.len() {
+            classes[bytes[at] as usize] = class;
+            at += 1;
+        }
+        kind += 1;
+    }
+    classes
+};
+
+fn class(byte: u8) -> u8 {
+    CLASSES[usize::from(byte)]
+}
+
+/// A line of a text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
+    /// Offset of its first byte.
+    pub(super) start: u32,
+    /// Without the byte that ends it.
+    bytes: &'a [u8],
+    /// Nothing but words, blanks and braces.
+    plain: bool,
+}
+
+/// Every line of a text; the last one may be empty.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    let mut rest = Some((0, text.as_bytes()));
+    std::iter::from_fn(move || {
+        let (start, bytes) = rest?;
+        let mut seen = 0;
+        let end = bytes.iter().position(|byte| {
+            let class = class(*byte);
+            seen |= class;
+            class == END
+        });
+        let (bytes, next) = match end {
+            Some(end) => bytes.split_at(end),
+            None => (bytes, &[][..]),
+        };
+        let after = start + bytes.len() + 1;
+        rest = end.map(|_| (after, next.get(1..).unwrap_or(&[])));
+        let start = u32::try_from(start).unwrap_or(u32::MAX);
+        Some(Line { start, bytes, plain: seen & SIGN == 0 })
+    })
+}
+
 /// Tokens of one line, always closed by [`Token::EndOfLine`].
 pub(super) struct Lexer<'a> {
-    base: usize,
+    base: u32,
     code: &'a [u8],
     at: usize,
+    /// There is no backslash in it.
+    plain: bool,
     /// To be told first.
     error: Option<LexError>,
     /// Comes before what follows `at`.
@@ -63,22 +131,36 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    /// Of a line that begins at byte `start` of the source.
-    pub(super) fn new(start: u32, text: &'a str) -> Self {
-        let bytes = text.as_bytes();
-        let code = bytes.get(..comment_start(bytes)).unwrap_or(bytes).trim_ascii_end();
-        let mut lexer =
-            Self { base: start as usize, code, at: 0, error: None, pending: None, ended: false };
-        if is_continued(code) {
-            let last = code.len() - 1;
-            lexer.error = Some(LexError::Continued(lexer.span(last, last + 1)));
-            lexer.code = code.get(..last).unwrap_or(code);
+    pub(super) fn new(line: Line<'a>) -> Self {
+        let Line { start, bytes, plain } = line;
+        let (base, code) = (start, bytes);
+        let mut lexer = Self { base, code, at: 0, plain, error: None, pending: None, ended: false };
+        if !plain {
+            lexer.uncomment();
         }
         lexer
     }
 
+    /// Takes away the comment, and a backslash at the end that continues nothing.
+    fn uncomment(&mut self) {
+        let code = self.code.get(..comment_start(self.code)).unwrap_or(self.code);
+        self.code = code.trim_ascii_end();
+        if is_continued(self.code) {
+            let last = self.code.len() - 1;
+            self.error = Some(LexError::Continued(self.span(last, last + 1)));
+            self.code = self.code.get(..last).unwrap_or(self.code);
+        }
+    }
+
     fn span(&self, from: usize, to: usize) -> Span {
-        Span::new(self.base + from..self.base + to)
+        let base = self.base as usize;
+        Span::new(base + from..base + to)
+    }
+
+    fn word(&self, from: usize, to: usize, quoted: bool) -> Token {
+        let bytes = self.code.get(from..to).unwrap_or(&[]);
+        let escaped = !self.plain && bytes.contains(&b'\\');
+        Token::Word(Word { span: self.span(from, to), quoted, escaped })
     }
 
     fn quoted(&mut self) -> Token {
@@ -87,15 +169,15 @@ impl<'a> Lexer<'a> {
         let rest = self.code.get(from..).unwrap_or(&[]);
         if let Some(len) = closing_quote(rest) {
             self.at = from + len + 1;
-            return Token::Word(Word { span: self.span(from, from + len), quoted: true });
+            return self.word(from, from + len, true);
         }
         self.error = Some(LexError::UnterminatedQuote(self.span(self.at, end)));
         self.at = end;
-        Token::Word(Word { span: self.span(from, end), quoted: false })
+        self.word(from, end, false)
     }
 
     /// `{{ … }}`, which stands for a word, or `{% … %}`, which stands for nothing, if one begins here.
-    fn placeholder(&mut self) -> Option<Result<Token, LexError>> {
+    fn placeholder(&mut self) -> Option<LexError> {
         let rest = self.code.get(self.at..)?;
         let end = match rest.get(..2)? {
             b"{{" => b"}}",
@@ -103,30 +185,35 @@ impl<'a> Lexer<'a> {
             _ => return None,
         };
         let len = rest.windows(2).position(|pair| pair == end)? + 2;
-        let span = self.span(self.at, self.at + len);
-        self.at += len;
+        let (from, to) = (self.at, self.at + len);
+        self.at = to;
         if end == b"}}" {
-            self.pending = Some(Token::Word(Word { span, quoted: false }));
+            self.pending = Some(self.word(from, to, false));
         }
-        Some(Err(LexError::Placeholder(span)))
+        Some(LexError::Placeholder(self.span(from, to)))
     }
 
     fn bare(&mut self) -> Token {
         let from = self.at;
-        while let Some(byte) = self.code.get(self.at) {
-            match byte {
-                b'{' if self.at > from && self.code.get(self.at - 1) == Some(&b'$') => {
+        while let Some(byte) = self.code.get(self.at).copied() {
+            match class(byte) {
+                BRACE
+                    if byte == b'{'
+                        && self.at > from
+                        && self.code.get(self.at - 1) == Some(&b'$') =>
+                {
                     let rest = self.code.get(self.at..).unwrap_or(&[]);
                     match variable_braces(rest) {
                         Some(len) => self.at += len,
                         None => break,
                     }
                 }
-                b' ' | b'\t' | b'\r' | b'\x0b' | b'\x0c' | b'"' | b'{' | b'}' => break,
+                BLANK | BRACE => break,
+                SIGN if byte == b'"' => break,
                 _ => self.at += 1,
             }
         }
-        Token::Word(Word { span: self.span(from, self.at), quoted: false })
+        self.word(from, self.at, false)
     }
 }
 
@@ -140,11 +227,8 @@ impl Iterator for Lexer<'_> {
         if let Some(token) = self.pending.take() {
             return Some(Ok(token));
         }
-        while matches!(self.code.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\x0b' | b'\x0c')) {
+        while self.code.get(self.at).is_some_and(|byte| class(*byte) == BLANK) {
             self.at += 1;
-        }
-        if let Some(placeholder) = self.placeholder() {
-            return Some(placeholder);
         }
         let token = match self.code.get(self.at) {
             None if self.ended => return None,
@@ -153,6 +237,9 @@ impl Iterator for Lexer<'_> {
                 Token::EndOfLine
             }
             Some(b'{') => {
+                if let Some(error) = self.placeholder() {
+                    return Some(Err(error));
+                }
                 self.at += 1;
                 Token::Open(self.span(self.at - 1, self.at))
             }
@@ -219,7 +306,7 @@ mod tests {
     fn words(text: &str) -> (Vec<String>, Vec<LexError>) {
         let source = Source::new("t", text.as_bytes());
         let (mut out, mut errors) = (Vec::new(), Vec::new());
-        for token in Lexer::new(0, text) {
+        for token in lines(text).flat_map(Lexer::new) {
             match token {
                 Err(error) => errors.push(error),
                 Ok(Token::Word(w)) => out.push(w.text(&source).into_owned()),

@@ -11,7 +11,7 @@ use super::{
     keywords::{self, Block, Keyword, Status, Tier, Topic},
     lower,
     source::Source,
-    syntax::{self, Statement},
+    syntax::{self, Statement, Statements},
 };
 
 /// Everything that could be said, word by word, and a count of each verdict.
@@ -156,7 +156,7 @@ pub fn report(outcome: &Outcome) -> Report {
     if let Some(original) = &outcome.original {
         let source = original.source();
         let tree = syntax::parse(source, &mut Sink::default());
-        words.walk(source, Block::Root, &tree.statements);
+        words.walk(source, Block::Root, tree.statements());
     }
     let mut report = Report { entries: words.entries, ..Report::default() };
     for diagnostic in &outcome.diagnostics {
@@ -207,9 +207,9 @@ struct Words {
 }
 
 impl Words {
-    fn walk(&mut self, source: &Source, block: Block, statements: &[Statement]) {
+    fn walk(&mut self, source: &Source, block: Block, statements: Statements<'_>) {
         for statement in statements {
-            let Some(head) = statement.words.first() else { continue };
+            let Some(head) = statement.words().first() else { continue };
             let word = head.text(source);
             let row = keywords::find(block, &word);
             if row.is_none() && block.is_list() {
@@ -221,7 +221,7 @@ impl Words {
             if let Some(opens) = row.filter(acts).and_then(|row| row.opens)
                 && !opens.is_list()
             {
-                self.walk(source, opens, statement.block.as_deref().unwrap_or(&[]));
+                self.walk(source, opens, statement.block());
             }
         }
     }
@@ -232,7 +232,7 @@ impl Words {
         block: Block,
         word: &str,
         row: Option<&'static Keyword>,
-        statement: &Statement,
+        statement: Statement<'_>,
     ) {
         if let Some(at) = self.seen.get(&(block, word.to_owned())) {
             if let Some(entry) = self.entries.get_mut(*at) {

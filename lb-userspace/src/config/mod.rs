@@ -28,10 +28,12 @@ pub use self::{
 
 pub use self::expand::{Alone, Included, Surroundings};
 
+use std::borrow::Cow;
+
 use self::{
     diag::{Class, Diagnostic, Place, Severity, Sink},
     expand::Expanded,
-    model::Config,
+    model::{Config, User},
 };
 
 /// Longest configuration in bytes (about 100 000 real servers); a longer one is refused.
@@ -60,6 +62,15 @@ pub enum ReferenceKind {
     File,
 }
 
+/// What a file says about the safety of its scripts.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptSecurity {
+    /// `enable_script_security`.
+    pub enabled: bool,
+    /// `script_user`.
+    pub user: Option<User>,
+}
+
 /// What came of a configuration file.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -73,6 +84,8 @@ pub struct Outcome {
     pub original: Option<print::Original>,
     /// Files that it includes by name, in the order of the text.
     pub included: Vec<Included>,
+    /// Also of a file with an error.
+    pub script_security: ScriptSecurity,
 }
 
 impl Outcome {
@@ -157,8 +170,18 @@ impl Outcome {
             references: Vec::new(),
             included: Vec::new(),
             original: None,
+            script_security: ScriptSecurity::default(),
         }
     }
+}
+
+/// Whether there is nothing but blanks and marks of the byte order.
+fn is_blank(bytes: &[u8]) -> bool {
+    // The first letter of a file ends this.
+    bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf))
+        && String::from_utf8_lossy(bytes)
+            .trim_matches(['\u{feff}', ' ', '\t', '\r', '\n'])
+            .is_empty()
 }
 
 /// Parses a text that stands alone. `name` is for messages.
@@ -174,7 +197,12 @@ pub fn check(name: &str, bytes: &[u8]) -> Outcome {
 /// Parses a configuration of any bytes whatever: text that is not UTF-8 is read with replacement
 /// characters, binary and empty files are errors. `around` says whose `@ID` lines count and reads
 /// what is included. Never panics.
-pub fn check_in(name: &str, bytes: &[u8], around: &dyn Surroundings) -> Outcome {
+pub fn check_in<'a>(
+    name: &str,
+    bytes: impl Into<Cow<'a, [u8]>>,
+    around: &dyn Surroundings,
+) -> Outcome {
+    let bytes = bytes.into();
     if bytes.len() > SOURCE_LIMIT {
         return Outcome::unreadable(
             name,
@@ -184,16 +212,21 @@ pub fn check_in(name: &str, bytes: &[u8], around: &dyn Surroundings) -> Outcome 
     if bytes.contains(&0) {
         return Outcome::unreadable(name, "not a text file: it contains NUL bytes");
     }
-    if String::from_utf8_lossy(bytes).trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']).is_empty() {
+    if is_blank(&bytes) {
         return Outcome::unreadable(name, "the file is empty");
     }
     let mut sink = Sink::default();
     let Expanded { source, included } = expand::expand(name, bytes, around, &mut sink);
     let tree = syntax::parse(&source, &mut sink);
     let (config, references) = lower::lower(&source, &mut sink, &tree);
+    let script_security = ScriptSecurity {
+        enabled: config.global.enable_script_security,
+        user: config.global.script_user.clone(),
+    };
     let config = (!sink.has_errors()).then_some(config);
     let original = Some(print::Original::new(source));
-    Outcome { config, diagnostics: sink.finish(name), references, included, original }
+    let diagnostics = sink.finish(name);
+    Outcome { config, diagnostics, references, included, original, script_security }
 }
 
 #[cfg(test)]

@@ -12,14 +12,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 mod host;
+mod http;
 mod lvs;
 
 pub use host::*;
+pub use http::*;
 pub use lvs::*;
 
 use crate::{
     base::net::{IpPrefix, Priority, Vrid},
-    vrrp::{garp::Garp, wire::Options},
+    vrrp::{auth::hmac::Secret, garp::Garp, wire::Options},
 };
 
 /// One configuration file with everything it includes.
@@ -115,8 +117,44 @@ pub struct Global {
     pub metrics_listen: Option<SocketAddr>,
     /// Ours: rows in the table of established connections. Word `lvs_flow_table N`.
     pub flow_table_size: u32,
+    /// Ours: `lvs_hook auto|xdp|tc`.
+    pub hook: Hook,
     /// Ours: `lvs_xdp_mode auto|native|generic`.
     pub xdp_mode: XdpMode,
+    /// Ours: `flow_sync`.
+    pub flow_sync: Option<FlowSync>,
+}
+
+impl Global {
+    /// How the program is to be put on interfaces.
+    pub fn attachment(&self) -> Attachment {
+        Attachment { hook: self.hook, xdp_mode: self.xdp_mode }
+    }
+}
+
+/// What the operator says of where the program is put. `lvs_xdp_mode` with a name asks for XDP, but where `lvs_hook` asks
+/// for tc.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    pub hook: Hook,
+    pub xdp_mode: XdpMode,
+}
+
+impl Attachment {
+    /// Native XDP and nothing else.
+    pub const XDP: Self = Self { hook: Hook::Xdp, xdp_mode: XdpMode::Auto };
+    /// tc and nothing else.
+    pub const TC: Self = Self { hook: Hook::Tc, xdp_mode: XdpMode::Auto };
+}
+
+/// `lvs_hook`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hook {
+    /// By the interface's driver.
+    #[default]
+    Auto,
+    Xdp,
+    Tc,
 }
 
 /// `lvs_xdp_mode`.
@@ -176,9 +214,50 @@ impl Default for Global {
             nftables_counters: false,
             metrics_listen: None,
             flow_table_size: 131_072,
+            hook: Hook::Auto,
             xdp_mode: XdpMode::Auto,
+            flow_sync: None,
         }
     }
+}
+
+/// Ours: `flow_sync`, connection sync with the other hosts of the virtual routers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSync {
+    /// Shared by all hosts.
+    pub key: Secret,
+    pub peers: SyncPeers,
+    /// The only one that datagrams go out of and come in by.
+    pub interface: Option<String>,
+    /// Source address of datagrams.
+    pub source: Option<IpAddr>,
+    /// UDP, the same on all hosts.
+    pub port: u16,
+    /// How long a start holds mastership back for its peers' connections.
+    pub timeout: Duration,
+}
+
+impl FlowSync {
+    /// With the defaults, and no peer yet.
+    pub fn new(key: Secret) -> Self {
+        Self {
+            key,
+            peers: SyncPeers::Hosts(Vec::new()),
+            interface: None,
+            source: None,
+            port: 8849,
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Whom connections are told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncPeers {
+    /// `peer`, or what `unicast_peer` of the instances says.
+    Hosts(Vec<IpAddr>),
+    /// `multicast`.
+    Group(IpAddr),
 }
 
 /// `state_dump_file` and its like: where signals write, and in what form.
@@ -529,6 +608,12 @@ pub struct VrrpInstance {
 }
 
 impl VrrpInstance {
+    /// Its VIPs, those that its adverts do not name (`virtual_ipaddress_excluded`) included: both come and go
+    /// with its state, and behind its lease.
+    pub fn addresses(&self) -> impl Iterator<Item = &VipAddress> {
+        self.virtual_ipaddress.iter().chain(&self.on_host.excluded)
+    }
+
     /// Where a VIP needs a virtual MAC interface beside the instance's own: the interface below.
     /// keepalived's rule: on another interface or of the other family by `use_vmac_addr`, anywhere
     /// by the address's own `use_vmac`, unless the instance's own virtual MAC serves it.

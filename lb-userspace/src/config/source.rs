@@ -5,7 +5,7 @@
 //! itself. Otherwise it reads a text that `config::expand` wrote, and runs say for each of its
 //! bytes from which position it came and through which variables.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range, sync::OnceLock};
 
 /// A byte in the files of a configuration. 32 bits are enough: [`super::SOURCE_LIMIT`].
 pub(super) type Pos = u32;
@@ -42,14 +42,24 @@ pub(super) struct File {
     pub(super) text: String,
     /// Position of its first byte.
     pub(super) base: Pos,
-    line_starts: Vec<u32>,
+    /// Looked for when the first place is shown.
+    line_starts: OnceLock<Vec<u32>>,
 }
 
 impl File {
+    /// Offset of the first byte of each line.
+    fn line_starts(&self) -> &[u32] {
+        self.line_starts.get_or_init(|| {
+            let ends = memchr::memchr_iter(b'\n', self.text.as_bytes());
+            let starts = ends.map(|at| u32::try_from(at + 1).unwrap_or(u32::MAX));
+            std::iter::once(0).chain(starts).collect()
+        })
+    }
+
     /// Line number from 1, and column in characters from 1, of an offset in the text.
     fn position(&self, at: u32) -> (u32, u32) {
         let (start, _) = self.line_at(at);
-        let line = self.line_starts.partition_point(|start| *start <= at);
+        let line = self.line_starts().partition_point(|start| *start <= at);
         let column =
             self.text.get(start as usize..at as usize).map_or(0, |before| before.chars().count());
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -58,9 +68,10 @@ impl File {
 
     /// The line that holds an offset, without its line ending, and where it begins.
     fn line_at(&self, at: u32) -> (u32, &str) {
-        let line = self.line_starts.partition_point(|start| *start <= at).saturating_sub(1);
-        let start = self.line_starts.get(line).copied().unwrap_or(0);
-        let end = match self.line_starts.get(line + 1) {
+        let starts = self.line_starts();
+        let line = starts.partition_point(|start| *start <= at).saturating_sub(1);
+        let start = starts.get(line).copied().unwrap_or(0);
+        let end = match starts.get(line + 1) {
             Some(next) => *next as usize - 1,
             None => self.text.len(),
         };
@@ -125,17 +136,10 @@ pub(super) struct Shown<'a> {
 impl Map {
     /// Takes a file in; text that is not UTF-8 is read with replacement characters. The second
     /// value tells where the first blank of another kind stood that is read as an ordinary one.
-    pub(super) fn add(&mut self, name: &str, bytes: &[u8]) -> (usize, Option<Pos>) {
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-        let (text, web_blank) = plain_blanks(&String::from_utf8_lossy(bytes));
-        let mut line_starts = vec![0];
-        line_starts.extend(
-            text.bytes()
-                .enumerate()
-                .filter(|(_, byte)| *byte == b'\n')
-                .map(|(at, _)| u32::try_from(at + 1).unwrap_or(u32::MAX)),
-        );
+    pub(super) fn add(&mut self, name: &str, bytes: Cow<'_, [u8]>) -> (usize, Option<Pos>) {
+        let (text, web_blank) = plain_blanks(text_of(bytes));
         let base = self.end();
+        let line_starts = OnceLock::new();
         self.files.push(File { name: name.to_owned(), text, base, line_starts });
         (self.files.len() - 1, web_blank.map(|at| base + at))
     }
@@ -210,9 +214,23 @@ pub(super) struct Traced {
     pub(super) within: u32,
 }
 
+/// A file's text; what is no UTF-8 is replaced. A mark of the byte order at its beginning is no part of it.
+fn text_of(bytes: Cow<'_, [u8]>) -> String {
+    let bytes = match bytes.strip_prefix("\u{feff}".as_bytes()) {
+        Some(rest) => rest.to_vec(),
+        None => bytes.into_owned(),
+    };
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
 /// Replaces the no-break and ideographic blanks that come with text copied from web pages by
 /// ordinary ones, outside double quotes and comments; says where the first one was.
-fn plain_blanks(text: &str) -> (String, Option<u32>) {
+fn plain_blanks(text: String) -> (String, Option<u32>) {
+    // First bytes of all those blanks: most files have none of them.
+    if memchr::memchr3(0xc2, 0xe2, 0xe3, text.as_bytes()).is_none() {
+        return (text, None);
+    }
     let mut out = String::with_capacity(text.len());
     let (mut quoted, mut comment, mut escaped) = (false, false, false);
     let mut first = None;
@@ -252,7 +270,7 @@ impl Source {
     #[cfg(test)]
     pub(super) fn new(name: &str, bytes: &[u8]) -> Self {
         let mut map = Map::default();
-        map.add(name, bytes);
+        map.add(name, bytes.into());
         Self::plain(map)
     }
 
@@ -272,16 +290,6 @@ impl Source {
     /// The text of a span; empty when the span is not one of this source.
     pub fn slice(&self, span: Span) -> &str {
         self.text().get(span.range()).unwrap_or("")
-    }
-
-    /// Every line with the offset of its first byte, line endings removed.
-    pub fn lines(&self) -> impl Iterator<Item = (u32, &str)> {
-        let mut at = 0_usize;
-        self.text().split('\n').map(move |line| {
-            let start = u32::try_from(at).unwrap_or(u32::MAX);
-            at += line.len() + 1;
-            (start, line.trim_end_matches('\r'))
-        })
     }
 
     fn run(&self, at: u32) -> Run {

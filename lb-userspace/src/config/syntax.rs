@@ -7,8 +7,8 @@
 
 use super::{
     diag::{Diagnostic, Place, Severity, Sink},
-    keywords::{self, Block},
-    lex::{LexError, Lexer, Token, Word},
+    keywords::{self, Block, Keyword, RowNumber},
+    lex::{self, LexError, Lexer, Token, Word},
     source::{Source, Span},
 };
 
@@ -22,62 +22,133 @@ pub const STATEMENT_LIMIT: usize = 1_000_000;
 /// What to do about a template's placeholders.
 pub(super) const UNFILLED: &str = "lbd reads what a template gives: fill it in (ansible, sed, envsubst …) and name its result here";
 
-/// One line, and its block.
-#[derive(Debug)]
-pub(super) struct Statement {
-    /// Empty for a `{` without a word before it.
-    pub(super) words: Vec<Word>,
-    /// From the first word to the end of the last, closing quote included.
-    pub(super) span: Span,
-    pub(super) block: Option<Vec<Statement>>,
+/// A statement of a [`Tree`]: one line, and its block.
+#[derive(Clone, Copy)]
+pub(super) struct Statement<'t> {
+    tree: &'t Tree,
+    node: &'t Node,
+    /// Number of `node`.
+    at: u32,
 }
 
-impl Statement {
-    fn new(words: Vec<Word>, open: Span) -> Self {
-        let span = match (words.first(), words.last()) {
+impl<'t> Statement<'t> {
+    /// Empty for a `{` without a word before it.
+    pub(super) fn words(self) -> &'t [Word] {
+        let Node { place, words, .. } = *self.node;
+        let first = place as usize;
+        self.tree.words.get(first..first + usize::from(words)).unwrap_or(&[])
+    }
+
+    /// From the first word to the end of the last, closing quote included.
+    pub(super) fn span(self) -> Span {
+        match (self.words().first(), self.words().last()) {
             (Some(first), Some(last)) => Span {
                 start: first.span.start - u32::from(first.quoted),
                 end: last.span.end + u32::from(last.quoted),
             },
-            _ => open,
-        };
-        Self { words, span, block: None }
+            _ => Span { start: self.node.place, end: self.node.place + 1 },
+        }
     }
 
     /// The keyword's place.
-    pub(super) fn head(&self) -> Span {
-        self.words.first().map_or(self.span, |word| word.span)
+    pub(super) fn head(self) -> Span {
+        self.words().first().map_or_else(|| self.span(), |word| word.span)
+    }
+
+    /// The row of its keyword in the block that it stands in.
+    pub(super) fn keyword(self) -> Option<&'static Keyword> {
+        self.node.keyword?.row()
+    }
+
+    /// Whether there was a `{`.
+    pub(super) fn has_block(self) -> bool {
+        self.node.has_block
+    }
+
+    /// Statements of its block; none when it has none.
+    pub(super) fn block(self) -> Statements<'t> {
+        Statements { tree: self.tree, at: self.at + 1, end: self.node.end }
     }
 }
 
-/// The tree and what recovery had to guess.
-#[derive(Debug)]
+/// Statements beside each other.
+#[derive(Clone, Copy)]
+pub(super) struct Statements<'t> {
+    tree: &'t Tree,
+    at: u32,
+    end: u32,
+}
+
+impl<'t> Iterator for Statements<'t> {
+    type Item = Statement<'t>;
+
+    fn next(&mut self) -> Option<Statement<'t>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let (tree, at) = (self.tree, self.at);
+        let node = tree.nodes.get(at as usize)?;
+        self.at = node.end;
+        Some(Statement { tree, node, at })
+    }
+}
+
+/// A statement as the tree keeps it: small, because of very many statements most of the time goes into the
+/// memory that they take.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// Its words lie one behind the other: number of the first. Of a `{` without words: its place.
+    place: u32,
+    /// How many they are, [`WORD_LIMIT`] and one at most.
+    words: u16,
+    has_block: bool,
+    /// Number of the first statement behind it and its block.
+    end: u32,
+    keyword: Option<RowNumber>,
+}
+
+/// The tree and what recovery had to guess. It lies flat, in the order of the text: a file of a million
+/// statements is two lists, and not a million of them.
+#[derive(Debug, Default)]
 pub(super) struct Tree {
-    pub(super) statements: Vec<Statement>,
+    words: Vec<Word>,
+    nodes: Vec<Node>,
     /// A `}` that closes nothing.
     pub(super) extra_close: Option<Span>,
 }
 
+impl Tree {
+    /// Statements outside all blocks.
+    pub(super) fn statements(&self) -> Statements<'_> {
+        Statements { tree: self, at: 0, end: number(self.nodes.len()) }
+    }
+}
+
+/// Numbers of words and statements: of a source of at most [`super::SOURCE_LIMIT`] bytes.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// An open block.
 struct Frame {
-    /// Its block is filled when the frame is closed.
-    statement: Statement,
+    /// Number of its statement.
+    node: usize,
     open: Span,
     kind: Option<Block>,
-    inner: Vec<Statement>,
 }
 
 struct Builder<'a> {
     source: &'a Source,
     sink: &'a mut Sink,
-    root: Vec<Statement>,
+    tree: Tree,
     frames: Vec<Frame>,
-    words: Vec<Word>,
+    /// Words of the tree before those that belong to no statement yet.
+    taken: usize,
     /// The last statement ended its line without a block: a `{` on the next line is its own.
     may_open: bool,
     /// Depth below [`DEPTH_LIMIT`] that is being skipped.
     buried: usize,
     count: usize,
-    extra_close: Option<Span>,
 }
 
 /// Parses a whole source.
@@ -85,22 +156,22 @@ pub(super) fn parse(source: &Source, sink: &mut Sink) -> Tree {
     let mut builder = Builder {
         source,
         sink,
-        root: Vec::new(),
+        tree: Tree::default(),
         frames: Vec::new(),
-        words: Vec::new(),
+        taken: 0,
         may_open: false,
         buried: 0,
         count: 0,
-        extra_close: None,
     };
-    'text: for (start, text) in source.lines() {
-        for token in Lexer::new(start, text) {
+    'text: for line in lex::lines(source.text()) {
+        for token in Lexer::new(line) {
             match token {
                 Ok(token) => builder.token(token),
                 Err(error) => builder.lex_error(error),
             }
             if builder.count > STATEMENT_LIMIT {
-                let place = Place::new(source, Span { start, end: start });
+                let at = Span { start: line.start, end: line.start };
+                let place = Place::new(source, at);
                 let message =
                     format!("more than {STATEMENT_LIMIT} statements; the rest is not read");
                 builder.sink.push(Diagnostic::new(Severity::Error, place, message));
@@ -141,12 +212,13 @@ impl Builder<'_> {
     fn token(&mut self, token: Token) {
         match token {
             Token::Word(word) if self.buried == 0 => {
-                if self.words.len() == WORD_LIMIT {
+                let count = self.tree.words.len() - self.taken;
+                if count == WORD_LIMIT {
                     let message = format!("more than {WORD_LIMIT} words; the rest is not read");
                     self.report(Severity::Error, word.span, &message);
                 }
-                if self.words.len() <= WORD_LIMIT {
-                    self.words.push(word);
+                if count <= WORD_LIMIT {
+                    self.tree.words.push(word);
                 }
             }
             Token::Open(span) if self.buried == 0 => self.open(span),
@@ -162,56 +234,71 @@ impl Builder<'_> {
         self.frames.last().map_or(Some(Block::Root), |frame| frame.kind)
     }
 
-    fn statements(&mut self) -> &mut Vec<Statement> {
-        match self.frames.last_mut() {
-            Some(frame) => &mut frame.inner,
-            None => &mut self.root,
-        }
+    /// The words that were read since the last statement, as one; without a word the `{` at `open`.
+    fn node(&mut self, open: u32) -> Node {
+        let words = u16::try_from(self.tree.words.len() - self.taken).unwrap_or(u16::MAX);
+        let place = if words > 0 { number(self.taken) } else { open };
+        self.taken = self.tree.words.len();
+        Node { place, words, has_block: false, end: 0, keyword: None }
+    }
+
+    fn head(&self, node: &Node) -> Option<Word> {
+        self.tree.words.get(node.place as usize).filter(|_| node.words > 0).copied()
+    }
+
+    /// Takes a statement into the block that is open, and gives its number.
+    fn push(&mut self, mut node: Node) -> usize {
+        let at = self.tree.nodes.len();
+        node.end = number(at + 1);
+        self.tree.nodes.push(node);
+        self.count += 1;
+        at
+    }
+
+    /// A statement that is to be taken: its first word, and that word's row where it is put.
+    fn placed(&mut self, node: &mut Node, opens: bool) {
+        node.keyword = self.head(node).and_then(|head| self.recover(head, node.words, opens));
     }
 
     /// Takes the collected words as a statement without a block (so far).
     fn end_statement(&mut self) {
-        if self.words.is_empty() {
+        if self.taken == self.tree.words.len() {
             return;
         }
-        let words = std::mem::take(&mut self.words);
-        let statement = Statement::new(words, Span { start: 0, end: 0 });
-        self.recover(&statement, false);
-        self.statements().push(statement);
-        self.count += 1;
+        let mut node = self.node(0);
+        self.placed(&mut node, false);
+        self.push(node);
         self.may_open = true;
     }
 
     fn open(&mut self, span: Span) {
-        let reopened =
-            if self.words.is_empty() && self.may_open { self.statements().pop() } else { None };
-        let statement =
-            reopened.unwrap_or_else(|| Statement::new(std::mem::take(&mut self.words), span));
+        let has_words = self.taken < self.tree.words.len();
+        let reopened = if self.may_open && !has_words { self.tree.nodes.pop() } else { None };
+        let mut node = reopened.unwrap_or_else(|| self.node(span.start));
         self.may_open = false;
-        self.count += 1;
-        if statement.words.is_empty() {
+        if node.words == 0 {
             self.report(Severity::Warning, span, "a `{` without a keyword; its block is skipped");
         }
-        self.recover(&statement, true);
+        self.placed(&mut node, true);
         if self.frames.len() == DEPTH_LIMIT {
+            self.count += 1;
             let message =
                 format!("blocks are nested deeper than {DEPTH_LIMIT}; this one is not read");
             self.report(Severity::Error, span, &message);
             self.buried = 1;
             return;
         }
-        let kind = self.kind().and_then(|parent| {
-            let word = statement.words.first()?.text(self.source);
-            keywords::find(parent, &word)?.opens
-        });
-        self.frames.push(Frame { statement, open: span, kind, inner: Vec::new() });
+        node.has_block = true;
+        let kind = node.keyword.and_then(|number| number.row()?.opens);
+        let node = self.push(node);
+        self.frames.push(Frame { node, open: span, kind });
     }
 
     fn close(&mut self, span: Span) {
         self.end_statement();
         self.may_open = false;
         if self.frames.is_empty() {
-            self.extra_close.get_or_insert(span);
+            self.tree.extra_close.get_or_insert(span);
             self.report(Severity::Warning, span, "this `}` closes nothing; it is ignored");
             return;
         }
@@ -219,30 +306,39 @@ impl Builder<'_> {
     }
 
     fn pop(&mut self) {
-        if let Some(mut frame) = self.frames.pop() {
-            frame.statement.block = Some(frame.inner);
-            self.statements().push(frame.statement);
+        let end = number(self.tree.nodes.len());
+        if let Some(frame) = self.frames.pop()
+            && let Some(node) = self.tree.nodes.get_mut(frame.node)
+        {
+            node.end = end;
         }
     }
 
-    /// Closes blocks whose `}` is missing before this statement.
-    fn recover(&mut self, statement: &Statement, opens: bool) {
-        let Some(kind) = self.kind() else { return };
-        let Some(head) = statement.words.first() else { return };
-        if kind == Block::Root {
-            return;
-        }
+    /// The name of an open block.
+    fn name(&self, frame: &Frame) -> &str {
+        let node = self.tree.nodes.get(frame.node);
+        let head = node.and_then(|node| self.head(node));
+        self.source.slice(head.map_or(frame.open, |word| word.span))
+    }
+
+    /// Closes blocks whose `}` is missing before this statement, and finds the row of its first word.
+    fn recover(&mut self, head: Word, words: u16, opens: bool) -> Option<RowNumber> {
+        let kind = self.kind()?;
         let word = head.text(self.source);
+        let here = keywords::number(kind, &word);
+        if kind == Block::Root {
+            return here;
+        }
         // A word of entries may also be a statement of a block around the list (`priority`, `vrf`, `use_vmac`):
         // with its value alone it is no entry, which begins with an address or a name, or has more words.
-        let entry = kind.is_list() && statement.words.len() <= 2;
-        if !entry && keywords::find(kind, &word).is_some() {
-            return;
+        let entry = kind.is_list() && words <= 2;
+        if !entry && here.is_some() {
+            return here;
         }
         // A line in a list of names or addresses may be anything; elsewhere only a word with a
         // block of its own is a sure sign, others may just be misplaced.
         if !opens && !kind.is_list() {
-            return;
+            return here;
         }
         let wanted = |block: Block| {
             keywords::find(block, &word).is_some_and(|k| !opens || k.opens.is_some())
@@ -252,17 +348,10 @@ impl Builder<'_> {
         let levels = match home {
             Some(levels) => levels + 1,
             None if wanted(Block::Root) && opens => self.frames.len(),
-            None => return,
+            None => return here,
         };
-        let unclosed = self
-            .frames
-            .iter()
-            .rev()
-            .take(levels)
-            .next_back()
-            .map(|frame| (frame.open, frame.statement.head()));
-        if let Some((open, name)) = unclosed {
-            let block = self.source.slice(name).to_owned();
+        let unclosed = self.frames.iter().rev().take(levels).next_back();
+        if let Some((open, block)) = unclosed.map(|it| (it.open, self.name(it).to_owned())) {
             let place = self.sink.place(self.source, head.span);
             self.sink.push(
                 Diagnostic::new(
@@ -278,12 +367,13 @@ impl Builder<'_> {
         for _ in 0..levels {
             self.pop();
         }
+        keywords::number(self.kind()?, &word)
     }
 
     fn finish(mut self) -> Tree {
         self.end_statement();
         if let Some(frame) = self.frames.first() {
-            let (open, name) = (frame.open, self.source.slice(frame.statement.head()).to_owned());
+            let (open, name) = (frame.open, self.name(frame).to_owned());
             let missing = self.frames.len() + self.buried;
             let message = match missing {
                 1 => format!("the last `}}` is missing: `{name}` is not closed"),
@@ -298,6 +388,6 @@ impl Builder<'_> {
         while !self.frames.is_empty() {
             self.pop();
         }
-        Tree { statements: self.root, extra_close: self.extra_close }
+        self.tree
     }
 }

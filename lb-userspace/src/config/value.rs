@@ -32,8 +32,9 @@ pub(super) fn seconds(text: &str) -> Option<Read<u64>> {
         return None;
     }
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
-    let value = whole.checked_mul(1_000_000)?.checked_add(digits.parse().ok()?)?;
+    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(6);
+    let micros = digits.fold(0, |micros, digit| 10 * micros + u64::from(digit - b'0'));
+    let value = whole.checked_mul(1_000_000)?.checked_add(micros)?;
     Some(Read { value, junk: !rest.is_empty() })
 }
 

@@ -182,7 +182,7 @@ impl Expander<'_> {
             self.stop(&[Unit { byte: 0, pos: self.at(), within: 0 }], message);
             return None;
         }
-        let (index, web_blank) = self.map.add(&path, &bytes);
+        let (index, web_blank) = self.map.add(&path, bytes.into());
         if let Some(at) = web_blank {
             self.web_blank(at);
         }

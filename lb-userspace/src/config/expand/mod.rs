@@ -18,7 +18,7 @@ mod variables;
 #[cfg(test)]
 pub(in crate::config) mod tests;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use self::{
     include::Checks,
@@ -133,7 +133,7 @@ impl Default for Limits {
 /// Expands a configuration whose first file has these bytes.
 pub(super) fn expand(
     name: &str,
-    bytes: &[u8],
+    bytes: Cow<'_, [u8]>,
     around: &dyn Surroundings,
     sink: &mut Sink,
 ) -> Expanded {
@@ -142,11 +142,12 @@ pub(super) fn expand(
 
 fn expand_within(
     name: &str,
-    bytes: &[u8],
+    bytes: Cow<'_, [u8]>,
     around: &dyn Surroundings,
     sink: &mut Sink,
     limits: Limits,
 ) -> Expanded {
+    let bytes_read = bytes.len();
     let mut map = Map::default();
     let (first, web_blank) = map.add(name, bytes);
     let text = map.files.get(first).map_or("", |file| &file.text);
@@ -160,7 +161,7 @@ fn expand_within(
         variables: Variables::new(around.id()),
         out: String::new(),
         runs: Vec::new(),
-        bytes_read: bytes.len(),
+        bytes_read,
         work: 0,
         checks: if around.strict() { Checks::ALL } else { Checks::default() },
         included: Vec::new(),

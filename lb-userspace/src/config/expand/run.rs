@@ -12,7 +12,7 @@ use super::{
 
 /// Whether a text may hold anything that is expanded.
 pub(super) fn has_language(text: &str) -> bool {
-    text.contains(['$', '@', '~'])
+    memchr::memchr3(b'$', b'@', b'~', text.as_bytes()).is_some()
         || ["include", "random_seed"].iter().any(|word| text.contains(word))
 }
 

@@ -58,7 +58,7 @@ pub(in crate::config) fn memory(id: &'static str, files: &[(&str, &str)]) -> Mem
 /// The expanded text, and what is said (severity and message).
 fn expanded(around: &Memory, text: &str) -> (String, Vec<String>) {
     let mut sink = Sink::default();
-    let out = expand("/etc/a.conf", text.as_bytes(), around, &mut sink);
+    let out = expand("/etc/a.conf", text.as_bytes().into(), around, &mut sink);
     let said = sink.finish("a").iter().map(|d| format!("{d}")).collect();
     let lines: Vec<_> = out.source.text().lines().map(str::trim_end).collect();
     (lines.join("|"), said)
@@ -348,7 +348,7 @@ fn work_and_its_outcome_are_bounded() {
         (format!("{}$A=1", "plain line\n".repeat(20_000)), "make more than 100000 bytes"),
     ] {
         let mut sink = Sink::default();
-        let out = expand_within("a", text.as_bytes(), &memory("x", &[]), &mut sink, limits);
+        let out = expand_within("a", text.as_bytes().into(), &memory("x", &[]), &mut sink, limits);
         assert!(out.source.text().len() < 110_000);
         let said: Vec<_> = sink.finish("a").iter().map(ToString::to_string).collect();
         assert!(said.len() == 1 && said[0].contains(words), "{said:?}");

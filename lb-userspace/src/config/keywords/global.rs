@@ -80,7 +80,7 @@ keywords! {
     GlobalDefs: "shutdown_script_timeout", Int { min: 1, max: 1000 }, "10", C, Acts, "seconds";
     // ---- global_defs: processes
     GlobalDefs: "process_names", Nothing, "off", C, Never(T::Processes), "children carry names of their own";
-    GlobalDefs: "process_name", Word("NAME"), "lbd", C, Acts, "name of the main process; scripts that look for keepalived by name want it to be keepalived";
+    GlobalDefs: "process_name", Word("NAME"), "lbd", C, Acts, "name of all of lbd's processes; scripts that look for keepalived by name want it to be keepalived";
     GlobalDefs: "vrrp_process_name", Word("NAME"), "", C, Never(T::Processes), "name of the VRRP process";
     GlobalDefs: "checker_process_name", Word("NAME"), "", C, Never(T::Processes), "name of the checker process";
     GlobalDefs: "lvs_process_name", Word("NAME"), "", C, Never(T::Processes), "old name of checker_process_name";
@@ -207,8 +207,17 @@ keywords! {
     // ---- global_defs: ours
     GlobalDefs: "notify_timeout", Time { min: 1_000_000, max: 3_600_000_000 }, "30", B, Ours, "how long a notify script may keep a later one of its object waiting; then it is ended: TERM, and KILL two seconds later";
     GlobalDefs: "metrics_listen", Socket, "off", A, Ours, "address of /metrics and the status page";
-    GlobalDefs: "lvs_flow_table", Int { min: 1024, max: 16_777_216 }, "131072", B, Ours, "rows in the table of established connections; a full table takes no new ones, established ones stay";
-    GlobalDefs: "lvs_xdp_mode", Choice(&["auto", "native", "generic"]), "auto", B, Ours, "how the XDP program is attached; generic only by name";
+    GlobalDefs: "lvs_flow_table", Int { min: 1024, max: 16_777_216 }, "131072", B, Ours, "rows in the table of established connections of each address family; a full table takes no new ones, established ones stay";
+    GlobalDefs: "lvs_hook", Choice(&["auto", "xdp", "tc"]), "auto", B, Ours, "where the program meets packets: auto takes tc on veth, bridge and tap and where a driver refuses native XDP, else XDP";
+    GlobalDefs: "lvs_xdp_mode", Choice(&["auto", "native", "generic"]), "auto", B, Ours, "how the XDP program is attached; native and generic ask for XDP on every interface, generic only by name";
+    GlobalDefs: "flow_sync", Nothing, "off", A, Ours, "connections are told to the other hosts, so that they go on there after a fail-over", opens FlowSync;
+    FlowSync: "key", Words("hex:DIGITS | TEXT | file:PATH"), "", A, Ours, "key of 32 to 64 bytes, the same on all hosts; without it there is no flow sync";
+    FlowSync: "peer", Address, "those of unicast_peer", A, Ours, "address of another host; datagrams from others are not read" + many;
+    FlowSync: "multicast", Address, "", B, Ours, "group in place of peers; needs interface";
+    FlowSync: "interface", Word("IF"), "by the route", B, Ours, "the only one that datagrams go out of and come in by";
+    FlowSync: "source", Address, "unicast_src_ip where unicast_peer is taken, else by the route", B, Ours, "source address, which the other hosts name as their peer";
+    FlowSync: "port", Int { min: 1, max: 65_535 }, "8849", C, Ours, "UDP port, the same on all hosts";
+    FlowSync: "timeout", Time { min: 1_000_000, max: 60_000_000 }, "5", B, Ours, "a host that starts holds mastership back until it has the connections of every peer that answers, at most so long; 1 s when none answers";
     // ---- entries of lists
     NotificationEmail: "ADDRESS", Nothing, "", A, Acts, "one recipient a line" + many;
     NameList: "NAME", Nothing, "", A, Acts, "one instance a line" + many;

@@ -4,25 +4,25 @@
 use super::{Keyword, Status, Topic};
 
 const INSTEAD: [(&str, &str); 31] = [
-    ("checker_log_all_failures", "`lbctl status` counts failures; the log has changes"),
+    (
+        "checker_log_all_failures",
+        "/metrics counts failures (lbd_probe_failures_total); the log has changes",
+    ),
     ("child_wait_time", "lbd decides itself how long a stop waits for its processes"),
     ("config_save_dir", "`lbctl config` prints what is in force"),
     ("debug", "`lbd -D` logs more"),
     ("disable_local_igmp", "the group is joined as by any program"),
     ("instance", "use `lbd --instance NAME`"),
-    ("log_all_failures", "`lbctl status` counts failures; the log has changes"),
+    (
+        "log_all_failures",
+        "/metrics counts failures (lbd_probe_failures_total); the log has changes",
+    ),
     ("log_unknown_vrids", "`lbctl status` counts them by interface and VRID"),
-    ("lvs_flush", "lbd leaves IPVS alone"),
-    ("lvs_flush_on_stop", "lbd leaves IPVS alone"),
-    ("lvs_flush_onstop", "lbd leaves IPVS alone"),
-    (
-        "lvs_sync_daemon",
-        "connections under `lb_algo mh` go on at the other host: both hosts hash alike",
-    ),
-    (
-        "lvs_sync_daemon_interface",
-        "connections under `lb_algo mh` go on at the other host: both hosts hash alike",
-    ),
+    ("lvs_flush", "lbd removes its own services only"),
+    ("lvs_flush_on_stop", "lbd removes its own services only"),
+    ("lvs_flush_onstop", "lbd removes its own services only"),
+    ("lvs_sync_daemon", "use `flow_sync`: connections go on at the other host"),
+    ("lvs_sync_daemon_interface", "use `flow_sync`: connections go on at the other host"),
     ("lvs_timeouts", "use `idle_timeout` in virtual_server"),
     ("net_namespace_ipvs", "start lbd inside the namespace instead"),
     ("persistence_engine", "persistence by SIP call is IPVS's alone"),
@@ -46,7 +46,7 @@ const INSTEAD: [(&str, &str); 31] = [
         "vrrp_skip_check_adv_addr",
         "another list of VIPs is only logged; `check_adv_addr` discards such adverts",
     ),
-    ("lvs_process_name", "`process_name` names the main process"),
+    ("lvs_process_name", "`process_name` names all of them"),
 ];
 
 impl Keyword {

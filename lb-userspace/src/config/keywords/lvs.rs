@@ -38,7 +38,7 @@ keywords! {
     VirtualServer: "sorry_server_lvs_method", Words("NAT|DR"), "lb_kind", C, Later(T::CheckerDetail), "its forwarding method";
     VirtualServer: "omega", Nothing, "off", B, Acts, "quorum_down and notify_down run at stop too";
     VirtualServer: "ha_suspend", Nothing, "off", B, Later(T::Suspend), "no checks while the VIP is elsewhere";
-    VirtualServer RealServer: "virtualhost", Word("NAME"), "", B, Later(T::CheckerDetail), "Host of HTTP_GET";
+    VirtualServer RealServer: "virtualhost", Word("NAME"), "", B, Acts, "Host header of HTTP_GET and SSL_GET";
     VirtualServer RealServer: "snmp_name", Word("NAME"), "", C, Never(T::Snmp), "name in SNMP";
     VirtualServer RealServer: "weight", Int { min: 0, max: COUNT }, "1", A, Acts, "share of new connections; 0: none; in a virtual_server: default of its real servers";
     VirtualServer RealServer: "inhibit_on_failure", Nothing, "off", A, Acts, "weight 0 when it is down; its connections are left alone";

@@ -36,13 +36,17 @@ mod since;
 mod tracking;
 mod vrrp;
 
-use std::{collections::BTreeMap, fmt, sync::LazyLock};
+use std::{fmt, sync::LazyLock};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 /// Where a keyword stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Block {
     Root,
     GlobalDefs,
+    FlowSync,
     NotificationEmail,
     Ssl,
     TrackGroup,
@@ -84,9 +88,10 @@ pub enum Block {
 
 impl Block {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::Root,
         Self::GlobalDefs,
+        Self::FlowSync,
         Self::NotificationEmail,
         Self::VrrpScript,
         Self::VrrpInstance,
@@ -131,6 +136,7 @@ impl Block {
         match self {
             Self::Root => "top level",
             Self::GlobalDefs => "global_defs",
+            Self::FlowSync => "flow_sync",
             Self::NotificationEmail => "notification_email",
             Self::Ssl => "SSL",
             Self::TrackGroup => "track_group",
@@ -361,7 +367,7 @@ impl Topic {
             Self::Ipvs => "it concerns IPVS only",
             Self::Checker => {
                 "no such probe is made: a real server with no other check counts as up; \
-                 MYSQL_CHECK, TCP_CHECK and MISC_CHECK are available"
+                 MYSQL_CHECK, TCP_CHECK, HTTP_GET, SSL_GET and MISC_CHECK are available"
             }
             Self::CheckerDetail => "the probe runs without it",
             Self::Suspend => "checks run whether or not the VIP is here",
@@ -438,16 +444,35 @@ pub fn all() -> impl Iterator<Item = &'static Keyword> {
     .flatten()
 }
 
-/// The table by block and word: a file of a million statements looks up each of them.
-static INDEX: LazyLock<BTreeMap<(Block, &str), &Keyword>> = LazyLock::new(|| {
-    all()
-        .flat_map(|keyword| keyword.blocks.iter().map(move |b| ((*b, keyword.name), keyword)))
+/// The table by block and word: a file of a million statements looks up each of them. What is in it is ours, so
+/// that no file can make its hashes meet.
+static INDEX: LazyLock<HashMap<(Block, &str), RowNumber, FixedState>> = LazyLock::new(|| {
+    let rows = ROWS.iter().zip(0..).map(|(row, number)| (row, RowNumber(number)));
+    rows.flat_map(|(row, number)| row.blocks.iter().map(move |b| ((*b, row.name), number)))
         .collect()
 });
 
+/// Every row, in the order of [`all`].
+static ROWS: LazyLock<Vec<&'static Keyword>> = LazyLock::new(|| all().collect());
+
+/// A row by its number in the table, for who keeps very many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowNumber(u16);
+
+impl RowNumber {
+    pub(super) fn row(self) -> Option<&'static Keyword> {
+        ROWS.get(usize::from(self.0)).copied()
+    }
+}
+
+/// The number of the row of a word in a block.
+pub(super) fn number(block: Block, name: &str) -> Option<RowNumber> {
+    INDEX.get(&(block, name)).copied()
+}
+
 /// The row of a word in a block.
 pub fn find(block: Block, name: &str) -> Option<&'static Keyword> {
-    INDEX.get(&(block, name)).copied()
+    number(block, name)?.row()
 }
 
 /// Rows of a word in whatever block; letters of either case match.

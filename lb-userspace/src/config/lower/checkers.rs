@@ -24,11 +24,13 @@ use super::{
 /// Schedule words as far as they are given; inner blocks overlay outer ones.
 #[derive(Clone, Default)]
 pub(super) struct Schedule {
-    retry: Option<u32>,
-    delay_before_retry: Option<Duration>,
+    pub(super) retry: Option<u32>,
+    pub(super) delay_before_retry: Option<Duration>,
     pub(super) delay_loop: Option<Duration>,
     warmup: Option<Duration>,
     connect_timeout: Option<Duration>,
+    /// Header Host of HTTP_GET.
+    pub(super) virtualhost: Option<String>,
     pub(super) alpha: bool,
 }
 
@@ -41,14 +43,14 @@ impl Schedule {
 
 /// Words that say where a probe goes.
 #[derive(Default)]
-struct Target {
+pub(super) struct Target {
     ip: Option<IpAddr>,
     port: Option<u16>,
     bindto: Option<IpAddr>,
 }
 
 impl Target {
-    fn take(&mut self, lower: &mut Lower<'_>, entry: &Entry<'_>) -> bool {
+    pub(super) fn take(&mut self, lower: &mut Lower<'_>, entry: &Entry<'_>) -> bool {
         match entry.name() {
             "connect_ip" => self.ip = lower.address(entry).map(|ip| ip.value),
             "connect_port" => self.port = lower.int(entry).and_then(|p| u16::try_from(p).ok()),
@@ -58,7 +60,12 @@ impl Target {
         true
     }
 
-    fn common(&self, real: SocketAddr, schedule: &Schedule, retry: u32) -> CheckerCommon {
+    pub(super) fn common(
+        &self,
+        real: SocketAddr,
+        schedule: &Schedule,
+        retry: u32,
+    ) -> CheckerCommon {
         let delay_loop = schedule.delay_loop.unwrap_or(Duration::from_secs(60));
         CheckerCommon {
             target: SocketAddr::new(self.ip.unwrap_or(real.ip()), self.port.unwrap_or(real.port())),
@@ -85,6 +92,9 @@ impl Lower<'_> {
             "warmup" => schedule.warmup = self.duration(entry).or(schedule.warmup),
             "connect_timeout" => {
                 schedule.connect_timeout = self.duration(entry).or(schedule.connect_timeout);
+            }
+            "virtualhost" => {
+                schedule.virtualhost = self.word(entry).map(|word| word.value);
             }
             "alpha" => schedule.alpha = true,
             _ => return false,
@@ -139,7 +149,7 @@ impl Lower<'_> {
             }
         }
         let Some(mut command) = command else {
-            let given = block.block().iter().any(|s| self.source.slice(s.head()) == "misc_path");
+            let given = block.block().any(|s| self.source.slice(s.head()) == "misc_path");
             if !given {
                 self.error(block.head(), format!("MISC_CHECK of {real} has no `misc_path`"));
             }
@@ -148,7 +158,7 @@ impl Lower<'_> {
         command.user = user.or_else(|| self.config.global.script_user.clone());
         let common = Target::default().common(real, &schedule, 0);
         let timeout = timeout.unwrap_or(common.delay_loop);
-        Some(Checker::Misc(common, MiscCheck { command, timeout, dynamic }))
+        Some(Checker::Misc(common, Box::new(MiscCheck { command, timeout, dynamic })))
     }
 
     pub(super) fn mysql_check(
@@ -190,7 +200,7 @@ impl Lower<'_> {
             self.notice(span, "`retry` has no effect in MYSQL_CHECK", "use suspect, fall and rise");
         }
         let common = target.common(real, &schedule, 1);
-        Checker::Mysql(common, check)
+        Checker::Mysql(common, Box::new(check))
     }
 
     /// One of MYSQL_CHECK's own words; false when the entry is none.
@@ -200,7 +210,7 @@ impl Lower<'_> {
         raw: &mut RawMysql,
         entry: &Entry<'_>,
     ) -> bool {
-        let span = entry.statement.span;
+        let span = entry.statement.span();
         match entry.name() {
             "level" => {
                 raw.level = self.choice(entry).map(|choice| {

@@ -2,7 +2,7 @@
 //! change nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Marks {
     pub(super) link_delays: Vec<(String, Span)>,
     /// Where each word of `global_defs` was given last.
     pub(super) global: BTreeMap<&'static str, Span>,
+    /// `flow_sync`, if it has a key.
+    pub(super) flow_sync: Option<Span>,
     /// The first `smtp_alert` of an instance, a group or a virtual server that asks for mail.
     pub(super) mail: Option<Span>,
 }
@@ -169,7 +171,7 @@ impl Lower<'_> {
     }
 
     fn tracked_names(&mut self, marks: &Marks) {
-        let mut used = std::collections::BTreeSet::new();
+        let mut used = BTreeSet::new();
         let of_instances = marks.instances.iter().map(|mark| &mark.scripts);
         let of_groups = marks.groups.iter().map(|mark| &mark.scripts);
         for (name, span) in of_instances.chain(of_groups).flatten() {
@@ -224,6 +226,18 @@ impl Lower<'_> {
         }
     }
 
+    /// NAT real servers of more virtual servers than their entry of the data plane can name, each with a count
+    /// that begins.
+    fn crowded(&self) -> BTreeMap<SocketAddr, usize> {
+        let nat = self.config.virtual_servers.iter().filter(|it| it.method == Method::Nat);
+        let mut addresses: Vec<_> =
+            nat.flat_map(|it| &it.real_servers).map(|real| real.addr).collect();
+        addresses.sort_unstable();
+        let uses = addresses.chunk_by(|one, other| one == other);
+        let crowded = uses.filter(|uses| uses.len() > SOURCE_LEN);
+        crowded.flat_map(|uses| uses.first()).map(|addr| (*addr, 0)).collect()
+    }
+
     /// What the maps of the data plane can hold: better told here, at its place, than by an engine
     /// that cannot be filled.
     fn engine_limits(&mut self, marks: &Marks) {
@@ -236,8 +250,21 @@ impl Lower<'_> {
             );
         }
         let mut findings = Vec::new();
+        let mut vips = BTreeSet::new();
+        let most = maps::VIP_LIMIT as usize;
+        for (instance, mark) in self.config.vrrp_instances.iter().zip(&marks.instances) {
+            let before = vips.len();
+            vips.extend(instance.addresses().map(|vip| vip.prefix.addr));
+            if before <= most && vips.len() > most {
+                let count = vips.len();
+                findings.push((
+                    mark.name,
+                    format!("with this vrrp_instance there are {count} VIPs, {most} at most"),
+                ));
+            }
+        }
         let mut total = 0;
-        let mut sources: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        let mut crowded = self.crowded();
         let servers = self.config.virtual_servers.iter().zip(&marks.virtual_servers);
         for (index, (server, span)) in servers.enumerate() {
             let key = server.key;
@@ -264,9 +291,9 @@ impl Lower<'_> {
                     ),
                 ));
             }
-            if server.method == Method::Nat {
+            if server.method == Method::Nat && !crowded.is_empty() {
                 for real in &server.real_servers {
-                    let uses = sources.entry(real.addr).or_default();
+                    let Some(uses) = crowded.get_mut(&real.addr) else { continue };
                     *uses += 1;
                     if *uses == SOURCE_LEN + 1 {
                         findings.push((

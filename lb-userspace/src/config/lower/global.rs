@@ -3,7 +3,7 @@
 use super::{
     super::{
         keywords::Block,
-        model::{VrrpVersion, XdpMode},
+        model::{Hook, VrrpVersion, XdpMode},
     },
     Entry, Lower,
     host::GarpWords,
@@ -37,6 +37,13 @@ impl Lower<'_> {
                         self.config.global.flow_table_size = rows;
                     }
                 }
+                "lvs_hook" => {
+                    self.config.global.hook = match self.choice(&entry) {
+                        Some(1) => Hook::Xdp,
+                        Some(2) => Hook::Tc,
+                        _ => Hook::Auto,
+                    };
+                }
                 "lvs_xdp_mode" => {
                     self.config.global.xdp_mode = match self.choice(&entry) {
                         Some(1) => XdpMode::Native,
@@ -44,6 +51,7 @@ impl Lower<'_> {
                         _ => XdpMode::Auto,
                     };
                 }
+                "flow_sync" => self.flow_sync(&entry),
                 _ if self.global_notify_word(&entry) => {}
                 word if self.election_default(&entry, word) => {}
                 word if self.scheduling(&entry, word) => {}

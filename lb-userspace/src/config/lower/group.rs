@@ -39,7 +39,7 @@ impl Lower<'_> {
         for entry in self.entries(Block::SyncGroup, block.block()) {
             match entry.name() {
                 "group" => {
-                    let lines = entry.block().iter().flat_map(|line| &line.words);
+                    let lines = entry.block().flat_map(|line| line.words());
                     for word in entry.args().iter().chain(lines) {
                         let value = self.text(*word).into_owned();
                         members.push(Spanned { value, span: word.span });

@@ -343,7 +343,7 @@ impl Lower<'_> {
         let gap = self.duration(entry);
         if gap.is_some_and(|gap| gap.is_zero()) {
             self.warn(
-                entry.statement.span,
+                entry.statement.span(),
                 format!("`{} 0` means no gap, as without this line", entry.name()),
                 "keepalived refuses the 0 and goes on without it: take the line out",
             );

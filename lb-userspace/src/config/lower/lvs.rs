@@ -14,10 +14,9 @@ use crate::base::{
 use super::{
     super::{
         diag::{Class, Severity},
-        keywords::{self, Block},
+        keywords::Block,
         model::{Command, OnDown, RealServer, VirtualServer},
         source::Span,
-        syntax::Statement,
     },
     Entry, Lower, Spanned,
     checkers::Schedule,
@@ -70,7 +69,7 @@ impl Lower<'_> {
         let Some(vip) = self.virtual_server_address(block) else {
             return self.refused_server(block);
         };
-        let head = block.statement.span;
+        let head = block.statement.span();
         let entries = self.entries(Block::VirtualServer, block.block());
         let raw = self.virtual_server_words(vip, head, &entries);
         let reals: Vec<_> = entries.iter().filter(|e| e.name() == "real_server").collect();
@@ -90,15 +89,15 @@ impl Lower<'_> {
             inhibit_on_failure: raw.inhibit_on_failure,
             schedule: raw.schedule.clone(),
         };
-        let mut real_servers = Vec::new();
+        let mut real_servers = Vec::with_capacity(reals.len());
         let mut seen: BTreeMap<SocketAddr, Span> = BTreeMap::new();
         for entry in reals {
             let Some(real) = self.real_server(&defaults, entry) else { continue };
-            if let Some(first) = seen.insert(real.addr, entry.statement.span) {
+            if let Some(first) = seen.insert(real.addr, entry.statement.span()) {
                 let diagnostic = self
                     .diagnostic(
                         Severity::Error,
-                        entry.statement.span,
+                        entry.statement.span(),
                         format!(
                             "real_server {} is listed twice in virtual_server {vip}",
                             real.addr
@@ -119,6 +118,16 @@ impl Lower<'_> {
             && sorry.value.0 == vip.ip()
         {
             self.error(sorry.span, format!("the sorry_server of {vip} is the VIP itself"));
+        }
+        if let Some(sorry) = &raw.sorry_server
+            && sorry.value.0.is_ipv4() != vip.is_ipv4()
+        {
+            let message = format!(
+                "sorry_server {} and VIP {} are of different families",
+                sorry.value.0,
+                vip.ip()
+            );
+            self.error(sorry.span, message);
         }
         let on_down = self.on_down_of(vip, &raw);
         let server = VirtualServer {
@@ -160,8 +169,7 @@ impl Lower<'_> {
             return None;
         }
         let Spanned { value: (ip, port), span } = self.server(block)?;
-        if ip.is_ipv6() {
-            self.cannot(span, "IPv6 virtual servers are not available yet", "use an IPv4 VIP");
+        if self.is_mapped(ip, span) {
             return None;
         }
         let Some(port) = port.filter(|port| *port > 0) else {
@@ -173,6 +181,17 @@ impl Lower<'_> {
             return None;
         };
         Some(SocketAddr::new(ip, port))
+    }
+
+    /// Tells of an address that stands for an IPv4 one: no packet has it.
+    pub(super) fn is_mapped(&mut self, ip: IpAddr, span: Span) -> bool {
+        let IpAddr::V6(addr) = ip else { return false };
+        let Some(plain) = addr.to_ipv4_mapped() else { return false };
+        self.error(
+            span,
+            format!("{ip} is an IPv4 address in the guise of an IPv6 one: write {plain}"),
+        );
+        true
     }
 
     fn virtual_server_words(&mut self, vip: SocketAddr, head: Span, entries: &[Entry<'_>]) -> Raw {
@@ -197,7 +216,7 @@ impl Lower<'_> {
         };
         let (mut algo, mut kind) = (false, false);
         for entry in entries {
-            let span = entry.statement.span;
+            let span = entry.statement.span();
             match entry.name() {
                 "lb_algo" | "lvs_sched" => {
                     algo = true;
@@ -395,7 +414,7 @@ impl Lower<'_> {
         if port.is_some_and(|port| port == "3306") {
             return true;
         }
-        real.block().iter().any(|statement: &Statement| {
+        real.block().any(|statement| {
             let word = self.source.slice(statement.head());
             ["TCP_CHECK", "MYSQL_CHECK", "HTTP_GET", "SSL_GET", "SMTP_CHECK"].contains(&word)
         })
@@ -445,6 +464,9 @@ impl Lower<'_> {
             );
             return None;
         }
+        if self.is_mapped(ip, span) {
+            return None;
+        }
         if ip == vip.ip() {
             self.error(span, format!("real_server {ip} is the VIP itself"));
             return None;
@@ -475,7 +497,10 @@ impl Lower<'_> {
             notify_up: None,
             notify_down: None,
             mail: self.checker_mail(true),
-            checkers: Vec::new(),
+            // As many as there are, and not four: a checker is large.
+            checkers: Vec::with_capacity(
+                entries.iter().filter(|it| it.keyword.opens.is_some()).count(),
+            ),
         };
         let mut schedule = defaults.schedule.clone();
         for entry in &entries {
@@ -490,13 +515,13 @@ impl Lower<'_> {
                 "lvs_method" => {
                     if self.method(entry).is_some_and(|method| method != defaults.method) {
                         self.cannot(
-                            entry.statement.span,
+                            entry.statement.span(),
                             "a real_server with a method of its own is not available yet",
                             "give all real servers of a virtual_server the same method",
                         );
                     }
                 }
-                "TCP_CHECK" | "MISC_CHECK" | "MYSQL_CHECK" => {}
+                "TCP_CHECK" | "MISC_CHECK" | "MYSQL_CHECK" | "HTTP_GET" | "SSL_GET" => {}
                 _ if self.schedule(&mut schedule, entry) => {}
                 other => self.unhandled(entry, other),
             }
@@ -506,6 +531,7 @@ impl Lower<'_> {
                 "TCP_CHECK" => self.tcp_check(addr, &schedule, entry),
                 "MISC_CHECK" => self.misc_check(addr, &schedule, entry),
                 "MYSQL_CHECK" => self.mysql_check(addr, &schedule, entry),
+                "HTTP_GET" | "SSL_GET" => self.http_check(addr, &schedule, entry),
                 _ => None,
             };
             real.checkers.extend(checker);
@@ -522,10 +548,9 @@ impl Lower<'_> {
             real.limits.lower = 0;
         }
         // Checkers that do not act yet are told of by their subject.
-        let any_check = block.block().iter().any(|statement| {
-            let word = self.source.slice(statement.head());
-            keywords::find(Block::RealServer, word).is_some_and(|k| k.opens.is_some())
-        });
+        let any_check = block
+            .block()
+            .any(|statement| statement.keyword().is_some_and(|row| row.opens.is_some()));
         if !any_check {
             self.notice(
                 span,

@@ -6,9 +6,11 @@ mod conflicts;
 mod cross;
 mod election;
 mod enders;
+mod flow_sync;
 mod global;
 mod group;
 mod host;
+mod http;
 mod links;
 mod lvs;
 mod notify;
@@ -36,7 +38,7 @@ use super::{
     lex::Word,
     model::Config,
     source::{Source, Span},
-    syntax::{Statement, Tree},
+    syntax::{Statement, Statements, Tree},
     value,
 };
 
@@ -51,7 +53,7 @@ struct Spanned<T> {
 #[derive(Clone, Copy)]
 struct Entry<'t> {
     keyword: &'static Keyword,
-    statement: &'t Statement,
+    statement: Statement<'t>,
 }
 
 impl<'t> Entry<'t> {
@@ -65,11 +67,11 @@ impl<'t> Entry<'t> {
 
     /// Words behind the keyword.
     fn args(&self) -> &'t [Word] {
-        self.statement.words.get(1..).unwrap_or(&[])
+        self.statement.words().get(1..).unwrap_or(&[])
     }
 
-    fn block(&self) -> &'t [Statement] {
-        self.statement.block.as_deref().unwrap_or(&[])
+    fn block(&self) -> Statements<'t> {
+        self.statement.block()
     }
 }
 
@@ -118,7 +120,7 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
         marks: cross::Marks::default(),
         full: Default::default(),
     };
-    let entries = lower.entries(Block::Root, &tree.statements);
+    let entries = lower.entries(Block::Root, tree.statements());
     // Globals first: they are defaults of what may stand before them.
     for entry in entries.iter().filter(|e| e.name() == "global_defs") {
         lower.global(entry);
@@ -146,6 +148,7 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
         }
     }
     lower.complete_host();
+    lower.complete_flow_sync();
     lower.cross_check();
     lower.tell_topics();
     (lower.config, lower.references)
@@ -211,8 +214,9 @@ impl<'a> Lower<'a> {
     }
 
     /// Acting statements of a block in file order; the others are dealt with here.
-    fn entries<'t>(&mut self, block: Block, statements: &'t [Statement]) -> Vec<Entry<'t>> {
-        let mut first_uses: BTreeMap<&'static str, Span> = BTreeMap::new();
+    fn entries<'t>(&mut self, block: Block, statements: Statements<'t>) -> Vec<Entry<'t>> {
+        // Words that may stand once, each with its first use: as many as the block has rows, at most.
+        let mut first_uses: Vec<(&'static str, Span)> = Vec::new();
         let mut out = Vec::new();
         for statement in statements {
             let Some(keyword) = self.keyword(block, statement) else { continue };
@@ -241,10 +245,7 @@ impl<'a> Lower<'a> {
                     self.known_only(keyword.opens, entry.block());
                 }
                 Status::Acts | Status::Ours => {
-                    if !keyword.repeats
-                        && let Some(first) = first_uses.insert(keyword.name, entry.head())
-                    {
-                        self.repeated(&entry, first);
+                    if !keyword.repeats && !self.first_use(&entry, &mut first_uses) {
                         // Of scripts keepalived keeps the first, of all else the last.
                         if matches!(keyword.argument, Argument::Command { user: true }) {
                             continue;
@@ -255,6 +256,21 @@ impl<'a> Lower<'a> {
             }
         }
         out
+    }
+
+    /// Whether a word that may stand once was not there before; a second one is told of.
+    fn first_use(&mut self, entry: &Entry<'_>, uses: &mut Vec<(&'static str, Span)>) -> bool {
+        match uses.iter_mut().find(|(name, _)| *name == entry.name()) {
+            Some((_, before)) => {
+                let before = std::mem::replace(before, entry.head());
+                self.repeated(entry, before);
+                false
+            }
+            None => {
+                uses.push((entry.name(), entry.head()));
+                true
+            }
+        }
     }
 
     fn repeated(&mut self, entry: &Entry<'_>, first: Span) {
@@ -272,25 +288,24 @@ impl<'a> Lower<'a> {
     }
 
     /// Looks for unknown words in a block that does not act.
-    fn known_only(&mut self, block: Option<Block>, statements: &[Statement]) {
+    fn known_only(&mut self, block: Option<Block>, statements: Statements<'_>) {
         let Some(block) = block else { return };
         if block.is_list() {
             return;
         }
         for statement in statements {
             if let Some(keyword) = self.keyword(block, statement) {
-                self.known_only(keyword.opens, statement.block.as_deref().unwrap_or(&[]));
+                self.known_only(keyword.opens, statement.block());
             }
         }
     }
 
     /// The row of a statement; tells of unknown words, whose block is skipped.
-    fn keyword(&mut self, block: Block, statement: &Statement) -> Option<&'static Keyword> {
-        let head = *statement.words.first()?;
-        let name = self.text(head);
-        if let Some(keyword) = keywords::find(block, &name) {
+    fn keyword(&mut self, block: Block, statement: Statement<'_>) -> Option<&'static Keyword> {
+        if let Some(keyword) = statement.keyword() {
             return Some(keyword);
         }
+        let name = self.text(*statement.words().first()?);
         if self.is_language(&name, statement) {
             return None;
         }
@@ -299,8 +314,8 @@ impl<'a> Lower<'a> {
     }
 
     /// A line that looks like one of the preprocessor's and is none.
-    fn is_language(&mut self, name: &str, statement: &Statement) -> bool {
-        let next = statement.words.get(1).map(|word| self.text(*word));
+    fn is_language(&mut self, name: &str, statement: Statement<'_>) -> bool {
+        let next = statement.words().get(1).map(|word| self.text(*word));
         let (message, help) = match name.chars().next() {
             Some('$') if next.is_some_and(|word| word.starts_with('=')) => (
                 format!("`{name}` is not defined by this line; it is left out"),
@@ -327,12 +342,12 @@ impl<'a> Lower<'a> {
         true
     }
 
-    fn unknown(&mut self, block: Block, name: &str, statement: &Statement) {
+    fn unknown(&mut self, block: Block, name: &str, statement: Statement<'_>) {
         let what = match block {
             Block::Root => String::new(),
             block => format!(" in `{}`", block.title()),
         };
-        let skipped = if statement.block.is_some() { "it and its block are" } else { "it is" };
+        let skipped = if statement.has_block() { "it and its block are" } else { "it is" };
         let shown: String = name.chars().take(64).collect();
         let mut severity = Severity::Warning;
         let mut help = None;
@@ -383,11 +398,11 @@ impl<'a> Lower<'a> {
     /// Checks block and number of arguments; false when the statement cannot be used.
     fn form(&mut self, block: Block, entry: &Entry<'_>) -> bool {
         let keyword = entry.keyword;
-        if keyword.opens.is_none() && entry.statement.block.is_some() {
+        if keyword.opens.is_none() && entry.statement.has_block() {
             let message = format!("`{}` takes no block; the block is skipped", keyword.name);
             self.warn(entry.head(), message, "");
         }
-        if keyword.opens.is_some() && entry.statement.block.is_none() {
+        if keyword.opens.is_some() && !entry.statement.has_block() {
             self.error(entry.head(), format!("`{}` needs a block `{{ … }}`", keyword.name));
             return false;
         }
@@ -424,7 +439,7 @@ impl<'a> Lower<'a> {
         let name = entry.name();
         let text = self.text(extra);
         let opened = entry.keyword.opens.unwrap_or(block);
-        let span = extra.span.to(entry.statement.span);
+        let span = extra.span.to(entry.statement.span());
         if entry.keyword.opens.is_none() && keywords::find(opened, &text).is_some() {
             let message = format!("`{text}` is on the line of `{name}` and is ignored");
             self.advise(

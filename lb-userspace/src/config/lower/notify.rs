@@ -188,7 +188,7 @@ impl Lower<'_> {
             }
             "notification_email" => {
                 // A list: its lines are addresses, whatever keyword they look like.
-                let lines = entry.block().iter().flat_map(|line| &line.words);
+                let lines = entry.block().flat_map(|line| line.words());
                 for word in lines {
                     let address = self.text(*word).into_owned();
                     if !address.contains('@') {

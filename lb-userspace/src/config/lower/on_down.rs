@@ -43,7 +43,7 @@ impl Lower<'_> {
         let expected =
             format!("a time, {}..{} s", micros_text(*DRAIN.start()), micros_text(*DRAIN.end()));
         let Some(word) = entry.args().get(1).copied() else {
-            self.error(entry.statement.span, format!("`on_down drain` needs {expected}"));
+            self.error(entry.statement.span(), format!("`on_down drain` needs {expected}"));
             return None;
         };
         let text = self.text(word);

@@ -78,11 +78,12 @@ pub(super) fn is_unfilled(word: &str) -> bool {
 }
 
 impl Lower<'_> {
-    /// The secret of a line: that of `auth_pass`, and the key of `key ID VALUE`.
+    /// The secret of a line: that of `auth_pass`, and the key of `key ID VALUE` and `key VALUE`.
     fn secret(&self, block: Block, entry: &Entry<'_>) -> Option<Word> {
         match (block, entry.name()) {
             _ if entry.keyword.is_secret() => self.first(entry),
             (Block::AuthHmac, "key") => entry.args().get(1).copied(),
+            (Block::FlowSync, "key") => self.first(entry),
             _ => None,
         }
     }

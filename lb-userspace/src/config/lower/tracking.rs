@@ -104,7 +104,7 @@ impl Lower<'_> {
                 "quorum" => it.quorum = self.u32(&entry).unwrap_or(it.quorum),
                 "quorum_max" => {
                     it.quorum_max = self.u32(&entry);
-                    max_at = Some(entry.statement.span);
+                    max_at = Some(entry.statement.span());
                 }
                 "delay" => {
                     let delay = self.duration(&entry).unwrap_or_default();
@@ -141,7 +141,7 @@ impl Lower<'_> {
 
     fn missing(&mut self, keyword: &str, name: &Spanned<String>, block: &Entry<'_>, word: &str) {
         // One that is there and wrong has been told of.
-        if !block.block().iter().any(|s| self.source.slice(s.head()) == word) {
+        if !block.block().any(|s| self.source.slice(s.head()) == word) {
             self.error(name.span, format!("{keyword} `{}` has no `{word}`", name.value));
         }
     }

@@ -227,7 +227,7 @@ impl Lower<'_> {
 
     /// The command of a script word. `user`: whose it is when the line names none.
     pub(super) fn command(&mut self, entry: &Entry<'_>, user: Option<User>) -> Option<Command> {
-        let raw = words::uncomment(self.source.slice(entry.statement.span));
+        let raw = words::uncomment(self.source.slice(entry.statement.span()));
         let object = entry.name();
         let argv = words::split(&raw, false).and_then(|line| {
             let script = line.get(1).map_or("", String::as_str);
@@ -265,14 +265,14 @@ impl Lower<'_> {
             // keepalived takes either without a word.
             if !may_name {
                 self.advise(
-                    entry.statement.span,
+                    entry.statement.span(),
                     format!("words after the command of `{object}` are ignored"),
                     "put the command and its arguments into one pair of quotes",
                 );
             } else {
                 if name.starts_with('-') || name.contains('/') {
                     self.advise(
-                        entry.statement.span,
+                        entry.statement.span(),
                         format!("`{shown}` is read as the user who runs `{object}`"),
                         "put the command and its arguments into one pair of quotes",
                     );

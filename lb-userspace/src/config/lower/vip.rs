@@ -45,17 +45,17 @@ impl Lower<'_> {
             lines.push(entry.args());
         }
         for statement in entry.block() {
-            if statement.block.is_some() {
+            if statement.has_block() {
                 self.inner_block(entry, statement);
             }
-            if !statement.words.is_empty() {
-                lines.push(statement.words.as_slice());
+            if !statement.words().is_empty() {
+                lines.push(statement.words());
             }
         }
         lines
     }
 
-    fn inner_block(&mut self, entry: &Entry<'_>, statement: &Statement) {
+    fn inner_block(&mut self, entry: &Entry<'_>, statement: Statement<'_>) {
         let message = format!("`{}` holds a list; this block is skipped", entry.name());
         self.warn(statement.head(), message, "");
     }
@@ -71,6 +71,9 @@ impl Lower<'_> {
                     self.bad_vip(*first);
                     break;
                 };
+                if self.is_mapped(prefix.addr, first.span) {
+                    break;
+                }
                 let (vip, next) = self.vip_options(prefix, after, object);
                 vips.push(Spanned { value: vip, span: first.span });
                 rest = next;

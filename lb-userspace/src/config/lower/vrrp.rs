@@ -65,7 +65,7 @@ impl Lower<'_> {
                 "interval" => interval = self.duration(&entry).unwrap_or(interval),
                 "timeout" => {
                     let given = self.duration(&entry).filter(|time| !time.is_zero());
-                    timeout = given.map(|value| Spanned { value, span: entry.statement.span });
+                    timeout = given.map(|value| Spanned { value, span: entry.statement.span() });
                 }
                 "weight" => (weight, reverse) = self.script_weight(&entry),
                 "rise" => rise = self.u32(&entry).unwrap_or(rise),
@@ -96,7 +96,7 @@ impl Lower<'_> {
             );
         }
         let Some(mut command) = command else {
-            let given = block.block().iter().any(|s| self.source.slice(s.head()) == "script");
+            let given = block.block().any(|s| self.source.slice(s.head()) == "script");
             if !given {
                 self.error(name.span, format!("vrrp_script `{}` has no `script`", name.value));
             }
@@ -147,7 +147,7 @@ impl Lower<'_> {
         let mut notify = self.notify_words();
         let tracked_before = self.marks.tracking.used.len();
         for entry in self.entries(Block::VrrpInstance, block.block()) {
-            let at = entry.statement.span;
+            let at = entry.statement.span();
             match entry.name() {
                 "state" => {
                     raw.state = self.choice(&entry).map(|choice| match choice {
@@ -216,14 +216,13 @@ impl Lower<'_> {
         let known = Known { name: &name, version, priority };
         self.strict(&known, &mut raw, &mut election, &mut state);
         self.conflicts(&name.value, &raw);
-        let told = block.block().iter().find(|s| self.source.slice(s.head()) == "told_handover");
+        let told = block.block().find(|s| self.source.slice(s.head()) == "told_handover");
         let told = told.map_or(name.span, |statement| statement.head());
         self.told_handover(&name.value, told, version, &mut election);
         let (nopreempt, preempt_delay) = self.preemption(&name.value, &raw, given_state, priority);
         let timer_expired_backup =
             self.timer_expired_backup(&name.value, raw.timer_expired.take(), nopreempt);
-        let given =
-            block.block().iter().any(|s| self.source.slice(s.head()) == "virtual_ipaddress");
+        let given = block.block().any(|s| self.source.slice(s.head()) == "virtual_ipaddress");
         self.no_vips(&name, &raw, given);
         let vips: Vec<_> = raw.vips.iter().map(|vip| (vip.value.prefix, vip.span)).collect();
         let wire = self.wire_options(&name.value, &raw.wire, &vips, advert_int);
@@ -233,7 +232,7 @@ impl Lower<'_> {
             for (missing, word) in
                 [(raw.interface.is_none(), "interface"), (raw.vrid.is_none(), "virtual_router_id")]
             {
-                let given = block.block().iter().any(|s| self.source.slice(s.head()) == word);
+                let given = block.block().any(|s| self.source.slice(s.head()) == word);
                 if missing && !given {
                     self.error(
                         name.span,

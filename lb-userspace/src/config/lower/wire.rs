@@ -155,7 +155,7 @@ impl Lower<'_> {
 
     fn byte(&mut self, entry: &Entry<'_>) -> Option<Spanned<u8>> {
         let value = u8::try_from(self.int(entry)?).ok()?;
-        Some(Spanned { value, span: entry.statement.span })
+        Some(Spanned { value, span: entry.statement.span() })
     }
 
     /// IPv6 groups have to be link-local, as keepalived demands.
@@ -178,7 +178,7 @@ impl Lower<'_> {
         for entry in self.entries(Block::Authentication, block.block()) {
             match entry.name() {
                 "auth_type" => {
-                    kind = self.choice(&entry).map(|choice| (choice, entry.statement.span));
+                    kind = self.choice(&entry).map(|choice| (choice, entry.statement.span()));
                 }
                 "auth_pass" => pass = self.first(&entry),
                 other => self.unhandled(&entry, other),
@@ -254,7 +254,7 @@ impl Lower<'_> {
 
     fn hmac_words(&mut self, name: &str, block: &Entry<'_>) -> HmacWords {
         // A line without anything behind `key` has been told of, too.
-        let given = block.block().iter().filter(|line| self.source.slice(line.head()) == "key");
+        let given = block.block().filter(|line| self.source.slice(line.head()) == "key");
         let mut words = HmacWords { given: given.count(), ..HmacWords::default() };
         for entry in self.entries(Block::AuthHmac, block.block()) {
             match entry.name() {
@@ -269,7 +269,7 @@ impl Lower<'_> {
                 }
                 "active_key" => words.active = self.byte(&entry),
                 "time_window" => {
-                    let span = entry.statement.span;
+                    let span = entry.statement.span();
                     words.window = self.u32(&entry).map(|value| Spanned { value, span });
                 }
                 "anti_replay" => words.monotonic = self.choice(&entry) == Some(1),

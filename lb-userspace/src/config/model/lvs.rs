@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Command;
+use super::{Command, HttpCheck};
 use crate::base::{
     net::VirtualServerKey,
     table::{Limits, Method, Persistence, Scheduler},
@@ -91,8 +91,22 @@ pub struct CheckerCommon {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Checker {
     Tcp(CheckerCommon),
-    Misc(CheckerCommon, MiscCheck),
-    Mysql(CheckerCommon, MysqlCheck),
+    // Apart: a TCP_CHECK, of which there may be thousands, should not take the room of the largest.
+    Misc(CheckerCommon, Box<MiscCheck>),
+    Mysql(CheckerCommon, Box<MysqlCheck>),
+    Http(CheckerCommon, Box<HttpCheck>),
+}
+
+impl Checker {
+    /// Words that every checker shares.
+    pub fn common(&self) -> &CheckerCommon {
+        match self {
+            Self::Tcp(common)
+            | Self::Misc(common, _)
+            | Self::Mysql(common, _)
+            | Self::Http(common, _) => common,
+        }
+    }
 }
 
 /// `MISC_CHECK`.

@@ -48,8 +48,11 @@ pub(super) fn global(changes: &[Change]) -> Vec<String> {
     if !late.is_empty() {
         out.push(format!("takes effect at the next start only: {}", late.join(", ")));
     }
-    if any(changes, &["lvs_xdp_mode"]) {
+    if any(changes, &["lvs_hook", "lvs_xdp_mode"]) {
         out.push("programs may be attached anew; connections stay in their table".into());
+    }
+    if any(changes, &["flow_sync"]) {
+        out.push("flow sync begins anew with its peers; connections stay in their tables".into());
     }
     if any(changes, &["metrics_listen"]) {
         out.push("/metrics and the page listen elsewhere".into());

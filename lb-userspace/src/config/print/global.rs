@@ -2,10 +2,12 @@
 
 use super::{
     super::model::{
-        DumpFiles, Election, Fifo, Global, MailServer, Scheduling, Timed, VrrpVersion, XdpMode,
+        DumpFiles, Election, Fifo, FlowSync, Global, Hook, MailServer, Scheduling, SyncPeers,
+        Timed, VrrpVersion, XdpMode,
     },
     Item, Lines, host,
 };
+use crate::vrrp::auth::hmac::Secret;
 
 /// The block. `script_user` comes last: scripts before it have no other user than their own.
 pub fn global(global: &Global) -> Item {
@@ -53,7 +55,9 @@ pub fn global(global: &Global) -> Item {
         nftables_counters,
         metrics_listen,
         flow_table_size,
+        hook,
         xdp_mode,
+        flow_sync,
     } = global;
     let mut out = Lines::default();
     out.maybe("router_id", router_id.as_ref());
@@ -111,16 +115,53 @@ pub fn global(global: &Global) -> Item {
     out.flag("nftables_counters", *nftables_counters);
     out.maybe("metrics_listen", metrics_listen.as_ref());
     out.value("lvs_flow_table", flow_table_size);
+    let hook = match hook {
+        Hook::Auto => "auto",
+        Hook::Xdp => "xdp",
+        Hook::Tc => "tc",
+    };
+    out.value("lvs_hook", hook);
     let mode = match xdp_mode {
         XdpMode::Auto => "auto",
         XdpMode::Native => "native",
         XdpMode::Generic => "generic",
     };
     out.value("lvs_xdp_mode", mode);
+    if let Some(sync) = flow_sync {
+        out.put(self::flow_sync(sync));
+    }
     if script_user.is_some() {
         out.put(Item::new("script_user").user(script_user.as_ref()));
     }
     Item::new("global_defs").opens(out.0)
+}
+
+fn flow_sync(sync: &FlowSync) -> Item {
+    let FlowSync { key, peers, interface, source, port, timeout } = sync;
+    let mut out = Lines::default();
+    out.put(secret(Item::new("key"), key));
+    match peers {
+        SyncPeers::Hosts(peers) => {
+            peers.iter().for_each(|peer| out.value("peer", peer));
+        }
+        SyncPeers::Group(group) => out.value("multicast", group),
+    }
+    out.maybe("interface", interface.as_ref());
+    out.maybe("source", source.as_ref());
+    out.value("port", port);
+    out.time("timeout", *timeout);
+    Item::new("flow_sync").opens(out.0)
+}
+
+/// A key as it is written.
+pub(super) fn secret(item: Item, secret: &Secret) -> Item {
+    match secret {
+        Secret::Bytes(bytes) => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            item.secret(format!("hex:{digits}"))
+        }
+        Secret::File(path) => item.word(format!("file:{}", path.display())),
+    }
 }
 
 fn dump_files(out: &mut Lines, dumps: &DumpFiles) {

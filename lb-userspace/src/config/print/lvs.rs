@@ -6,8 +6,8 @@ use super::{
     super::{
         keywords::{self, Block},
         model::{
-            Checker, CheckerCommon, MiscCheck, MysqlCheck, MysqlLevel, MysqlRole, OnCondition,
-            OnDown, Password, RealServer, TlsMode, VirtualServer,
+            Checker, CheckerCommon, HttpCheck, HttpUrl, MiscCheck, MysqlCheck, MysqlLevel,
+            MysqlRole, OnCondition, OnDown, Password, RealServer, Sni, TlsMode, VirtualServer,
         },
     },
     Item, Lines, quote, seconds, tracking,
@@ -16,6 +16,7 @@ use crate::base::{
     net::{self, Protocol},
     table::{Hashing, Limits, Method, Persistence, Scheduler},
 };
+use crate::check::page::{self, PageRegex, Spec};
 
 /// `virtual_server IP PORT { … }` with its real servers.
 pub fn virtual_server(server: &VirtualServer) -> Item {
@@ -153,7 +154,7 @@ fn checker(checker: &Checker) -> Item {
             "TCP_CHECK"
         }
         Checker::Misc(common, misc) => {
-            let MiscCheck { command, timeout, dynamic } = misc;
+            let MiscCheck { command, timeout, dynamic } = &**misc;
             tracking::command(&mut out, "misc_path", command);
             out.time("misc_timeout", *timeout);
             out.flag("misc_dynamic", *dynamic);
@@ -165,8 +166,44 @@ fn checker(checker: &Checker) -> Item {
             self::common(&mut out, Block::MysqlCheck, common);
             "MYSQL_CHECK"
         }
+        Checker::Http(common, check) => {
+            http(&mut out, check);
+            self::common(&mut out, Block::HttpGet, common);
+            if check.tls { "SSL_GET" } else { "HTTP_GET" }
+        }
     };
     Item::new(keyword).opens(out.0)
+}
+
+fn http(out: &mut Lines, check: &HttpCheck) {
+    let HttpCheck { tls: _, protocol, sni, urls } = check;
+    out.value("http_protocol", protocol.word());
+    match sni {
+        Sni::Off => {}
+        Sni::Host => out.flag("enable_sni", true),
+        Sni::Name(name) => out.value("sni_name", name),
+    }
+    for url in urls {
+        let HttpUrl { path, virtualhost, expected: Spec { status, digest, regex } } = url;
+        let mut words = Lines::default();
+        words.value("path", path);
+        words.maybe("virtualhost", virtualhost.as_ref());
+        let codes = Item::new("status_code");
+        words.put(status.iter().fold(codes, |codes, range| codes.word(page::ranges(&[*range]))));
+        words.maybe("digest", digest.map(page::hex));
+        if let Some(regex) = regex {
+            let PageRegex { pattern, options, no_match, min_offset, max_offset } = regex;
+            words.value("regex", pattern);
+            words.flag("regex_no_match", *no_match);
+            if !options.is_empty() {
+                let names = Item::new("regex_options");
+                words.put(options.iter().fold(names, |names, option| names.word(option.word())));
+            }
+            words.value("regex_min_offset", min_offset);
+            words.maybe("regex_max_offset", *max_offset);
+        }
+        out.put(Item::new("url").opens(words.0));
+    }
 }
 
 /// The words of MYSQL_CHECK in a `track_mysql`.

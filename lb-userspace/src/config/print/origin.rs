@@ -8,7 +8,7 @@ use super::{
         diag::{Place, Sink},
         keywords::{self, Argument, Block},
         source::{Source, Span},
-        syntax::{self, Statement as Parsed},
+        syntax::{self, Statements as Parsed},
     },
     Item, Word, quote,
 };
@@ -79,18 +79,18 @@ impl<'a> Places<'a> {
     fn new(source: &'a Source) -> Self {
         let mut places = Self { source, by_path: BTreeMap::new() };
         let tree = syntax::parse(source, &mut Sink::default());
-        places.walk("", Block::Root, None, &tree.statements);
+        places.walk("", Block::Root, None, tree.statements());
         places
     }
 
     /// `port`: of the virtual server around these statements.
-    fn walk(&mut self, path: &str, block: Block, port: Option<u16>, statements: &[Parsed]) {
+    fn walk(&mut self, path: &str, block: Block, port: Option<u16>, statements: Parsed<'_>) {
         let mut checkers = BTreeMap::new();
         for statement in statements {
-            let words: Vec<_> = statement.words.iter().map(|it| it.text(self.source)).collect();
+            let words: Vec<_> = statement.words().iter().map(|it| it.text(self.source)).collect();
             let Some(keyword) = words.first() else { continue };
             if block.is_list() {
-                for (word, text) in statement.words.iter().zip(&words) {
+                for (word, text) in statement.words().iter().zip(&words) {
                     // A VIP is written with its prefix length, a peer without.
                     let prefix = text.parse::<IpPrefix>().ok().map(|it| it.to_string());
                     for form in prefix.into_iter().chain([quote::word(text)]) {
@@ -106,8 +106,7 @@ impl<'a> Places<'a> {
                     let (mut heading, port) = heading(&texts, port);
                     number(&mut checkers, block, &mut heading);
                     let heading = format!("{path}/{heading}");
-                    let inner = statement.block.as_deref().unwrap_or(&[]);
-                    self.walk(&heading, opens, port, inner);
+                    self.walk(&heading, opens, port, statement.block());
                     heading
                 }
                 None => format!("{path}/{keyword}"),

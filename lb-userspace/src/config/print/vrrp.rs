@@ -8,7 +8,7 @@ use super::{
     Item, Lines, global, host, quote,
 };
 use crate::vrrp::{
-    auth::hmac::{Hmac, Key, Mode, Secret},
+    auth::hmac::{Hmac, Key, Mode},
     wire::{OldUnicastChecksum, Options},
 };
 
@@ -163,13 +163,7 @@ fn hmac(out: &mut Lines, hmac: &Hmac) {
     let mut block = Lines::default();
     for Key { id, secret } in keys {
         let item = Item::new("key").word(id);
-        block.put(match secret {
-            Secret::Bytes(bytes) => {
-                let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                item.secret(format!("hex:{digits}"))
-            }
-            Secret::File(path) => item.word(format!("file:{}", path.display())),
-        });
+        block.put(global::secret(item, secret));
     }
     block.value("active_key", active);
     match window {

@@ -84,6 +84,7 @@ fn empty_binary_and_huge_files_are_told_apart() {
 }
 
 #[test]
+#[ignore = "takes seconds: cargo xtask test"]
 fn each_bound_is_an_error_that_names_it() {
     let deep = "a {\n".repeat(syntax::DEPTH_LIMIT + 1);
     let wide = format!("x{}", " y".repeat(syntax::WORD_LIMIT + 1));
@@ -105,6 +106,7 @@ fn each_bound_is_an_error_that_names_it() {
 /// A line has no limit of its own: what stands in it is bounded by the limits of words, statements
 /// and findings, and messages show a part of it.
 #[test]
+#[ignore = "takes seconds: cargo xtask test"]
 fn lines_of_a_megabyte() {
     let long = 1 << 20;
     for text in [
@@ -228,6 +230,24 @@ fn instances_that_nothing_fences_are_told() {
         said.contains("too many to be fenced: 255 at most") && said.contains("t:1786:15"),
         "{said}"
     );
+}
+
+#[test]
+fn more_vips_than_the_data_plane_holds_are_an_error() {
+    let instance = |n: usize, vips: usize| -> String {
+        let list: String =
+            (0..vips).map(|vip| format!(" 10.{n}.{}.{}\n", vip / 250, vip % 250 + 1)).collect();
+        format!(
+            "vrrp_instance V{n} {{\n interface e{n}\n virtual_router_id 1\n virtual_ipaddress {{\n \
+             10.{n}.255.1\n }}\n virtual_ipaddress_excluded {{\n{list}}}\n}}\n"
+        )
+    };
+    let most = instance(1, 4095) + &instance(2, 4095);
+    assert!(load("t", &most).config.is_some(), "{}", load("t", &most).render());
+    let outcome = load("t", &(most + &instance(3, 1)));
+    let said = outcome.render();
+    assert!(outcome.config.is_none(), "{said}");
+    assert!(said.contains("with this vrrp_instance there are 8194 VIPs, 8192 at most"), "{said}");
 }
 
 /// What the data plane's maps cannot hold is told at its place, not by an engine at run time.

@@ -14,14 +14,20 @@ use crate::{
 
 /// Files in which every block that has defaults stands once, with as little in it as it takes.
 fn texts() -> [String; 2] {
-    let checks =
-        vec!["TCP_CHECK {\n }", "MISC_CHECK {\n misc_path /bin/x\n }", "MYSQL_CHECK {\n }"];
+    let checks = vec![
+        "TCP_CHECK {\n }",
+        "MISC_CHECK {\n misc_path /bin/x\n }",
+        "MYSQL_CHECK {\n }",
+        "HTTP_GET {\n url {\n }\n }",
+    ];
     let frame = lines::file(&[
         ("real_server", checks),
         ("vrrp_instance", vec!["authentication {\n auth_type PASS\n auth_pass x\n }"]),
     ]);
     let hmac = "auth_hmac {\n key 1 0123456789abcdef0123456789abcdef\n active_key 1\n }";
-    [frame, lines::file(&[("vrrp_instance", vec!["version 3", hmac])])]
+    let sync = "flow_sync {\n key 0123456789abcdef0123456789abcdef\n peer 192.0.2.9\n }";
+    let of_instance = ("vrrp_instance", vec!["version 3", hmac]);
+    [frame, lines::file(&[("global_defs", vec![sync]), of_instance])]
 }
 
 /// Block and words of every statement that no file has.
@@ -48,7 +54,9 @@ fn in_force(text: &str) -> Vec<(Block, Vec<String>)> {
 fn tabled(row: &'static Keyword, block: Block) -> &'static str {
     let (general, special) = row.default.split_once("; ").unwrap_or((row.default, ""));
     let mut special = special.split(", ").filter_map(|it| it.split_once(' '));
-    let value = special.find(|(name, _)| *name == block.title()).map_or(general, |it| it.1);
+    let value = special
+        .find(|(name, _)| block.title().split(", ").any(|title| title == *name))
+        .map_or(general, |it| it.1);
     let value = value.rsplit_once(", else ").map_or(value, |(_, other)| other);
     let name = value.strip_prefix("as ").unwrap_or(value);
     // The prefix `vrrp` of links is not the word.
@@ -57,14 +65,8 @@ fn tabled(row: &'static Keyword, block: Block) -> &'static str {
 }
 
 /// Checkers whose blocks are read and not run yet.
-const CHECKERS_TO_COME: [Block; 6] = [
-    Block::HttpGet,
-    Block::PingCheck,
-    Block::UdpCheck,
-    Block::DnsCheck,
-    Block::SmtpCheck,
-    Block::SmtpHost,
-];
+const CHECKERS_TO_COME: [Block; 5] =
+    [Block::PingCheck, Block::UdpCheck, Block::DnsCheck, Block::SmtpCheck, Block::SmtpHost];
 
 /// Numbers that are printed only where a file has them.
 const NOT_PRINTED: [(&str, Block); 20] = [
@@ -96,7 +98,7 @@ const NOT_PRINTED: [(&str, Block); 20] = [
 ];
 
 /// Defaults that are no value to print: they say where the value comes from, or that nothing is done.
-const IN_WORDS: [(&str, Block); 83] = [
+const IN_WORDS: [(&str, Block); 93] = [
     // Switches: they stand only where they are on, and off is their absence.
     ("alpha", Block::TrackMysql),
     ("alpha", Block::VirtualServer),
@@ -104,12 +106,15 @@ const IN_WORDS: [(&str, Block); 83] = [
     ("alpha", Block::TcpCheck),
     ("alpha", Block::MiscCheck),
     ("alpha", Block::MysqlCheck),
+    ("alpha", Block::HttpGet),
     ("check_adv_addr", Block::VrrpInstance),
     ("check_unicast_src", Block::VrrpInstance),
     ("dont_track_primary", Block::VrrpInstance),
     ("dynamic_interfaces", Block::GlobalDefs),
     ("enable_script_security", Block::GlobalDefs),
+    ("enable_sni", Block::HttpGet),
     ("fifo_write_vrrp_states_on_reload", Block::GlobalDefs),
+    ("flow_sync", Block::GlobalDefs),
     ("full_command", Block::TrackProcess),
     ("include_check", Block::Root),
     ("include_check", Block::GlobalDefs),
@@ -129,6 +134,8 @@ const IN_WORDS: [(&str, Block); 83] = [
     ("omega", Block::VirtualServer),
     ("preempt", Block::VrrpInstance),
     ("promote_secondaries", Block::VrrpInstance),
+    ("regex_min_offset", Block::Url),
+    ("regex_no_match", Block::Url),
     ("sync_group_tracking_weight", Block::SyncGroup),
     ("timer_expired_backup", Block::VrrpInstance),
     ("track_src_ip", Block::VrrpInstance),
@@ -153,6 +160,9 @@ const IN_WORDS: [(&str, Block); 83] = [
     ("smtp_alert_checker", Block::GlobalDefs),
     ("smtp_alert_vrrp", Block::GlobalDefs),
     // From the host, or from what another word of the object says.
+    ("interface", Block::FlowSync),
+    ("peer", Block::FlowSync),
+    ("source", Block::FlowSync),
     ("default_interface", Block::GlobalDefs),
     ("json_dump_file", Block::GlobalDefs),
     ("mcast_dst_ip", Block::VrrpInstance),
@@ -168,6 +178,8 @@ const IN_WORDS: [(&str, Block); 83] = [
     ("stats_dump_file", Block::GlobalDefs),
     ("unicast_peer", Block::VrrpInstance),
     ("unicast_src_ip", Block::VrrpInstance),
+    ("virtualhost", Block::HttpGet),
+    ("virtualhost", Block::Url),
     ("user", Block::VrrpScript),
     ("user", Block::TrackMysql),
     ("user", Block::MiscCheck),
