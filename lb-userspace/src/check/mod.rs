@@ -6,12 +6,14 @@
 //! |---|---|
 //! | [`schedule`] | keepalived's arithmetic (retry, delay_before_retry, delay_loop, warmup) |
 //! | [`hysteresis`] | suspect, fall and rise counts |
+//! | [`page`] | HTTP_GET, SSL_GET: what a page must be like |
 //! | [`mysql`] | MYSQL_CHECK: the kept session, fresh logins, what server errors mean |
 //! | [`quorum`] | summed weight against quorum ± hysteresis |
 //! | [`services`] | probe verdicts → health of each real server, quorum, notify scripts |
 
 pub mod hysteresis;
 pub mod mysql;
+pub mod page;
 pub mod quorum;
 pub mod schedule;
 pub mod services;

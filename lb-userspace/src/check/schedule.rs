@@ -47,6 +47,8 @@ pub enum Input {
     Success { weight: Option<u32>, reason: String },
     /// It failed.
     Failure { reason: String },
+    /// It could not be made, which says nothing about the server.
+    NotMade,
     /// What was known before a restart or a change of configuration; ignored once a probe has
     /// ended.
     Known(Health),
@@ -147,7 +149,11 @@ impl Core for Schedule {
                 }
             }
             // A result that nobody asked for (a late script) is not one.
-            Input::Success { .. } | Input::Failure { .. } if self.running.is_none() => {}
+            Input::Success { .. } | Input::Failure { .. } | Input::NotMade
+                if self.running.is_none() => {}
+            Input::NotMade => {
+                self.plan(self.spec.delay_before_retry.min(self.spec.delay_loop), now);
+            }
             Input::Success { weight, reason } => {
                 self.success(weight, reason, now);
                 self.fresh = false;
@@ -301,6 +307,32 @@ mod tests {
             }
         }
         assert_eq!(weights, [Some(5), Some(7), None]);
+    }
+
+    /// Neither a failure nor a success, and soon tried again.
+    #[test]
+    fn a_probe_that_could_not_be_made_changes_nothing() {
+        let mut schedule = Schedule::new(spec(1), Fraction(0), Instant::ZERO);
+        let mut turn = |input| {
+            let now = schedule.poll_timeout().expect("planned");
+            schedule.handle_timeout(now);
+            assert_eq!(schedule.poll_effect(), Some(Effect::Probe));
+            schedule.handle(input, now);
+            let next = schedule.poll_timeout().expect("planned");
+            (next.saturating_since(now), schedule.poll_effect())
+        };
+        let failure = || Input::Failure { reason: "bad".into() };
+        for _ in 0..5 {
+            assert_eq!(turn(Input::NotMade), (MS(1000), None), "nothing is learned");
+        }
+        let (_, verdict) = turn(Input::Success { weight: None, reason: "ok".into() });
+        assert!(matches!(verdict, Some(Effect::Verdict(it)) if it.health == Health::Up));
+        assert_eq!(turn(failure()).1, None, "the first of two");
+        for _ in 0..5 {
+            assert_eq!(turn(Input::NotMade), (MS(1000), None), "still the first of two");
+        }
+        let (_, verdict) = turn(failure());
+        assert!(matches!(verdict, Some(Effect::Verdict(it)) if it.health == Health::Down));
     }
 
     #[test]

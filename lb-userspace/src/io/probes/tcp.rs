@@ -45,15 +45,27 @@ pub enum Failure {
     TimedOut(Duration),
     #[error("{0}")]
     Io(io::Error),
+    /// This host had no room for the probe, which says nothing about the server.
+    #[error("not made: {0}")]
+    NotMade(io::Error),
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ if is_shortage(&error) => Self::NotMade(error),
             _ => Self::Io(error),
         }
     }
+}
+
+/// What only this host can be short of: descriptors, memory, ports of its own.
+fn is_shortage(error: &io::Error) -> bool {
+    use nix::errno::Errno::*;
+    error.raw_os_error().map(nix::errno::Errno::from_raw).is_some_and(|errno| {
+        matches!(errno, EMFILE | ENFILE | ENOBUFS | ENOMEM | EAGAIN | EADDRINUSE)
+    })
 }
 
 /// How a probe was done.
@@ -73,8 +85,10 @@ const RESEND: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// [`Failure`] in words for the log.
 pub async fn probe(target: &Target) -> Result<Manner, Failure> {
     let attempt = async {
-        match HalfOpen::start(target) {
-            Ok(probe) => probe.finish().await.map(|()| Manner::HalfOpen),
+        let domain = Domain::for_address(target.addr);
+        match Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::TCP)) {
+            Ok(raw) => HalfOpen::start(raw, target)?.finish().await.map(|()| Manner::HalfOpen),
+            // Of the socket alone: a packet filter or a route may deny the rest, and that is no reason to be counted.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 static SAID: Once = Once::new();
                 SAID.call_once(|| {
@@ -116,10 +130,9 @@ struct HalfOpen {
 }
 
 impl HalfOpen {
-    fn start(target: &Target) -> io::Result<Self> {
+    fn start(raw: Socket, target: &Target) -> io::Result<Self> {
         let to = target.addr;
         let domain = Domain::for_address(to);
-        let raw = Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::TCP))?;
         if let Some(from) = target.bindto {
             raw.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
         }
@@ -230,6 +243,20 @@ mod tests {
         socket.bind(&SocketAddr::new(ip, 0).into()).expect("bind");
         let addr = socket.local_addr().expect("name").as_socket().expect("inet");
         (socket, addr)
+    }
+
+    #[test]
+    fn a_shortage_of_this_host_is_no_fault_of_the_server() {
+        let failure = |code| Failure::from(io::Error::from_raw_os_error(code));
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN] {
+            assert!(matches!(failure(code), Failure::NotMade(_)), "{code}");
+        }
+        // No port of our own is left.
+        assert!(matches!(failure(libc::EADDRINUSE), Failure::NotMade(_)));
+        for code in [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EACCES, libc::EPERM] {
+            assert!(matches!(failure(code), Failure::Io(_)), "{code}");
+        }
+        assert!(matches!(failure(libc::ECONNREFUSED), Failure::Refused));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     hash::{BuildHasher as _, Hasher as _},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,11 +22,12 @@ use crate::{
     base::{core::Core as _, status::Health, time::Instant},
     check::{
         Fraction, Verdict,
+        page::Expectation,
         schedule::{Anchor, Effect, Input, Schedule},
         services::ProbeId,
     },
-    config::model::{self, Checker, MiscCheck},
-    io::probes::tcp,
+    config::model::{self, Checker, MiscCheck, MysqlCheck},
+    io::probes::{http, tcp},
     process::{
         clock,
         ipc::{ScriptDone, ScriptOutcome},
@@ -153,13 +155,18 @@ pub(super) fn start(
         }
         Checker::Misc(common, misc) => {
             let schedule = Schedule::new(spec::schedule(common, Anchor::Start), spread, now);
-            let misc = misc.clone();
+            let misc = MiscCheck::clone(misc);
             tokio::spawn(run(desk, schedule, move |desk| {
                 Box::pin(script(misc.clone(), desk.id, desk.reports.clone()))
             }))
         }
+        Checker::Http(common, check) => {
+            let schedule = Schedule::new(spec::schedule(common, Anchor::End), spread, now);
+            let pages = spec::pages(common, check).map(Arc::new);
+            tokio::spawn(run(desk, schedule, move |_desk| Box::pin(self::pages(pages.clone()))))
+        }
         Checker::Mysql(common, check) => {
-            tokio::spawn(mysql::run(desk, common.clone(), check.clone(), spread, now))
+            tokio::spawn(mysql::run(desk, common.clone(), MysqlCheck::clone(check), spread, now))
         }
     };
     Handle { commands: tx, task }
@@ -181,10 +188,24 @@ pub(super) async fn sleep_until(at: Option<Instant>) {
 }
 
 /// `Ok`: weight and words of a success.
-type Outcome = Result<(Option<u32>, String), String>;
+type Outcome = Result<(Option<u32>, String), NotGood>;
+
+/// No success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NotGood {
+    Failed(String),
+    /// The host had no room for the probe: nothing was learned.
+    NotMade(String),
+}
+
+impl From<String> for NotGood {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
 type Exchange = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// Drives one TCP_CHECK or MISC_CHECK.
+/// Drives one checker of keepalived's.
 async fn run(mut desk: Desk, mut schedule: Schedule, probe: impl Fn(&Desk) -> Exchange) {
     let mut running: Option<(Exchange, Instant)> = None;
     loop {
@@ -209,10 +230,14 @@ async fn run(mut desk: Desk, mut schedule: Schedule, probe: impl Fn(&Desk) -> Ex
             (outcome, began) = finish(&mut running) => {
                 running = None;
                 let now = clock::now();
-                let result = outcome.as_ref().map(drop).map_err(Clone::clone);
+                let result = match &outcome {
+                    Ok(_) => Ok(()),
+                    Err(NotGood::Failed(reason) | NotGood::NotMade(reason)) => Err(reason.clone()),
+                };
                 schedule.handle(match outcome {
                     Ok((weight, reason)) => Input::Success { weight, reason },
-                    Err(reason) => Input::Failure { reason },
+                    Err(NotGood::Failed(reason)) => Input::Failure { reason },
+                    Err(NotGood::NotMade(_)) => Input::NotMade,
                 }, now);
                 if !desk.report(What::Probed { took: now - began, result }).await {
                     return;
@@ -234,8 +259,21 @@ async fn tcp(target: tcp::Target) -> Outcome {
     match tcp::probe(&target).await {
         Ok(tcp::Manner::HalfOpen) => Ok((None, "answers (half open)".to_owned())),
         Ok(tcp::Manner::Connect) => Ok((None, "accepts connections".to_owned())),
-        Err(failure) => Err(failure.to_string()),
+        Err(failure @ tcp::Failure::NotMade(_)) => Err(NotGood::NotMade(failure.to_string())),
+        Err(failure) => Err(failure.to_string().into()),
     }
+}
+
+/// Gets all pages in turn; the first that is not as expected decides.
+async fn pages(pages: Result<Arc<Vec<(http::Page, Expectation)>>, String>) -> Outcome {
+    let mut words = String::new();
+    for (page, expectation) in &*pages? {
+        let answer =
+            http::get(page).await.map_err(|failure| format!("{}: {failure}", page.path))?;
+        let judged = expectation.judge(answer.status, &answer.page, answer.whole);
+        words = judged.map_err(|reason| format!("{}: {reason}", page.path))?;
+    }
+    Ok((None, words))
 }
 
 async fn script(misc: MiscCheck, id: ProbeId, reports: mpsc::Sender<Report>) -> Outcome {
@@ -248,12 +286,14 @@ async fn script(misc: MiscCheck, id: ProbeId, reports: mpsc::Sender<Report>) -> 
     let (done, answer) = oneshot::channel();
     let report = Report { probe: id, at: clock::now(), what: What::Script { run, done } };
     if reports.send(report).await.is_err() {
-        return Err("the checker is stopping".to_owned());
+        return Err(NotGood::NotMade("the checker is stopping".to_owned()));
     }
     match time::timeout(misc.timeout + SCRIPT_SLACK, answer).await {
         Ok(Ok(done)) => judge(&done.outcome, misc.dynamic, misc.timeout),
-        Ok(Err(_)) => Err("the script was dropped".to_owned()),
-        Err(_) => Err("no word of the script".to_owned()),
+        Ok(Err(_)) => Err(NotGood::NotMade("the script was dropped".to_owned())),
+        // One that ran would have been ended, unless it cannot be, or still waits behind others that hang. A server is
+        // not to stay up for that.
+        Err(_) => Err(NotGood::Failed("no word of the script".to_owned())),
     }
 }
 
@@ -266,12 +306,15 @@ fn judge(outcome: &ScriptOutcome, dynamic: bool, timeout: Duration) -> Outcome {
             let weight = u32::try_from(code - 2).unwrap_or(0);
             Ok((Some(weight), format!("script exited {code}: weight {weight}")))
         }
-        ScriptOutcome::Exit(code) => Err(format!("script exited {code}")),
-        ScriptOutcome::Signal(signal) => Err(format!("script ended by signal {signal}")),
+        ScriptOutcome::Exit(code) => Err(format!("script exited {code}").into()),
+        ScriptOutcome::Signal(signal) => Err(format!("script ended by signal {signal}").into()),
         ScriptOutcome::TimedOut => {
-            Err(format!("script not done within {} ms", timeout.as_millis()))
+            Err(format!("script not done within {} ms", timeout.as_millis()).into())
         }
-        ScriptOutcome::NotStarted(reason) => Err(format!("script not started: {reason}")),
+        ScriptOutcome::NotStarted(reason) => Err(format!("script not started: {reason}").into()),
+        ScriptOutcome::NotNow(reason) => {
+            Err(NotGood::NotMade(format!("script not started this time: {reason}")))
+        }
     }
 }
 
@@ -291,8 +334,10 @@ mod tests {
         assert!(judged(ScriptOutcome::Signal(9), true).is_err());
         assert_eq!(
             judged(ScriptOutcome::TimedOut, false),
-            Err("script not done within 1000 ms".into())
+            Err(NotGood::Failed("script not done within 1000 ms".into()))
         );
+        let not_now = judged(ScriptOutcome::NotNow("no memory".into()), true);
+        assert!(matches!(not_now, Err(NotGood::NotMade(_))), "{not_now:?}");
         assert!(judged(ScriptOutcome::NotStarted("no such file".into()), true).is_err());
     }
 }

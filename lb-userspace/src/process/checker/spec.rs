@@ -1,18 +1,22 @@
 //! From the configuration's words to the cores' and probes' own.
 
+use std::net::IpAddr;
+
 use crate::{
     check::{
         hysteresis::Thresholds,
         mysql as core,
-        mysql::verdict::{Expectation, WantedRole},
+        mysql::verdict::{Expectation as Wanted, WantedRole},
+        page::{self, Expectation},
         quorum, schedule,
         services::{CheckerSpec, ProbeId, ServerSpec, ServiceSpec},
     },
     config::model::{
-        Checker, CheckerCommon, MysqlCheck, MysqlLevel, MysqlRole, OnCondition, TlsCaContent,
-        TlsMode, VirtualServer,
+        Checker, CheckerCommon, HttpCheck, HttpProtocol, MysqlCheck, MysqlLevel, MysqlRole,
+        OnCondition, Sni, TlsCaContent, TlsMode, VirtualServer,
     },
     io::probes::{
+        http,
         mysql::{self, trust::Authority},
         tcp,
     },
@@ -28,18 +32,14 @@ pub(super) fn probe_key(checker: &Checker) -> ProbeKey {
     postcard::to_allocvec(checker).unwrap_or_else(|_| format!("{checker:?}").into_bytes())
 }
 
-pub(super) fn common(checker: &Checker) -> &CheckerCommon {
-    match checker {
-        Checker::Tcp(common) | Checker::Misc(common, _) | Checker::Mysql(common, _) => common,
-    }
-}
-
 /// keepalived's keyword.
 pub(super) fn keyword(checker: &Checker) -> &'static str {
     match checker {
         Checker::Tcp(_) => "TCP_CHECK",
         Checker::Misc(..) => "MISC_CHECK",
         Checker::Mysql(..) => "MYSQL_CHECK",
+        Checker::Http(_, check) if check.tls => "SSL_GET",
+        Checker::Http(..) => "HTTP_GET",
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn keyword(checker: &Checker) -> &'static str {
 pub(super) fn target(checker: &Checker) -> String {
     match checker {
         Checker::Misc(_, misc) => misc.command.argv.first().cloned().unwrap_or_default(),
-        _ => common(checker).target.to_string(),
+        _ => checker.common().target.to_string(),
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn service(
                 .map(|checker| CheckerSpec {
                     probe: id(checker),
                     label: format!("{} {}", keyword(checker), target(checker)),
-                    alpha: service.alpha || common(checker).alpha,
+                    alpha: service.alpha || checker.common().alpha,
                 })
                 .collect(),
         })
@@ -95,6 +95,58 @@ pub(super) fn tcp_target(common: &CheckerCommon) -> tcp::Target {
     tcp::Target { addr: common.target, bindto: common.bindto, timeout: common.connect_timeout }
 }
 
+/// The pages of a check and what each must be like, in order.
+pub(super) fn pages(
+    common: &CheckerCommon,
+    check: &HttpCheck,
+) -> Result<Vec<(http::Page, Expectation)>, String> {
+    let (http11, connection) = match check.protocol {
+        HttpProtocol::Http10 => (false, None),
+        HttpProtocol::Http10Close => (false, Some("close")),
+        HttpProtocol::Http10KeepAlive => (false, Some("keep-alive")),
+        HttpProtocol::Http11 => (true, Some("close")),
+        HttpProtocol::Http11KeepAlive => (true, Some("keep-alive")),
+    };
+    // As keepalived: without the port that everybody expects.
+    let host = match (common.target.port(), check.tls) {
+        (80, false) | (443, true) => match common.target.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        },
+        _ => common.target.to_string(),
+    };
+    let pages = check.urls.iter().map(|url| {
+        let expectation = Expectation::new(&url.expected)?;
+        let sni = match &check.sni {
+            Sni::Off => None,
+            // A name, where the header has a port with it.
+            Sni::Host => url.virtualhost.as_deref().map(host_name).map(str::to_owned),
+            Sni::Name(name) => Some(name.clone()),
+        };
+        let page = http::Page {
+            addr: common.target,
+            bindto: common.bindto,
+            timeout: common.connect_timeout,
+            tls: check.tls.then_some(sni),
+            http11,
+            connection,
+            host: url.virtualhost.clone().unwrap_or_else(|| host.clone()),
+            path: url.path.clone(),
+            limit: if expectation.wants_page() { page::PAGE_LIMIT } else { 0 },
+        };
+        Ok((page, expectation))
+    });
+    pages.collect()
+}
+
+/// `db.example:9201` is `db.example`; an IPv6 address in brackets is no name.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
 fn policy(condition: OnCondition) -> core::Policy {
     match condition {
         OnCondition::Hold => core::Policy::Hold,
@@ -111,16 +163,16 @@ pub(super) fn has_user(check: &MysqlCheck) -> bool {
 pub(super) fn mysql_core(check: &MysqlCheck) -> core::Spec {
     let logs_in = has_user(check);
     let expectation = match check.level {
-        _ if !logs_in => Expectation::Nothing,
-        MysqlLevel::Query => Expectation::Value(check.expect.clone()),
-        MysqlLevel::Role => Expectation::Role(match check.role {
+        _ if !logs_in => Wanted::Nothing,
+        MysqlLevel::Query => Wanted::Value(check.expect.clone()),
+        MysqlLevel::Role => Wanted::Role(match check.role {
             MysqlRole::Writer => WantedRole::Writer,
             MysqlRole::ReadOnly => WantedRole::ReadOnly,
             MysqlRole::Any => WantedRole::Any,
         }),
-        MysqlLevel::Greeting | MysqlLevel::Login | MysqlLevel::Ping => Expectation::Nothing,
+        MysqlLevel::Greeting | MysqlLevel::Login | MysqlLevel::Ping => Wanted::Nothing,
     };
-    let asks = expectation != Expectation::Nothing;
+    let asks = expectation != Wanted::Nothing;
     core::Spec {
         keep_session: logs_in && check.level >= MysqlLevel::Ping,
         ping_interval: check.ping_interval,
@@ -160,5 +212,22 @@ pub(super) fn mysql_target(common: &CheckerCommon, check: &MysqlCheck) -> mysql:
             },
         }),
         question,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_name_has_no_port() {
+        for (host, name) in [
+            ("db.example:9201", "db.example"),
+            ("db.example", "db.example"),
+            ("db.example:", "db.example"),
+            ("[2001:db8::1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(host_name(host), name);
+        }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::timeout,
+};
 
 use super::*;
 use crate::{
@@ -186,12 +190,49 @@ async fn a_restarted_checker_starts_from_what_was_known() {
     );
 }
 
+/// As Galera's clustercheck: 200 while the node is synced, else 503.
+#[tokio::test]
+async fn a_page_takes_its_server_down_and_up() {
+    let text = |port: u16| {
+        format!(
+            "virtual_server 192.0.2.200 3306 {{\n lb_algo wlc\n lb_kind DR\n protocol TCP\n delay_loop 0.05\n \
+             real_server 192.0.2.21 3306 {{\n HTTP_GET {{\n url {{ path /check }}\n connect_ip 127.0.0.1\n \
+             connect_port {port}\n retry 0\n warmup 0\n }}\n }}\n}}\n"
+        )
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+    let port = listener.local_addr().expect("name").port();
+    let (code, mut now) = tokio::sync::watch::channel(200);
+    let served = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let mut asked = vec![0; 1024];
+            let read = stream.read(&mut asked).await.expect("a request");
+            assert!(asked[..read].starts_with(b"GET /check HTTP/1.0\r\n"), "{asked:?}");
+            let code = *now.borrow_and_update();
+            let answer = format!("HTTP/1.1 {code} x\r\nContent-Length: 2\r\n\r\nok");
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    });
+    let config = crate::config::load("t", &text(port)).config.expect("a good configuration");
+    let mut watchdog = Watchdog::start(Arc::new(config), Vec::new()).await;
+    watchdog.until("ready").await;
+    watchdog.until("health Up").await;
+    code.send_replace(503);
+    watchdog.until("health Down").await;
+    code.send_replace(204);
+    watchdog.until("health Up").await;
+    served.abort();
+    // Nobody listens any more.
+    watchdog.until("health Down").await;
+}
+
 #[tokio::test]
 async fn misc_check_through_the_watchdog() {
     let addr = (Ipv4Addr::LOCALHOST, 9).into();
     let misc =
         MiscCheck { command: command("/check"), timeout: Duration::from_secs(1), dynamic: true };
-    let config = config(addr, CheckerConfig::Misc(common(addr), misc));
+    let config = config(addr, CheckerConfig::Misc(common(addr), Box::new(misc)));
     let mut watchdog = Watchdog::start(config, Vec::new()).await;
     watchdog.until("ready").await;
     for (exit, expected) in [(5, "health Up 3"), (1, "health Down 10"), (0, "health Up 10")] {

@@ -8,7 +8,10 @@ use std::{
 
 use nix::unistd::{Gid, Group, Uid, User as SystemUser};
 
-use crate::config::model::{Command, User};
+use crate::{
+    config::model::{Command, User},
+    process::ipc::ScriptOutcome,
+};
 
 /// keepalived's user for scripts that name none, when the system has it.
 const DEFAULT_USER: &str = "keepalived_script";
@@ -20,12 +23,34 @@ pub struct Identity {
     pub gid: u32,
 }
 
+/// Why there is nobody to run a script as; one phrase.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoIdentity {
+    /// The user or group does not exist, or cannot be become.
+    #[error("{0}")]
+    Unknown(String),
+    /// The host could not look it up, now.
+    #[error("{0}")]
+    LookUp(String),
+}
+
+impl From<NoIdentity> for ScriptOutcome {
+    fn from(error: NoIdentity) -> Self {
+        match error {
+            NoIdentity::Unknown(why) => Self::NotStarted(why),
+            NoIdentity::LookUp(why) => Self::NotNow(why),
+        }
+    }
+}
+
 /// The script's own user, else `script_user`, else keepalived_script where it exists, else the
 /// user that runs lbd. `None`: no change of identity is needed.
 ///
 /// # Errors
-/// One phrase that names the user or group that does not exist, or that cannot be become.
-pub fn resolve(command: &Command, default: Option<&User>) -> Result<Option<Identity>, String> {
+/// See [`NoIdentity`].
+pub fn resolve(command: &Command, default: Option<&User>) -> Result<Option<Identity>, NoIdentity> {
+    let never = |why: String| NoIdentity::Unknown(why);
+    let not_now = |what: String, error| NoIdentity::LookUp(format!("looking up {what}: {error}"));
     let own = Uid::effective();
     let Some(user) = command.user.as_ref().or(default) else {
         return Ok(match SystemUser::from_name(DEFAULT_USER) {
@@ -36,14 +61,14 @@ pub fn resolve(command: &Command, default: Option<&User>) -> Result<Option<Ident
         });
     };
     let entry = SystemUser::from_name(&user.name)
-        .map_err(|error| format!("looking up user {}: {error}", user.name))?
-        .ok_or_else(|| format!("user {} does not exist", user.name))?;
+        .map_err(|error| not_now(format!("user {}", user.name), error))?
+        .ok_or_else(|| never(format!("user {} does not exist", user.name)))?;
     let gid = match &user.group {
         None => entry.gid,
         Some(name) => {
             Group::from_name(name)
-                .map_err(|error| format!("looking up group {name}: {error}"))?
-                .ok_or_else(|| format!("group {name} does not exist"))?
+                .map_err(|error| not_now(format!("group {name}"), error))?
+                .ok_or_else(|| never(format!("group {name} does not exist")))?
                 .gid
         }
     };
@@ -51,7 +76,8 @@ pub fn resolve(command: &Command, default: Option<&User>) -> Result<Option<Ident
         return Ok(None);
     }
     if !own.is_root() {
-        return Err(format!("lbd does not run as root and cannot become user {}", user.name));
+        let why = format!("lbd does not run as root and cannot become user {}", user.name);
+        return Err(never(why));
     }
     Ok(Some(Identity { uid: entry.uid.as_raw(), gid: gid.as_raw() }))
 }
@@ -151,10 +177,10 @@ mod tests {
     #[test]
     fn unknown_user_and_group_are_named() {
         let error = resolve(&command(Some("no_such_user_x")), None).expect_err("unknown");
-        assert_eq!(error, "user no_such_user_x does not exist");
+        assert_eq!(error, NoIdentity::Unknown("user no_such_user_x does not exist".into()));
         let user = User { name: "root".to_owned(), group: Some("no_such_group_x".to_owned()) };
         let error = resolve(&command(None), Some(&user)).expect_err("unknown");
-        assert_eq!(error, "group no_such_group_x does not exist");
+        assert_eq!(error, NoIdentity::Unknown("group no_such_group_x does not exist".into()));
     }
 
     #[test]

@@ -90,12 +90,12 @@ impl Scripts {
                     "notify queue is full, its oldest waiting script is dropped"
                 );
                 let why = "dropped: its notify queue was full".to_owned();
-                reply(job.owner, &job.run, ScriptOutcome::NotStarted(why), Duration::ZERO)
+                reply(job.owner, &job.run, ScriptOutcome::NotNow(why), Duration::ZERO)
             }
             Submitted::Refused(run) => {
                 let why = format!("{} scripts are waiting already", queue::WAITING_LIMIT);
                 tracing::warn!(object = %run.object, "script refused: {why}");
-                reply(owner, &run, ScriptOutcome::NotStarted(why), Duration::ZERO)
+                reply(owner, &run, ScriptOutcome::NotNow(why), Duration::ZERO)
             }
         };
         self.start();
@@ -112,6 +112,9 @@ impl Scripts {
         let object = &job.run.object;
         match &ended.outcome {
             ScriptOutcome::NotStarted(why) => tracing::warn!(%object, "script not started: {why}"),
+            ScriptOutcome::NotNow(why) => {
+                tracing::warn!(%object, "script not started this time: {why}");
+            }
             ScriptOutcome::TimedOut => {
                 tracing::warn!(%object, elapsed = ?ended.elapsed, "script ended at its time-out");
             }
@@ -212,7 +215,7 @@ impl Scripts {
                     Ok(identity) => {
                         run::run(&job.run, &Surroundings { identity, secure }, &cancel).await
                     }
-                    Err(why) => ScriptOutcome::NotStarted(why),
+                    Err(why) => why.into(),
                 };
                 let elapsed = clock::now().saturating_since(begin);
                 // The receiver is gone only when the watchdog is.
@@ -238,6 +241,7 @@ fn outcome_name(outcome: &ScriptOutcome) -> &'static str {
         ScriptOutcome::Signal(_) => "signal",
         ScriptOutcome::TimedOut => "timed_out",
         ScriptOutcome::NotStarted(_) => "not_started",
+        ScriptOutcome::NotNow(_) => "not_now",
     }
 }
 

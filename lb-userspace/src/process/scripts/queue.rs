@@ -10,10 +10,13 @@ use crate::{
     process::ipc::{Role, ScriptRun},
 };
 
-/// Scripts that run at the same time; more wait for a slot.
+/// Checks that run at the same time; more wait for a slot.
 pub const RUNNING_LIMIT: usize = 32;
+/// Notify scripts that run at the same time, of as many objects, beside the checks: those that hang must not keep a
+/// check from running, and where a rack dies there are many objects.
+pub const NOTIFYING_LIMIT: usize = 128;
 /// Scripts of no queue (checks) that wait for a slot. At the bound a new one is refused: its
-/// owner gets `NotStarted` and asks again at its next interval.
+/// owner gets `NotNow` and asks again at its next interval.
 pub const WAITING_LIMIT: usize = 1024;
 /// Scripts that wait in one named queue (notify). At the bound the oldest waiting one is dropped
 /// and counted: what the world is to be told at last is the newest state, in order.
@@ -108,15 +111,13 @@ impl Queue {
 
     /// The next job that may start now; it counts as running until [`Queue::ended`].
     pub fn pop(&mut self, now: Instant) -> Option<Job> {
-        if self.running.len() >= RUNNING_LIMIT {
-            return None;
-        }
         let busy: BTreeSet<&str> =
             self.running.values().filter_map(|job| job.run.queue.as_deref()).collect();
-        let at = self
-            .waiting
-            .iter()
-            .position(|job| job.run.queue.as_deref().is_none_or(|queue| !busy.contains(queue)))?;
+        let room = (self.running.len() - busy.len() < RUNNING_LIMIT, busy.len() < NOTIFYING_LIMIT);
+        let at = self.waiting.iter().position(|job| match job.run.queue.as_deref() {
+            None => room.0,
+            Some(queue) => room.1 && !busy.contains(queue),
+        })?;
         let mut job = self.waiting.remove(at)?;
         job.since = now;
         self.running.insert(job.token, job.clone());
@@ -260,6 +261,22 @@ mod tests {
         assert_eq!(ids(&mut queue).len(), RUNNING_LIMIT);
         queue.ended(5);
         assert_eq!(ids(&mut queue), [RUNNING_LIMIT as u64]);
+    }
+
+    /// Scripts of many objects that all hang, as `notify_down` of a rack does when whom it tells is down, too.
+    #[test]
+    fn notify_scripts_that_hang_keep_no_check_waiting() {
+        let mut queue = Queue::default();
+        for id in 0..NOTIFYING_LIMIT as u64 + 3 {
+            put(&mut queue, OWNER, run(id, Some(&format!("server {id}"))));
+        }
+        assert_eq!(ids(&mut queue).len(), NOTIFYING_LIMIT);
+        put(&mut queue, OWNER, run(1000, None));
+        assert_eq!(ids(&mut queue), [1000]);
+        // Nobody is ended for another object's sake.
+        assert_eq!(queue.overrun_at(Duration::ZERO), None);
+        queue.ended(7);
+        assert_eq!(ids(&mut queue), [NOTIFYING_LIMIT as u64]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::{
     io::AsyncReadExt as _,
     net::unix::pipe::Receiver,
     process::{Child, Command},
-    sync::Notify,
+    sync::{Notify, Semaphore, watch},
 };
 
 use super::identity::{self, Identity};
@@ -31,6 +31,19 @@ pub const KILL_DELAY: Duration = Duration::from_secs(2);
 pub const OUTPUT_LIMIT: usize = 4096;
 /// Longest logged line.
 const LINE_LIMIT: usize = 512;
+/// After the end of a script its output is read for so long if somebody else still holds it.
+const GRACE: Duration = Duration::from_secs(5);
+/// Outputs of ended checks, and as many of other ended scripts, that are read on because somebody holds them. Each
+/// costs a descriptor, of which a service has 1024.
+const LINGERING_LIMIT: usize = 128;
+static LEFT_BY_CHECKS: Semaphore = Semaphore::const_new(LINGERING_LIMIT);
+static LEFT_BEHIND: Semaphore = Semaphore::const_new(LINGERING_LIMIT);
+
+/// After SIGKILL a script that has not ended hangs in the kernel (state D: storage or NFS that is gone), perhaps for ever.
+const UNKILLABLE: Duration = Duration::from_secs(1);
+/// Scripts that hang so at a time. Another one is waited for, so that its runs pile up no further.
+const HANGING_LIMIT: usize = 64;
+static HANGING: Semaphore = Semaphore::const_new(HANGING_LIMIT);
 
 /// What surrounds a run.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +55,8 @@ pub struct Surroundings {
 
 /// Runs a script to its end. `cancel` ends it early, as its time-out would.
 ///
-/// The whole process group gets SIGTERM, and SIGKILL [`KILL_DELAY`] later. Processes that a script
+/// The whole process group gets SIGTERM, and SIGKILL [`KILL_DELAY`] later; what even that does not end has timed out all the
+/// same. Processes that a script
 /// left behind after a regular end are its own business (a notify script may start a service).
 pub async fn run(run: &ScriptRun, around: &Surroundings, cancel: &Notify) -> ScriptOutcome {
     let Some((program, args)) = run.command.argv.split_first() else {
@@ -67,13 +81,33 @@ pub async fn run(run: &ScriptRun, around: &Surroundings, cancel: &Notify) -> Scr
             Err(error)
         }
     });
-    let (mut child, [stdout, stderr]) = match spawned {
+    let (child, [stdout, stderr]) = match spawned {
         Ok(spawned) => spawned,
-        Err(error) => return ScriptOutcome::NotStarted(describe(program, &error)),
+        Err(error) => {
+            let why = describe(program, &error);
+            return if is_lasting(&error) {
+                ScriptOutcome::NotStarted(why)
+            } else {
+                ScriptOutcome::NotNow(why)
+            };
+        }
     };
-    collect(run, "stdout", stdout);
-    collect(run, "stderr", stderr);
-    supervise(run, &mut child, cancel).await
+    // Dropped when the script has ended.
+    let (_runs, ended) = watch::channel(());
+    collect(run, "stdout", stdout, ended.clone(), GRACE);
+    collect(run, "stderr", stderr, ended, GRACE);
+    supervise(run, child, cancel).await
+}
+
+/// Whether it is the script's own fault, or the configuration's: trying again would end the same way.
+fn is_lasting(error: &io::Error) -> bool {
+    use Errno::{
+        E2BIG, EACCES, EISDIR, ELIBBAD, ELOOP, ENAMETOOLONG, ENOENT, ENOEXEC, ENOTDIR, EPERM,
+    };
+    let lasting =
+        [E2BIG, EACCES, EISDIR, ELIBBAD, ELOOP, ENAMETOOLONG, ENOENT, ENOEXEC, ENOTDIR, EPERM];
+    // One without a number is of the standard library, such as a NUL in an argument.
+    error.raw_os_error().is_none_or(|number| lasting.contains(&Errno::from_raw(number)))
 }
 
 fn spawn(
@@ -124,7 +158,7 @@ fn describe(program: &str, error: &io::Error) -> String {
     }
 }
 
-async fn supervise(run: &ScriptRun, child: &mut Child, cancel: &Notify) -> ScriptOutcome {
+async fn supervise(run: &ScriptRun, mut child: Child, cancel: &Notify) -> ScriptOutcome {
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
     let time_up = async {
         match run.timeout {
@@ -144,8 +178,36 @@ async fn supervise(run: &ScriptRun, child: &mut Child, cancel: &Notify) -> Scrip
     // signalled, so the group's number cannot have been given to anybody else.
     let _ = tokio::time::timeout(KILL_DELAY, ended_unreaped(group)).await;
     signal_group(group, Signal::SIGKILL);
-    let _ = child.wait().await;
+    let object = run.object.clone();
+    reap(&HANGING, object, async move { drop(child.wait().await) }).await;
     ScriptOutcome::TimedOut
+}
+
+/// Waits for the end of what was killed, but not longer than is of use: a check that hangs has failed, and whom its verdict
+/// moves must not wait for the storage.
+async fn reap(
+    hanging: &'static Semaphore,
+    object: String,
+    end: impl Future<Output = ()> + Send + 'static,
+) {
+    let mut end = Box::pin(end);
+    if tokio::time::timeout(UNKILLABLE, &mut end).await.is_ok() {
+        return;
+    }
+    tracing::error!(
+        script = object,
+        "killed, and has not ended: it hangs in the kernel (state D); it counts as timed out"
+    );
+    match hanging.try_acquire() {
+        Ok(place) => {
+            drop(tokio::spawn(async move {
+                end.await;
+                drop(place);
+                tracing::info!(script = object, "what hung in the kernel has ended");
+            }));
+        }
+        Err(_) => end.await,
+    }
 }
 
 /// Waits until the group's leader has ended, leaving it to be reaped later.
@@ -173,20 +235,46 @@ fn outcome(status: io::Result<ExitStatus>) -> ScriptOutcome {
         Ok(status) => match (status.code(), status.signal()) {
             (Some(code), _) => ScriptOutcome::Exit(code),
             (None, Some(signal)) => ScriptOutcome::Signal(signal),
-            (None, None) => ScriptOutcome::NotStarted("no exit status".to_owned()),
+            (None, None) => ScriptOutcome::NotNow("no exit status".to_owned()),
         },
-        Err(error) => ScriptOutcome::NotStarted(format!("waiting for it failed: {error}")),
+        Err(error) => ScriptOutcome::NotNow(format!("waiting for it failed: {error}")),
     }
 }
 
-/// Logs what a pipe says, then keeps reading until its last holder closes it: a service that a
-/// notify script started must not be hit by SIGPIPE when it logs.
-fn collect(run: &ScriptRun, name: &'static str, mut pipe: Receiver) {
+/// Logs what a pipe says, until its last holder closes it. A process that a script left behind (a service that it
+/// started) may hold it for ever: it is read on while there is [`LINGERING_LIMIT`] for scripts of its kind, else
+/// `grace` longer than the script. Whoever writes after that is not hit by SIGPIPE ([`output_pipe`]), and waits when
+/// the pipe's buffer is full.
+fn collect(
+    run: &ScriptRun,
+    name: &'static str,
+    mut pipe: Receiver,
+    mut ended: watch::Receiver<()>,
+    grace: Duration,
+) {
     let object: Arc<str> = run.object.as_str().into();
+    // Checks, which may leave something behind at each run, take nothing from the others.
+    let places = if run.reply { &LEFT_BY_CHECKS } else { &LEFT_BEHIND };
     tokio::spawn(async move {
         let mut lines = Lines::default();
         let mut buffer = [0_u8; 1024];
-        while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        let limit = async move {
+            // An error: the sender is gone.
+            while ended.changed().await.is_ok() {}
+            tokio::time::sleep(grace).await;
+            if let Ok(_held) = places.try_acquire() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let mut limit = std::pin::pin!(limit);
+        loop {
+            let count = tokio::select! {
+                read = pipe.read(&mut buffer) => match read {
+                    Ok(count @ 1..) => count,
+                    _ => break,
+                },
+                () = &mut limit => break,
+            };
             for line in lines.take(&buffer[..count]) {
                 tracing::info!(object = %object, stream = name, "script: {line}");
             }

@@ -1,6 +1,6 @@
 //! Real `sh` scripts, each a kind of misbehaviour.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Instant};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, time::Instant};
 
 use super::*;
 use crate::config::model::Command as Script;
@@ -76,6 +76,41 @@ async fn a_script_outlives_the_reader_of_its_output() {
     fs::write(&go, "").expect("written");
     assert_eq!(line_of(&done).await, "0");
     assert!(child.wait().await.expect("reaped").success());
+}
+
+/// A check that leaves something behind at each run costs a bounded number of descriptors for good; what others left
+/// is read all the same.
+#[tokio::test]
+async fn what_checks_leave_behind_is_read_up_to_a_bound() {
+    let grace = Duration::from_millis(20);
+    let left = |reply: bool| {
+        let (reader, held) = io::pipe().expect("a pipe");
+        let reader = Receiver::from_owned_fd(reader.into()).expect("a reader");
+        let asked = ScriptRun { reply, ..request(&["/bin/true"], None) };
+        let (runs, ended) = watch::channel(());
+        collect(&asked, "stdout", reader, ended, grace);
+        (runs, held)
+    };
+    // Other tests of this process may hold a few places.
+    let (mut runs, mut held): (Vec<_>, Vec<_>) =
+        (0..2 * LINGERING_LIMIT).map(|_| left(true)).unzip();
+    for writer in &mut held {
+        writer.write_all(b"while it runs\n").expect("it is read");
+    }
+    runs.clear();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // A pipe without a reader is an error for whoever writes.
+    let read = |held: &mut Vec<io::PipeWriter>| {
+        held.iter_mut().filter_map(|it| it.write_all(b"x\n").ok()).count()
+    };
+    while read(&mut held) > LINGERING_LIMIT {
+        assert!(Instant::now() < deadline, "{} are read for ever", read(&mut held));
+        tokio::time::sleep(grace).await;
+    }
+    let (runs, mut service) = left(false);
+    drop(runs);
+    tokio::time::sleep(10 * grace).await;
+    service.write_all(b"a service\n").expect("what a notify script started is read on");
 }
 
 #[tokio::test]
@@ -209,4 +244,21 @@ fn output_is_cut_into_bounded_lines() {
     assert!(tail.last().expect("a line").contains("the rest is dropped"));
     assert!(lines.take(b"z\n").is_empty());
     assert_eq!(lines.rest(), None);
+}
+
+#[tokio::test]
+async fn what_hangs_in_the_kernel_is_not_waited_for() {
+    static PLACES: Semaphore = Semaphore::const_new(1);
+    reap(&PLACES, "ended".to_owned(), std::future::ready(())).await;
+    assert_eq!(PLACES.available_permits(), 1);
+    let (ends, ended) = tokio::sync::oneshot::channel::<()>();
+    reap(&PLACES, "hangs".to_owned(), async move { drop(ended.await) }).await;
+    assert_eq!(PLACES.available_permits(), 0, "not ended, and told");
+    // Without a place for it, its next run waits.
+    let next = reap(&PLACES, "hangs again".to_owned(), std::future::pending());
+    assert!(tokio::time::timeout(UNKILLABLE * 2, next).await.is_err());
+    drop(ends);
+    while PLACES.available_permits() == 0 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -567,12 +567,13 @@ mod tests {
                     bash
                 }
                 Entrance::Unix(path) => {
-                    let mut python = Command::new("python3");
-                    let script = "import socket, sys; s = socket.socket(socket.AF_UNIX); \
-                                  s.connect('\\0' + sys.argv[1]); \
-                                  sys.stdout.write(s.recv(99).decode())";
-                    python.args(["-c", script, &path[1..]]);
-                    python
+                    // The one language that every Debian has, and quick to start.
+                    let mut perl = Command::new("perl");
+                    let script = "use Socket; socket(S, AF_UNIX, SOCK_STREAM, 0) or die $!; \
+                                  connect(S, pack_sockaddr_un(\"\\0$ARGV[0]\")) or die $!; \
+                                  sysread(S, $told, 99); print $told // ''";
+                    perl.args(["-e", script, &path[1..]]);
+                    perl
                 }
             };
             stranger.stdin(Stdio::null());

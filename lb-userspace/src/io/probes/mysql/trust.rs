@@ -58,7 +58,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
 
 /// How one TLS login verifies, and what came of it.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(in crate::io::probes) struct Judge {
     /// `None`: any certificate will do.
     verifier: Option<Arc<WebPkiServerVerifier>>,
     authority: String,
@@ -70,7 +70,7 @@ pub(super) struct Judge {
 impl Judge {
     /// Takes any certificate. Not even the handshake's signature is looked at, so that
     /// certificates of X.509 version 1 do, which many a server was given by hand.
-    pub(super) fn lenient() -> Arc<Self> {
+    pub(in crate::io::probes) fn lenient() -> Arc<Self> {
         Arc::new(Self {
             verifier: None,
             authority: String::new(),
@@ -115,7 +115,7 @@ impl Judge {
     ///
     /// # Errors
     /// None is known: the provider has the protocol versions that are asked for.
-    pub(super) fn config(self: &Arc<Self>) -> Result<ClientConfig, Error> {
+    pub(in crate::io::probes) fn config(self: &Arc<Self>) -> Result<ClientConfig, Error> {
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
