@@ -8,6 +8,7 @@
 //! | [`vrrp`] | L1 pure | wire, authentication, timing, the virtual-router state machine |
 //! | [`check`] | L1 pure | probe schedules, quorum, MySQL verdicts |
 //! | [`sched`] | L1 pure | maglev ring, weights |
+//! | [`sync`] | L1 pure | flow sync: what the hosts of a virtual router tell each other of connections |
 //! | [`config`] | L1 pure | keepalived.conf: lexer, tree, model, diagnostics |
 //! | [`desired`], [`reconcile`] | L1 pure | config × election × health → table; table differences |
 //! | [`dataplane`] | L2 | the engine trait; XDP, fake |
@@ -26,4 +27,5 @@ pub mod io;
 pub mod process;
 pub mod reconcile;
 pub mod sched;
+pub mod sync;
 pub mod vrrp;

@@ -175,6 +175,7 @@ fn config_test_as_json_goes_to_stdout_or_to_its_file() {
 /// What a hostile file may cost: a megabyte of heads of sequences in each other, lines of ten megabytes, and
 /// files that include themselves or each other many times are read within a bound on the address space (the kernel refuses more, and lbd would abort).
 #[test]
+#[ignore = "takes seconds: cargo xtask test"]
 fn hostile_files_are_read_in_bounded_memory() {
     let heads: String = (0..8).map(|n| format!("~SEQ(N{n}, 0, 999999999) ")).collect();
     let megabyte = |turn: &str| turn.repeat((1 << 20) / turn.len());
@@ -222,15 +223,6 @@ fn hostile_files_are_read_in_bounded_memory() {
             &said[..end]
         );
     }
-}
-
-#[test]
-fn engine_that_does_not_exist_yet_is_refused_clearly() {
-    let scratch = Scratch::new();
-    let good = scratch.file("good.conf", GOOD);
-    let output = lbd(&["-n", "--engine", "ipvs", "-f", text(&good)]);
-    assert_eq!(code(&output), 1);
-    assert!(stderr(&output).contains("ipvs: not yet"), "{}", stderr(&output));
 }
 
 #[test]

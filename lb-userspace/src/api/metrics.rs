@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::base::status::{CheckerStatus, Health, Status, VrrpState};
+use crate::base::status::{CheckerStatus, Health, Status, SyncPeerStatus, VrrpState};
 
 /// Content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -89,7 +89,8 @@ impl Collector for Snapshot {
         self.scripts(encoder)?;
         self.vrrp(encoder)?;
         self.checks(encoder)?;
-        self.forwarder(encoder)
+        self.forwarder(encoder)?;
+        self.flow_sync(encoder)
     }
 }
 
@@ -309,9 +310,11 @@ impl Snapshot {
 
     fn forwarder(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(forwarder) = &self.0.forwarder else { return Ok(()) };
-        gauge(e, "flows", "Connections in the flow table.")?
+        gauge(e, "engine", "1 for what forwards: xdp, ipvs, or none.")?
+            .gauge(&vec![("engine", forwarder.engine.as_str())], 1)?;
+        gauge(e, "flows", "Connections in the flow tables.")?
             .gauge(&vec![], signed(forwarder.flows))?;
-        gauge(e, "flows_limit", "Size of the flow table.")?
+        gauge(e, "flows_limit", "Size of the flow table of each address family.")?
             .gauge(&vec![], signed(forwarder.flows_max))?;
         gauge(e, "embryos", "Connections that have not finished opening.")?
             .gauge(&vec![], signed(forwarder.embryos))?;
@@ -430,6 +433,77 @@ impl Snapshot {
                     metric.counter(&labels, read(rs))?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn flow_sync(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sync = self.0.forwarder.as_ref().and_then(|forwarder| forwarder.flow_sync.as_ref());
+        let Some(sync) = sync else { return Ok(()) };
+        gauge(e, "flow_sync_settled", "0 while mastership is held back for peers' connections.")?
+            .gauge(&vec![], i64::from(sync.settled))?;
+        type Read = fn(&SyncPeerStatus) -> u64;
+        let peers: Vec<_> = sync.peers.iter().map(|peer| (peer.addr.to_string(), peer)).collect();
+        let gauges: [(&str, &str, Read); 3] = [
+            ("flow_sync_peer_in_sync", "1 when all connections of the peer are here.", |peer| {
+                u64::from(peer.state == "in sync")
+            }),
+            ("flow_sync_peer_away", "1 when the peer is not heard.", |peer| {
+                u64::from(peer.state == "away")
+            }),
+            ("flow_sync_behind", "Datagrams of the peer that are missing.", |peer| peer.behind),
+        ];
+        for (name, help, read) in gauges {
+            let mut metric = gauge(e, name, help)?;
+            for (addr, peer) in &peers {
+                metric.gauge(&vec![("peer", addr)], signed(read(peer)))?;
+            }
+        }
+        let mut metric = counter(e, "flow_sync_received", "Records heard of a peer.")?;
+        for (addr, peer) in &peers {
+            for (kind, count) in &peer.received {
+                metric.counter(&vec![("peer", addr), ("kind", kind)], *count)?;
+            }
+        }
+        let counters: [(&str, &str, Read); 3] = [
+            ("flow_sync_gaps", "Requests for datagrams that were missing.", |peer| peer.gaps),
+            ("flow_sync_duplicates", "Datagrams that had come before.", |peer| peer.duplicates),
+            ("flow_sync_resyncs", "Full resyncs heard to their end.", |peer| peer.resyncs),
+        ];
+        for (name, help, read) in counters {
+            let mut metric = counter(e, name, help)?;
+            for (addr, peer) in &peers {
+                metric.counter(&vec![("peer", addr)], read(peer))?;
+            }
+        }
+        let mut metric = counter(e, "flow_sync_sent", "Records told to peers.")?;
+        for (kind, count) in &sync.sent {
+            metric.counter(&vec![("kind", kind)], *count)?;
+        }
+        let mut metric =
+            counter(e, "flow_sync_rejected", "Datagrams that were not taken, by reason.")?;
+        for (reason, count) in &sync.rejected {
+            metric.counter(&vec![("reason", reason)], *count)?;
+        }
+        let help = "Connections that peers told of: entered, or why not.";
+        let mut metric = counter(e, "flow_sync_connections", help)?;
+        for (result, count) in &sync.connections {
+            metric.counter(&vec![("result", result)], *count)?;
+        }
+        for (name, help, value) in [
+            ("flow_sync_datagrams_sent", "Datagrams sent.", sync.datagrams_sent),
+            ("flow_sync_repaired", "Datagrams sent again for a peer.", sync.repaired),
+            ("flow_sync_resyncs_sent", "Full resyncs told.", sync.resyncs_sent),
+            ("flow_sync_datagrams_lost", "Datagrams that did not leave.", sync.datagrams_lost),
+            (
+                "flow_sync_changes_lost",
+                "Times that the program had no room for changes; all is then told anew.",
+                sync.changes_lost,
+            ),
+        ] {
+            counter(e, name, help)?.counter(&vec![], value)?;
         }
         Ok(())
     }

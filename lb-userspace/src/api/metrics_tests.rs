@@ -105,6 +105,15 @@ fn every_number_of_a_snapshot_is_found_again() {
         (format!("lbd_real_server_active_connections{rs}"), 17.0),
         (format!("lbd_real_server_bytes_total{rs}"), 9_000_000.0),
         (format!("lbd_real_server_up{rs}"), 1.0),
+        ("lbd_flow_sync_settled".to_owned(), 1.0),
+        ("lbd_flow_sync_peer_in_sync{peer=\"192.0.2.2\"}".to_owned(), 1.0),
+        ("lbd_flow_sync_behind{peer=\"192.0.2.2\"}".to_owned(), 4.0),
+        ("lbd_flow_sync_received_total{peer=\"192.0.2.2\",kind=\"opened\"}".to_owned(), 31.0),
+        ("lbd_flow_sync_gaps_total{peer=\"192.0.2.2\"}".to_owned(), 6.0),
+        ("lbd_flow_sync_sent_total{kind=\"closed\"}".to_owned(), 21.0),
+        ("lbd_flow_sync_rejected_total{reason=\"forged\"}".to_owned(), 11.0),
+        ("lbd_flow_sync_connections_total{result=\"unknown_server\"}".to_owned(), 12.0),
+        ("lbd_flow_sync_changes_lost_total".to_owned(), 13.0),
     ] {
         assert_eq!(samples.get(&name), Some(&value), "{name} in {samples:#?}");
     }
@@ -179,7 +188,8 @@ fn documentation_is_what_is_exported() {
                 || wanted.contains(&format!("`{}`", name.trim_end_matches("_total")));
             let program =
                 ["lbd_clock", "lbd_no_bpf", "lbd_pick", "lbd_kept", "lbd_propose", "lbd_confirm"]
-                    .contains(&name);
+                    .contains(&name)
+                    || name == "lbd_changed";
             assert!(!name.starts_with("lbd_") || known || program, "{page} names {name}");
         }
     }

@@ -3,6 +3,7 @@
 pub mod asker;
 pub mod bounds;
 pub mod client;
+mod columns;
 pub mod http;
 pub mod metrics;
 pub mod page;
@@ -11,6 +12,7 @@ pub mod render;
 #[cfg(test)]
 mod sample;
 pub mod server;
+pub mod top;
 
 /// Name of the control socket in the run directory.
 pub const SOCKET_NAME: &str = "lbd.sock";

@@ -58,13 +58,17 @@ mod tests {
     use tokio::io::BufReader;
 
     use super::*;
+    use crate::base::filter::FlowFilter;
 
     #[tokio::test]
     async fn questions_are_lines_and_bad_ones_are_told_apart() {
         let text = b"\"Status\"\n{\"Flows\":{\"limit\":5}}\nnonsense\n\"Reload\"\n";
         let mut reader = BufReader::new(&text[..]);
         assert_eq!(read_question(&mut reader).await.expect("one"), Some(Query::Status));
-        assert_eq!(read_question(&mut reader).await.expect("two"), Some(Query::Flows { limit: 5 }));
+        assert_eq!(
+            read_question(&mut reader).await.expect("two"),
+            Some(Query::Flows { limit: 5, filter: FlowFilter::default() })
+        );
         assert!(matches!(read_question(&mut reader).await, Err(LineError::Malformed(_))));
         assert_eq!(read_question(&mut reader).await.expect("four"), Some(Query::Reload));
         assert_eq!(read_question(&mut reader).await.expect("end"), None);

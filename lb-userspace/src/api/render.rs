@@ -1,105 +1,12 @@
 //! Status and flows as text for people.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
+use super::columns::{NO_BREAK, Table, wrap};
 use crate::base::status::{
-    FlowStatus, ForwarderStatus, Health, InstanceStatus, ServerHealth, Status, StrayStatus,
-    VrrpState,
+    FlowStatus, FlowSyncStatus, ForwarderStatus, Health, InstanceStatus, ServerHealth, Status,
+    StrayStatus, VrrpState,
 };
-
-/// Width of the screen that every line but a server's own words fits on.
-const WIDTH: usize = 80;
-
-enum Row {
-    Cells(Vec<String>),
-    /// Below the row it is about, not in columns, broken into lines of [`WIDTH`].
-    Note(String),
-}
-
-/// Rows of a table with aligned columns.
-struct Table {
-    rows: Vec<Row>,
-}
-
-impl Table {
-    fn new(head: &[&str]) -> Self {
-        Self { rows: vec![Row::Cells(head.iter().map(|&cell| cell.to_owned()).collect())] }
-    }
-
-    fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(Row::Cells(cells));
-    }
-
-    fn note(&mut self, text: &str) {
-        self.rows.push(Row::Note(text.to_owned()));
-    }
-
-    fn cells(&self) -> impl Iterator<Item = &Vec<String>> {
-        self.rows.iter().filter_map(|row| match row {
-            Row::Cells(cells) => Some(cells),
-            Row::Note(_) => None,
-        })
-    }
-
-    /// Lines, indented; numbers to the right, the rest to the left, the last column unpadded.
-    fn write(&self, out: &mut String, indent: usize) {
-        let columns = self.cells().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.cells().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
-        };
-        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-        let numeric = |column: usize| {
-            self.cells().skip(1).filter_map(|row| row.get(column)).all(|cell| {
-                cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
-                    && cell.len() < 16
-                    && !cell.contains([':', '/'])
-            })
-        };
-        let margin = " ".repeat(indent);
-        for row in &self.rows {
-            let cells = match row {
-                Row::Cells(cells) => cells,
-                Row::Note(text) => {
-                    wrap(out, &format!("{margin}  "), text);
-                    continue;
-                }
-            };
-            let mut line = margin.clone();
-            for (column, cell) in cells.iter().enumerate() {
-                let width = widths.get(column).copied().unwrap_or(0);
-                if numeric(column) {
-                    let _ = write!(line, "{cell:>width$}  ");
-                } else {
-                    let _ = write!(line, "{cell:<width$}  ");
-                }
-            }
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-    }
-}
-
-/// A blank at which no line ends: between a number and its unit.
-const NO_BREAK: char = '\u{a0}';
-
-/// Words in lines of at most [`WIDTH`], each after `margin`; a longer word stands alone.
-fn wrap(out: &mut String, margin: &str, text: &str) {
-    let mut line = String::new();
-    let words = text.split(|c: char| c.is_whitespace() && c != NO_BREAK);
-    for word in words.filter(|word| !word.is_empty()) {
-        let word = word.replace(NO_BREAK, " ");
-        let taken = margin.chars().count() + line.chars().count() + word.chars().count();
-        if !line.is_empty() && taken + 1 > WIDTH {
-            let _ = writeln!(out, "{margin}{line}");
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(&word);
-    }
-    let _ = writeln!(out, "{margin}{line}");
-}
 
 /// The whole status.
 pub fn status(status: &Status) -> String {
@@ -112,7 +19,9 @@ pub fn status(status: &Status) -> String {
     }
     strays(&mut out, &status.strays);
     servers(&mut out, status);
+    engine(&mut out, status.forwarder.as_ref());
     interfaces(&mut out, status.forwarder.as_ref());
+    flow_sync(&mut out, status.forwarder.as_ref().and_then(|it| it.flow_sync.as_ref()));
     processes(&mut out, status);
     out
 }
@@ -328,11 +237,11 @@ fn servers(out: &mut String, status: &Status) {
         table.write(out, 2);
     }
     if !forwarder.virtual_servers.is_empty() {
-        let _ = write!(
-            out,
-            "\nflows {} of {} · opening {}",
-            forwarder.flows, forwarder.flows_max, forwarder.embryos
-        );
+        let of = match forwarder.flows_max {
+            0 => String::new(), // no bound
+            max => format!(" ({max} of each family at most)"),
+        };
+        let _ = write!(out, "\nflows {}{of} · opening {}", forwarder.flows, forwarder.embryos);
         if let Some(ns) = forwarder.ns_per_packet {
             let _ = write!(out, " · {ns} ns per packet");
         }
@@ -359,15 +268,38 @@ fn last_probes(table: &mut Table, server: &ServerHealth) {
     }
 }
 
+/// What an operator has to know of the engine: nothing of the usual one.
+fn engine(out: &mut String, forwarder: Option<&ForwarderStatus>) {
+    let Some(forwarder) = forwarder.filter(|it| !it.limits.is_empty()) else { return };
+    let reason = match forwarder.engine_reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    out.push('\n');
+    wrap(out, "", &format!("engine {}{reason}", forwarder.engine));
+    for limit in &forwarder.limits {
+        wrap(out, "  ", limit);
+    }
+    if !forwarder.foreign_services.is_empty() {
+        let names = forwarder.foreign_services.join(", ");
+        wrap(out, "  ", &format!("services of others, left alone: {names}"));
+    }
+}
+
 fn interfaces(out: &mut String, forwarder: Option<&ForwarderStatus>) {
     let Some(forwarder) = forwarder else { return };
     if forwarder.interfaces.is_empty() {
         return;
     }
     out.push('\n');
-    let mut table = Table::new(&["INTERFACE", "PROGRAM"]);
+    let mut table = Table::new(&["INTERFACE", "PROGRAM", "WHY"]);
     for interface in &forwarder.interfaces {
-        table.row(vec![interface.name.clone(), format!("{} {}", forwarder.engine, interface.mode)]);
+        let hook = match interface.mode.as_str() {
+            "tcx" | "clsact" => "tc",
+            _ => &forwarder.engine,
+        };
+        let program = format!("{hook} {}", interface.mode);
+        table.row(vec![interface.name.clone(), program, interface.reason.clone()]);
         if let Some(problem) = &interface.problem {
             table.note(&format!("PROBLEM: {problem}"));
         }
@@ -382,6 +314,55 @@ fn interfaces(out: &mut String, forwarder: Option<&ForwarderStatus>) {
     if !counted.is_empty() {
         wrap(out, "", &format!("packets: {}", counted.join(" · ")));
     }
+}
+
+fn flow_sync(out: &mut String, sync: Option<&FlowSyncStatus>) {
+    let Some(sync) = sync else { return };
+    out.push_str("\nflow sync\n");
+    if let Some(problem) = &sync.problem {
+        wrap(out, "  ", &format!("PROBLEM: {problem}"));
+    }
+    if !sync.settled {
+        wrap(out, "  ", "mastership is held back until the peers' connections are here");
+    }
+    for peer in &sync.peers {
+        let heard = match peer.heard_ms {
+            Some(ms) => format!("heard {ms}{NO_BREAK}ms ago"),
+            None => "never heard".to_owned(),
+        };
+        let behind = match peer.behind {
+            0 => String::new(),
+            behind => format!(" · {behind} datagrams missing"),
+        };
+        let received = named(&peer.received);
+        let line = format!("peer {}: {} · {heard}{behind}{received}", peer.addr, peer.state);
+        wrap(out, "  ", &line);
+    }
+    let sent = named(&sync.sent);
+    wrap(out, "  ", &format!("told{}", if sent.is_empty() { " nothing yet" } else { &sent }));
+    for (what, counts) in [("connections", &sync.connections), ("refused", &sync.rejected)] {
+        let counts = named(counts);
+        if !counts.is_empty() {
+            wrap(out, "  ", &format!("{what}{counts}"));
+        }
+    }
+    for (text, count) in [
+        ("datagrams sent again", sync.repaired),
+        ("datagrams that did not leave", sync.datagrams_lost),
+        ("times without room for changes", sync.changes_lost),
+    ] {
+        if count > 0 {
+            let _ = writeln!(out, "  {count} {text}");
+        }
+    }
+}
+
+/// Counters that are not 0, by name.
+fn named(counts: &BTreeMap<String, u64>) -> String {
+    counts.iter().filter(|(_, count)| **count > 0).fold(String::new(), |mut out, (name, count)| {
+        let _ = write!(out, " · {name}{NO_BREAK}{count}");
+        out
+    })
 }
 
 fn processes(out: &mut String, status: &Status) {

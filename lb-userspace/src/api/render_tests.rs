@@ -1,5 +1,6 @@
 //! What somebody sees at 3 a.m.
 
+use super::super::columns::WIDTH;
 use super::*;
 use crate::{api::sample, base::status::Why};
 
@@ -29,9 +30,14 @@ fn problems_come_first_and_everything_is_named() {
         "VIP 192.0.2.10/24: on this host",
         "adverts for no instance: eth0 vrid 77 vrid_unknown 120 · eth0 ip_checksum 3",
         "MYSQL_CHECK: ping \"ok\" (1.2 ms)",
-        "flows 34 of 131072",
+        "flows 34 (131072 of each family at most)",
         "58 ns per packet",
         "forwarded_nat 99000",
+        "peer 192.0.2.2: in sync · heard 120 ms ago · 4 datagrams missing",
+        "told · closed 21 · opened 20",
+        "connections · entered 63 · unknown_server 12",
+        "refused · forged 11",
+        "13 times without room for changes",
         "killed by SIGKILL",
         "NOT RUNNING",
         "1h 2m",

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::base::status::{
-    CheckerStatus, ForwarderStatus, Health, InstanceCounters, InstanceStatus, InterfaceStatus,
-    Lateness, ProcessStatus, QuorumStatus, RealServerStatus, ScriptCounters, ServerHealth, Status,
-    StrayStatus, TimerStatus, VirtualServerStatus, VrrpState,
+    CheckerStatus, FlowSyncStatus, ForwarderStatus, Health, InstanceCounters, InstanceStatus,
+    InterfaceStatus, Lateness, ProcessStatus, QuorumStatus, RealServerStatus, ScriptCounters,
+    ServerHealth, Status, StrayStatus, SyncPeerStatus, TimerStatus, VirtualServerStatus, VrrpState,
 };
 
 const KEY: &str = "tcp/192.0.2.10:3306";
@@ -143,12 +143,16 @@ fn forwarder() -> ForwarderStatus {
     };
     ForwarderStatus {
         engine: "xdp".to_owned(),
+        engine_reason: String::new(),
+        limits: Vec::new(),
+        foreign_services: Vec::new(),
         generation: 3,
         problem: None,
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
             ifindex: 2,
             mode: "native".to_owned(),
+            reason: "driver mlx5_core takes native XDP".to_owned(),
             problem: None,
         }],
         virtual_servers: vec![VirtualServerStatus {
@@ -179,5 +183,34 @@ fn forwarder() -> ForwarderStatus {
         verdict_us: BTreeMap::from([(500, 2), (1000, 1)]),
         verdict_total_us: 1200,
         reset_segments: BTreeMap::from([("probe".to_owned(), 9), ("reset".to_owned(), 8)]),
+        flow_sync: Some(flow_sync()),
+    }
+}
+
+fn flow_sync() -> FlowSyncStatus {
+    let counts =
+        |of: &[(&str, u64)]| of.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    FlowSyncStatus {
+        problem: None,
+        settled: true,
+        peers: vec![SyncPeerStatus {
+            addr: [192, 0, 2, 2].into(),
+            state: "in sync".to_owned(),
+            heard_ms: Some(120),
+            behind: 4,
+            received: counts(&[("opened", 31), ("refreshed", 32), ("closed", 33)]),
+            datagrams_received: 34,
+            duplicates: 5,
+            gaps: 6,
+            resyncs: 1,
+        }],
+        sent: counts(&[("opened", 20), ("refreshed", 22), ("closed", 21)]),
+        datagrams_sent: 23,
+        repaired: 7,
+        resyncs_sent: 2,
+        datagrams_lost: 8,
+        changes_lost: 13,
+        rejected: counts(&[("forged", 11), ("replayed", 0)]),
+        connections: counts(&[("entered", 63), ("unknown_server", 12)]),
     }
 }

@@ -1,6 +1,7 @@
 //! L0: the words every other folder speaks. No I/O, no clock, no policy.
 
 pub mod core;
+pub mod filter;
 pub mod net;
 pub mod plan;
 pub mod query;

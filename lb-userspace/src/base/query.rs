@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    filter::FlowFilter,
     net::VirtualServerKey,
     plan::Plan,
     status::{
@@ -21,6 +22,8 @@ pub enum Query {
     Status,
     Flows {
         limit: u32,
+        #[serde(default)]
+        filter: FlowFilter,
     },
     /// No new connections for a real server, in one or all (`None`) virtual servers.
     Drain {

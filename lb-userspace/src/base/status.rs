@@ -1,7 +1,10 @@
 //! Snapshots that the roles publish for `lbctl`, /metrics and the page. Serialised as JSON, so
 //! field names are part of the interface.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -262,8 +265,11 @@ pub struct VirtualServerStatus {
 pub struct InterfaceStatus {
     pub name: String,
     pub ifindex: u32,
-    /// native, generic, none.
+    /// native, generic (XDP); tcx, clsact (tc); none.
     pub mode: String,
+    /// Why in this way.
+    #[serde(default)]
+    pub reason: String,
     /// Error or hint, such as a foreign program.
     pub problem: Option<String>,
 }
@@ -272,6 +278,15 @@ pub struct InterfaceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwarderStatus {
     pub engine: String,
+    /// Why this engine.
+    #[serde(default)]
+    pub engine_reason: String,
+    /// What this engine cannot promise, a sentence each.
+    #[serde(default)]
+    pub limits: Vec<String>,
+    /// Virtual servers in the kernel's IPVS table that are not ours and are left alone.
+    #[serde(default)]
+    pub foreign_services: Vec<String>,
     pub generation: u64,
     /// Why virtual servers cannot be forwarded as configured, if that is so.
     #[serde(default)]
@@ -280,7 +295,9 @@ pub struct ForwarderStatus {
     pub virtual_servers: Vec<VirtualServerStatus>,
     /// Outcome name → packets.
     pub outcomes: BTreeMap<String, u64>,
+    /// Of both address families.
     pub flows: u64,
+    /// Entries that each family's table has room for; a NAT connection takes two.
     pub flows_max: u64,
     pub embryos: u64,
     pub reconcile_errors: u64,
@@ -295,6 +312,55 @@ pub struct ForwarderStatus {
     /// failed (not sent).
     #[serde(default)]
     pub reset_segments: BTreeMap<String, u64>,
+    /// `None`: the configuration has none.
+    #[serde(default)]
+    pub flow_sync: Option<FlowSyncStatus>,
+}
+
+/// Flow sync: what the hosts of the virtual routers tell each other of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSyncStatus {
+    /// Why there is none at the moment, such as an interface that does not exist.
+    pub problem: Option<String>,
+    /// Whether this host may become master as far as flow sync is concerned.
+    pub settled: bool,
+    pub peers: Vec<SyncPeerStatus>,
+    /// opened, refreshed, closed → records told to peers.
+    pub sent: BTreeMap<String, u64>,
+    pub datagrams_sent: u64,
+    /// Datagrams sent again because a peer missed them.
+    pub repaired: u64,
+    /// Full resyncs told.
+    pub resyncs_sent: u64,
+    /// Datagrams that the kernel did not take.
+    pub datagrams_lost: u64,
+    /// Times that the kernel program had no room for changes.
+    pub changes_lost: u64,
+    /// Reason → datagrams that were not taken.
+    pub rejected: BTreeMap<String, u64>,
+    /// What became of the connections that peers told of: entered, or why not.
+    pub connections: BTreeMap<String, u64>,
+}
+
+/// Another host of flow sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPeerStatus {
+    pub addr: IpAddr,
+    /// away, syncing, in sync.
+    pub state: String,
+    /// Milliseconds since it was last heard; `None`: never.
+    pub heard_ms: Option<u64>,
+    /// Datagrams of its stream that are missing here.
+    pub behind: u64,
+    /// opened, refreshed, closed → records heard of it.
+    pub received: BTreeMap<String, u64>,
+    pub datagrams_received: u64,
+    /// Datagrams that had come before.
+    pub duplicates: u64,
+    /// Requests for datagrams that were missing.
+    pub gaps: u64,
+    /// Full resyncs heard to their end.
+    pub resyncs: u64,
 }
 
 /// One tracked connection.
@@ -330,7 +396,7 @@ pub struct ScriptCounters {
     pub refused: u64,
     /// Notifications dropped because their queue was full.
     pub displaced: u64,
-    /// exit_0, exit_other, signal, timed_out, not_started → how often.
+    /// exit_0, exit_other, signal, timed_out, not_started, not_now → how often.
     pub outcomes: BTreeMap<String, u64>,
 }
 

@@ -13,6 +13,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{net::VirtualServerKey, time::Instant};
 
+/// What forwards.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Engine {
+    /// Our own program.
+    #[default]
+    Xdp,
+    /// The kernel's virtual servers.
+    Ipvs,
+}
+
+impl Engine {
+    /// Word for logs, metrics and options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Ipvs => "ipvs",
+        }
+    }
+}
+
 /// Everything a data plane forwards, and the addresses it guards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardingTable {

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -16,6 +17,7 @@ use lb_userspace::{
         render,
     },
     base::{
+        filter::{End, FlowFilter},
         net::VirtualServerKey,
         query::{Query, Reply},
     },
@@ -25,6 +27,7 @@ use lb_userspace::{
         cli, completions,
         config_file::{self, Reading},
         replay::{self, Transition},
+        top,
     },
 };
 
@@ -56,8 +59,34 @@ struct Args {
 enum Command {
     /// Who is master and why, servers and their health, processes
     Status,
-    /// Connections in the flow table
+    /// Rates now: connections, packets and bits a second of every virtual server and real server. Keys on
+    /// a terminal: n a c p b sort, q quits
+    Top {
+        /// Seconds between two frames
+        #[arg(long, short = 'i', default_value_t = 1.0, value_name = "SECONDS", value_parser = interval)]
+        interval: f64,
+        /// So many frames, then the end [default: without end]
+        #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
+    /// Connections in the flow table, all or those that every given option names. ENDs are ADDRESS,
+    /// ADDRESS:PORT or NETWORK/PREFIX
     Flows {
+        /// Of these clients
+        #[arg(long, value_name = "END")]
+        client: Option<End>,
+        /// To these VIPs
+        #[arg(long, value_name = "END")]
+        vip: Option<End>,
+        /// At these real servers
+        #[arg(long, value_name = "END")]
+        real_server: Option<End>,
+        /// In this state
+        #[arg(long, value_parser = ["embryo", "established", "closing", "stale"])]
+        state: Option<String>,
+        /// Without a packet for so many seconds, or longer
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        idle: u32,
         /// At most so many, up to 65536
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=65_536))]
         limit: u32,
@@ -131,6 +160,10 @@ fn main() -> ExitCode {
         .socket
         .clone()
         .unwrap_or_else(|| cli::run_dir(args.instance.as_deref(), None).join(SOCKET_NAME));
+    if let Command::Top { interval, count } = args.command {
+        let interval = Duration::from_secs_f64(interval);
+        return top_of(&socket, top::Options { interval, count, json: args.json });
+    }
     // Words of the configuration are known without a running lbd.
     if let Command::Explain { what } = &args.command
         && let [word] = &what[..]
@@ -143,12 +176,15 @@ fn main() -> ExitCode {
         _ => None,
     };
     let flows_limit = match &args.command {
-        Command::Flows { limit } => Some((*limit as usize).min(FLOWS_LIMIT)),
+        Command::Flows { limit, .. } => Some((*limit as usize).min(FLOWS_LIMIT)),
         _ => None,
     };
     let query = match args.command {
         Command::Status => Query::Status,
-        Command::Flows { limit } => Query::Flows { limit },
+        Command::Flows { client, vip, real_server, state, idle, limit } => {
+            let idle_ms = u64::from(idle) * 1000;
+            Query::Flows { limit, filter: FlowFilter { client, vip, real_server, state, idle_ms } }
+        }
         Command::Drain { real_server, virtual_server, within } => Query::Drain {
             virtual_server,
             real_server,
@@ -161,10 +197,11 @@ fn main() -> ExitCode {
         Command::Reload { plan: true } => Query::Plan,
         Command::Config => Query::Config { from: 0 },
         Command::Explain { what } => Query::Explain { what: what.join(" ") },
-        // Answered above: they ask no daemon.
-        Command::Replay { .. } | Command::Migrate { .. } | Command::Completions { .. } => {
-            return ExitCode::SUCCESS;
-        }
+        // Done above: they ask no daemon, or more than once.
+        Command::Replay { .. }
+        | Command::Migrate { .. }
+        | Command::Completions { .. }
+        | Command::Top { .. } => return ExitCode::SUCCESS,
     };
     let answer = match query {
         Query::Config { .. } => client::config(&socket),
@@ -193,6 +230,23 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// Seconds between two frames of `top`.
+fn interval(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("seconds from 0.1 to 3600".to_owned()),
+    }
+}
+
+fn top_of(socket: &Path, options: top::Options) -> ExitCode {
+    let Err(error) = top::run(socket, options) else { return ExitCode::SUCCESS };
+    fail(&error.to_string(), options.json);
+    ExitCode::from(match error {
+        top::Error::Ask(AskError::NotRunning { .. }) => EXIT_NOT_RUNNING,
+        _ => EXIT_ERROR,
+    })
 }
 
 fn replay_file(path: &Path, json: bool) -> ExitCode {
@@ -293,7 +347,7 @@ fn as_json(reply: &Reply) -> String {
 #[cfg(test)]
 mod tests {
     use clap::error::ErrorKind;
-    use lb_userspace::process::cli::Args as DaemonArgs;
+    use lb_userspace::process::{check_host, cli::Args as DaemonArgs};
 
     use super::*;
 
@@ -301,6 +355,9 @@ mod tests {
     fn judged(words: &[&str]) -> Option<Result<(), clap::Error>> {
         match *words.first()? {
             "lbctl" => Some(Args::try_parse_from(words).map(drop)),
+            "lbd" if words.get(1) == Some(&"check-host") => {
+                Some(check_host::Args::try_parse_from(&words[1..]).map(drop))
+            }
             "lbd" => {
                 let words = cli::normalise(words.iter().map(std::ffi::OsString::from));
                 Some(DaemonArgs::try_parse_from(words).map(drop))

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     pin::pin,
     time::Duration,
 };
@@ -83,7 +83,8 @@ pub struct Neigh {
     messages: Messages,
     /// Never asked; the connection that listens ends with it.
     _listening: Handle,
-    datagrams: Option<UdpSocket>,
+    /// One for each address family that the host has.
+    datagrams: Vec<UdpSocket>,
     /// Something changed and was not reported yet: when it will have settled.
     settled: Option<tokio::time::Instant>,
 }
@@ -107,9 +108,12 @@ impl Neigh {
         tokio::spawn(listening);
         let (asking, handle, _) = rtnetlink::new_connection().context(what)?;
         tokio::spawn(asking);
-        let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
-            .ok();
+        let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let datagrams = any.iter().filter_map(|any| {
+            let socket = UdpSocket::bind((*any, 0)).ok()?;
+            socket.set_nonblocking(true).ok().map(|()| socket)
+        });
+        let datagrams = datagrams.collect();
         Ok(Self { handle, messages: messages.boxed(), _listening: ears, datagrams, settled: None })
     }
 
@@ -155,10 +159,17 @@ impl Neigh {
     /// Makes the kernel ask for (or confirm) the neighbours of stale ways, by an empty datagram to
     /// the discard port of the next hop.
     pub fn provoke(&self, snapshot: &Snapshot) {
-        let Some(socket) = &self.datagrams else { return };
         for way in snapshot.ways.values().flatten().filter(|way| way.stale) {
-            // Failure means that the kernel cannot ask, which the next reading tells.
-            let _ = socket.send_to(&[], SocketAddr::new(way.via, DISCARD));
+            let to = match way.via {
+                IpAddr::V4(ip) => SocketAddr::V4(SocketAddrV4::new(ip, DISCARD)),
+                // A gateway's link-local address says nothing without the link.
+                IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, DISCARD, 0, way.ifindex)),
+            };
+            for socket in &self.datagrams {
+                // The other family's refuses. Else failure means that the kernel cannot ask, which the next
+                // reading tells.
+                let _ = socket.send_to(&[], to);
+            }
         }
     }
 }
@@ -312,11 +323,12 @@ fn way(
     let name = snapshot.interfaces.get(&ifindex).map_or("?", |interface| &interface.name);
     let running = snapshot.interfaces.get(&ifindex).is_some_and(|interface| interface.running);
     let entry = neighbours.get(&(ifindex, via));
+    let asks = if via.is_ipv4() { "ARP" } else { "ND" };
     let neighbour = match entry {
         _ if !running => Err(format!("interface {name} is down")),
-        Some((NeighbourState::Failed, _)) => Err(format!("{via} does not answer ARP on {name}")),
+        Some((NeighbourState::Failed, _)) => Err(format!("{via} does not answer {asks} on {name}")),
         Some((NeighbourState::Incomplete, _)) | None => {
-            Err(format!("{via} on {name} is being asked for by ARP"))
+            Err(format!("{via} on {name} is being asked for by {asks}"))
         }
         Some((_, Some(mac))) => Ok(*mac),
         Some((state, None)) => Err(format!("{via} on {name} has no MAC address ({state:?})")),

@@ -4,16 +4,17 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
 use lb_common::csum;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-const LEN: usize = 40;
+const TCP_LEN: usize = 20;
 /// Shortest Ethernet frame without its check sequence.
 const FRAME: usize = 60;
-const ETH_LEN: usize = 14;
+/// TTL and hop limit.
+const HOPS: u8 = 64;
 /// Flag of an acknowledgement.
 pub const ACK: u8 = 0x10;
 /// Flag of a reset.
@@ -22,83 +23,102 @@ pub const RST: u8 = 0x04;
 /// What a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    pub from: SocketAddrV4,
-    pub to: SocketAddrV4,
+    /// Both ends are of one address family.
+    pub from: SocketAddr,
+    pub to: SocketAddr,
     pub seq: u32,
     pub ack: u32,
     /// [`ACK`] or [`RST`].
     pub flags: u8,
 }
 
-/// A raw socket that sends in other addresses' names. Never blocks.
+/// Raw sockets that send in other addresses' names. They never block.
 #[derive(Debug)]
 pub struct Nudger {
-    socket: Socket,
+    four: Socket,
+    /// `None` on a host without IPv6.
+    six: Option<Socket>,
 }
 
 impl Nudger {
-    /// Opens the socket.
+    /// Opens the sockets.
     ///
     /// # Errors
     /// The system call that failed. Needs CAP_NET_RAW.
     pub fn open() -> io::Result<Self> {
         // IPPROTO_RAW: header included, and nothing is ever received.
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket })
+        let open = |domain| {
+            let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+            socket.set_nonblocking(true)?;
+            io::Result::Ok(socket)
+        };
+        let six = match open(Domain::IPV6) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            other => Some(other?),
+        };
+        Ok(Self { four: open(Domain::IPV4)?, six })
     }
 
     /// Sends one segment from `from` to `to`; `seq` and `ack` are those of the server's segment
     /// that the client may be waiting for.
     ///
     /// # Errors
-    /// No route, no room, or addresses other than IPv4.
+    /// No route, no room, or addresses of two families.
     pub fn send(&self, from: SocketAddr, to: SocketAddr, seq: u32, ack: u32) -> io::Result<()> {
-        let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "only IPv4 so far"));
+        let segment = Segment { from, to, seq: seq.wrapping_sub(1), ack, flags: ACK };
+        let packet = packet(&segment);
+        let socket = if to.is_ipv4() { Some(&self.four) } else { self.six.as_ref() };
+        let (Some(socket), false) = (socket, packet.is_empty()) else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "no such address family"));
         };
-        let packet = packet(&Segment { from, to, seq: seq.wrapping_sub(1), ack, flags: ACK });
-        let target = SocketAddr::new(IpAddr::V4(*to.ip()), 0);
-        self.socket.send_to(&packet, &SockAddr::from(target)).map(drop)
+        let target = SocketAddr::new(to.ip(), 0);
+        socket.send_to(&packet, &SockAddr::from(target)).map(drop)
     }
 }
 
 /// An Ethernet frame with this segment, for whoever knows the way. `macs`: destination and source.
-pub fn frame(macs: [u8; 12], segment: &Segment) -> [u8; FRAME] {
-    let mut frame = [0; FRAME];
-    frame[..12].copy_from_slice(&macs);
-    frame[12..ETH_LEN].copy_from_slice(&[0x08, 0x00]);
-    frame[ETH_LEN..ETH_LEN + LEN].copy_from_slice(&packet(segment));
+pub fn frame(macs: [u8; 12], segment: &Segment) -> Vec<u8> {
+    let kind: [u8; 2] = if segment.from.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+    let mut frame = [&macs[..], &kind, &packet(segment)].concat();
+    frame.resize(frame.len().max(FRAME), 0);
     frame
 }
 
-/// IPv4 and TCP header. A raw IP socket fills in the identification, and the IP checksum anew.
-fn packet(segment: &Segment) -> [u8; LEN] {
+/// IP and TCP header; nothing for addresses of two families. A raw IPv4 socket fills in the identification,
+/// and the IP checksum anew.
+fn packet(segment: &Segment) -> Vec<u8> {
     let Segment { from, to, seq, ack, flags } = *segment;
-    let mut packet = [0; LEN];
-    packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&(LEN as u16).to_be_bytes());
-    packet[8] = 64;
-    packet[9] = libc::IPPROTO_TCP as u8;
-    packet[12..16].copy_from_slice(&from.ip().octets());
-    packet[16..20].copy_from_slice(&to.ip().octets());
-    let check = csum::finish(words(&packet[..20]));
-    packet[10..12].copy_from_slice(&check.to_be_bytes());
-    let tcp = &mut packet[20..];
+    let tcp_kind = libc::IPPROTO_TCP as u8;
+    let mut packet = Vec::with_capacity(60);
+    let addresses = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            packet.extend([0x45, 0, 0, (20 + TCP_LEN) as u8, 0, 0, 0, 0, HOPS, tcp_kind, 0, 0]);
+            packet.extend(from.octets());
+            packet.extend(to.octets());
+            let check = csum::finish(words(&packet));
+            packet[10..12].copy_from_slice(&check.to_be_bytes());
+            words(&from.octets()) + words(&to.octets())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            packet.extend([0x60, 0, 0, 0, 0, TCP_LEN as u8, tcp_kind, HOPS]);
+            packet.extend(from.octets());
+            packet.extend(to.octets());
+            words(&from.octets()) + words(&to.octets())
+        }
+        _ => return packet,
+    };
+    let mut tcp = [0; TCP_LEN];
     tcp[0..2].copy_from_slice(&from.port().to_be_bytes());
     tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
     tcp[4..8].copy_from_slice(&seq.to_be_bytes());
     tcp[8..12].copy_from_slice(&ack.to_be_bytes());
     tcp[12] = 5 << 4;
     tcp[13] = flags;
-    let check = checksum(*from.ip(), *to.ip(), tcp);
+    // Below the pseudo-header: protocol and length.
+    let check = csum::finish(addresses + u32::from(tcp_kind) + TCP_LEN as u32 + words(&tcp));
     tcp[16..18].copy_from_slice(&check.to_be_bytes());
+    packet.extend(tcp);
     packet
-}
-
-fn checksum(from: Ipv4Addr, to: Ipv4Addr, tcp: &[u8]) -> u16 {
-    let pseudo = words(&from.octets()) + words(&to.octets()) + 6 + tcp.len() as u32;
-    csum::finish(pseudo + words(tcp))
 }
 
 /// Sum of 16-bit words, which the one's complement is taken of.
@@ -110,34 +130,66 @@ fn words(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn segment(flags: u8) -> Segment {
-        let (from, to) = ("192.0.2.1:3306", "192.0.2.99:40000");
-        let (from, to) = (from.parse().expect("v4"), to.parse().expect("v4"));
+    fn segment(from: &str, to: &str, flags: u8) -> Segment {
+        let (from, to) = (from.parse().expect("socket"), to.parse().expect("socket"));
         Segment { from, to, seq: 0x0102_0304, ack: 9, flags }
+    }
+
+    fn four(flags: u8) -> Segment {
+        segment("192.0.2.1:3306", "192.0.2.99:40000", flags)
+    }
+
+    fn six(flags: u8) -> Segment {
+        segment("[2001:db8::1]:3306", "[2001:db8::99]:40000", flags)
+    }
+
+    /// A receiver's sum over segment and pseudo-header, which comes out as zero.
+    fn sum(addresses: &[u8], tcp: &[u8]) -> u16 {
+        csum::finish(words(addresses) + 6 + tcp.len() as u32 + words(tcp))
     }
 
     #[test]
     fn the_segment_is_a_keepalive() {
-        let packet = packet(&segment(ACK));
+        let packet = packet(&four(ACK));
         assert_eq!(packet[..4], [0x45, 0, 0, 40]);
         assert_eq!(packet[8..10], [64, 6]);
         assert_eq!(packet[12..20], [192, 0, 2, 1, 192, 0, 2, 99]);
         assert_eq!(packet[20..24], [0x0c, 0xea, 0x9c, 0x40]);
         assert_eq!(packet[24..32], [1, 2, 3, 4, 0, 0, 0, 9]);
         assert_eq!(packet[32..36], [0x50, ACK, 0, 0]);
-        // A receiver's sum over segment and pseudo-header comes out as zero.
-        let sum = checksum([192, 0, 2, 1].into(), [192, 0, 2, 99].into(), &packet[20..]);
-        assert_eq!(sum, 0);
+        assert_eq!(packet.len(), 40);
+        assert_eq!(sum(&packet[12..20], &packet[20..]), 0);
+    }
+
+    #[test]
+    fn and_so_it_is_over_ipv6() {
+        let packet = packet(&six(ACK));
+        assert_eq!(packet[..8], [0x60, 0, 0, 0, 0, 20, 6, 64]);
+        assert_eq!((packet[8..12].to_vec(), packet[23]), (vec![0x20, 1, 0x0d, 0xb8], 1));
+        assert_eq!((packet[24..28].to_vec(), packet[39]), (vec![0x20, 1, 0x0d, 0xb8], 0x99));
+        assert_eq!(packet[40..56], self::packet(&four(ACK))[20..36], "the same TCP");
+        assert_eq!(packet.len(), 60);
+        assert_eq!(sum(&packet[8..40], &packet[40..]), 0);
     }
 
     #[test]
     fn a_frame_is_whole() {
         let macs = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-        let frame = frame(macs, &segment(RST));
-        assert_eq!((&frame[..12], &frame[12..14]), (&macs[..], &[8, 0][..]));
-        assert_eq!(frame[14..54], packet(&segment(RST)));
-        assert_eq!(frame[54..], [0; 6], "up to the shortest frame");
-        assert_eq!(csum::finish(words(&frame[14..34])), 0, "no kernel fills it in here");
-        assert_eq!(frame[14 + 33], RST);
+        let whole = frame(macs, &four(RST));
+        assert_eq!((&whole[..12], &whole[12..14]), (&macs[..], &[8, 0][..]));
+        assert_eq!(whole[14..54], packet(&four(RST)));
+        assert_eq!(whole[54..], [0; 6], "up to the shortest frame");
+        assert_eq!(csum::finish(words(&whole[14..34])), 0, "no kernel fills it in here");
+        assert_eq!(whole[14 + 33], RST);
+        let whole = frame(macs, &six(RST));
+        assert_eq!((&whole[..12], &whole[12..14]), (&macs[..], &[0x86, 0xdd][..]));
+        assert_eq!(whole[14..], packet(&six(RST)));
+        assert_eq!(whole[14 + 53], RST);
+    }
+
+    #[test]
+    fn addresses_of_two_families_make_no_segment() {
+        let mixed = segment("192.0.2.1:3306", "[2001:db8::99]:40000", ACK);
+        assert!(packet(&mixed).is_empty());
     }
 }

@@ -22,7 +22,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    stat::{SFlag, fstat},
+};
 use tokio::{
     net::UnixStream,
     signal::unix::{Signal, SignalKind, signal},
@@ -54,6 +57,16 @@ pub fn set_process_name(name: &str) {
     }
 }
 
+/// Lets this process have as many descriptors as it may. A checker has up to three for a real server, and the usual soft
+/// limit of 1024 stands for those who use select(2): nobody here does, and scripts are the watchdog's, whose limit stays.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open descriptors is not raised");
+    }
+}
+
 /// What a role's process is told on its command line, beside the role.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
@@ -77,6 +90,7 @@ where
     logging::init(bootstrap.log);
     // Always, because the executable is started through /proc/self/exe and would be named so.
     set_process_name(bootstrap.process_name.as_deref().unwrap_or(DEFAULT_NAME));
+    raise_descriptors();
     let stream = match take_pipe() {
         Ok(stream) => stream,
         Err(error) => {

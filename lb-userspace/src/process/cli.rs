@@ -36,7 +36,13 @@ pub enum Format {
 
 /// keepalived's job done with XDP, made for MySQL.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "lbd", version, disable_version_flag = true, max_term_width = 100)]
+#[command(
+    name = "lbd",
+    version,
+    disable_version_flag = true,
+    max_term_width = 100,
+    after_help = "`lbd check-host` says what this kernel and its interfaces can do, and what to change"
+)]
 pub struct Args {
     /// Configuration [default: /etc/lbd/lbd.conf, else /etc/keepalived/keepalived.conf]
     #[arg(short = 'f', long = "use-file", value_name = "FILE")]
@@ -66,7 +72,7 @@ pub struct Args {
     /// Every include of the configuration must find its files
     #[arg(short = 'e', long = "all-config")]
     pub all_config: bool,
-    /// VRRP only, no health checks
+    /// VRRP only: no health checks, and no `track_mysql`
     #[arg(short = 'P', long = "vrrp", conflicts_with = "check")]
     pub vrrp: bool,
     /// Health checks and forwarding only, no VRRP

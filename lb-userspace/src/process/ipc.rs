@@ -251,6 +251,9 @@ pub enum ScriptOutcome {
     TimedOut,
     /// Missing, not executable, unknown user: never started.
     NotStarted(String),
+    /// This time there was no process, memory, descriptor or slot for it: that says nothing about what it would
+    /// have found.
+    NotNow(String),
 }
 
 /// Silence after which a child is killed and restarted.

@@ -1,6 +1,7 @@
 //! L3: the watchdog and its four roles. The only folder that sees L1 and L2 together.
 
 pub mod api;
+pub mod check_host;
 pub mod checker;
 pub mod child;
 pub mod cli;
@@ -12,6 +13,7 @@ pub mod daemon;
 pub mod dumps;
 pub mod forwarder;
 pub mod ipc;
+pub mod leftovers;
 pub mod logging;
 pub mod notifications;
 pub mod pidfile;
@@ -21,6 +23,7 @@ pub mod replay;
 pub mod scripts;
 pub mod secrets;
 mod sys;
+pub mod top;
 pub mod vrrp;
 pub mod watchdog;
 

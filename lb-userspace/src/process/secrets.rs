@@ -1,6 +1,6 @@
 //! Who gets which secret. The watchdog knows all; a role gets those it uses: vrrp `auth_pass`,
-//! checker the passwords of MYSQL_CHECK, forwarder and api (which parses bytes of the network)
-//! none. What `--record` writes carries none at all.
+//! checker the passwords of MYSQL_CHECK, forwarder the key of `flow_sync`, api (which parses bytes of the
+//! network) none. What `--record` writes carries none at all.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -8,7 +8,9 @@ use lb_common::csum;
 
 use super::ipc::Role;
 use crate::{
-    config::model::{Authentication, Checker, Config, TlsCaContent, TrackMysql, VrrpInstance},
+    config::model::{
+        Authentication, Checker, Config, Global, TlsCaContent, TrackMysql, VrrpInstance,
+    },
     vrrp::{
         auth::{Auth, TYPE_PASS},
         router::{self, Input},
@@ -22,11 +24,13 @@ const AUTH_DATA: usize = 8;
 /// The part of the configuration that a role works with, and the secrets of that role only. What a
 /// role does not look at costs it memory, once for each instance of a large file.
 pub fn for_role(config: &Config, role: Role) -> Arc<Config> {
-    let global = config.global.clone();
+    let flow_sync = config.global.flow_sync.clone().filter(|_| role == Role::Forwarder);
+    let global = Global { flow_sync, ..config.global.clone() };
     Arc::new(match role {
         Role::Vrrp => Config {
             virtual_servers: vec![],
             track_mysql: without_passwords(&config.track_mysql),
+            global,
             ..config.clone()
         },
         Role::Checker => Config {
@@ -105,6 +109,15 @@ pub fn recordable_input(input: &Input, own: Auth) -> Cow<'_, Input> {
     Cow::Owned(Input::Datagram(bytes))
 }
 
+/// The forwarder's configuration as it may be recorded: without the key of flow sync.
+pub fn recordable_config(config: &Config) -> Cow<'_, Config> {
+    if config.global.flow_sync.is_none() {
+        return Cow::Borrowed(config);
+    }
+    let global = Global { flow_sync: None, ..config.global.clone() };
+    Cow::Owned(Config { global, ..config.clone() })
+}
+
 /// A virtual router's configuration as it may be recorded.
 pub fn recordable_router(config: &router::Config) -> router::Config {
     router::Config { auth: config.auth.without_secret(), ..config.clone() }
@@ -124,6 +137,23 @@ mod tests {
         let outcome = config::check("test.conf", TEXT.as_bytes());
         let text = outcome.render();
         outcome.config.unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn the_key_of_flow_sync_is_the_forwarders_and_is_not_recorded() {
+        let text = TEXT.to_owned()
+            + "global_defs {\n flow_sync {\n  key 0123456789abcdef0123456789abcdef\n  peer 192.0.2.3\n }\n}\n";
+        let config = config::check("test.conf", text.as_bytes()).config.expect("good");
+        let holds = |config: &Config| {
+            let bytes = postcard::to_stdvec(config).expect("encoded");
+            bytes.windows(16).any(|w| w == b"0123456789abcdef")
+        };
+        assert!(holds(&config));
+        for role in [Role::Vrrp, Role::Checker, Role::Forwarder, Role::Api] {
+            assert_eq!(holds(&for_role(&config, role)), role == Role::Forwarder, "{role:?}");
+        }
+        assert!(!holds(&recordable_config(&config)));
+        assert!(!format!("{config:?}").contains("0123456789abcdef"), "nor shown");
     }
 
     /// Whether the encoded form holds `auth_pass`, and MySQL's password.

@@ -26,8 +26,8 @@ fn vip6() -> impl Strategy<Value = IpAddr> {
     (1u16..6).prop_map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n]))
 }
 
-fn key() -> impl Strategy<Value = VirtualServerKey> {
-    (vip(), 3306u16..3309).prop_map(|(ip, port)| VirtualServerKey {
+fn key(vip: impl Strategy<Value = IpAddr>) -> impl Strategy<Value = VirtualServerKey> {
+    (vip, 3306u16..3309).prop_map(|(ip, port)| VirtualServerKey {
         protocol: Protocol::Tcp,
         addr: SocketAddr::new(ip, port),
     })
@@ -65,16 +65,21 @@ fn hashing() -> impl Strategy<Value = Hashing> {
     any::<(bool, bool)>().prop_map(|(port, fallback)| Hashing { port, fallback })
 }
 
-fn persistence() -> impl Strategy<Value = Option<Persistence>> {
-    proptest::option::of((1u64..100_000, 1u8..=32).prop_map(|(secs, granularity)| Persistence {
+fn persistence(whole: u8) -> impl Strategy<Value = Option<Persistence>> {
+    proptest::option::of((1u64..100_000, 1u8..=whole).prop_map(|(secs, granularity)| Persistence {
         timeout: Duration::from_secs(secs),
         granularity,
     }))
 }
 
-fn virtual_server() -> impl Strategy<Value = VirtualServer> {
-    let server =
-        (1u8..9).prop_map(|n| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, n)), 3306));
+fn virtual_server(four: bool) -> impl Strategy<Value = VirtualServer> {
+    let server = (1u8..9).prop_map(move |n| {
+        let four_or_six = match four {
+            true => IpAddr::from([198, 51, 100, n]),
+            false => IpAddr::from([0x2001, 0xdb8, n.into(), 0, 0, 0, 0xff, 1]),
+        };
+        SocketAddr::new(four_or_six, 3306)
+    });
     (
         gate(),
         prop_oneof![
@@ -89,7 +94,7 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
         ],
         1u64..100_000,
         prop_oneof![Just(OnDown::Reset), Just(OnDown::Keep)],
-        persistence(),
+        persistence(if four { 32 } else { 128 }),
         btree_map(server, real_server(), 0..6),
     )
         .prop_map(|(gate, scheduler, idle, on_down, persistence, real_servers)| {
@@ -107,7 +112,8 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
 /// A table with up to five of each thing.
 pub(crate) fn table() -> impl Strategy<Value = ForwardingTable> {
     (
-        btree_map(key(), virtual_server(), 0..5),
+        btree_map(key(vip()), virtual_server(true), 0..5),
+        btree_map(key(vip6()), virtual_server(false), 0..3),
         btree_map(
             prop_oneof![2 => vip(), 1 => vip6()],
             (1u16..LeaseSlot::LIMIT).prop_map(LeaseSlot),
@@ -115,9 +121,8 @@ pub(crate) fn table() -> impl Strategy<Value = ForwardingTable> {
         ),
         btree_set((0u8..5).prop_map(|n| format!("eth{n}")), 0..5),
     )
-        .prop_map(|(virtual_servers, vips, interfaces)| ForwardingTable {
-            virtual_servers,
-            vips,
-            interfaces,
+        .prop_map(|(mut virtual_servers, more, vips, interfaces)| {
+            virtual_servers.extend(more);
+            ForwardingTable { virtual_servers, vips, interfaces }
         })
 }

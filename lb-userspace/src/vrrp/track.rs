@@ -298,6 +298,11 @@ impl Script {
         self.set(Verdict::Ignored)
     }
 
+    /// A run could not be made this time: what was known stands.
+    pub fn not_now(&mut self) {
+        self.running = false;
+    }
+
     fn set(&mut self, verdict: Verdict) -> Option<Verdict> {
         let changed = self.verdict != verdict;
         self.verdict = verdict;

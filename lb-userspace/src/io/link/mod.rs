@@ -14,6 +14,7 @@ mod make;
 mod monitor;
 mod send;
 mod socket;
+mod vmac;
 
 use std::{
     fmt, io,
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 pub use arp::ArpSocket;
 pub use connections::Aborted;
 pub use send::FrameSocket;
+pub use vmac::VmacSocket;
 
 use crate::{
     base::net::{IpPrefix, Mac},

@@ -98,9 +98,12 @@ impl Surroundings for Disk {
 
 /// The bytes of a regular file, one more than the limit at most.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let (file, meta) = open(path)?;
     // One byte more than allowed, so that the parser sees that it is too long.
-    open(path)?.0.take(SOURCE_LIMIT as u64 + 1).read_to_end(&mut bytes)?;
+    let limit = SOURCE_LIMIT as u64 + 1;
+    let length = usize::try_from(meta.len().min(limit)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(length + 1);
+    file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

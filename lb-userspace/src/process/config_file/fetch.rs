@@ -46,7 +46,7 @@ fn mysql_checks(config: &mut Config) -> impl Iterator<Item = &mut MysqlCheck> {
         .flat_map(|rs| &mut rs.checkers);
     let tracked = config.track_mysql.values_mut().map(|track| &mut track.checker);
     checkers.chain(tracked).filter_map(|checker| match checker {
-        Checker::Mysql(_, mysql) => Some(mysql),
+        Checker::Mysql(_, mysql) => Some(&mut **mysql),
         _ => None,
     })
 }
@@ -110,24 +110,26 @@ pub(super) fn fits(outcome: &mut Outcome, limit: usize) {
     );
 }
 
-/// Replaces every `key ID file:PATH` of `auth_hmac` by the key. One that cannot be read takes the
-/// configuration away: adverts without a signature make two masters.
+/// Replaces every `key ID file:PATH` of `auth_hmac` and the `key file:PATH` of `flow_sync` by the key. One that
+/// cannot be read takes the configuration away: adverts without a signature make two masters.
 pub(super) fn keys(outcome: &mut Outcome) {
     let Some(config) = &mut outcome.config else { return };
     let mut failed = Vec::new();
     let hmacs = config.vrrp_instances.iter_mut().filter_map(|it| it.wire.hmac.as_mut());
-    for key in hmacs.flat_map(|hmac| &mut hmac.keys) {
-        let Secret::File(path) = &key.secret else { continue };
+    let keys = hmacs.flat_map(|hmac| &mut hmac.keys).map(|key| ("auth_hmac", &mut key.secret));
+    let sync = config.global.flow_sync.as_mut().map(|sync| ("flow_sync", &mut sync.key));
+    for (block, secret) in keys.chain(sync) {
+        let Secret::File(path) = secret else { continue };
         let read = read_password(path).map_err(|error| error.to_string());
         match read.and_then(|text| hmac::key_bytes(&text)) {
-            Ok(bytes) => key.secret = Secret::Bytes(bytes),
-            Err(error) => failed.push((path.display().to_string(), error)),
+            Ok(bytes) => *secret = Secret::Bytes(bytes),
+            Err(error) => failed.push((block, path.display().to_string(), error)),
         }
     }
-    for (path, error) in failed {
+    for (block, path, error) in failed {
         let named = |it: &&Reference| it.object == "key" && it.value == path;
         let Some(reference) = outcome.references.iter().find(named).cloned() else { continue };
-        let message = format!("auth_hmac key not read from {path}: {error}");
+        let message = format!("{block} key not read from {path}: {error}");
         outcome.report(&reference, Severity::Error, Class::CannotRun, message);
     }
 }

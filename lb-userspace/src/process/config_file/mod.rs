@@ -88,7 +88,7 @@ pub fn load_with(path: &Path, reading: &Reading) -> Loaded {
     let name = path.display().to_string();
     match read(path) {
         Ok(bytes) => {
-            let mut outcome = config::check_in(&name, &bytes, &Disk::new(reading));
+            let mut outcome = config::check_in(&name, bytes, &Disk::new(reading));
             if let Some(config) = &mut outcome.config {
                 fetch::secrets(config);
             }

@@ -5,20 +5,42 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use crate::desired::Admin;
 
-/// `RUN_DIR/admin.json`. It goes with the run directory at reboot, as the connections do.
+/// Another one after each boot (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// `RUN_DIR/admin.json`. It goes with the run directory at reboot, as the connections do; where that
+/// directory stays, who is drained stays so too, and times are forgotten, because they are moments of
+/// `CLOCK_MONOTONIC`, which begins anew.
 #[derive(Debug)]
 pub struct AdminFile {
     path: PathBuf,
+    boot: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// When it was written; versions before this one did not say.
+    #[serde(default)]
+    boot: Option<String>,
+    #[serde(flatten)]
+    admin: Admin,
 }
 
 impl AdminFile {
     /// The file in this run directory.
     pub fn new(run_dir: &Path) -> Self {
-        Self { path: run_dir.join("admin.json") }
+        let boot = fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned());
+        Self { path: run_dir.join("admin.json"), boot }
+    }
+
+    /// The directory of the file.
+    pub fn run_dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
     }
 
     /// What was decided before; nothing when there is no readable file (which is logged).
@@ -31,10 +53,14 @@ impl AdminFile {
                 return Admin::default();
             }
         };
-        serde_json::from_slice(&text).unwrap_or_else(|error| {
+        let Kept { boot, mut admin } = serde_json::from_slice(&text).unwrap_or_else(|error| {
             warn!(path = %self.path.display(), %error, "drained servers cannot be read");
-            Admin::default()
-        })
+            Kept { boot: None, admin: Admin::default() }
+        });
+        if boot != self.boot {
+            admin.forget_times();
+        }
+        admin
     }
 
     /// Replaces the file in one step; without decisions there is no file, so that an orderly stop
@@ -50,7 +76,8 @@ impl AdminFile {
             return;
         }
         let temporary = self.path.with_extension("json.new");
-        let result = serde_json::to_vec_pretty(admin)
+        let kept = Kept { boot: self.boot.clone(), admin: admin.clone() };
+        let result = serde_json::to_vec_pretty(&kept)
             .map_err(io::Error::other)
             .and_then(|text| fs::write(&temporary, text))
             .and_then(|()| fs::rename(&temporary, &self.path));
@@ -75,6 +102,15 @@ mod tests {
         admin.drain(None, "198.51.100.2:3306".parse().expect("addr"), until);
         file.save(&admin);
         assert_eq!(AdminFile::new(dir.path()).load(), admin);
+        // After a boot, and what a version before this one wrote: drained, with no end.
+        let mut timeless = admin.clone();
+        timeless.forget_times();
+        assert_ne!(timeless, admin);
+        let after = AdminFile { boot: Some("another".to_owned()), ..AdminFile::new(dir.path()) };
+        assert_eq!(after.load(), timeless);
+        let path = dir.path().join("admin.json");
+        fs::write(&path, serde_json::to_vec(&admin).expect("json")).expect("write");
+        assert_eq!(file.load(), timeless);
         file.save(&Admin::default());
         assert!(!dir.path().join("admin.json").exists(), "nothing decided, nothing left");
         fs::write(dir.path().join("admin.json"), "{").expect("write");

@@ -7,10 +7,12 @@
 //! start to adopt.
 
 mod disk;
+mod engines;
 mod lock;
 mod orphans;
 mod plane;
 mod state;
+mod syncing;
 mod sys;
 mod teller;
 mod unengined;
@@ -30,27 +32,27 @@ use tracing::{error, info, warn};
 
 use super::{
     Link, clock,
-    ipc::{Down, EngineChoice, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
-    privileges,
+    ipc::{Down, Event, QUEUE_LIMIT, Query, Reply, Role, Runtime, Up},
+    leftovers, privileges,
     record::Recorder,
+    secrets::recordable_config,
     sys as memory,
 };
 use crate::{
-    base::{core::Core as _, table::LeaseSlot, time::Instant},
-    config::model::{Config, XdpMode},
-    dataplane::{
-        NextHop, Surroundings,
-        xdp::{Xdp, loader::LINKS},
-    },
+    base::{core::Core as _, filter::FlowFilter, net::Mac, table::LeaseSlot, time::Instant},
+    config::model::Config,
+    dataplane::{NextHop, Surroundings, xdp::links::LINKS},
     desired::{Host, placement},
     io::neigh::{Neigh, Snapshot},
 };
 use disk::AdminFile;
+use engines::Opened;
 use orphans::Orphanage;
 use plane::Plane;
 use state::{Decision, Standing, State};
+use syncing::Syncing;
 use teller::Teller;
-use unengined::{RETRY, no_engine};
+use unengined::{RETRY, no_engine, xdp_failed};
 
 /// How often stale neighbours are asked again, connections swept and counters corrected. A sweep that
 /// takes longer is not begun again before it has ended.
@@ -71,21 +73,21 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
         bail!("the first message was not Start");
     };
     let mut recorder = Recorder::open(runtime.record.as_deref(), Role::Forwarder)?;
-    recorder.record(&("start", generation, &*config), clock::now());
+    recorder.record(&("start", generation, &*recordable_config(&config)), clock::now());
     let admin_file = AdminFile::new(&runtime.run_dir);
     if let Err(message) = sole_user(&runtime) {
         return fatal(&link, message).await;
     }
-    let engine = match open_engine(&runtime, &config) {
+    let engine = match engines::open(&runtime, &config) {
         Ok(engine) => engine,
-        Err(error) => {
+        Err(why) => {
             // Made in vain; what holds a predecessor's pins stays.
             for made in [&runtime.pin_dir.join(LINKS), &runtime.pin_dir] {
                 let _ = std::fs::remove_dir(made);
             }
             privileges::limit(Role::Forwarder)?;
-            let message = no_engine(&format!("{error:#}"));
-            return unengined::run(link, config, generation, runtime.vrrp, message, RETRY).await;
+            let message = no_engine(&why);
+            return unengined::run(link, config, generation, &runtime, message, RETRY).await;
         }
     };
     let _lock = match lock::take(&runtime.pin_dir) {
@@ -95,14 +97,38 @@ pub async fn run(mut link: Link) -> anyhow::Result<()> {
         other => other.context("lock of the pin directory")?,
     };
     let neigh = Neigh::open()?;
-    let orphanage = Orphanage::open(&runtime.pin_dir);
+    let orphanage = match engine {
+        Opened::Xdp(..) => Orphanage::open(&runtime.pin_dir),
+        Opened::Ipvs(..) => Orphanage::none(),
+    };
     privileges::limit(Role::Forwarder)?;
-    let now = clock::now();
-    let state = State::new(engine, config, generation, runtime.vrrp, admin_file.load(), now)?;
+    let (admin, now) = (admin_file.load(), clock::now());
+    let (engine, reason) = match engine {
+        Opened::Ipvs(engine, reason) => (*engine, reason),
+        Opened::Xdp(engine, reason) => {
+            let state = State::new(*engine, config, generation, runtime.vrrp, admin, now)?;
+            let mut forwarder = Forwarder::new(link, state, neigh, orphanage, admin_file, recorder);
+            forwarder.look_around().await?;
+            forwarder.state.round(clock::now());
+            let Some((engine, reason)) = engines::instead(&mut forwarder.state, &runtime) else {
+                engines::clear_ipvs(&runtime.run_dir);
+                return forwarder.begin(reason).await;
+            };
+            let Forwarder { link, state, neigh, admin_file, recorder, .. } = forwarder;
+            let State { config, admin, .. } = state;
+            let state = State::new(engine, config, generation, runtime.vrrp, admin, now)?;
+            let orphanage = Orphanage::none();
+            let mut forwarder = Forwarder::new(link, state, neigh, orphanage, admin_file, recorder);
+            forwarder.look_around().await?;
+            forwarder.state.round(clock::now());
+            return forwarder.begin(reason).await;
+        }
+    };
+    let state = State::new(engine, config, generation, runtime.vrrp, admin, now)?;
     let mut forwarder = Forwarder::new(link, state, neigh, orphanage, admin_file, recorder);
     forwarder.look_around().await?;
     forwarder.state.round(clock::now());
-    forwarder.run().await
+    forwarder.begin(reason).await
 }
 
 /// Before anything there is touched: nobody else uses the maps.
@@ -123,13 +149,6 @@ fn in_use(runtime: &Runtime) -> String {
     )
 }
 
-fn open_engine(runtime: &Runtime, config: &Config) -> anyhow::Result<Xdp> {
-    if runtime.engine == EngineChoice::Ipvs {
-        bail!("--engine ipvs was asked for");
-    }
-    Xdp::open(&runtime.pin_dir, config.global.flow_table_size, config.global.xdp_mode)
-}
-
 struct Forwarder<P> {
     link: Link,
     state: State<P>,
@@ -147,8 +166,9 @@ struct Forwarder<P> {
     /// Housekeeping has more to do.
     sweeping: bool,
     teller: Teller,
-    /// Questions for connections: id and limit, at most [`LISTINGS`]. The first is being answered.
-    listings: VecDeque<(u64, usize)>,
+    syncing: Syncing,
+    /// Questions for connections: id, which and how many, at most [`LISTINGS`]. The first is being answered.
+    listings: VecDeque<(u64, FlowFilter, usize)>,
     /// What [`Up::Fatal`] said last.
     hopeless: Option<String>,
 }
@@ -185,9 +205,18 @@ impl<P: Plane> Forwarder<P> {
             look_again: false,
             sweeping: false,
             teller: Teller::default(),
+            syncing: Syncing::new(clock::now()),
             listings: VecDeque::new(),
             hopeless: None,
         }
+    }
+
+    /// Says which engine it is, then runs.
+    async fn begin(mut self, reason: String) -> anyhow::Result<()> {
+        let engine = self.state.engine.capabilities().name;
+        info!(engine, reason, "engine chosen");
+        self.state.reason = reason;
+        self.run().await
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
@@ -195,6 +224,7 @@ impl<P: Plane> Forwarder<P> {
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // When the next slice of a sweep or of a listing may be done.
         let mut slice = tokio::time::Instant::now();
+        self.configure_sync();
         loop {
             self.announce().await?;
             let round = self.state.rounds.poll_timeout();
@@ -248,7 +278,22 @@ impl<P: Plane> Forwarder<P> {
                     self.slice_of_work().await?;
                     slice = tokio::time::Instant::now() + PAUSE;
                 }
+                () = self.syncing.due() => {
+                    if let Some(tables) = self.state.engine.tables() {
+                        self.syncing.turn(tables, clock::now());
+                    }
+                }
             }
+        }
+    }
+
+    /// Flow sync as the configuration in force has it.
+    fn configure_sync(&mut self) {
+        if let Some(tables) = self.state.engine.tables() {
+            let wanted = self.state.config.global.flow_sync.as_ref();
+            self.syncing.configure(wanted, tables, clock::now());
+        } else if self.state.config.global.flow_sync.is_some() {
+            warn!("flow_sync does nothing with the engine ipvs: its connections are the kernel's");
         }
     }
 
@@ -293,11 +338,11 @@ impl<P: Plane> Forwarder<P> {
             Ok(Some(flows)) => Reply::Flows(flows),
             Err(error) => Reply::Error(format!("{error:#}")),
         };
-        if let Some((id, _)) = self.listings.pop_front() {
+        if let Some((id, ..)) = self.listings.pop_front() {
             self.send(Up::Reply { id, reply }).await?;
         }
-        if let Some((_, limit)) = self.listings.front() {
-            self.state.engine.list_flows(*limit);
+        if let Some((_, filter, limit)) = self.listings.front() {
+            self.state.engine.list_flows(filter, *limit);
         }
         Ok(())
     }
@@ -340,9 +385,11 @@ impl<P: Plane> Forwarder<P> {
             return Ok(());
         }
         let fenced = match self.state.standing() {
-            Standing::Converged => true,
+            // Its peers may have connections that it has not.
+            Standing::Converged if !self.syncing.is_settled() => return Ok(()),
+            Standing::Converged => self.state.engine.capabilities().fences,
             Standing::Hopeless(why) if self.state.forwards() => {
-                let message = no_engine(why);
+                let message = self.state.without_engine(why);
                 if self.hopeless.as_ref() != Some(&message) {
                     error!("{message}");
                     self.send(Up::Fatal { message: message.clone() }).await?;
@@ -412,20 +459,26 @@ impl<P: Plane> Forwarder<P> {
         self.state.settle(now);
         match message {
             Down::Reload { generation, config } => {
-                self.recorder.record(&("reload", generation, &*config), now);
+                self.recorder.record(&("reload", generation, &*recordable_config(&config)), now);
                 self.reload(generation, config).await?;
             }
-            Down::Query { id, query: Query::Flows { limit } } if self.listings.len() < LISTINGS => {
+            Down::Query { id, query: Query::Flows { limit, filter } }
+                if self.listings.len() < LISTINGS =>
+            {
                 if self.listings.is_empty() {
-                    self.state.engine.list_flows(limit as usize);
+                    self.state.engine.list_flows(&filter, limit as usize);
                 }
-                self.listings.push_back((id, limit as usize));
+                self.listings.push_back((id, filter, limit as usize));
             }
             Down::Query { id, query } => {
                 let reply = self.answer(query, now);
                 self.send(Up::Reply { id, reply }).await?;
             }
             Down::Stop => {
+                if let Some(tables) = self.state.engine.tables() {
+                    self.syncing.farewell(tables, clock::now());
+                }
+                leftovers::remove(self.admin_file.run_dir()).await;
                 if let Err(error) = self.state.engine.close() {
                     error!(error = format!("{error:#}"), "not everything could be removed");
                 }
@@ -445,19 +498,20 @@ impl<P: Plane> Forwarder<P> {
 
     /// Takes a configuration over, or refuses it and leaves all as it is.
     async fn reload(&mut self, generation: u64, config: Arc<Config>) -> anyhow::Result<()> {
-        let (before, mode) = (self.state.config.global.xdp_mode, config.global.xdp_mode);
-        let reattach = (before == XdpMode::Generic) != (mode == XdpMode::Generic);
-        self.state.engine.set_mode(mode);
+        let (before, wanted) = (self.state.config.global.attachment(), config.global.attachment());
+        let held = (before != wanted).then(|| self.state.attached());
+        self.state.engine.set_attachment(wanted);
         self.state.offer(generation, config);
         self.look_around().await?;
-        if let Err(why) = self.state.take(reattach, clock::now()) {
-            let why = no_engine(&why);
-            self.state.engine.set_mode(before);
+        if let Err(why) = self.state.take(held.as_ref(), clock::now()) {
+            let why = no_engine(&xdp_failed(&why));
+            self.state.engine.set_attachment(before);
             self.state.round(clock::now());
             return self.send(Up::Refused { generation, why }).await;
         }
         self.admin_file.save(&self.state.admin);
         self.state.round(clock::now());
+        self.configure_sync();
         self.send(Up::Taken { generation }).await
     }
 
@@ -466,6 +520,9 @@ impl<P: Plane> Forwarder<P> {
         match query {
             Query::Status => self.state.status(now).map_or_else(failed, |mut status| {
                 status.reset_segments = self.teller.counts();
+                if let Some(tables) = self.state.engine.tables() {
+                    status.flow_sync = self.syncing.status(tables, now);
+                }
                 Reply::Forwarder(Box::new(status))
             }),
             Query::Flows { .. } => {
@@ -582,7 +639,9 @@ fn surroundings(snapshot: &Snapshot) -> (Host, Surroundings) {
         .values()
         .filter_map(|interface| Some((interface.name.clone(), interface.xdp_program?)))
         .collect();
-    (Host { addresses, egress }, Surroundings { next_hops, own, xdp_programs })
+    let framed = snapshot.interfaces.values().filter(|it| it.mac != Mac::default());
+    let ethernet = framed.map(|it| it.name.clone()).collect();
+    (Host { addresses, egress, ethernet }, Surroundings { next_hops, own, xdp_programs })
 }
 
 /// Says why there is no point in going on. A daemon that goes on all the same starts the role anew.

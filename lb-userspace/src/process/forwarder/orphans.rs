@@ -36,6 +36,11 @@ impl Orphanage {
         Self { parts: parts.ok() }
     }
 
+    /// For an engine that makes no reports.
+    pub fn none() -> Self {
+        Self { parts: None }
+    }
+
     /// Waits for reports. Loses none when it is dropped before its end.
     ///
     /// # Errors

@@ -10,13 +10,13 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::unengined::no_engine;
+use super::unengined::{no_engine, xdp_failed};
 use crate::{
     base::{
         core::Core as _,
         net::VirtualServerKey,
-        status::{ForwarderStatus, Health},
-        table::{ForwardingTable, Gate},
+        status::{ForwarderStatus, Health, VrrpState},
+        table::{Engine, ForwardingTable, Gate},
         time::Instant,
     },
     config::model::{Config, OnDown},
@@ -65,11 +65,15 @@ pub struct State<P> {
     pub slots: LeaseSlots,
     pub admin: Admin,
     pub rounds: Rounds,
+    /// Why this engine, for the status.
+    pub reason: String,
     /// A configuration that may take the place of the one in force.
     offered: Option<(u64, Arc<Config>)>,
     vrrp: bool,
     health: HealthBook,
     quorum: BTreeMap<VirtualServerKey, bool>,
+    /// Instances that are master here.
+    masters: BTreeSet<String>,
     host: Host,
     /// The engine's table as last read, with what has succeeded since.
     known: ForwardingTable,
@@ -105,6 +109,13 @@ impl<P: DataPlane> State<P> {
         let (slots, without) = LeaseSlots::default().allocate(&config, &known.vips);
         warn_without(&without);
         let health = HealthBook::adopt(&config, &known, &admin);
+        // Until the vrrp role has spoken: whose virtual servers are there was master.
+        let gates = known.virtual_servers.values().map(|vs| vs.gate);
+        let masters = gates.filter_map(|gate| match gate {
+            Gate::Lease(slot) => slots.name_of(slot).map(str::to_owned),
+            Gate::Always => None,
+        });
+        let masters = masters.collect();
         Ok(Self {
             engine,
             config,
@@ -112,10 +123,12 @@ impl<P: DataPlane> State<P> {
             slots,
             admin,
             rounds: Rounds::new(ROUND, now),
+            reason: String::new(),
             offered: None,
             vrrp,
             health,
             quorum: BTreeMap::new(),
+            masters,
             host: Host::default(),
             known,
             standing: Standing::Trying("not reconciled yet".into()),
@@ -134,6 +147,8 @@ impl<P: DataPlane> State<P> {
     pub fn inputs(&self, now: Instant) -> Inputs<'_> {
         Inputs {
             config: &self.config,
+            engine: self.engine.capabilities().engine,
+            masters: &self.masters,
             vrrp: self.vrrp,
             slots: &self.slots,
             health: &self.health,
@@ -195,28 +210,38 @@ impl<P: DataPlane> State<P> {
     }
 
     /// Puts the offered configuration in force, unless that is hopeless where the present one is
-    /// not: then nothing changes. `reattach`: the engine's mode has changed, so that no interface
-    /// counts as attached.
+    /// not: then nothing changes. `held`: the engine's mode has changed, so that no interface counts as attached, and
+    /// these were.
     ///
     /// # Errors
     /// Why the program cannot be on an interface that the offered configuration needs.
-    pub fn take(&mut self, reattach: bool, now: Instant) -> Result<(), String> {
+    pub fn take(&mut self, held: Option<&BTreeSet<String>>, now: Instant) -> Result<(), String> {
         let Some((generation, config)) = self.offered.take() else { return Ok(()) };
         self.settle(now);
         if !config.virtual_servers.is_empty() {
-            self.probe(&config, reattach, now)?;
+            self.probe(&config, held, now)?;
         }
         self.reload(generation, config, now);
         Ok(())
     }
 
+    /// Interfaces that have the program.
+    pub fn attached(&self) -> BTreeSet<String> {
+        self.known.interfaces.clone()
+    }
+
     /// Attaches to every interface that `config` adds; takes all of that back when one is
-    /// hopeless.
-    fn probe(&mut self, config: &Config, reattach: bool, now: Instant) -> Result<(), String> {
+    /// hopeless. Of those that were `held` none loses its program: the next round has it in the mode of before.
+    fn probe(
+        &mut self,
+        config: &Config,
+        held: Option<&BTreeSet<String>>,
+        now: Instant,
+    ) -> Result<(), String> {
         let (slots, _) = self.slots.allocate(config, &self.known.vips);
         let wanted = compile(&Inputs { config, slots: &slots, ..self.inputs(now) }).interfaces;
         let mut present = BTreeSet::new();
-        if !reattach {
+        if held.is_none() {
             present.extend(self.known.interfaces.iter().cloned());
             // VRRP alone lives with an interface that a virtual server cannot live with.
             if self.forwards() {
@@ -230,7 +255,10 @@ impl<P: DataPlane> State<P> {
             return Ok(());
         };
         let undo = attach.into_iter().filter_map(|operation| match operation {
-            Operation::Attach { interface } => Some(Operation::Detach { interface }),
+            Operation::Attach { interface } => {
+                let stays = held.is_some_and(|held| held.contains(&interface));
+                (!stays).then_some(Operation::Detach { interface })
+            }
             _ => None,
         });
         let undo = undo.collect();
@@ -280,8 +308,17 @@ impl<P: DataPlane> State<P> {
             Event::Quorum { virtual_server, up } => {
                 self.quorum.insert(*virtual_server, *up) != Some(*up)
             }
-            // The lease map gates, not the table: an election changes nothing here.
-            Event::Vrrp { .. } | Event::Converged { .. } | Event::Script { .. } => false,
+            // The lease map gates the XDP engine, not the table: an election changes nothing there.
+            Event::Vrrp { instance, state, .. } => {
+                let changed = match state {
+                    VrrpState::Master => self.masters.insert(instance.clone()),
+                    VrrpState::Init | VrrpState::Backup | VrrpState::Fault => {
+                        self.masters.remove(instance)
+                    }
+                };
+                changed && self.engine.capabilities().engine == Engine::Ipvs
+            }
+            Event::Converged { .. } | Event::Script { .. } => false,
         };
         self.unsettled |= news;
         news
@@ -414,7 +451,13 @@ impl<P: DataPlane> State<P> {
     fn apply(&mut self, now: Instant) {
         let desired = compile(&self.inputs(now));
         self.deadline = desired::next_deadline(&self.inputs(now));
-        let report = self.perform(&plan(&self.known, &desired));
+        let mut steps = plan(&self.known, &desired);
+        let unknown = |name: &String| {
+            !desired.interfaces.contains(name) && !self.known.interfaces.contains(name)
+        };
+        let strays = self.engine.strays().into_iter().filter(unknown);
+        steps.operations.extend(strays.map(|interface| Operation::Detach { interface }));
+        let report = self.perform(&steps);
         let failed = report.failures().count();
         let standing = standing(report.failures());
         // Once a change, not once a round: a missing interface would fill the log.
@@ -448,6 +491,14 @@ impl<P: DataPlane> State<P> {
         report
     }
 
+    /// The sentence for what is hopeless.
+    pub fn without_engine(&self, why: &str) -> String {
+        match self.engine.capabilities().engine {
+            Engine::Ipvs => no_engine(&format!("ipvs failed because {why}")),
+            Engine::Xdp => no_engine(&xdp_failed(why)),
+        }
+    }
+
     /// The engine's status with what only we know.
     ///
     /// # Errors
@@ -455,9 +506,13 @@ impl<P: DataPlane> State<P> {
     pub fn status(&mut self, now: Instant) -> anyhow::Result<ForwarderStatus> {
         let mut status = self.engine.status()?;
         status.generation = self.generation;
+        status.engine_reason.clone_from(&self.reason);
+        let engine = self.engine.capabilities().engine;
         status.reconcile_errors = self.errors;
         status.problem = match &self.standing {
-            Standing::Hopeless(why) => Some(no_engine(why)),
+            Standing::Hopeless(why) => Some(self.without_engine(why)),
+            // A service in the way of ours is there until somebody takes it out.
+            Standing::Trying(why) if engine == Engine::Ipvs => Some(why.clone()),
             Standing::Converged | Standing::Trying(_) => None,
         };
         status.verdict_us = self.verdict_us.clone();
@@ -467,7 +522,7 @@ impl<P: DataPlane> State<P> {
             let Some(model) = self.config.virtual_servers.iter().find(|vs| vs.key == key) else {
                 continue;
             };
-            vs.placement = match placement::xdp(model) {
+            vs.placement = match placement::place(engine, model) {
                 Ok(why) => why.to_owned(),
                 Err(why) => why,
             };

@@ -1,5 +1,6 @@
 //! Ends of connections whose real server is gone are told: the engine's notices go out as frames, by the
-//! way that the connection's own packets take.
+//! way that the connection's own packets take. Of a connection that a peer has told of no packet came here yet: its
+//! client is told by the host's routes.
 
 use std::{collections::BTreeMap, io};
 
@@ -10,7 +11,7 @@ use crate::{
     dataplane::xdp::resets::{Kind, Notice},
     io::{
         link::FrameSocket,
-        nudge::{self, Segment},
+        nudge::{self, Nudger, Segment},
     },
 };
 
@@ -22,6 +23,7 @@ const SOCKETS: usize = 64;
 #[derive(Debug, Default)]
 pub struct Teller {
     sockets: BTreeMap<u32, FrameSocket>,
+    nudger: Option<Nudger>,
     counts: Counts,
     /// As logged last.
     logged: Counts,
@@ -47,7 +49,7 @@ impl Teller {
             };
             self.counts.failed += 1;
             debug!(?notice, %error, "notice not sent");
-            if error.kind() != io::ErrorKind::WouldBlock {
+            if !is_fullness(&error) {
                 // The interface may be another one by now.
                 self.sockets.remove(&notice.ifindex);
             }
@@ -78,6 +80,15 @@ impl Teller {
 
     fn send_one(&mut self, notice: &Notice) -> io::Result<()> {
         let Notice { kind, from, to, seq, ack, macs, ifindex, .. } = *notice;
+        if kind == Kind::Probe && ifindex == 0 {
+            let nudger = match self.nudger.take() {
+                Some(nudger) => nudger,
+                None => Nudger::open()?,
+            };
+            let nudger = self.nudger.insert(nudger);
+            // It counts from the segment that the client waits for.
+            return nudger.send(from, to, seq.wrapping_add(1), ack);
+        }
         let flags = match kind {
             Kind::Probe => nudge::ACK,
             Kind::Reset => nudge::RST,
@@ -94,6 +105,28 @@ impl Teller {
         match self.sockets.get(&ifindex) {
             Some(socket) => socket.send(&frame),
             None => Err(Errno::ENODEV.into()),
+        }
+    }
+}
+
+/// Whether a send failed because queues or buffers were full, which says nothing against the socket: a new one
+/// would find them as full.
+fn is_fullness(error: &io::Error) -> bool {
+    let full = [Errno::EAGAIN, Errno::ENOBUFS, Errno::ENOMEM];
+    error.raw_os_error().is_some_and(|code| full.contains(&Errno::from_raw(code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_outlives_a_full_queue_and_not_its_interface() {
+        for errno in [Errno::EAGAIN, Errno::ENOBUFS, Errno::ENOMEM] {
+            assert!(is_fullness(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::ENXIO, Errno::ENODEV, Errno::ENETDOWN] {
+            assert!(!is_fullness(&errno.into()), "{errno}");
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{
     base::{
+        filter::FlowFilter,
         net::{Mac, VirtualServerKey},
         status::Health,
         table::{Method, RealServerState, Scheduler},
@@ -18,6 +20,7 @@ use crate::{
     dataplane::fake::Fake,
     desired::Admin,
     process::ipc::HealthChange,
+    reconcile::Operation,
 };
 
 const DRAIN: Decision = Decision::Drain { within: None };
@@ -83,7 +86,7 @@ fn reload(
     now: Instant,
 ) -> Result<(), String> {
     state.offer(generation, config);
-    state.take(false, now)
+    state.take(None, now)
 }
 
 /// Real server N is behind ethN.
@@ -432,7 +435,11 @@ async fn listings_wait_for_each_other_and_nothing_for_them() {
     let worked = Arc::clone(&fake.worked);
     let mut bed = Bed::new(fake);
     for id in 0..=LISTINGS as u64 {
-        bed.say(Down::Query { id, query: Query::Flows { limit: 10 } }).await;
+        bed.say(Down::Query {
+            id,
+            query: Query::Flows { limit: 10, filter: FlowFilter::default() },
+        })
+        .await;
     }
     let (id, reply) = bed.reply().await;
     assert_eq!(id, LISTINGS as u64, "the one beyond the bound is answered first");
@@ -446,7 +453,11 @@ async fn listings_wait_for_each_other_and_nothing_for_them() {
     // Short ones are answered in their order.
     let mut bed = Bed::new(Fake { slices: 3, ..Fake::default() });
     for id in 0..3 {
-        bed.say(Down::Query { id, query: Query::Flows { limit: 10 } }).await;
+        bed.say(Down::Query {
+            id,
+            query: Query::Flows { limit: 10, filter: FlowFilter::default() },
+        })
+        .await;
     }
     for wanted in 0..3 {
         let (id, reply) = bed.reply().await;
@@ -464,7 +475,7 @@ fn what_is_hopeless_only_in_the_new_configuration_is_refused() {
     let before = state.engine.table.clone();
     state.offer(2, config(&[1, 3, 4]));
     assert!(state.destinations().contains(&db(3).ip()), "its way decides");
-    let why = state.take(false, at(2)).expect_err("hopeless");
+    let why = state.take(None, at(2)).expect_err("hopeless");
     assert_eq!(why, "attach to eth3");
     assert_eq!(state.engine.table, before);
     assert_eq!((state.generation, &state.config), (1, &config(&[1, 2])));
@@ -508,4 +519,24 @@ fn a_first_virtual_server_is_refused_where_nothing_is_to_be_had() {
     state.surroundings(host(&[1]), &Surroundings::default(), at(1));
     reload(&mut state, 2, config(&[1]), at(2)).expect_err("hopeless");
     assert!(state.engine.table.virtual_servers.is_empty());
+}
+
+/// What does not count as attached would otherwise stay on an interface that nobody wants any more until the stop.
+#[test]
+fn what_is_left_on_an_interface_that_is_not_wanted_is_taken_off() {
+    let fake = Fake { strays: BTreeSet::from(["eth7".to_owned()]), ..Fake::default() };
+    let mut state = started(fake);
+    let detach = Operation::Detach { interface: "eth7".to_owned() };
+    let times =
+        |state: &State<Fake>| state.engine.performed.iter().filter(|it| **it == detach).count();
+    assert_eq!(times(&state), 1);
+    state.round(at(1000));
+    assert_eq!(times(&state), 1, "it is gone");
+    // One that cannot be taken off is tried again.
+    state.engine.strays.insert("eth7".to_owned());
+    state.engine.failures.push_back(Some("no".to_owned()));
+    state.round(at(2000));
+    assert!(matches!(state.standing(), Standing::Trying(_)), "{:?}", state.standing());
+    state.round(at(3000));
+    assert_eq!((times(&state), state.standing()), (2, &Standing::Converged));
 }

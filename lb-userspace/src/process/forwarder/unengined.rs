@@ -8,12 +8,13 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 use crate::{
-    base::status::ForwarderStatus,
+    base::{status::ForwarderStatus, table::Engine},
     config::model::Config,
     desired::{Inputs, LeaseSlots, placement},
     process::{
         Link,
-        ipc::{Down, Event, Query, Reply, Up},
+        ipc::{Down, Event, Query, Reply, Runtime, Up},
+        leftovers,
     },
 };
 
@@ -23,7 +24,12 @@ pub const RETRY: Duration = Duration::from_secs(15);
 
 /// The sentence for the operator.
 pub fn no_engine(why: &str) -> String {
-    format!("no engine: xdp failed because {why}; ipvs: not yet")
+    format!("no engine: {why}")
+}
+
+/// Why XDP is not it.
+pub fn xdp_failed(why: &str) -> String {
+    format!("xdp failed because {why}")
 }
 
 /// Runs the role without an engine until it is told to stop or the watchdog is gone.
@@ -38,7 +44,7 @@ pub async fn run(
     mut link: Link,
     mut config: Arc<Config>,
     mut generation: u64,
-    vrrp: bool,
+    runtime: &Runtime,
     message: String,
     retry: Duration,
 ) -> anyhow::Result<()> {
@@ -58,6 +64,7 @@ pub async fn run(
         match heard {
             None => return Ok(()),
             Some(Down::Stop) => {
+                leftovers::remove(&runtime.run_dir).await;
                 let _ = link.tx.send(Up::Stopped).await; // the watchdog may be gone
                 return Ok(());
             }
@@ -72,7 +79,7 @@ pub async fn run(
                 announce(&link, &config, generation, &message).await?;
             }
             Some(Down::Query { id, query }) => {
-                let reply = answer(&config, generation, vrrp, query, &message);
+                let reply = answer(&config, generation, runtime.vrrp, query, &message);
                 say(&link, Up::Reply { id, reply }).await?;
             }
             Some(_) => {}
@@ -110,6 +117,8 @@ fn answer(config: &Config, generation: u64, vrrp: bool, query: Query, message: &
             let (slots, _) = LeaseSlots::default().allocate(config, &BTreeMap::new());
             let inputs = Inputs {
                 config,
+                engine: Engine::default(),
+                masters: &Default::default(),
                 vrrp,
                 slots: &slots,
                 health: &Default::default(),
@@ -130,7 +139,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::{config, process::forwarder::tests};
+    use crate::{
+        config,
+        process::{forwarder::tests, ipc::EngineChoice},
+    };
 
     const WHY: &str = "the kernel has no bpf(2)";
 
@@ -144,7 +156,21 @@ mod tests {
         fn start(config: Arc<Config>, retry: Duration) -> Self {
             let ((down, rx), (tx, up)) = (mpsc::channel(8), mpsc::channel(8));
             let link = Link { rx, tx };
-            let role = tokio::spawn(run(link, config, 1, true, no_engine(WHY), retry));
+            let role = tokio::spawn(async move {
+                // A run directory in which no vrrp process has left anything.
+                let dir = tempfile::tempdir().expect("tempdir");
+                let runtime = Runtime {
+                    instance: None,
+                    run_dir: dir.path().to_owned(),
+                    pin_dir: dir.path().to_owned(),
+                    config_file: dir.path().join("lbd.conf"),
+                    engine: EngineChoice::Auto,
+                    record: None,
+                    vrrp: true,
+                    checker: true,
+                };
+                run(link, config, 1, &runtime, no_engine(WHY), retry).await
+            });
             Self { down, up, role }
         }
 

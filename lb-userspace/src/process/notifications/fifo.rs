@@ -71,7 +71,9 @@ impl Pipe {
             tokio::spawn(keep_running(
                 command.clone(),
                 path.clone(),
-                identity.map(|identity| Surroundings { identity, secure }),
+                identity
+                    .map(|identity| Surroundings { identity, secure })
+                    .map_err(|why| why.to_string()),
                 Arc::clone(&cancel),
             ))
         });
@@ -279,7 +281,7 @@ async fn keep_running(
             retry = RETRY;
         }
         match outcome {
-            ScriptOutcome::NotStarted(why) => {
+            ScriptOutcome::NotStarted(why) | ScriptOutcome::NotNow(why) => {
                 tracing::error!(object, ?retry, "script not started, tried again: {why}");
             }
             other => {

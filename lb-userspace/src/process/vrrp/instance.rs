@@ -261,6 +261,14 @@ impl Instance {
         {
             tracing::error!(instance = self.model.name, interface, error, "no advert socket");
         }
+        for ear in self.ears() {
+            if shell.interfaces.get(&ear.link).is_some()
+                && let Err(error) = shell.interfaces.hear(&ear)
+            {
+                let (instance, interface) = (&self.model.name, ear.link);
+                tracing::error!(instance, interface, error, "adverts from its MAC are not heard");
+            }
+        }
         // Peers behind a router cannot answer a link-local address.
         let far = |peer: &IpAddr| matches!(peer, IpAddr::V6(it) if !it.is_unicast_link_local());
         let global = config.unicast_peers.iter().any(far);
@@ -316,6 +324,11 @@ impl Instance {
     /// Counts a VIP that somebody else has put on this host.
     pub(super) fn count_foreign_vip(&mut self) {
         self.router.count_foreign_vip();
+    }
+
+    /// Whether nothing of it is left, nor of a predecessor's.
+    pub(super) fn has_left_nothing(&self) -> bool {
+        self.stopped && self.router.has_cleared()
     }
 
     /// Whether it is neither master nor about to be, and nothing before it was.
@@ -442,6 +455,12 @@ impl Instance {
     /// The sockets that hear its adverts.
     pub fn channels(&self) -> &'static [Channel] {
         lower::channels(self.router.config())
+    }
+
+    /// Where it hears adverts from virtual MACs; nowhere once its virtual interfaces are given back.
+    pub fn ears(&self) -> impl Iterator<Item = lower::Ear> + use<> {
+        let ears = if self.base.is_empty() { vec![] } else { lower::ears(&self.model) };
+        ears.into_iter()
     }
 
     /// The multicast group of its adverts, unless they are unicast.

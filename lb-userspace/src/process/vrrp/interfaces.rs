@@ -7,15 +7,18 @@ use std::{
 
 use tokio::io::unix::AsyncFd;
 
-use super::sys;
+use super::{lower::Ear, sys};
 
 use crate::{
     base::net::Mac,
     io::{
-        link::{AddressInfo, ArpSocket, Assigned, Event, FrameSocket, LinkInfo},
+        link::{AddressInfo, ArpSocket, Assigned, Event, FrameSocket, LinkInfo, VmacSocket},
         vrrp::{Channel, VrrpSocket},
     },
-    vrrp::arp,
+    vrrp::{
+        arp,
+        wire::{Datagram, PROTOCOL_AH},
+    },
 };
 
 /// Datagrams read from one socket before timers get their turn again.
@@ -40,10 +43,21 @@ struct Advert {
     groups: BTreeSet<IpAddr>,
 }
 
+/// A socket that hears, on a macvlan, adverts of its MAC.
+struct Heard {
+    /// Of the link that it was opened on.
+    index: u32,
+    /// Which its filter names.
+    mac: Mac,
+    ear: Ear,
+    socket: AsyncFd<VmacSocket>,
+}
+
 /// Sockets on the interface of one name, with the index of the link they were opened on.
 #[derive(Default)]
 struct Ports {
     sockets: BTreeMap<Channel, Advert>,
+    heard: Option<Heard>,
     arp: Option<(u32, AsyncFd<ArpSocket>)>,
     frames: Option<(u32, FrameSocket)>,
     /// Whose ARP packets the ARP socket receives.
@@ -190,10 +204,33 @@ impl Interfaces {
         Ok(())
     }
 
+    /// Opens the socket that hears adverts from the virtual MAC of a macvlan, again when the macvlan
+    /// was made anew or has another MAC.
+    ///
+    /// # Errors
+    /// For the log.
+    pub fn hear(&mut self, ear: &Ear) -> Result<(), String> {
+        let link = &self.get(&ear.link).ok_or("no such interface")?.link;
+        let (index, mac) = (link.index, link.mac.ok_or("the interface has no Ethernet address")?);
+        let heard = &mut self.ports.entry(ear.link.clone()).or_default().heard;
+        let same = |it: &Heard| it.index == index && it.mac == mac && it.ear == *ear;
+        if !heard.as_ref().is_some_and(same) {
+            let socket = VmacSocket::open(&ear.link, mac, ear.ipv6).and_then(sys::vmac_socket);
+            let socket = socket.map_err(|error| error.to_string())?;
+            *heard = Some(Heard { index, mac, ear: ear.clone(), socket });
+        }
+        Ok(())
+    }
+
     /// Closes the sockets that no instance uses, and leaves the groups that none listens to.
-    /// `used` has the groups of each socket that stays.
-    pub fn keep_only(&mut self, used: &BTreeMap<(&str, Channel), BTreeSet<IpAddr>>) {
+    /// `used` has the groups of each socket that stays; `ears` are all that are wanted.
+    pub fn keep_only(
+        &mut self,
+        used: &BTreeMap<(&str, Channel), BTreeSet<IpAddr>>,
+        ears: &BTreeSet<Ear>,
+    ) {
         for (name, ports) in &mut self.ports {
+            ports.heard.take_if(|it| !ears.contains(&it.ear));
             ports.sockets.retain(|channel, it| {
                 let Some(wanted) = used.get(&(name.as_str(), *channel)) else { return false };
                 for group in it.groups.difference(wanted) {
@@ -347,6 +384,12 @@ impl Interfaces {
                     ready = true;
                 }
             }
+            for it in self.ports.values().filter_map(|it| it.heard.as_ref()) {
+                while let std::task::Poll::Ready(Ok(mut guard)) = it.socket.poll_read_ready(cx) {
+                    guard.clear_ready();
+                    ready = true;
+                }
+            }
             for (_, socket) in self.ports.values().filter_map(|it| it.arp.as_ref()) {
                 while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
                     guard.clear_ready();
@@ -359,31 +402,57 @@ impl Interfaces {
     }
 
     /// Reads what waits in every socket, without asking the reactor: after a stall the datagrams
-    /// are there before the reactor knows. True when a budget ended before the queue.
+    /// are there before the reactor knows. What a macvlan heard counts as heard on the interface
+    /// below. True when a budget ended before the queue.
     pub fn read(&self, mut take: impl FnMut(&str, &[u8])) -> bool {
         let mut buffer = [0u8; crate::vrrp::wire::DATAGRAM_LIMIT];
         let mut more = false;
-        let sockets = self
-            .ports
-            .iter()
-            .flat_map(|(name, ports)| ports.sockets.values().map(move |it| (name, &it.socket)));
-        for (name, socket) in sockets {
-            let mut budget = READ_BUDGET;
-            loop {
-                match socket.get_ref().receive(&mut buffer) {
-                    Ok(Some(len)) => take(name, buffer.get(..len).unwrap_or_default()),
-                    Ok(None) => break,
-                    Err(error) => tracing::debug!(interface = name, %error, "receive"),
-                }
-                budget -= 1;
-                if budget == 0 {
-                    more = true;
-                    break;
-                }
+        for (name, ports) in &self.ports {
+            for it in ports.sockets.values() {
+                let socket = it.socket.get_ref();
+                more |= read_all(name, &mut buffer, |it| socket.receive(it), |it| take(name, it));
             }
+            let Some(Heard { ear, socket, .. }) = &ports.heard else { continue };
+            let socket = socket.get_ref();
+            let base = self.ports.get(&ear.base).map(|it| &it.sockets);
+            let take = |bytes: &[u8]| {
+                if base.is_some_and(|sockets| is_listened_to(sockets, bytes)) {
+                    take(&ear.base, bytes);
+                }
+            };
+            more |= read_all(name, &mut buffer, |it| socket.receive(it), take);
         }
         more
     }
+}
+
+/// One socket's part of [`Interfaces::read`].
+fn read_all(
+    name: &str,
+    buffer: &mut [u8],
+    receive: impl Fn(&mut [u8]) -> std::io::Result<Option<usize>>,
+    mut take: impl FnMut(&[u8]),
+) -> bool {
+    for _ in 0..READ_BUDGET {
+        match receive(buffer) {
+            Ok(Some(len)) => take(buffer.get(..len).unwrap_or_default()),
+            Ok(None) => return false,
+            Err(error) => tracing::debug!(interface = name, %error, "receive"),
+        }
+    }
+    true
+}
+
+/// Whether the kernel would give a datagram to one of these sockets: a packet socket hears every
+/// group.
+fn is_listened_to(sockets: &BTreeMap<Channel, Advert>, bytes: &[u8]) -> bool {
+    let Some((group, protocol)) = Datagram::destination_of(bytes) else { return false };
+    let channel = match group {
+        IpAddr::V6(_) => Channel::V6,
+        IpAddr::V4(_) if protocol == PROTOCOL_AH => Channel::V4Ah,
+        IpAddr::V4(_) => Channel::V4,
+    };
+    sockets.get(&channel).is_some_and(|it| it.groups.contains(&group))
 }
 
 #[cfg(test)]

@@ -175,6 +175,37 @@ pub(super) fn advert_link(instance: &VrrpInstance) -> Option<&str> {
     (macvlan && !link.xmit_base && multicast).then_some(link.name.as_str())
 }
 
+/// Where adverts from a virtual MAC are heard, which the kernel keeps from the interface below.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ear {
+    /// The macvlan.
+    pub link: String,
+    /// The interface below, whose instances hear them.
+    pub base: String,
+    /// The family of these adverts.
+    pub ipv6: bool,
+}
+
+/// Every macvlan of an instance takes the adverts that have its MAC, whatever the instance sends by:
+/// under `vmac_xmit_base` too. Unicast adverts go by their destination and reach the interface below.
+pub(super) fn ears(instance: &VrrpInstance) -> Vec<Ear> {
+    let host = &instance.on_host;
+    let own = host.virtual_link.as_ref().filter(|link| {
+        matches!(link.kind, VirtualLinkKind::Macvlan { .. }) && instance.unicast_peers.is_empty()
+    });
+    let own = own.map(|link| Ear {
+        link: link.name.clone(),
+        base: instance.interface.clone(),
+        ipv6: instance.wire.ipv6,
+    });
+    let others = host.address_links.iter().map(|link| Ear {
+        link: link.name.clone(),
+        base: link.base.clone(),
+        ipv6: link.ipv6,
+    });
+    own.into_iter().chain(others).collect()
+}
+
 /// Paces of announcements: `vrrp_garp_interval` and `vrrp_gna_interval`, and each `garp_group`.
 pub(super) fn paces(config: &File) -> (Gaps, Vec<(Vec<String>, Gaps)>) {
     let usual = Gaps { arp: config.global.garp_interval, nd: config.global.gna_interval };
@@ -238,7 +269,8 @@ pub(super) fn group_interfaces(instance: &str, all: &Statics) -> Vec<String> {
     followed.flat_map(|object| interfaces_of(&object)).collect()
 }
 
-/// Interfaces whose state the instance follows: its own, those of its VIPs, the tracked ones.
+/// Interfaces whose state the instance follows: its own, those of its VIPs, the one that its adverts leave by,
+/// the tracked ones.
 fn tracked_interfaces(instance: &VrrpInstance) -> Vec<Tracked> {
     let mut tracked: Vec<Tracked> = instance
         .track_interfaces
@@ -251,7 +283,9 @@ fn tracked_interfaces(instance: &VrrpInstance) -> Vec<Tracked> {
         .flat_map(interfaces_of)
         .filter(|name| *name != instance.interface)
         .collect::<BTreeSet<String>>();
-    let implied: BTreeSet<String> = own.into_iter().chain(of_vips).collect();
+    // Without it nothing could be said to the others, whatever VIPs are tracked.
+    let of_adverts = advert_link(instance).map(str::to_owned);
+    let implied: BTreeSet<String> = own.into_iter().chain(of_vips).chain(of_adverts).collect();
     for name in implied {
         if !tracked.iter().any(|it| it.name == name) {
             tracked.push(Tracked { name, weight: 0, reverse: false });

@@ -374,7 +374,8 @@ impl VrrpRole {
                 used.entry((name, *channel)).or_default().extend(instance.group());
             }
         }
-        self.shell.interfaces.keep_only(&used);
+        let ears = self.instances.iter().chain(&self.leaving).flat_map(Instance::ears).collect();
+        self.shell.interfaces.keep_only(&used, &ears);
     }
 
     fn feed_all(&mut self, input: &Input, now: Instant) {
@@ -414,12 +415,12 @@ impl VrrpRole {
                     Some(Ok(LeaseState::Standby)) | None => {}
                 }
             }
+            instance.feed(Input::Fence(*fenced), now, &mut self.shell);
             // What forwards already goes on.
             if now < self.earliest && resume.is_none_or(|end| end <= now) {
                 self.lease_retry = Some(self.earliest);
                 continue;
             }
-            instance.feed(Input::Fence(*fenced), now, &mut self.shell);
             instance.feed(Input::Converged { resume }, now, &mut self.shell);
             if *fenced && !open {
                 // A master whose map was replaced forwards again at once, not after its next advert.
@@ -549,7 +550,8 @@ impl VrrpRole {
     /// Nothing of ours is left on this host.
     fn is_clean(&self) -> bool {
         let mut instances = self.instances.iter().chain(&self.leaving);
-        let stopped = self.statics.is_settled() && instances.all(|instance| instance.stopped);
+        // Else the forwarder looks after what a predecessor may have left.
+        let stopped = self.statics.is_settled() && instances.all(Instance::has_left_nothing);
         stopped && !self.shell.left_behind && !self.statics.failed()
     }
 

@@ -100,6 +100,11 @@ impl Scripts {
             ScriptOutcome::Exit(code) => script.core.done(*code == 0),
             ScriptOutcome::Signal(_) | ScriptOutcome::TimedOut => script.core.done(false),
             ScriptOutcome::NotStarted(_) => script.core.not_started(),
+            // Told where scripts are started.
+            ScriptOutcome::NotNow(_) => {
+                script.core.not_now();
+                None
+            }
         }?;
         let outcome = format!("{:?}", done.outcome);
         match verdict {

@@ -6,7 +6,10 @@ use std::{io, os::fd::OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
-use crate::io::{link::ArpSocket, vrrp::VrrpSocket};
+use crate::io::{
+    link::{ArpSocket, VmacSocket},
+    vrrp::VrrpSocket,
+};
 
 /// An advert socket.
 pub(super) fn advert_socket(socket: VrrpSocket) -> io::Result<AsyncFd<VrrpSocket>> {
@@ -17,6 +20,12 @@ pub(super) fn advert_socket(socket: VrrpSocket) -> io::Result<AsyncFd<VrrpSocket
 
 /// An ARP socket.
 pub(super) fn arp_socket(socket: ArpSocket) -> io::Result<AsyncFd<ArpSocket>> {
+    // SAFETY: as of `advert_socket`.
+    unsafe { AsyncFd::register(socket) }.map_err(Into::into)
+}
+
+/// A socket for adverts from a virtual MAC.
+pub(super) fn vmac_socket(socket: VmacSocket) -> io::Result<AsyncFd<VmacSocket>> {
     // SAFETY: as of `advert_socket`.
     unsafe { AsyncFd::register(socket) }.map_err(Into::into)
 }

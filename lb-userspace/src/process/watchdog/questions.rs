@@ -148,7 +148,8 @@ impl Watchdog {
         let missing = parts.missing.iter();
         let missing = missing.map(|role| format!("the {} process did not answer", role.name()));
         let forwarder = parts.forwarder.as_ref().and_then(|forwarder| forwarder.problem.clone());
-        let problems = missing.chain(forwarder).collect();
+        let sync = parts.forwarder.as_ref().and_then(|it| it.flow_sync.as_ref()?.problem.clone());
+        let problems = missing.chain(forwarder).chain(sync).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.runtime.instance.clone(),

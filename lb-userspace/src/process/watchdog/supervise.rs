@@ -406,6 +406,12 @@ impl Core for Supervisor {
             }
             Input::Ready { role, pid, generation } => {
                 if let Some(process) = self.process(role, pid) {
+                    // Its start was allowed to be silent for longer than it may be from now on.
+                    if process.ready.is_none()
+                        && let Some((_, sent)) = &mut process.unanswered
+                    {
+                        *sent = now;
+                    }
                     process.ready = Some(generation);
                 }
                 if !self.was_ready && self.behind(0).is_empty() {

@@ -178,6 +178,24 @@ fn child_that_starts_slowly_has_longer() {
     assert_eq!(rig.spawns(Role::Forwarder), [31_000]);
 }
 
+/// What was silent while it started, as it might, is not killed in the moment that it is ready.
+#[test]
+fn a_long_start_is_not_held_against_a_child_that_is_ready() {
+    let mut rig = Rig::new();
+    rig.mute.push(Role::Forwarder);
+    rig.run(Duration::from_secs(15));
+    rig.make_ready(Role::Forwarder);
+    rig.run(Duration::from_secs(4));
+    let killed = |rig: &Rig| {
+        rig.seen
+            .iter()
+            .any(|(_, effect)| matches!(effect, Effect::Kill { role: Role::Forwarder, .. }))
+    };
+    assert!(!killed(&rig), "{:?}", rig.seen);
+    rig.run(Duration::from_secs(3));
+    assert!(killed(&rig), "silent for longer than it may be now");
+}
+
 #[test]
 fn own_stall_is_not_held_against_the_children() {
     let mut rig = Rig::ready();

@@ -87,6 +87,10 @@ impl Router {
         if !works {
             self.effects.retain(|effect| *effect != Effect::PrepareVips);
             self.unprepare();
+            if self.state == State::Init {
+                // Nothing else keeps a predecessor's VIPs from answering beside the master's.
+                self.clear_leftovers();
+            }
         }
     }
 

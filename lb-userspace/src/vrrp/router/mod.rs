@@ -390,6 +390,11 @@ impl Router {
         faults
     }
 
+    /// Whether what a dead predecessor may have left is gone, or was taken over.
+    pub fn has_cleared(&self) -> bool {
+        self.cleared
+    }
+
     /// When the wait of a backup ends by itself.
     fn down_at(&self, since: Instant, wait: Wait) -> Option<Instant> {
         let (version, priority) = (self.config.version, self.effective_priority());

@@ -40,6 +40,7 @@ impl Router {
             own: self.source,
             addresses: self.advertised(),
             sequence: self.numbers.sequence,
+            heard: self.numbers.heard,
             hmac: &self.numbers.hmac,
             unix: self.numbers.unix(now),
         };
@@ -124,6 +125,7 @@ impl Router {
         self.counters.advert_rcvd += 1;
         if let Some(sequence) = advert.sequence {
             self.numbers.sequence = sequence;
+            self.numbers.heard = sequence;
         }
         if let Some(sequence) = advert.trailer {
             let peers = self.config.unicast_peers.len();

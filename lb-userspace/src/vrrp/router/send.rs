@@ -29,6 +29,9 @@ pub(super) struct Numbers {
     /// Last sequence number of an authentication header, sent or accepted: keepalived has one
     /// counter for both, so that an heir goes on above the old master's.
     pub sequence: u32,
+    /// Last one that was accepted. The one that we sent last may be another's too, who took over at
+    /// the same instant; keepalived refuses it, and both stay master for an interval.
+    pub heard: u32,
     pub hmac: hmac::State,
     /// Wall clock, and when it was told.
     clock: Option<(Duration, Instant)>,
@@ -51,6 +54,7 @@ impl Numbers {
     pub fn resume(&mut self, now: Instant) {
         let seconds = u32::try_from(self.unix(now).as_secs()).unwrap_or(SEQUENCE_LIMIT);
         self.sequence = self.sequence.max(seconds);
+        self.heard = self.sequence;
     }
 }
 

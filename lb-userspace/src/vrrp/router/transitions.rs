@@ -344,9 +344,16 @@ impl Router {
                 self.numbers.resume(now);
                 self.announce(now);
             }
-            _ => self.fence_and_clear(),
+            _ => self.clear_leftovers(),
         }
         self.settle(now);
+    }
+
+    /// What a dead predecessor may have left goes, once.
+    pub(super) fn clear_leftovers(&mut self) {
+        if !self.cleared && self.clearing == 0 {
+            self.fence_and_clear();
+        }
     }
 
     /// Someone else took a VIP or what goes with it. As keepalived: a master that lost something

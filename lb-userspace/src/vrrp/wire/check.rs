@@ -28,6 +28,9 @@ pub struct Expect<'a> {
     pub addresses: &'a [IpAddr],
     /// The last sequence number of an authentication header, sent or accepted.
     pub sequence: u32,
+    /// The last one of these that was accepted: two routers that become master at one instant send
+    /// the same number, and each has to hear the other.
+    pub heard: u32,
     /// Sequences of `auth_hmac` that were accepted.
     pub hmac: &'a hmac::State,
     /// The wall clock since 1970, which `auth_hmac` compares.
@@ -179,7 +182,7 @@ fn check_auth(
         return Err(Reason::AuthHeaderSpi);
     }
     let sequence = header.sequence();
-    if sequence <= expect.sequence {
+    if sequence < expect.sequence || sequence <= expect.heard {
         return Err(Reason::AuthHeaderReplay);
     }
     Ok(Some(sequence))

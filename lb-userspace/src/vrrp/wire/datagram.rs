@@ -10,7 +10,9 @@ pub(super) const IPV4_HEADER: usize = 20;
 pub const IPV6_HEADER: usize = 40;
 
 /// Checked view of an IP datagram: header and length are sound, payload is VRRP's. Extension
-/// headers of IPv6 are not followed: raw sockets have none, their owner writes the header.
+/// headers of IPv6 are not followed: raw sockets have none, their owner writes the header; and from a
+/// virtual MAC, where they can be seen, no router sends any (RFC 9568 §5.1.2), so that such a datagram is
+/// of another protocol ([`Reason::IpProtocol`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
     pub source: IpAddr,
@@ -99,6 +101,16 @@ impl<'a> Datagram<'a> {
             _ => return None,
         };
         Some((ipv4, *bytes.get(at + 1)?))
+    }
+
+    /// Destination and IP protocol (IPv6: what follows the fixed header) of bytes that begin with an
+    /// IP header. Nothing else of them is looked at.
+    pub fn destination_of(bytes: &[u8]) -> Option<(IpAddr, u8)> {
+        match bytes.first()? >> 4 {
+            4 => bytes.get(..IPV4_HEADER).map(|it| (v4(it, 16).into(), it[9])),
+            6 => bytes.get(..IPV6_HEADER).map(|it| (v6(it, 24).into(), it[6])),
+            _ => None,
+        }
     }
 
     /// VRID by which the instance is found; `None` when the payload is too short to hold one.

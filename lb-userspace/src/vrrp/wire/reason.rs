@@ -43,7 +43,7 @@ reasons! {
     AuthHeaderIcv = "auth_header_icv",
     /// Its SPI is not the source address.
     AuthHeaderSpi = "auth_header_spi",
-    /// Its sequence number is not above the last one that was accepted or sent.
+    /// Its sequence number is not above the last one that was accepted, or below the last one sent.
     AuthHeaderReplay = "auth_header_replay",
     /// TTL of a multicast advert is not 255: it was forwarded.
     Ttl = "ttl",

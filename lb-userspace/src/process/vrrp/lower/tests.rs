@@ -426,6 +426,46 @@ fn adverts_carry_the_virtual_mac_unless_the_file_says_otherwise() {
 }
 
 #[test]
+fn the_interface_that_adverts_leave_by_is_followed() {
+    for (words, options, want) in [
+        ("", "", ["eth0"].as_slice()),
+        ("use_vmac", "", &["eth0", "vrrp.51"]),
+        // No VIP asks for it.
+        ("use_vmac", "no_track", &["eth0", "vrrp.51"]),
+        ("use_vmac", "dev eth1", &["eth0", "eth1", "vrrp.51"]),
+        ("use_vmac\nvmac_xmit_base", "no_track", &["eth0"]),
+        ("use_vmac\nunicast_peer {\n 192.0.2.9\n}", "no_track", &["eth0"]),
+    ] {
+        let it = instance("", &format!("{words}\nvirtual_ipaddress {{\n 192.0.2.1 {options}\n}}"));
+        let lowered = config(&it, &BTreeMap::new(), false).expect("possible");
+        let names: Vec<&str> = lowered.interfaces.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, want, "{words} / {options}");
+    }
+}
+
+#[test]
+fn adverts_from_a_virtual_mac_are_heard_where_the_kernel_brings_them() {
+    let ear = |link: &str, base: &str, ipv6| Ear { link: link.into(), base: base.into(), ipv6 };
+    let multicast = "virtual_ipaddress {\n 192.0.2.1\n}";
+    let other = "virtual_ipaddress {\n 192.0.2.1\n 192.0.2.2 dev eth1 use_vmac\n}\n\
+                 virtual_ipaddress_excluded {\n fd77::1 use_vmac\n}";
+    for (words, want) in [
+        (multicast.to_owned(), vec![]),
+        (format!("use_vmac\n{multicast}"), vec![ear("vrrp.51", "eth0", false)]),
+        (format!("use_vmac own0\nvmac_xmit_base\n{multicast}"), vec![ear("own0", "eth0", false)]),
+        (format!("use_vmac\nunicast_peer {{\n 192.0.2.9\n}}\n{multicast}"), vec![]),
+        (format!("use_ipvlan\n{multicast}"), vec![]),
+        (
+            "use_vmac\nvirtual_ipaddress {\n fe80::1\n}".to_owned(),
+            vec![ear("vrrp.51", "eth0", true)],
+        ),
+        (other.to_owned(), vec![ear("vrrp.51", "eth1", false), ear("vrrp6.51", "eth0", true)]),
+    ] {
+        assert_eq!(ears(&instance("", &words)), want, "{words}");
+    }
+}
+
+#[test]
 fn the_pace_of_announcements_is_that_of_the_group_or_of_all() {
     let ms = Duration::from_millis;
     let vip = "virtual_ipaddress {\n 192.0.2.1\n}";

@@ -224,6 +224,14 @@ fn one_sequence_number_for_sending_and_hearing() {
     assert_eq!(bench.router.state(), VrrpState::Master);
     hears(&mut bench, &ah, 50, 700);
     assert_eq!(sequence(&mut bench), 701);
+    // Another becomes master in the instant of our own advert, with the number of ours. keepalived
+    // refuses it, which makes two masters for an interval.
+    hears(&mut bench, &ah, 200, 700);
+    assert_eq!(bench.router.state(), VrrpState::Master, "a number that was accepted");
+    hears(&mut bench, &ah, 200, 701);
+    assert_eq!(bench.router.state(), VrrpState::Backup, "our own number, used by another");
+    hears(&mut bench, &ah, 200, 701);
+    assert_eq!(bench.router.counters().discarded.get("auth_header_replay"), Some(&5));
     // The owner listens first: nobody may speak below the number that the others are at.
     let mut owner = Bench::backup(Config { priority: Priority(255), ..ah });
     owner.run_to(2999);

@@ -27,6 +27,36 @@ fn silence_makes_a_master_in_the_stated_order() {
     assert_eq!(bench.did().iter().filter(|word| word.ends_with("garp 5")).count(), 1);
 }
 
+/// What a predecessor left is not its own yet: another lbd may have put it there. The forwarder knows by the file
+/// of this one's run directory.
+#[test]
+fn a_stop_before_the_start_is_over_touches_nothing() {
+    let mut bench = Bench::new(config(100));
+    bench.input(Input::Stop);
+    assert_eq!(bench.did(), ["0:notify STOP", "0:stopped"]);
+    assert!(!bench.router.has_cleared());
+    let mut bench = Bench::new(config(100));
+    bench.input(Input::Source(Some(OWN.into())));
+    bench.input(Input::Converged { resume: None });
+    bench.input(Input::Stop);
+    assert!(bench.router.has_cleared());
+}
+
+/// Without a fence they answer beside the master's for as long as a start is delayed.
+#[test]
+fn without_a_fence_leftovers_do_not_wait_for_a_delayed_start() {
+    let mut bench = Bench::new(config(100));
+    bench.input(Input::Fence(true));
+    assert!(bench.did().is_empty(), "a lease may still run");
+    bench.input(Input::Fence(false));
+    assert_eq!(bench.did(), ["0:fence", "0:remove", "0:standby"]);
+    bench.input(Input::Fence(false));
+    bench.run_to(60_000);
+    bench.input(Input::Converged { resume: None });
+    let did = bench.did();
+    assert!(!did.iter().any(|word| word.ends_with("remove")), "once: {did:?}");
+}
+
 #[test]
 fn start_fences_and_clears_leftovers_before_anything_else() {
     let mut bench = Bench::new(config(255));

@@ -49,7 +49,7 @@ fn every_prefix_of_every_vector_is_decoded_without_panic() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases * 3 / 2))]
 
     // RX-03
     #[test]
@@ -142,7 +142,7 @@ proptest! {
         let demand = Demand {
             advert: advert.clone(),
             options: Options { ipv6: v6, hmac: signed.then_some(hmac), ..Options::default() },
-            peers: if unicast { vec![source] } else { vec![] }, own: Some(peer), sequence: 0,
+            peers: if unicast { vec![source] } else { vec![] }, own: Some(peer), sequence: 0, heard: 0,
             state: hmac::State::default(), unix: Duration::from_secs(unix),
         };
         let got = demand.check(&bytes).expect("accepted");

@@ -109,6 +109,7 @@ impl Row {
             peers: if unicast { vec![self.envelope.source] } else { vec![] },
             own: Some(if v6 { ip("fe80::2") } else { PEER.into() }),
             sequence: 0,
+            heard: 0,
             state: hmac::State::default(),
             unix: Duration::ZERO,
         }
@@ -123,6 +124,7 @@ struct Demand {
     peers: Vec<IpAddr>,
     own: Option<IpAddr>,
     sequence: u32,
+    heard: u32,
     state: hmac::State,
     unix: Duration,
 }
@@ -140,6 +142,7 @@ impl Demand {
             own: self.own,
             addresses: &self.advert.addresses,
             sequence: self.sequence,
+            heard: self.heard,
             hmac: &self.state,
             unix: self.unix,
         };
