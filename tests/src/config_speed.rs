@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::{abi::POOL_LEN, maps};
 use lb_userspace::{
-    base::plan::Action,
+    base::{plan::Action, table::Engine},
     config::{self, model::Config, plan},
     desired::{self, Admin, HealthBook, Host, Inputs, LeaseSlots},
     reconcile::{self, Operation},
@@ -364,6 +364,8 @@ pub fn reload(real_servers: usize, rounds: u32) -> Result<OneMore> {
 /// What the data plane should hold before any probe has ended.
 fn table(config: &Config) -> lb_userspace::base::table::ForwardingTable {
     desired::compile(&Inputs {
+        engine: Engine::Xdp,
+        masters: &Default::default(),
         config,
         vrrp: true,
         slots: &LeaseSlots::default(),

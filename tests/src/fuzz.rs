@@ -13,12 +13,14 @@ use lb_userspace::{
     api::protocol,
     base::{core::Core as _, status::VrrpState, time::Instant},
     config::{self, diag::Severity, migrate, plan, print, report},
+    dataplane::ipvs::wire::{Answer, Message, Request},
     io::probes::{mysql::wire, segment},
     process::{
         ipc::{Down, Up},
         replay,
         vrrp::router_config,
     },
+    sync::{self, wire as wire_of_sync},
     vrrp::{
         arp,
         router::{Effect, Input, Router},
@@ -32,7 +34,7 @@ use crate::sim::random;
 pub type Decoder = fn(&[u8]) -> bool;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Decoder); 8] = [
+pub const TARGETS: [(&str, Decoder); 10] = [
     ("vrrp", vrrp),
     ("mysql", mysql),
     ("config", config),
@@ -41,6 +43,8 @@ pub const TARGETS: [(&str, Decoder); 8] = [
     ("recording", recording),
     ("segment", segment),
     ("router_ops", router_ops),
+    ("ipvs_wire", ipvs_wire),
+    ("flow_sync", flow_sync),
 ];
 
 /// A corpus names them by their place: new ones come behind.
@@ -281,6 +285,59 @@ pub fn config(bytes: &[u8]) -> bool {
     true
 }
 
+/// Datagrams of flow sync, each behind its length (two octets), signed here as chance would not. What is read is written
+/// as the same octets; a node takes them at whatever times, and what it sends can be read.
+pub fn flow_sync(bytes: &[u8]) -> bool {
+    const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const OWN: u64 = 7;
+    let mut now = Instant::from_nanos(1);
+    let peer = IpAddr::from(Ipv4Addr::new(10, 77, 0, 3));
+    let config = sync::Config {
+        key: KEY.to_vec(),
+        peers: Vec::new(),
+        timeout: Duration::from_secs(5),
+        refresh: Duration::from_secs(1),
+    };
+    let mut node = sync::Node::new(config, OWN, now);
+    // The session that most of them are of is believed.
+    let body = wire_of_sync::Body::Hello { head: 0, oldest: 1, heard: vec![OWN] };
+    let hello = wire_of_sync::Datagram { session: 9, number: 1, body };
+    node.handle_datagram(peer, &wire_of_sync::seal(KEY, &hello), now);
+    let (mut rest, mut accepted) = (bytes, false);
+    while let Some((length, tail)) = rest.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length)).min(tail.len());
+        let (octets, tail) = tail.split_at(length);
+        rest = tail;
+        let mut signed = octets.to_vec();
+        wire_of_sync::sign(KEY, &mut signed);
+        if let Ok(datagram) = wire_of_sync::open(KEY, &signed) {
+            accepted = true;
+            assert_eq!(wire_of_sync::seal(KEY, &datagram), signed, "{datagram:?}");
+        }
+        assert!(wire_of_sync::open(KEY, octets).is_err(), "unsigned");
+        node.handle_datagram(peer, &signed, now);
+        now += Duration::from_millis(7);
+        node.handle_timeout(now);
+        while let Some(effect) = node.poll_effect() {
+            match effect {
+                sync::Effect::Send { bytes, .. } => {
+                    assert!(
+                        wire_of_sync::open(KEY, &bytes).is_ok(),
+                        "it sends what nobody can read"
+                    );
+                }
+                sync::Effect::Apply(_) | sync::Effect::Prune(_) => {}
+                sync::Effect::Walk { .. } => node.walk_ended(now),
+            }
+        }
+        assert!(node.poll_timeout(now) > Instant::ZERO);
+        for peer in node.peers(now) {
+            assert!(peer.counts.datagrams >= peer.counts.duplicates + peer.counts.ahead);
+        }
+    }
+    accepted
+}
+
 /// Lines on the control socket.
 pub fn control(bytes: &[u8]) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -350,6 +407,24 @@ pub fn router_ops(bytes: &[u8]) -> bool {
         Some(Ok(())) => true,
         Some(Err(report)) => panic!("{report}"),
     }
+}
+
+/// Messages of IPVS: the first byte says which way (a request, a request of a list, an answer), the second is the
+/// command. What was read means the same when it is written and read again.
+pub fn ipvs_wire(bytes: &[u8]) -> bool {
+    let [way, command, attributes @ ..] = bytes else { return false };
+    let message = Message { command: *command, attributes: attributes.to_vec() };
+    match way % 3 {
+        2 => {
+            let Ok(answer) = Answer::decode(&message, None) else { return false };
+            assert_eq!(Answer::decode(&answer.encode(), None), Ok(answer));
+        }
+        way => {
+            let Ok(request) = Request::decode(&message, way == 1) else { return false };
+            assert_eq!(Request::decode(&request.encode(), request.is_dump()), Ok(request));
+        }
+    }
+    true
 }
 
 #[cfg(test)]

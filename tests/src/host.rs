@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -86,6 +86,8 @@ pub struct Host {
     /// `-D`.
     detail: bool,
     without_bpf: bool,
+    /// `lvs_hook` of files that do not say it.
+    hook: Option<&'static str>,
     process: Option<Process>,
     jail: Option<(Jail, PathBuf)>,
 }
@@ -108,6 +110,7 @@ impl Host {
             arguments: Vec::new(),
             detail: true,
             without_bpf: false,
+            hook: Some("xdp"),
             process: None,
             jail: None,
         })
@@ -151,6 +154,11 @@ impl Host {
     /// More arguments for the next start, such as `-P`.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// The hook is lbd's own choice unless a file says it.
+    pub fn leave_hook_to_lbd(&mut self) {
+        self.hook = None;
     }
 
     /// Whether the next start has `-D`, as all have otherwise.
@@ -201,12 +209,21 @@ impl Host {
         self.dir.join("log")
     }
 
-    /// Writes the configuration file; running daemons are not told.
+    /// Writes the configuration file; running daemons are not told. A file without `lvs_hook` asks for XDP, which `auto`
+    /// would not take on veth, unless [`Host::leave_hook_to_lbd`].
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write_config(&self, text: &str) -> Result<()> {
         let path = self.config_file();
+        let mut text = text.to_owned();
+        if let (Program::Lbd, Some(hook)) = (self.program, self.hook)
+            && !text.contains("lvs_hook")
+            && !text.is_empty()
+        {
+            // At the end: places in messages are the test's own.
+            text.push_str(&format!("\nglobal_defs {{\n  lvs_hook {hook}\n}}\n"));
+        }
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -414,7 +431,13 @@ impl Host {
     ///
     /// # Errors
     /// After `limit`; the message has the end of its log.
-    pub fn wait_state(&self, state: VrrpState, vip: Ipv4Addr, limit: Duration) -> Result<()> {
+    pub fn wait_state(
+        &self,
+        state: VrrpState,
+        vip: impl Into<IpAddr>,
+        limit: Duration,
+    ) -> Result<()> {
+        let vip = vip.into();
         let holds = state == VrrpState::Master;
         wait_until(
             &format!("{} to be {}", self.name(), state.name()),

@@ -130,7 +130,7 @@ impl Lab {
             .context("cannot open the lab's directory to unprivileged roles")?;
         let lan = Switch::new("lan")?;
         let client = Namespace::new("client")?;
-        lan.plug(&client, "eth0", Some(&format!("{CLIENT}/24")))?;
+        lan.plug_as_it_is(&client, "eth0", Some(&format!("{CLIENT}/24")))?;
         let inner = match spec.mode {
             Mode::Nat => Some(Switch::new("inner")?),
             Mode::Dr | Mode::Local => None,
@@ -139,11 +139,13 @@ impl Lab {
         let mut hosts = Vec::new();
         for (number, (addr, program)) in (1_u8..).zip(HOSTS.into_iter().zip(spec.programs)) {
             let netns = Namespace::new(&format!("lb{number}"))?;
-            cables.push(lan.plug(&netns, "eth0", Some(&format!("{addr}/24")))?);
+            cables.push(lan.plug_as_it_is(&netns, "eth0", Some(&format!("{addr}/24")))?);
             if let Some(inner) = &inner {
-                inner.plug(&netns, "eth1", Some(&format!("10.88.0.1{number}/24")))?;
+                inner.plug_as_it_is(&netns, "eth1", Some(&format!("10.88.0.1{number}/24")))?;
             }
-            hosts.push(Host::new(&netns, program, dir.path())?);
+            let mut host = Host::new(&netns, program, dir.path())?;
+            host.leave_hook_to_lbd();
+            hosts.push(host);
         }
         let mut hosts: [Host; 2] =
             hosts.try_into().map_err(|_| anyhow::anyhow!("the lab has two hosts"))?;
@@ -162,11 +164,7 @@ impl Lab {
         }
         let pool = servers.iter().take(2).map(|server| server.addr).collect();
         let settings = vec![
-            "switch ports (peers of every eth): GRO on, so that frames redirected out of a host \
-             by XDP are received (NAPI)"
-                .to_owned(),
-            "TX checksum offload off at both ends of every cable: packets carry complete \
-             checksums, as on a NIC's wire"
+            "every cable is a veth pair with the offloads that the kernel gives it; `lvs_hook auto` takes tc there"
                 .to_owned(),
         ];
         let mut lab =
@@ -197,7 +195,7 @@ impl Lab {
 
     /// The lab's usual traffic.
     pub fn load(&self) -> Load {
-        Load { target: self.target(), busy: 16, idle: 4, connects_per_second: 20 }
+        Load { target: self.target().into(), busy: 16, idle: 4, connects_per_second: 20 }
     }
 
     /// The cable of a balancer host on the client's side.
@@ -294,7 +292,7 @@ fn pool_servers(spec: &Spec, switch: &Switch) -> Result<Vec<Server>> {
             Mode::Dr | Mode::Local => Ipv4Addr::new(10, 77, 0, 20 + number),
         };
         let netns = Namespace::new(&format!("db{number}"))?;
-        let cable = switch.plug(&netns, "eth0", Some(&format!("{addr}/24")))?;
+        let cable = switch.plug_as_it_is(&netns, "eth0", Some(&format!("{addr}/24")))?;
         if spec.mode == Mode::Nat {
             netns.ip(&["route", "add", "default", "via", &INNER_VIP.to_string()])?;
         } else {

@@ -8,6 +8,7 @@ pub mod failover;
 pub mod fuzz;
 pub mod host;
 pub mod interop;
+pub mod ipvs;
 pub mod jail;
 pub mod lab;
 pub mod lab_config;

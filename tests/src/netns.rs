@@ -25,6 +25,7 @@ use nix::{
 };
 
 use crate::{
+    packet::build::Family,
     process::{Process, output, send},
     sys,
 };
@@ -194,6 +195,18 @@ impl Namespace {
         Ok(())
     }
 
+    /// A namespace that speaks a family.
+    ///
+    /// # Errors
+    /// As [`Namespace::new`] and [`Namespace::enable_ipv6`].
+    pub fn of_family(role: &str, family: Family) -> Result<Self> {
+        let netns = Self::new(role)?;
+        if family == Family::Six {
+            netns.enable_ipv6()?;
+        }
+        Ok(netns)
+    }
+
     /// Processes whose network namespace this is.
     pub fn pids(&self) -> Vec<Pid> {
         pids_in(&self.path())
@@ -270,6 +283,22 @@ impl Switch {
     /// # Errors
     /// When `ip` or `ethtool` fails.
     pub fn plug(&self, host: &Namespace, interface: &str, address: Option<&str>) -> Result<Port> {
+        let port = self.plug_as_it_is(host, interface, address)?;
+        self.netns.run("ethtool", &["-K", &port.name, "gro", "on", "tx", "off"])?;
+        host.run("ethtool", &["-K", interface, "tx", "off"])?;
+        Ok(port)
+    }
+
+    /// As [`Switch::plug`], with the offloads that the kernel gives a veth pair.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn plug_as_it_is(
+        &self,
+        host: &Namespace,
+        interface: &str,
+        address: Option<&str>,
+    ) -> Result<Port> {
         let name = format!("p{}", self.ports.fetch_add(1, Ordering::Relaxed));
         self.netns.ip(&[
             "link",
@@ -283,8 +312,6 @@ impl Switch {
             "netns",
             host.name(),
         ])?;
-        self.netns.run("ethtool", &["-K", &name, "gro", "on", "tx", "off"])?;
-        host.run("ethtool", &["-K", interface, "tx", "off"])?;
         self.netns.ip(&["link", "set", &name, "master", "br0", "up"])?;
         if let Some(address) = address {
             host.ip(&["addr", "add", address, "dev", interface])?;
@@ -298,6 +325,15 @@ impl Port {
     /// Its name in the switch's namespace.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Completes partial checksums, and cuts large packets up, before they reach the host: as the wire between two NICs
+    /// would, so that a wrong one is seen there.
+    ///
+    /// # Errors
+    /// When `ethtool` fails.
+    pub fn complete_checksums(&self) -> Result<()> {
+        self.switch.run("ethtool", &["-K", &self.name, "tx", "off"]).map(drop)
     }
 
     /// Cuts or restores the cable: the host's end loses or regains its carrier.

@@ -1,14 +1,17 @@
 //! The only unsafe code of the harness: what a child does between fork and exec, what it used when it
-//! has ended, and realtime threads.
+//! has ended, realtime threads, and two things that no library of ours has: test runs with a flag, frames in pieces.
 #![expect(
     unsafe_code,
-    reason = "Command::pre_exec, wait4 and sched_setscheduler have no safe face"
+    reason = "Command::pre_exec, wait4, sched_setscheduler, bpf and PACKET_VNET_HDR have no safe face"
 )]
 
 use std::{
     fs::File,
     io,
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
     process::{Child, Command, ExitStatus},
     sync::{Arc, mpsc},
     thread,
@@ -145,4 +148,111 @@ pub fn realtime() {
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) } != 0 {
         eprintln!("no realtime priority: {}", io::Error::last_os_error());
     }
+}
+
+/// `union bpf_attr` of BPF_PROG_TEST_RUN, whole.
+#[repr(C)]
+#[derive(Default)]
+struct RunAttr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    pad: u32,
+}
+
+/// Runs a program of tc once on a frame whose device gave the sum of its packet (CHECKSUM_COMPLETE): what it returned, and
+/// the frame that came out.
+///
+/// # Errors
+/// EBADMSG: that sum is wrong by then. Kernels that do not know the flag ([`io::ErrorKind::InvalidInput`]) give none.
+pub fn run_summed(program: impl AsFd, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
+    const PROG_TEST_RUN: libc::c_int = 10;
+    const CHECKSUM_COMPLETE: u32 = 1 << 2;
+    let mut out = vec![0; frame.len() + 64];
+    let mut attr = RunAttr {
+        prog_fd: program.as_fd().as_raw_fd().cast_unsigned(),
+        data_size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        data_size_out: u32::try_from(out.len()).unwrap_or(u32::MAX),
+        data_in: frame.as_ptr() as u64,
+        data_out: out.as_mut_ptr() as u64,
+        repeat: 1,
+        flags: CHECKSUM_COMPLETE,
+        ..RunAttr::default()
+    };
+    // SAFETY: a repr(C) prefix of union bpf_attr of the size told; its pointers are valid for the sizes in it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut attr, size_of::<RunAttr>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    out.truncate(attr.data_size_out as usize);
+    Ok((attr.retval, out))
+}
+
+/// Sends a frame of more than a page by an interface of this network namespace, of which only the first `linear` bytes lie
+/// in the linear part of the skb, as some drivers' do.
+///
+/// # Errors
+/// That of the system.
+pub fn send_in_pieces(ifindex: u32, frame: &[u8], linear: u16) -> io::Result<()> {
+    const PACKET_VNET_HDR: libc::c_int = 15;
+    /// `struct virtio_net_hdr`: flags, kind of GSO, length of the headers, three words of GSO and checksum.
+    const VIRTIO: usize = 10;
+    let mut bytes = vec![0; VIRTIO];
+    bytes[2..4].copy_from_slice(&linear.to_ne_bytes());
+    bytes.extend(frame);
+    // SAFETY: takes integers.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value and its size.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let to = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: ifindex.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: bytes and address with their sizes.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            (&raw const to).cast(),
+            size_of_val(&to) as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddrV4,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -46,7 +46,7 @@ const SAMPLE_LIMIT: usize = 2_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// VIP and port.
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     /// Kept sessions that ask all the time.
     pub busy: u32,
     /// Kept sessions that ask every [`IDLE_PAUSE`].
@@ -283,7 +283,7 @@ fn run(netns: &Namespace, load: Load, shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-fn options(target: SocketAddrV4) -> Opts {
+fn options(target: SocketAddr) -> Opts {
     OptsBuilder::default()
         .ip_or_hostname(target.ip().to_string())
         .tcp_port(target.port())

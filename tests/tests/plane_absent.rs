@@ -148,7 +148,7 @@ fn ends_with(mut single: Single, sentence: &str) -> Result<()> {
     let log = single.log();
     ensure!(code == Some(1), "exit code {code:?}\n{log}");
     ensure!(log.contains("no engine: xdp failed because"), "{log}");
-    ensure!(log.contains(sentence) && log.contains("ipvs: not yet"), "{sentence}\n{log}");
+    ensure!(log.contains(sentence) && log.contains("the kernel has no IPVS"), "{sentence}\n{log}");
     ensure!(!single.host.has(VIP)?, "the VIP is left");
     let pins = single.host.pin_dir();
     ensure!(!pins.exists(), "{} is left: {:?}", pins.display(), pins.read_dir()?.next());

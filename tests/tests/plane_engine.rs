@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{
-    abi::{FLOW_RESET, FLOW_RST, Flow4, FlowKey4, Real, be16, be32},
+    abi::{Addr, FLOW_RESET, FLOW_RST, Flow, FlowKey4, Real, be16, be32},
     maps,
 };
 use lb_tests::{
@@ -21,6 +21,7 @@ use lb_tests::{
 };
 use lb_userspace::{
     base::{
+        filter::FlowFilter,
         status::FlowStatus,
         table::{
             ForwardingTable, Gate, LeaseSlot, LeaseState, Method, OnDown, RealServer,
@@ -28,7 +29,7 @@ use lb_userspace::{
         },
         time::Instant as Monotonic,
     },
-    config::model::XdpMode,
+    config::model::Attachment,
     dataplane::{
         DataPlane as _, FailureKind, NextHop, Surroundings,
         xdp::{
@@ -135,7 +136,11 @@ fn keep_house(engine: &mut Xdp) -> Result<Vec<usize>> {
 }
 
 fn list(engine: &mut Xdp, limit: usize) -> Result<Vec<FlowStatus>> {
-    engine.list_flows(limit);
+    list_of(engine, &FlowFilter::default(), limit)
+}
+
+fn list_of(engine: &mut Xdp, filter: &FlowFilter, limit: usize) -> Result<Vec<FlowStatus>> {
+    engine.list_flows(filter, limit);
     loop {
         if let Some(flows) = engine.listed_flows()? {
             return Ok(flows);
@@ -156,7 +161,7 @@ fn has_program(lb: &Namespace) -> Result<bool> {
 }
 
 fn open(pins: &Path) -> Result<Xdp> {
-    Xdp::open(pins, 4096, XdpMode::Auto)
+    Xdp::open(pins, 4096, Attachment::XDP)
 }
 
 #[test]
@@ -217,6 +222,10 @@ fn a_successor_adopts_and_loses_no_connection() -> Result<()> {
         ensure!(flow.real_server == flows[0].real_server, "{flow:?} {flows:?}");
         ensure!(engine.flow(flows[0].vip, flows[0].client)?.is_none(), "the wrong way round");
         ensure!(list(&mut engine, 0)?.is_empty());
+        for (client, found) in [("10.77.0.0/30", 1), ("10.77.0.1", 1), ("10.77.0.2", 0)] {
+            let filter = FlowFilter { client: Some(client.parse()?), ..FlowFilter::default() };
+            ensure!(list_of(&mut engine, &filter, 10)?.len() == found, "{client}");
+        }
         ensure!(flows.len() == 1 && flows[0].state == "established", "{flows:?}");
         ensure!(flows[0].real_server == Some((DB, PORT).into()), "{flows:?}");
         let status = engine.status()?;
@@ -274,12 +283,12 @@ fn pressure_ends_when_there_is_room_again() -> Result<()> {
     let mut engine = open(&pins.0)?;
     let map = |name| MapData::from_pin(pins.0.join(name)).and_then(Map::from_map_data);
     let mut pressure = Array::<_, u64>::try_from(map(maps::PRESSURE)?)?;
-    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map(maps::FLOWS4)?)?;
+    let mut flows = HashMap::<_, FlowKey4, Flow>::try_from(map(maps::FLOWS4)?)?;
     let jiffies = lb_userspace::dataplane::xdp::lease::Clock::open(&pins.0)?.sample()?.jiffies;
     let key = |n: u32| FlowKey4 { src: n, proto: 6, ..FlowKey4::default() };
     // What the program leaves behind when the table of 4096 has no room.
     for n in 0..4096 {
-        flows.insert(key(n), Flow4 { last_seen: jiffies, real: 9, ..Flow4::default() }, 0)?;
+        flows.insert(key(n), Flow { last_seen: jiffies, real: 9, ..Flow::default() }, 0)?;
     }
     pressure.set(0, jiffies, 0)?;
     keep_house(&mut engine)?;
@@ -303,18 +312,18 @@ fn a_large_table_is_swept_in_slices_and_verdicts_go_between() -> Result<()> {
         return Ok(());
     }
     let pins = Pins::new("slices");
-    let mut engine = Xdp::open(&pins.0, 32_768, XdpMode::Auto)?;
+    let mut engine = Xdp::open(&pins.0, 32_768, Attachment::XDP)?;
     let unattached = |state| ForwardingTable { interfaces: [].into(), ..table(state) };
     reach(&mut engine, &unattached(RealServerState::Up))?;
     let map = |name| MapData::from_pin(pins.0.join(name)).and_then(Map::from_map_data);
-    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map(maps::FLOWS4)?)?;
+    let mut flows = HashMap::<_, FlowKey4, Flow>::try_from(map(maps::FLOWS4)?)?;
     let jiffies = lb_userspace::dataplane::xdp::lease::Clock::open(&pins.0)?.sample()?.jiffies;
     let key = |n: u32| FlowKey4 { src: n, proto: 6, ..FlowKey4::default() };
     for n in 0..ENTRIES {
         // One in four was reset long ago (a jiffy is 10 ms at most).
         let (flags, last_seen) =
             if n % 4 == 0 { (FLOW_RST, jiffies - 60_000) } else { (0, jiffies) };
-        flows.insert(key(n), Flow4 { last_seen, flags, real: 9, ..Flow4::default() }, 0)?;
+        flows.insert(key(n), Flow { last_seen, flags, real: 9, ..Flow::default() }, 0)?;
     }
     let state = |engine: &mut Xdp| -> Result<String> {
         Ok(engine.status()?.virtual_servers[0].real_servers[0].state.clone())
@@ -378,8 +387,8 @@ fn clients_of_a_dead_server_are_asked_in_slices_by_the_master_only() -> Result<(
     let mut writer = LeaseWriter::open(&pins.0)?;
     let map = |name| MapData::from_pin(pins.0.join(name)).and_then(Map::from_map_data);
     let reals = Array::<_, Real>::try_from(map(maps::REALS_MAP)?)?;
-    ensure!(reals.get(&1, 0)?.addr == be32(DB.octets()));
-    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map(maps::FLOWS4)?)?;
+    ensure!(reals.get(&1, 0)?.addr == Addr::from_ip(DB.into()));
+    let mut flows = HashMap::<_, FlowKey4, Flow>::try_from(map(maps::FLOWS4)?)?;
     let key = |n: u16| FlowKey4 {
         src: be32([10, 77, 0, 1]),
         dst: be32(VIP.octets()),
@@ -388,7 +397,7 @@ fn clients_of_a_dead_server_are_asked_in_slices_by_the_master_only() -> Result<(
         proto: 6,
         pad: 0,
     };
-    let flow = Flow4 { generation: 1, real: 1, seq_end: 7, ack: 70, ..Flow4::default() };
+    let flow = Flow { generation: 1, real: 1, seq_end: 7, ack: 70, ..Flow::default() };
     for n in 0..CLIENTS {
         flows.insert(key(n), flow, 0)?;
     }
@@ -414,7 +423,7 @@ fn clients_of_a_dead_server_are_asked_in_slices_by_the_master_only() -> Result<(
     ensure!(asked.iter().all(|it| it.kind == Kind::Probe && (it.seq, it.ack) == (69, 7)));
     // Those who do not know are asked again, in time.
     for n in 0..CLIENTS - 3 {
-        flows.insert(key(n), Flow4 { flags: FLOW_RESET, ..flow }, 0)?;
+        flows.insert(key(n), Flow { flags: FLOW_RESET, ..flow }, 0)?;
     }
     let next = engine.notices_at().context("no second round")?;
     ensure!(next >= begun + ROUNDS[1], "too early");
@@ -522,7 +531,7 @@ fn an_ipv6_vip_is_silent_without_a_lease() -> Result<()> {
     ensure!(count(&mut engine, "standby")? > 0 && count(&mut engine, "nd")? > 0);
     writer.set(slot, LeaseState::Until(clock::now() + Duration::from_secs(60)))?;
     ensure!(answers()?, "a master answers");
-    ensure!(count(&mut engine, "vip_ipv6")? > 0);
+    ensure!(count(&mut engine, "no_virtual_server")? > 0);
     writer.set(slot, LeaseState::Until(Monotonic::ZERO))?;
     ensure!(!answers()?, "a fenced host answers");
     ensure!(count(&mut engine, "fenced_nd")? > 0, "nobody asked for the address");

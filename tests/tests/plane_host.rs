@@ -12,7 +12,7 @@ use lb_tests::{
 };
 use lb_userspace::{
     base::{status::VrrpState, table::ForwardingTable},
-    config::model::XdpMode,
+    config::model::Attachment,
     dataplane::{
         DataPlane as _,
         xdp::{Xdp, loader},
@@ -32,7 +32,7 @@ impl Foreign {
         let name = format!("/sys/fs/bpf/lbd-test-foreign-{}-{}", std::process::id(), lb.name());
         let foreign = Self(PathBuf::from(name));
         lb.enter(|| -> Result<()> {
-            let mut engine = Xdp::open(&foreign.0, 1024, XdpMode::Auto)?;
+            let mut engine = Xdp::open(&foreign.0, 1024, Attachment::XDP)?;
             let wanted =
                 ForwardingTable { interfaces: ["eth0".to_owned()].into(), ..Default::default() };
             let report = engine.apply(&plan(&ForwardingTable::default(), &wanted));

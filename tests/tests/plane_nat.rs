@@ -19,12 +19,15 @@ use lb_tests::{
     host::{self, Host, Program},
     mariadb,
     netns::{Namespace, Switch, ready_or_skip},
+    packet::build::Family,
     wait::wait_until,
 };
 use tempfile::TempDir;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Of the servers.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 const PORT: u16 = 3306;
 const LIMIT: Duration = Duration::from_secs(10);
 /// A server's first repetitions come after 0.2, 0.4 and 0.8 s.
@@ -67,6 +70,7 @@ impl Servers {
 }
 
 struct Bed {
+    family: Family,
     client: Namespace,
     host: Host,
     servers: Arc<Servers>,
@@ -76,27 +80,34 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(scheduler: &str, mode: &str) -> Result<Self> {
+    fn new(family: Family, scheduler: &str, mode: &str) -> Result<Self> {
         host::available(Program::Lbd).map_err(|why| anyhow::anyhow!(why))?;
         let dir = mariadb::workspace("nat")?;
         let (lan, inner) = (Switch::new("lan")?, Switch::new("inner")?);
-        let (client, lb) = (Namespace::new("client")?, Namespace::new("lb")?);
-        lan.plug(&client, "eth0", Some(&format!("{CLIENT}/24")))?;
-        lan.plug(&lb, "eth0", Some("10.77.0.2/24"))?;
-        inner.plug(&lb, "eth1", Some("10.88.0.1/24"))?;
-        lb.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "eth0"])?;
+        let client = Namespace::of_family("client", family)?;
+        let lb = Namespace::of_family("lb", family)?;
+        lan.plug(&client, "eth0", Some(&family.on_link(CLIENT)))?;
+        lan.plug(&lb, "eth0", Some(&family.on_link([10, 77, 0, 2].into())))?;
+        inner.plug(&lb, "eth1", Some(&family.on_link(ROUTER)))?;
+        lb.ip(&["addr", "add", &family.addr(VIP).to_string(), "dev", "eth0"])?;
         let servers = Arc::new(Servers::default());
-        let namespaces =
-            [server(&inner, 0, Arc::clone(&servers))?, server(&inner, 1, Arc::clone(&servers))?];
+        let namespaces = [
+            server(family, &inner, 0, Arc::clone(&servers))?,
+            server(family, &inner, 1, Arc::clone(&servers))?,
+        ];
         let mut host = Host::new(&lb, Program::Lbd, dir.path())?;
         host.write_config(&format!(
             "global_defs {{\n  lvs_xdp_mode {mode}\n}}\n\
-             virtual_server {VIP} {PORT} {{\n  lb_algo {scheduler}\n  lb_kind NAT\n\
-             \x20 real_server 10.88.0.3 {PORT} {{\n    weight 1\n  }}\n\
-             \x20 real_server 10.88.0.4 {PORT} {{\n    weight 1\n  }}\n}}\n"
+             virtual_server {} {PORT} {{\n  lb_algo {scheduler}\n  lb_kind NAT\n\
+             \x20 real_server {} {PORT} {{\n    weight 1\n  }}\n\
+             \x20 real_server {} {PORT} {{\n    weight 1\n  }}\n}}\n",
+            family.addr(VIP),
+            family.addr(server_name(0)),
+            family.addr(server_name(1)),
         ))?;
         host.start()?;
         let bed = Self {
+            family,
             client,
             host,
             servers,
@@ -125,7 +136,7 @@ impl Bed {
     }
 
     fn connect(&self, limit: Duration) -> Result<TcpStream> {
-        let target = SocketAddr::from((VIP, PORT));
+        let target = SocketAddr::from((self.family.addr(VIP), PORT));
         let stream = self.client.enter(|| TcpStream::connect_timeout(&target, limit))??;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -148,11 +159,21 @@ impl Bed {
     }
 }
 
-fn server(switch: &Switch, index: usize, servers: Arc<Servers>) -> Result<Namespace> {
-    let netns = Namespace::new(&format!("db{index}"))?;
-    switch.plug(&netns, "eth0", Some(&format!("10.88.0.{}/24", index + 3)))?;
-    netns.ip(&["route", "add", "default", "via", "10.88.0.1"])?;
-    let listener = netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
+fn server_name(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 88, 0, index as u8 + 3)
+}
+
+fn server(
+    family: Family,
+    switch: &Switch,
+    index: usize,
+    servers: Arc<Servers>,
+) -> Result<Namespace> {
+    let netns = Namespace::of_family(&format!("db{index}"), family)?;
+    switch.plug(&netns, "eth0", Some(&family.on_link(server_name(index))))?;
+    let router = family.addr(ROUTER).to_string();
+    netns.ip(&[family.option(), "route", "add", "default", "via", &router])?;
+    let listener = netns.enter(|| TcpListener::bind((family.any(), PORT)))??;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             servers.accepted[index].fetch_add(1, Ordering::Relaxed);
@@ -173,14 +194,21 @@ fn echo(stream: &mut TcpStream) -> Result<()> {
 
 /// What becomes of a client that waits for a reply while the balancer loses its connections, as a
 /// failover does. The reply itself is the first thing that anybody sends then.
-fn wait_through_a_loss(scheduler: &str, routes: bool) -> Result<(Bed, std::io::Result<Vec<u8>>)> {
-    let mut bed = Bed::new(scheduler, "auto")?;
+fn wait_through_a_loss(
+    family: Family,
+    scheduler: &str,
+    routes: bool,
+) -> Result<(Bed, std::io::Result<Vec<u8>>)> {
+    let mut bed = Bed::new(family, scheduler, "auto")?;
     let lb = bed.host.netns();
     if routes {
         lb.sysctl("net/ipv4/ip_forward", "1")?;
+        if family == Family::Six {
+            lb.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        }
         let link = bed.client.ip(&["-br", "link", "show", "dev", "eth0"])?;
         let mac = link.split_whitespace().nth(2).context("no MAC address")?.to_owned();
-        let client = CLIENT.to_string();
+        let client = family.addr(CLIENT).to_string();
         lb.ip(&["neigh", "replace", &client, "lladdr", &mac, "dev", "eth0", "nud", "permanent"])?;
     }
     let mut stream = bed.connect(LIMIT)?;
@@ -214,15 +242,18 @@ fn a_waiting_client_is_reset_when_its_connection_is_forgotten() -> Result<()> {
     if !ready_or_skip("plane_nat")? {
         return Ok(());
     }
-    let (mut bed, got) = wait_through_a_loss("wlc", false)?;
-    ensure!(is_reset(got), "the client was not reset");
-    ensure!(bed.outcome("orphan_reported")? > 0 && bed.outcome("reset_unknown")? > 0);
-    bed.host.stop()?;
-    // A host that routes knows the way itself.
-    let (mut bed, got) = wait_through_a_loss("wlc", true)?;
-    ensure!(is_reset(got), "the client was not reset");
-    ensure!(bed.outcome("orphan_reset")? > 0 && bed.outcome("orphan_reported")? == 0);
-    bed.host.stop()
+    for family in Family::ALL {
+        let (mut bed, got) = wait_through_a_loss(family, "wlc", false)?;
+        ensure!(is_reset(got), "the client was not reset");
+        ensure!(bed.outcome("orphan_reported")? > 0 && bed.outcome("reset_unknown")? > 0);
+        bed.host.stop()?;
+        // A host that routes knows the way itself.
+        let (mut bed, got) = wait_through_a_loss(family, "wlc", true)?;
+        ensure!(is_reset(got), "the client was not reset");
+        ensure!(bed.outcome("orphan_reset")? > 0 && bed.outcome("orphan_reported")? == 0);
+        bed.host.stop()?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -230,15 +261,18 @@ fn a_waiting_client_gets_its_reply_where_the_hash_finds_the_server() -> Result<(
     if !ready_or_skip("plane_nat")? {
         return Ok(());
     }
-    // With the port, because all connections come from one address.
-    let (mut bed, got) = wait_through_a_loss("mh\n  mh-port", false)?;
-    ensure!(got? == REPLY);
-    ensure!(bed.outcome("orphan_reported")? > 0 && bed.outcome("midstream_hashed")? > 0);
-    bed.host.stop()?;
-    let (mut bed, got) = wait_through_a_loss("mh\n  mh-port", true)?;
-    ensure!(got? == REPLY);
-    ensure!(bed.outcome("orphan_adopted")? > 0 && bed.outcome("orphan_reported")? == 0);
-    bed.host.stop()
+    for family in Family::ALL {
+        // With the port, because all connections come from one address.
+        let (mut bed, got) = wait_through_a_loss(family, "mh\n  mh-port", false)?;
+        ensure!(got? == REPLY);
+        ensure!(bed.outcome("orphan_reported")? > 0 && bed.outcome("midstream_hashed")? > 0);
+        bed.host.stop()?;
+        let (mut bed, got) = wait_through_a_loss(family, "mh\n  mh-port", true)?;
+        ensure!(got? == REPLY);
+        ensure!(bed.outcome("orphan_adopted")? > 0 && bed.outcome("orphan_reported")? == 0);
+        bed.host.stop()?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -246,8 +280,13 @@ fn nat_sessions_survive_restart_and_replacement_in_every_mode() -> Result<()> {
     if !ready_or_skip("plane_nat")? {
         return Ok(());
     }
-    for mode in ["auto", "generic"] {
-        let mut bed = Bed::new("wlc", mode)?;
+    for (family, mode) in [
+        (Family::Four, "auto"),
+        (Family::Four, "generic"),
+        (Family::Six, "auto"),
+        (Family::Six, "generic"),
+    ] {
+        let mut bed = Bed::new(family, "wlc", mode)?;
         let links = bed.host.netns().ip(&["link", "show"])?;
         ensure!(links.contains("xdpgeneric") == (mode == "generic"), "{mode}: {links}");
         let mut streams = (0..8).map(|_| bed.connect(LIMIT)).collect::<Result<Vec<_>>>()?;

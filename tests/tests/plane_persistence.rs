@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{
-    abi::{FLOW_FIN, Flow4, FlowKey4, Template, TemplateKey4, be16, be32},
+    abi::{Addr, FLOW_FIN, Flow, FlowKey4, Template, TemplateKey, be16, be32},
     maps,
 };
 use lb_tests::{
@@ -28,7 +28,7 @@ use lb_userspace::{
         ForwardingTable, Gate, Method, OnDown, Persistence, RealServer, RealServerState, Scheduler,
         VirtualServer,
     },
-    config::model::XdpMode,
+    config::model::Attachment,
     dataplane::{
         DataPlane as _,
         xdp::{Xdp, housekeeping::SLICE, lease::Clock, loader::How},
@@ -274,19 +274,19 @@ fn templates_are_swept_in_slices_and_live_with_their_connections() -> Result<()>
         Pins(PathBuf::from(format!("/sys/fs/bpf/lbd-test-templates-{}", std::process::id())));
     let persistent =
         table(Some(Persistence { timeout: Duration::from_secs(100), granularity: 32 }));
-    let mut engine = Xdp::open(&pins.0, 4096, XdpMode::Auto)?;
+    let mut engine = Xdp::open(&pins.0, 4096, Attachment::XDP)?;
     reach(&mut engine, &persistent)?;
     let status = |engine: &mut Xdp| -> Result<Option<u64>> {
         Ok(engine.status()?.virtual_servers[0].templates)
     };
     ensure!(status(&mut engine)? == Some(0));
     let map = |name| MapData::from_pin(pins.0.join(name)).and_then(Map::from_map_data);
-    let mut templates = HashMap::<_, TemplateKey4, Template>::try_from(map(maps::TEMPLATES4)?)?;
-    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map(maps::FLOWS4)?)?;
+    let mut templates = HashMap::<_, TemplateKey, Template>::try_from(map(maps::TEMPLATES)?)?;
+    let mut flows = HashMap::<_, FlowKey4, Flow>::try_from(map(maps::FLOWS4)?)?;
     let clock = Clock::open(&pins.0)?;
     let second = u64::from(clock.ticks(Duration::from_secs(1)));
     let now = clock.sample()?.jiffies;
-    let key = |network: u32| TemplateKey4 { network, service: 1, pad: 0 };
+    let key = |network: u32| TemplateKey::new(Addr::v4(network), 1);
     let of = |seconds: u64| Template {
         used: now.saturating_sub(seconds * second),
         generation: 1,
@@ -305,11 +305,11 @@ fn templates_are_swept_in_slices_and_live_with_their_connections() -> Result<()>
         proto: 6,
         pad: 0,
     };
-    let open = Flow4 { last_seen: now, generation: 1, real: 1, created: now, ..Flow4::default() };
+    let open = Flow { last_seen: now, generation: 1, real: 1, created: now, ..Flow::default() };
     flows.insert(flow(1), open, 0)?;
     templates.insert(key(held), of(80), 0)?;
     keep_house(&mut engine)?;
-    let left = |templates: &HashMap<MapData, TemplateKey4, Template>| {
+    let left = |templates: &HashMap<MapData, TemplateKey, Template>| {
         templates.keys().filter(Result::is_ok).count()
     };
     let kept = MANY as usize / 4 * 3;
@@ -318,14 +318,14 @@ fn templates_are_swept_in_slices_and_live_with_their_connections() -> Result<()>
     let renewed = templates.get(&key(held), 0).context("of an open connection")?;
     ensure!(renewed.used >= now, "{renewed:?} is not as of {now}");
     // A connection that is ending keeps nothing.
-    flows.insert(flow(1), Flow4 { flags: FLOW_FIN, ..open }, 0)?;
+    flows.insert(flow(1), Flow { flags: FLOW_FIN, ..open }, 0)?;
     templates.insert(key(held), of(102), 0)?;
     keep_house(&mut engine)?;
     ensure!(templates.get(&key(held), 0).is_err(), "it outlives its connection");
 
     // A successor takes over what is there.
     drop(engine);
-    let mut engine = Xdp::open(&pins.0, 4096, XdpMode::Auto)?;
+    let mut engine = Xdp::open(&pins.0, 4096, Attachment::XDP)?;
     ensure!(engine.how() == How::Adopted);
     ensure!(engine.observe()? == persistent, "persistence was not read back");
     keep_house(&mut engine)?;

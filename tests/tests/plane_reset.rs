@@ -12,15 +12,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{HashMap, Map, MapData};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData},
+};
 use lb_common::{
-    abi::{Flow4, FlowKey4},
+    abi::{Addr, Be32, Flow, FlowKey},
     maps,
 };
 use lb_tests::{
     host::{self, Host, Program},
     mariadb,
     netns::{Namespace, Port, Switch, ready_or_skip},
+    packet::build::Family,
     wait::wait_until,
 };
 use lb_userspace::base::status::{ForwarderStatus, RealServerStatus};
@@ -28,6 +32,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Of the servers, for NAT.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 const PORT: u16 = 3306;
 /// For whatever is waited for.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -39,9 +45,28 @@ const MANY: usize = 1000;
 enum Kind {
     Dr,
     Nat,
+    Dr6,
+    Nat6,
 }
 
-const KINDS: [Kind; 2] = [Kind::Dr, Kind::Nat];
+const KINDS: [Kind; 4] = [Kind::Dr, Kind::Nat, Kind::Dr6, Kind::Nat6];
+
+impl Kind {
+    fn is_nat(self) -> bool {
+        matches!(self, Self::Nat | Self::Nat6)
+    }
+
+    fn family(self) -> Family {
+        match self {
+            Self::Dr | Self::Nat => Family::Four,
+            Self::Dr6 | Self::Nat6 => Family::Six,
+        }
+    }
+
+    fn vip(self) -> SocketAddr {
+        (self.family().addr(VIP), PORT).into()
+    }
+}
 
 /// A server in the eyes of its own sockets. It echoes each byte.
 #[derive(Debug, Default)]
@@ -57,10 +82,11 @@ struct Server {
 type Shared = Arc<Mutex<Server>>;
 
 struct Bed {
+    kind: Kind,
     client: Namespace,
     client_cable: Port,
     host: Host,
-    addresses: [Ipv4Addr; 2],
+    addresses: [SocketAddr; 2],
     cables: [Port; 2],
     servers: [Shared; 2],
     _namespaces: [Namespace; 2],
@@ -76,18 +102,22 @@ impl Bed {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, soft.max(16_384).min(hard), hard)?;
         let dir = mariadb::workspace("reset")?;
+        let family = kind.family();
         let lan = Switch::new("lan")?;
-        let (client, lb) = (Namespace::new("client")?, Namespace::new("lb")?);
-        let client_cable = lan.plug(&client, "eth0", Some("10.77.0.1/24"))?;
-        lan.plug(&lb, "eth0", Some("10.77.0.2/24"))?;
-        lb.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "eth0"])?;
-        let (inner, network) = match kind {
-            Kind::Dr => (None, [10, 77, 0]),
-            Kind::Nat => {
-                let inner = Switch::new("inner")?;
-                inner.plug(&lb, "eth1", Some("10.88.0.1/24"))?;
-                (Some(inner), [10, 88, 0])
-            }
+        let (client, lb) =
+            (Namespace::of_family("client", family)?, Namespace::of_family("lb", family)?);
+        let client_cable =
+            lan.plug(&client, "eth0", Some(&family.on_link([10, 77, 0, 1].into())))?;
+        lan.plug(&lb, "eth0", Some(&family.on_link([10, 77, 0, 2].into())))?;
+        // Never a source address, as lbd's own: probes from it would be answered to a server's `lo`.
+        let vip = family.addr(VIP).to_string();
+        lb.ip(&["addr", "add", &vip, "dev", "eth0", "preferred_lft", "0"])?;
+        let (inner, network) = if kind.is_nat() {
+            let inner = Switch::new("inner")?;
+            inner.plug(&lb, "eth1", Some(&family.on_link(ROUTER)))?;
+            (Some(inner), [10, 88, 0])
+        } else {
+            (None, [10, 77, 0])
         };
         let [a, b, c] = network;
         let addresses = [3, 4].map(|n| Ipv4Addr::new(a, b, c, n));
@@ -96,6 +126,7 @@ impl Bed {
         let (one, one_cable) = server(switch, kind, addresses[0], Arc::clone(&servers[0]))?;
         let (two, two_cable) = server(switch, kind, addresses[1], Arc::clone(&servers[1]))?;
         let real_servers = addresses.map(|addr| {
+            let addr = family.addr(addr);
             format!(
                 "  real_server {addr} {PORT} {{\n    TCP_CHECK {{\n      connect_timeout 1\n\
                  \x20     retry 0\n      delay_loop 1\n      warmup 0\n    }}\n  }}\n"
@@ -103,17 +134,19 @@ impl Bed {
         });
         let mut host = Host::new(&lb, Program::Lbd, dir.path())?;
         host.write_config(&format!(
-            "virtual_server {VIP} {PORT} {{\n  protocol TCP\n  lb_algo wlc\n  lb_kind {}\n\
+            "virtual_server {} {PORT} {{\n  protocol TCP\n  lb_algo wlc\n  lb_kind {}\n\
              \x20 {words}\n{}}}\n",
-            if kind == Kind::Dr { "DR" } else { "NAT" },
+            family.addr(VIP),
+            if kind.is_nat() { "NAT" } else { "DR" },
             real_servers.concat()
         ))?;
         host.start()?;
         let bed = Self {
+            kind,
             client,
             client_cable,
             host,
-            addresses,
+            addresses: addresses.map(|addr| (family.addr(addr), PORT).into()),
             cables: [one_cable, two_cable],
             servers,
             _namespaces: [one, two],
@@ -124,6 +157,11 @@ impl Bed {
             let up = |at| bed.real(at).is_ok_and(|rs| rs.state == "UP" && rs.problem.is_none());
             Ok(up(0) && up(1) && bed.connect().is_ok())
         })?;
+        // As a checker without root, and without a connect error on a MySQL server.
+        let servers = bed.host.status()?.servers;
+        let details = servers.iter().flat_map(|server| &server.checkers).map(|it| &*it.detail);
+        let details: Vec<&str> = details.collect();
+        ensure!(details == ["answers (half open)"; 2], "{details:?}");
         Ok(bed)
     }
 
@@ -138,13 +176,13 @@ impl Bed {
     fn real(&self, at: usize) -> Result<RealServerStatus> {
         let forwarder = self.forwarder()?;
         let vs = forwarder.virtual_servers.into_iter().next().context("no virtual server")?;
-        let addr = SocketAddr::from((self.addresses[at], PORT));
+        let addr = self.addresses[at];
         vs.real_servers.into_iter().find(|rs| rs.addr == addr).context("no such real server")
     }
 
     /// Connections to the first server: the other one takes none meanwhile.
     fn sessions(&self, count: usize) -> Result<Sessions> {
-        let other = format!("{}:{PORT}", self.addresses[1]);
+        let other = self.addresses[1].to_string();
         self.host.lbctl(&["drain", &other])?;
         let before = self.taken(0);
         let sessions = (0..count).map(|_| self.connect()).collect::<Result<Vec<_>>>()?;
@@ -172,7 +210,7 @@ impl Bed {
 
     /// A connection on which a byte has gone both ways.
     fn connect(&self) -> Result<TcpStream> {
-        let target = SocketAddr::from((VIP, PORT));
+        let target = self.kind.vip();
         let mut stream = self.client.enter(|| TcpStream::connect_timeout(&target, LIMIT))??;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -184,7 +222,7 @@ impl Bed {
     /// When the checker found the first server dead for the last time.
     fn decided(&self) -> Result<SystemTime> {
         let log = fs::read_to_string(self.host.log())?;
-        let server = format!("real_server={}:{PORT}", self.addresses[0]);
+        let server = format!("real_server={}", self.addresses[0]);
         let line = log
             .lines()
             .rfind(|line| {
@@ -290,19 +328,23 @@ fn server(
     addr: Ipv4Addr,
     shared: Shared,
 ) -> Result<(Namespace, Port)> {
-    let netns = Namespace::new(&format!("db{}", addr.octets()[3]))?;
-    let cable = switch.plug(&netns, "eth0", Some(&format!("{addr}/24")))?;
-    match kind {
-        Kind::Dr => {
-            netns.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
-            netns.sysctl("net/ipv4/conf/all/arp_announce", "2")?;
-            netns.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "lo"])?;
-        }
-        Kind::Nat => {
-            netns.ip(&["route", "add", "default", "via", "10.88.0.1"])?;
+    let family = kind.family();
+    let netns = Namespace::of_family(&format!("db{}", addr.octets()[3]), family)?;
+    let cable = switch.plug(&netns, "eth0", Some(&family.on_link(addr)))?;
+    if kind.is_nat() {
+        let router = family.addr(ROUTER).to_string();
+        netns.ip(&[family.option(), "route", "add", "default", "via", &router])?;
+    } else {
+        netns.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+        netns.sysctl("net/ipv4/conf/all/arp_announce", "2")?;
+        netns.ip(&["addr", "add", &family.addr(VIP).to_string(), "dev", "lo"])?;
+        if family == Family::Six {
+            // What a server asks for MAC addresses from when it answers as an address of `lo`.
+            let link_local = format!("fe80::{}/64", addr.octets()[3]);
+            netns.ip(&["addr", "add", &link_local, "dev", "eth0"])?;
         }
     }
-    let listener = netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
+    let listener = netns.enter(|| TcpListener::bind((family.any(), PORT)))??;
     let later = Arc::clone(&shared);
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
@@ -382,6 +424,19 @@ fn a_thousand_idle_sessions_to_a_vanished_server_are_told_in_time() -> Result<()
     Ok(())
 }
 
+/// Takes the number that a client has acknowledged back in the table.
+fn set_back<A: Copy + 'static>(bed: &Bed, map: &str, port: u16, behind: u32) -> Result<()>
+where
+    FlowKey<A>: Pod,
+{
+    let map = MapData::from_pin(bed.host.pin_dir().join(map))?;
+    let mut flows = HashMap::<_, FlowKey<A>, Flow>::try_from(Map::from_map_data(map)?)?;
+    let is_its = |key: &FlowKey<A>| (key.sport, key.dport) == (port.to_be(), PORT.to_be());
+    let key = flows.keys().filter_map(Result::ok).find(is_its).context("its flow")?;
+    let flow = flows.get(&key, 0)?;
+    Ok(flows.insert(key, Flow { ack: flow.ack.wrapping_sub(behind), ..flow }, 0)?)
+}
+
 /// The numbers in the table may be behind those of the client, and a first segment may be lost.
 #[test]
 fn a_client_is_told_whatever_the_table_knows_of_its_numbers() -> Result<()> {
@@ -391,16 +446,12 @@ fn a_client_is_told_whatever_the_table_knows_of_its_numbers() -> Result<()> {
     for kind in KINDS {
         let mut bed = Bed::new(kind, "")?;
         let mut sessions = bed.sessions(4)?;
-        let map = MapData::from_pin(bed.host.pin_dir().join(maps::FLOWS4))?;
-        let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(Map::from_map_data(map)?)?;
         for (stream, behind) in sessions.streams.iter().zip([1, 1000, 1 << 20, 1 << 30]) {
-            let port = stream.local_addr()?.port().to_be();
-            let dport = PORT.to_be();
-            let mut is = flows.keys().filter_map(Result::ok);
-            let key = is.find(|key| key.sport == port && key.dport == dport).context("its flow")?;
-            drop(is);
-            let flow = flows.get(&key, 0)?;
-            flows.insert(key, Flow4 { ack: flow.ack.wrapping_sub(behind), ..flow }, 0)?;
+            let port = stream.local_addr()?.port();
+            match kind.family() {
+                Family::Four => set_back::<Be32>(&bed, maps::FLOWS4, port, behind)?,
+                Family::Six => set_back::<Addr>(&bed, maps::FLOWS6, port, behind)?,
+            }
         }
         bed.cables[0].set_link(false)?;
         let (_, last) = sessions.until_reset(LIMIT)?;
@@ -431,7 +482,7 @@ fn a_living_server_that_is_drained_to_the_end_is_told_too() -> Result<()> {
     for kind in KINDS {
         let mut bed = Bed::new(kind, "")?;
         let mut sessions = bed.sessions(50)?;
-        let server = format!("{}:{PORT}", bed.addresses[0]);
+        let server = bed.addresses[0].to_string();
         let begun = SystemTime::now();
         let said = bed.host.lbctl(&["drain", &server, "--within", "2"])?;
         ensure!(said.contains("what is left in 2 s is reset"), "{said}");
@@ -496,7 +547,7 @@ fn kept_connections_are_never_reset() -> Result<()> {
     for kind in KINDS {
         let mut bed = Bed::new(kind, "on_down keep")?;
         let mut sessions = bed.sessions(50)?;
-        let server = format!("{}:{PORT}", bed.addresses[0]);
+        let server = bed.addresses[0].to_string();
         let refused = bed.host.lbctl(&["drain", &server, "--within", "1"]);
         let refused = refused.err().context("a deadline was taken")?;
         ensure!(format!("{refused:#}").contains("on_down keep"), "{refused:#}");

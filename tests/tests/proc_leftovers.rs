@@ -6,11 +6,13 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::Namespace,
+    process::send,
     single::{self, LIMIT, Single},
     vrrp::{RoleThread, Sniffer, is_vrrp},
     wait::{wait_true, wait_until},
 };
 use lb_userspace::{base::status::VrrpState, config::load};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Every kind of object that lbd puts on a host. VI_1 wins its election after 0.7 s.
@@ -219,6 +221,52 @@ fn killed_and_configured_anew() -> Result<()> {
     same(&picture(&netns)?.into_iter().filter(own).collect::<Vec<_>>(), &wanted)?;
     ensure!(single.log().contains("left by a predecessor"), "{}", single.host.log_tail(40));
     ended_without_traces(&mut single, &wanted)
+}
+
+/// It cannot remove its VIPs, and the fence goes with the daemon: the forwarder does it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_stop_while_the_vrrp_process_hangs_leaves_nothing() -> Result<()> {
+    if !single::ready("proc_leftovers")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let netns = single.host.netns().clone();
+    strangers(&netns)?;
+    let before = picture(&netns)?;
+    start(&mut single, &everything("0.2"))?;
+    wait_everything(&single, LIMIT)?;
+    let vrrp = single.host.role_pid("vrrp").context("a vrrp process")?;
+    send(vrrp, Signal::SIGSTOP)?;
+    ended_without_traces(&mut single, &before)?;
+    ensure!(
+        single.log().contains("may have left, now or before, are removed"),
+        "{}",
+        single.host.log_tail(40)
+    );
+    Ok(())
+}
+
+/// Killed as master, behind its fence; the next start fails at once, and takes the fence off.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_start_that_fails_leaves_nothing_of_its_predecessor() -> Result<()> {
+    if !single::ready("proc_leftovers")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let netns = single.host.netns().clone();
+    strangers(&netns)?;
+    let before = picture(&netns)?;
+    start(&mut single, &everything("0.2"))?;
+    wait_everything(&single, LIMIT)?;
+    single.host.kill_all()?;
+    let typo = OTHER_CONFIG.replace("eth0", "eht0");
+    start(&mut single, &(everything("0.2") + &typo))?;
+    let code = single.host.wait_exit(LIMIT)?;
+    ensure!(code != Some(0), "{code:?}");
+    ensure!(single.log().contains("eht0 does not exist"), "{}", single.host.log_tail(40));
+    same(&picture(&netns)?, &before)
 }
 
 /// A better router has taken over meanwhile.

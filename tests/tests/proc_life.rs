@@ -25,7 +25,7 @@ use lb_tests::{
 };
 use lb_userspace::{
     base::{status::VrrpState, table::ForwardingTable},
-    config::model::XdpMode,
+    config::model::Attachment,
     dataplane::{DataPlane as _, xdp::Xdp},
     reconcile::plan,
 };
@@ -426,7 +426,10 @@ fn bad_starts_are_told_clearly() -> Result<()> {
         ensure!(said.contains("not permitted: needs root or") && said.contains(missing), "{said}");
     }
     let output = single.lbd(&[&words[..], &["--engine", "ipvs"]].concat())?;
-    ensure!(output.status.code() == Some(1) && stderr(&output).contains("not yet"), "{output:?}");
+    ensure!(
+        output.status.code() == Some(1) && stderr(&output).contains("the kernel has no IPVS"),
+        "{output:?}"
+    );
     // Another program on the interface: reported, left alone, and no start beside it.
     let foreign = Foreign::attach(single.host.netns())?;
     single.host.start()?;
@@ -465,7 +468,7 @@ impl Foreign {
     fn attach(netns: &Namespace) -> Result<Self> {
         let pins = Path::new("/sys/fs/bpf").join(format!("lbd-{}", unique("foreign")));
         let engine = netns.enter(|| -> Result<Xdp> {
-            let mut engine = Xdp::open(&pins, 4096, XdpMode::Auto)?;
+            let mut engine = Xdp::open(&pins, 4096, Attachment::XDP)?;
             let wanted =
                 ForwardingTable { interfaces: ["eth0".to_owned()].into(), ..Default::default() };
             let report = engine.apply(&plan(&ForwardingTable::default(), &wanted));

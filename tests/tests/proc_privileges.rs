@@ -9,7 +9,10 @@ use lb_tests::{
     single::{self, OTHER, Single, config, virtual_server},
     wait::wait_true,
 };
-use nix::unistd::{Pid, User};
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{Pid, User},
+};
 
 /// linux/capability.h.
 const CHOWN: u64 = 1 << 0;
@@ -36,6 +39,18 @@ const TABLE: [Row; 5] = [
     Row { role: "forwarder", leaves_root: false, kept: BPF | NET_ADMIN | PERFMON | NET_RAW },
     Row { role: "api", leaves_root: true, kept: 0 },
 ];
+
+/// What systemd gives a service, as its soft limit.
+const USUAL_DESCRIPTORS: u64 = 1024;
+
+/// Soft and hard limit of open descriptors, from /proc/PID/limits.
+fn descriptors(pid: Pid) -> Result<(u64, u64)> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.context("no such limit")?.split_whitespace().map(str::parse);
+    let mut next = || numbers.next().context("no number")?.context("a number");
+    Ok((next()?, next()?))
+}
 
 /// /proc/PID/task/TID/status of every thread: capabilities belong to threads.
 fn threads(pid: Pid) -> Result<Vec<BTreeMap<String, String>>> {
@@ -92,6 +107,9 @@ fn every_process_may_do_what_the_table_says_and_no_more() -> Result<()> {
     if !single::ready("proc_privileges")? {
         return Ok(());
     }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    ensure!(hard > USUAL_DESCRIPTORS, "{hard} descriptors are all that there may be");
+    setrlimit(Resource::RLIMIT_NOFILE, USUAL_DESCRIPTORS, hard)?;
     let single = Single::start(&config("0.2", "", "", &virtual_server(3306, "wlc", &[OTHER])))?;
     single.wait_master()?;
     let roles = TABLE.iter().map(|row| row.role).filter(|role| *role != "main");
@@ -106,6 +124,9 @@ fn every_process_may_do_what_the_table_says_and_no_more() -> Result<()> {
             pid_of(row.role).is_some()
         })?;
         let pid = pid_of(row.role).context("it has ended")?;
+        // The watchdog's is that of the scripts, some of which use select(2).
+        let soft = if row.role == "main" { USUAL_DESCRIPTORS } else { hard };
+        ensure!(descriptors(pid)? == (soft, hard), "{}: {:?}", row.role, descriptors(pid)?);
         for status in threads(pid)? {
             let name = status.get("Name").cloned().unwrap_or_default();
             check(row, &status, &nobody)

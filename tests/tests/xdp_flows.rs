@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use lb_common::{
-    abi::{self, Control, Flow4, FlowKey4},
+    abi::{self, Control, Flow},
     maps,
     verdict::Outcome,
 };
@@ -13,7 +13,7 @@ use lb_tests::{
     netns::Namespace,
     packet::{
         bed::*,
-        build::{ACK, FIN, PSH, RST, SYN, Tcp, mac},
+        build::{ACK, FIN, PSH, RST, SYN, Tcp, family, host, is_six, mac},
         engine::flow_key,
     },
 };
@@ -117,15 +117,15 @@ fn passed(method: u8) -> Outcome {
     if method == NAT { Outcome::NatForwarded } else { Outcome::DrForwarded }
 }
 
-fn entry(bed: &mut Bed) -> Flow4 {
+fn entry(bed: &mut Bed) -> Flow {
     bed.engine.flow(CLIENT, VIP).expect("read").expect("flow")
 }
 
-fn reverse(bed: &mut Bed) -> Flow4 {
+fn reverse(bed: &mut Bed) -> Flow {
     bed.engine.flow(server(1), CLIENT).expect("read").expect("reverse entry")
 }
 
-fn ending(flow: &Flow4) -> u16 {
+fn ending(flow: &Flow) -> u16 {
     flow.flags & abi::FLOW_CLOSING
 }
 
@@ -245,6 +245,35 @@ fn a_tuple_that_only_its_server_has_ended_is_used_anew() {
         assert_eq!(ending(&entry(&mut bed)), 0);
         bed.expect(&sent(RST).numbers(NEW, 0), passed(method));
         assert_eq!(ending(&entry(&mut bed)), abi::FLOW_RST);
+    }
+}
+
+/// The clients of a server that died find it again, by chance with the same port: what is left of the connection that
+/// died with it says nothing about theirs. Under NAT it is the entry of the replies that is left.
+#[test]
+fn the_tuple_of_a_dead_connection_is_used_anew() {
+    const NEW: u32 = 0x9000_0000;
+    for (method, answer) in [(DR, None), (NAT, Some(SYN | ACK)), (NAT, Some(RST | ACK))] {
+        let Some(mut bed) = idle(method) else { return };
+        bed.set(1, |real| (real.state, real.generation) = (abi::STATE_DOWN, real.generation + 1));
+        if method == NAT {
+            let ran = bed.run(&replied(ACK | PSH).frame());
+            assert_eq!(ran.outcome, Outcome::ResetDead);
+        }
+        bed.set(1, |real| real.state = abi::STATE_UP);
+        bed.expect(&Tcp::new(CLIENT, VIP, SYN).numbers(NEW - 1, 0), Outcome::Scheduled);
+        if let Some(flags) = answer {
+            // The server may still have the old connection, and challenges the SYN.
+            bed.expect(&replied(ACK), Outcome::NatReply);
+            bed.expect(&replied(flags).numbers(99, NEW), Outcome::NatReply);
+        }
+        bed.expect(&sent(ACK).numbers(NEW, 100), Outcome::Promoted);
+        if method == NAT {
+            bed.expect(&replied(ACK | PSH).numbers(100, NEW), Outcome::NatReply);
+        }
+        bed.expect(&sent(ACK | PSH).numbers(NEW, 100), passed(method));
+        let flow = entry(&mut bed);
+        assert_eq!((flow.seq_end, flow.ack, ending(&flow)), (NEW, 100, 0));
     }
 }
 
@@ -376,11 +405,9 @@ fn a_half_open_connection_is_forgotten_in_time() {
         bed.set(first, |real| real.state = abi::STATE_DRAIN);
         bed.select(&[(other, 1)]);
         let (jiffies, _) = bed.engine.clock().expect("clock");
-        let mut embryos = bed.engine.hash::<FlowKey4, Flow4>(maps::EMBRYO4).expect("embryos");
-        let key = flow_key(CLIENT, VIP);
-        let embryo = embryos.get(&key, 0).expect("embryo");
-        let aged = Flow4 { last_seen: jiffies - u64::from(age), ..embryo };
-        embryos.insert(key, aged, 0).expect("embryo");
+        let embryo = bed.engine.embryo(CLIENT, VIP).expect("read").expect("embryo");
+        let aged = Flow { last_seen: jiffies - u64::from(age), ..embryo };
+        bed.engine.set_embryo(CLIENT, VIP, aged).expect("embryo");
         let (outcome, id) =
             if known { (Outcome::SynRepeated, first) } else { (Outcome::Scheduled, other) };
         assert_eq!(server_of(&bed.expect(&Tcp::new(CLIENT, VIP, SYN), outcome)), id);
@@ -463,18 +490,20 @@ const OUT_MAC: [u8; 6] = mac(251);
 /// Runs `work` in a namespace with a default route by a known neighbour, which `forwards` or not what
 /// comes in by loopback, as test runs do.
 fn routed<T: Send>(forwards: bool, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let netns = Namespace::new("fib")?;
-    netns.sysctl("net/ipv4/conf/lo/forwarding", if forwards { "1" } else { "0" })?;
+    let netns = Namespace::of_family("fib", family())?;
+    let tree = if is_six() { "ipv6" } else { "ipv4" };
+    netns.sysctl(&format!("net/{tree}/conf/lo/forwarding"), if forwards { "1" } else { "0" })?;
     let out = OUT_MAC.map(|byte| format!("{byte:02x}")).join(":");
     netns.ip(&["link", "add", "out", "address", &out, "type", "veth", "peer", "name", "far"])?;
     for name in ["lo", "out", "far"] {
         netns.ip(&["link", "set", name, "up"])?;
     }
-    netns.ip(&["addr", "add", "10.200.0.1/24", "dev", "out"])?;
+    let own = family().on_link(Ipv4Addr::new(10, 200, 0, 1));
+    netns.ip(&["addr", "add", &own, "dev", "out"])?;
     let router = ROUTER_MAC.map(|byte| format!("{byte:02x}")).join(":");
-    let at = ROUTER.to_string();
+    let at = host(ROUTER).to_string();
     netns.ip(&["neigh", "add", &at, "lladdr", &router, "dev", "out", "nud", "permanent"])?;
-    netns.ip(&["route", "add", "default", "via", &at])?;
+    netns.ip(&[family().option(), "route", "add", "default", "via", &at])?;
     netns.enter(work).context("enter the namespace")
 }
 
@@ -521,10 +550,8 @@ fn an_orphan_that_the_hash_knows_is_adopted() {
         let mut bed = Bed::new(abi::SCHED_MH, NAT, &members).expect("ready");
         // Where the hash sends the client, by a connection that is then forgotten.
         let id = bed.connect(CLIENT);
-        let mut flows = bed.engine.hash::<FlowKey4, Flow4>(maps::FLOWS4).expect("flows");
-        for key in [flow_key(CLIENT, VIP), flow_key(server(id), CLIENT)] {
-            flows.remove(&key).expect("the connection");
-        }
+        bed.engine.forget(CLIENT, VIP).expect("the connection");
+        bed.engine.forget(server(id), CLIENT).expect("its other half");
         let from = |id| Tcp::new(server(id), CLIENT, ACK | PSH).payload(b"rows").numbers(1000, 44);
         // The other server's reply can be no connection of ours.
         let ran = bed.run(&from(3 - id).frame());

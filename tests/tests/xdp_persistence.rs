@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use lb_common::{
-    abi::{self, Control, Flow4, FlowKey4, Real, Service, Template, TemplateKey4, be16, be32},
+    abi::{self, Control, Real, Service, Template, TemplateKey, be16},
     hash, maps,
     verdict::Outcome,
 };
@@ -11,7 +11,7 @@ use lb_tests::packet::{
     self,
     bed::*,
     build::{ACK, PSH, SYN, Tcp},
-    engine::{Engine, flow_key},
+    engine::{Engine, addr, client_hash, embryo_map, flows_map, mask, pressure_index},
 };
 
 /// Jiffies in a second of these beds, whatever the kernel has.
@@ -26,8 +26,8 @@ fn host(network: u8, number: u8, port: u16) -> (Ipv4Addr, u16) {
     (Ipv4Addr::new(198, 51, network, number), port)
 }
 
-fn persistent(scheduler: u8, mask: [u8; 4], flags: u16) -> Service {
-    Service { persistence_secs: SECS, granularity: be32(mask), flags, ..service(scheduler) }
+fn persistent(scheduler: u8, octets: [u8; 4], flags: u16) -> Service {
+    Service { persistence_secs: SECS, granularity: mask(octets), flags, ..service(scheduler) }
 }
 
 /// Gives the virtual server of a bed persistence.
@@ -55,22 +55,21 @@ fn choose(bed: &mut Bed, mask: [u8; 4], members: &[(u16, u32)]) {
 
 type Name = &'static str;
 
-fn template(bed: &mut Bed, map: Name, addr: Ipv4Addr, mask: [u8; 4]) -> Option<Template> {
-    let network = be32(addr.octets()) & be32(mask);
-    let key = TemplateKey4 { network, service: SERVICE, pad: 0 };
-    bed.engine.hash::<TemplateKey4, Template>(map).expect("templates").get(&key, 0).ok()
+fn template(bed: &mut Bed, map: Name, name: Ipv4Addr, octets: [u8; 4]) -> Option<Template> {
+    let key = TemplateKey::new(addr(name).and(mask(octets)), SERVICE);
+    bed.engine.hash::<TemplateKey, Template>(map).expect("templates").get(&key, 0).ok()
 }
 
 fn count(bed: &mut Bed, map: Name) -> usize {
-    let templates = bed.engine.hash::<TemplateKey4, Template>(map).expect("templates");
+    let templates = bed.engine.hash::<TemplateKey, Template>(map).expect("templates");
     templates.keys().filter(Result::is_ok).count()
 }
 
 /// Makes every template as old as that.
 fn age(bed: &mut Bed, jiffies: u64) {
     let (now, _) = bed.engine.clock().expect("clock");
-    for map in [maps::TEMPLATES4, maps::TENTATIVE4] {
-        let mut templates = bed.engine.hash::<TemplateKey4, Template>(map).expect("templates");
+    for map in [maps::TEMPLATES, maps::TENTATIVE] {
+        let mut templates = bed.engine.hash::<TemplateKey, Template>(map).expect("templates");
         let all: Vec<_> = templates.iter().collect::<Result<_, _>>().expect("templates");
         for (key, template) in all {
             let used = now - jiffies;
@@ -105,15 +104,15 @@ fn a_client_goes_on_to_its_server_by_whatever_port() {
                 }
             }
             assert_eq!(chosen.len(), 3, "{scheduler}: the clients are spread");
-            assert_eq!(count(&mut bed, maps::TEMPLATES4), 20);
-            assert_eq!(count(&mut bed, maps::TENTATIVE4), 0, "what was confirmed has moved");
+            assert_eq!(count(&mut bed, maps::TEMPLATES), 20);
+            assert_eq!(count(&mut bed, maps::TENTATIVE), 0, "what was confirmed has moved");
         }
     }
     // Without persistence there is nothing of all this.
     let Some(mut bed) = Bed::new(abi::SCHED_RR, DR, &THREE) else { return };
     let chosen: BTreeSet<_> = (0..3).map(|port| bed.connect(host(100, 1, port))).collect();
-    assert_eq!((chosen.len(), count(&mut bed, maps::TEMPLATES4)), (3, 0));
-    assert_eq!(count(&mut bed, maps::TENTATIVE4), 0);
+    assert_eq!((chosen.len(), count(&mut bed, maps::TEMPLATES)), (3, 0));
+    assert_eq!(count(&mut bed, maps::TENTATIVE), 0);
 }
 
 #[test]
@@ -123,8 +122,8 @@ fn already_the_second_syn_of_a_client_follows_the_first() {
     for port in 2..6 {
         assert_eq!(syn(&mut bed, host(100, 1, port)), id);
     }
-    assert_eq!(count(&mut bed, maps::TEMPLATES4), 0, "none of them has proved anything");
-    assert_eq!(count(&mut bed, maps::TENTATIVE4), 1);
+    assert_eq!(count(&mut bed, maps::TEMPLATES), 0, "none of them has proved anything");
+    assert_eq!(count(&mut bed, maps::TENTATIVE), 1);
 }
 
 #[test]
@@ -136,8 +135,8 @@ fn granularity_joins_neighbours() {
         assert_eq!(bed.connect(host(1, number, 9)), one);
         assert_eq!(bed.connect(host(2, number, 9)), other);
     }
-    assert_eq!(count(&mut bed, maps::TEMPLATES4), 2);
-    let key = template(&mut bed, maps::TEMPLATES4, host(1, 200, 0).0, NETWORK);
+    assert_eq!(count(&mut bed, maps::TEMPLATES), 2);
+    let key = template(&mut bed, maps::TEMPLATES, host(1, 200, 0).0, NETWORK);
     assert_eq!(key.map(|it| it.real), Some(one));
 }
 
@@ -147,7 +146,7 @@ fn templates_run_out_and_established_connections_renew_them() {
     let client = |port| host(100, 1, port);
     let first = bed.connect(client(1));
     let used = |bed: &mut Bed| {
-        template(bed, maps::TEMPLATES4, client(0).0, WHOLE).expect("the template").used
+        template(bed, maps::TEMPLATES, client(0).0, WHOLE).expect("the template").used
     };
     // Shortly before its end; the beds' life is far longer than a test runs.
     age(&mut bed, LIFE - u64::from(SECOND) * 60);
@@ -248,12 +247,11 @@ fn a_server_at_its_limit_sends_its_clients_elsewhere() {
 fn virtual_servers_do_not_share_templates() {
     let Some(mut bed) = bed(abi::SCHED_RR, WHOLE) else { return };
     let members: Vec<_> = (11..=13).map(|id| (id, 1)).collect();
-    let mask = be32(WHOLE);
+    let whole = mask(WHOLE);
     for &(id, _) in &members {
-        let (addr, port) = server(id);
-        let (vip, addr) = (be32(VIP2.0.octets()), be32(addr.octets()));
-        let real = Real { service: 2, granularity: mask, ..real(id, DR) };
-        let real = real.with_nat(vip, be16(VIP2.1), addr, be16(port));
+        let (name, port) = server(id);
+        let real = Real { service: 2, granularity: whole, ..real(id, DR) };
+        let real = real.with_nat(addr(VIP2.0), be16(VIP2.1), addr(name), be16(port));
         bed.engine.real(id, real).expect("real server");
     }
     let second = Service { id: 2, ..persistent(abi::SCHED_RR, WHOLE, 0) };
@@ -269,7 +267,7 @@ fn virtual_servers_do_not_share_templates() {
         assert_eq!(bed.connect(host(100, 1, port)), one);
         assert_eq!(connect(&mut bed, host(100, 1, port + 100)), two);
     }
-    assert_eq!(count(&mut bed, maps::TEMPLATES4), 2);
+    assert_eq!(count(&mut bed, maps::TEMPLATES), 2);
 }
 
 #[test]
@@ -277,20 +275,20 @@ fn a_flood_of_syns_pushes_out_no_client_that_had_a_connection() {
     if !packet::ready() {
         return;
     }
-    let sizes = [(maps::FLOWS4, 1024), (maps::EMBRYO4, 1024), (maps::TENTATIVE4, 64)];
+    let sizes = [(flows_map(), 1024), (embryo_map(), 1024), (maps::TENTATIVE, 64)];
     let engine = Engine::sized(&sizes).expect("the shipped object loads");
     let mut bed = Bed::over(engine, abi::SCHED_RR, DR, &THREE);
     persist(&mut bed, persistent(abi::SCHED_RR, WHOLE, 0), &THREE);
     let clients: Vec<_> = (0..6).map(|number| bed.connect(host(100, number, 1))).collect();
     syn(&mut bed, host(100, 99, 1));
-    assert!(template(&mut bed, maps::TENTATIVE4, host(100, 99, 0).0, WHOLE).is_some());
+    assert!(template(&mut bed, maps::TENTATIVE, host(100, 99, 0).0, WHOLE).is_some());
     for forged in 0..20_000_u32 {
         let client = (Ipv4Addr::from(0xcb00_0000 + forged), 1000);
         bed.engine.send(&Tcp::new(client, VIP, SYN).frame()).expect("test run");
     }
-    let pushed = template(&mut bed, maps::TENTATIVE4, host(100, 99, 0).0, WHOLE);
+    let pushed = template(&mut bed, maps::TENTATIVE, host(100, 99, 0).0, WHOLE);
     assert_eq!(pushed, None, "the flood is one that pushes out");
-    assert_eq!(count(&mut bed, maps::TEMPLATES4), 6);
+    assert_eq!(count(&mut bed, maps::TEMPLATES), 6);
     for (number, id) in (0..).zip(clients) {
         assert_eq!(bed.connect(host(100, number, 2)), id);
     }
@@ -301,13 +299,13 @@ fn full_table_of_templates_is_counted_and_further_clients_are_remembered_for_a_w
     if !packet::ready() {
         return;
     }
-    let sizes = [(maps::TEMPLATES4, 16), (maps::TENTATIVE4, 1024)];
+    let sizes = [(maps::TEMPLATES, 16), (maps::TENTATIVE, 1024)];
     let engine = Engine::sized(&sizes).expect("the shipped object loads");
     let mut bed = Bed::over(engine, abi::SCHED_RR, DR, &THREE);
     persist(&mut bed, persistent(abi::SCHED_RR, WHOLE, 0), &THREE);
     let ids: Vec<_> = (0..60).map(|number| bed.connect(host(100, number, 1))).collect();
     let full = |bed: &Bed| bed.engine.service_stats(SERVICE).expect("stats").templates_full;
-    let (kept, waiting) = (count(&mut bed, maps::TEMPLATES4), count(&mut bed, maps::TENTATIVE4));
+    let (kept, waiting) = (count(&mut bed, maps::TEMPLATES), count(&mut bed, maps::TENTATIVE));
     assert_eq!(kept + waiting, 60);
     // A preallocated map may keep a few elements more than it was asked for.
     assert!((16..30).contains(&kept), "{kept}");
@@ -318,13 +316,13 @@ fn full_table_of_templates_is_counted_and_further_clients_are_remembered_for_a_w
     assert_eq!(full(&bed), 2 * waiting as u64);
     // One goes: the next connection of one that waits has its place.
     let last = host(100, 59, 3);
-    assert!(template(&mut bed, maps::TEMPLATES4, last.0, WHOLE).is_none());
-    let mut templates = bed.engine.hash::<TemplateKey4, Template>(maps::TEMPLATES4).expect("map");
+    assert!(template(&mut bed, maps::TEMPLATES, last.0, WHOLE).is_none());
+    let mut templates = bed.engine.hash::<TemplateKey, Template>(maps::TEMPLATES).expect("map");
     let any = templates.keys().next().expect("some").expect("a key");
     templates.remove(&any).expect("removed");
     bed.connect(last);
-    assert!(template(&mut bed, maps::TEMPLATES4, last.0, WHOLE).is_some());
-    assert!(template(&mut bed, maps::TENTATIVE4, last.0, WHOLE).is_none());
+    assert!(template(&mut bed, maps::TEMPLATES, last.0, WHOLE).is_some());
+    assert!(template(&mut bed, maps::TENTATIVE, last.0, WHOLE).is_none());
 }
 
 /// A connection without an entry has its server by the hash alone, and so must its SYN.
@@ -334,22 +332,28 @@ fn beside_a_full_table_of_connections_the_hash_decides() {
     let index = Service::table_index(SERVICE, 0);
     let rings = bed.engine.array::<abi::Ring>(maps::RINGS).expect("rings");
     let ring = rings.get(&index, 0).expect("ring");
-    let hashed = |client: (Ipv4Addr, u16)| {
-        ring.slots[hash::ring_slot(hash::client(be32(client.0.octets()), 0))]
-    };
+    let hashed = |client: (Ipv4Addr, u16)| ring.slots[hash::ring_slot(client_hash(client.0, 0))];
     let elsewhere = (0..200)
         .map(|number| (host(100, number, 1), bed.connect(host(100, number, 1))))
         .find(|(client, id)| hashed(*client) != *id);
-    let ((addr, _), id) = elsewhere.expect("one whose hash names another server");
-    assert_eq!(syn(&mut bed, (addr, 2)), id);
+    let ((name, _), id) = elsewhere.expect("one whose hash names another server");
+    assert_eq!(syn(&mut bed, (name, 2)), id);
     let (now, _) = bed.engine.clock().expect("clock");
     let mut control = bed.engine.array::<Control>(maps::CONTROL).expect("control");
     let was = control.get(&0, 0).expect("control");
     control.set(0, Control { pressure: u32::MAX, ..was }, 0).expect("control");
-    bed.engine.array::<u64>(maps::PRESSURE).expect("pressure").set(0, now, 0).expect("set");
-    assert_eq!(syn(&mut bed, (addr, 3)), hashed((addr, 3)));
-    bed.engine.array::<u64>(maps::PRESSURE).expect("pressure").set(0, 0, 0).expect("set");
-    assert_eq!(syn(&mut bed, (addr, 4)), id, "the client has not moved for it");
+    bed.engine
+        .array::<u64>(maps::PRESSURE)
+        .expect("pressure")
+        .set(pressure_index(), now, 0)
+        .expect("set");
+    assert_eq!(syn(&mut bed, (name, 3)), hashed((name, 3)));
+    bed.engine
+        .array::<u64>(maps::PRESSURE)
+        .expect("pressure")
+        .set(pressure_index(), 0, 0)
+        .expect("set");
+    assert_eq!(syn(&mut bed, (name, 4)), id, "the client has not moved for it");
 }
 
 /// A connection that another host has made, and that goes on here, is its client's too.
@@ -364,15 +368,13 @@ fn an_adopted_connection_makes_the_template() {
         assert_eq!(bed.connect(host(100, 1, port)), id);
     }
     // What is established asks no template, wherever that leads.
-    let mut templates = bed.engine.hash::<TemplateKey4, Template>(maps::TEMPLATES4).expect("map");
-    let network = be32(host(100, 1, 0).0.octets());
-    let key = TemplateKey4 { network, service: SERVICE, pad: 0 };
+    let mut templates = bed.engine.hash::<TemplateKey, Template>(maps::TEMPLATES).expect("map");
+    let key = TemplateKey::new(addr(host(100, 1, 0).0), SERVICE);
     let was = templates.get(&key, 0).expect("the template");
     let other = THREE.iter().map(|(it, _)| *it).find(|it| *it != id).expect("another");
     templates.insert(key, Template { real: other, ..was }, 0).expect("set");
     assert_eq!(server_of(&bed.expect(&data, Outcome::DrForwarded)), id);
-    let flows = bed.engine.hash::<FlowKey4, Flow4>(maps::FLOWS4).expect("flows");
-    let flow = flows.get(&flow_key(host(100, 1, 1), VIP), 0).expect("the connection");
+    let flow = bed.engine.flow(host(100, 1, 1), VIP).expect("read").expect("the connection");
     assert_eq!(flow.real, id);
     assert_eq!(bed.connect(host(100, 1, 99)), other);
 }

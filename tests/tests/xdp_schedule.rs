@@ -6,14 +6,14 @@ use std::{
 };
 
 use lb_common::{
-    abi::{self, Flow4, FlowKey4, Service, be16, be32},
-    hash, maglev, maps,
+    abi::{self, Service},
+    hash, maglev,
     verdict::Outcome,
 };
 use lb_tests::packet::{
     bed::*,
-    build::{ACK, FIN, SYN, Tcp},
-    engine::flow_key,
+    build::{ACK, FIN, SYN, Tcp, host},
+    engine::{client_hash, identity},
 };
 
 /// Hashes and their flags: who gets a client is what the ring says of its address, and of its port if
@@ -36,7 +36,7 @@ fn follows_the_ring(scheduler: u8, flags: u16) {
     let named: Vec<_> = members
         .iter()
         .map(|&(real, weight)| maglev::Member {
-            identity: maglev::identity(&server(real).0.octets(), SERVER_PORT),
+            identity: identity(host(server(real).0), SERVER_PORT),
             real,
             weight,
         })
@@ -46,16 +46,16 @@ fn follows_the_ring(scheduler: u8, flags: u16) {
     for index in 0..200 {
         let addr = Ipv4Addr::new(192, 0, 2, (index / 20) as u8);
         let port = 20_000 + index;
-        let hashed = if flags == 0 { 0 } else { be16(port) };
-        let slot = hash::ring_slot(hash::client(be32(addr.octets()), hashed));
+        let hashed = if flags == 0 { 0 } else { port };
+        let slot = hash::ring_slot(client_hash(addr, hashed));
         let got = bed.expect(&Tcp::new((addr, port), VIP, SYN), Outcome::Scheduled);
         assert_eq!(server_of(&got), ring.slots[slot]);
         chosen.insert((addr, server_of(&got)));
         if index == 100 {
             // What another host's hash said to the SYN, ours says to the segments after it.
             let ack = Tcp::new((addr, 100), VIP, ACK);
-            let hashed = if flags == 0 { 0 } else { be16(100) };
-            let slot = hash::ring_slot(hash::client(be32(addr.octets()), hashed));
+            let hashed = if flags == 0 { 0 } else { 100 };
+            let slot = hash::ring_slot(client_hash(addr, hashed));
             let got = bed.expect(&ack, Outcome::MidstreamHashed);
             assert_eq!(server_of(&got), ring.slots[slot]);
         }
@@ -79,12 +79,10 @@ fn a_client_whose_hash_names_an_inhibited_server_is_refused_and_its_connections_
         let (addr, port) = client(index);
         bed.expect(&Tcp::new((addr, port), VIP, ACK), Outcome::DrForwarded);
         // A connection of another host's time, by the same tuple.
-        let mut flows = bed.engine.hash::<FlowKey4, Flow4>(maps::FLOWS4).expect("flows");
-        flows.remove(&flow_key((addr, port), VIP)).expect("the connection");
+        bed.engine.forget((addr, port), VIP).expect("the connection");
         let got = bed.expect(&Tcp::new((addr, port), VIP, ACK), Outcome::MidstreamHashed);
         assert_eq!(server_of(&got), id);
-        let mut flows = bed.engine.hash::<FlowKey4, Flow4>(maps::FLOWS4).expect("flows");
-        flows.remove(&flow_key((addr, port), VIP)).expect("the connection");
+        bed.engine.forget((addr, port), VIP).expect("the connection");
         let syn = Tcp::new((addr, port), VIP, SYN);
         bed.expect(&syn, if id == 2 { Outcome::NoRealServer } else { Outcome::Scheduled });
     }

@@ -25,17 +25,17 @@ fn main() -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &cpus).context("pin to CPU 0")?;
     let lines = measure(Effort { rounds, repeat })?;
     println!(
-        "{:<22}{:>7}{:>8}{:>8}{:>10}{:>8}",
+        "{:<27}{:>7}{:>8}{:>8}{:>10}{:>8}",
         "ns per packet", "min", "median", "ratio", "over floor", "budget"
     );
     for line in &lines {
         let budget = line.budget.map_or_else(String::new, |budget| budget.to_string());
         println!(
-            "{:<22}{:>7}{:>8}{:>8.2}{:>5}/{:<5}{:>7}",
+            "{:<27}{:>7}{:>8}{:>8.2}{:>5}/{:<5}{:>7}",
             line.case, line.min, line.median, line.ratio, line.net_min, line.net_median, budget
         );
     }
-    println!("over floor: min/median less the MAC-swap floor's; budget: DESIGN §6");
+    println!("over floor: min/median less those of the hook's MAC-swap floor; budget: DESIGN §6");
     std::fs::write(&file, serde_json::to_vec_pretty(&lines)?)
         .with_context(|| format!("write {file}"))?;
     println!("written: {file}");

@@ -74,7 +74,10 @@ pub fn config(server: SocketAddr, checks: Vec<(CheckerCommon, MysqlCheck)>) -> C
         notify_up: None,
         notify_down: None,
         mail: false,
-        checkers: checks.into_iter().map(|(common, check)| Checker::Mysql(common, check)).collect(),
+        checkers: checks
+            .into_iter()
+            .map(|(common, check)| Checker::Mysql(common, Box::new(check)))
+            .collect(),
     };
     let service = VirtualServer {
         key: lb_userspace::base::net::VirtualServerKey {

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{
-    abi::{Flow4, FlowKey4},
+    abi::{Flow, FlowKey4},
     maps,
 };
 use lb_userspace::{
@@ -96,11 +96,11 @@ impl Drop for Server {
 fn stand(pins: &Path, count: u32) -> Result<()> {
     let jiffies = Clock::open(pins)?.sample()?.jiffies;
     let map = MapData::from_pin(pins.join(maps::FLOWS4)).and_then(Map::from_map_data)?;
-    let mut flows = HashMap::<_, FlowKey4, Flow4>::try_from(map)?;
+    let mut flows = HashMap::<_, FlowKey4, Flow>::try_from(map)?;
     for client in 0..count {
         // Of no real server, so that no scheduler minds them; idle ones end after hours.
         let key = FlowKey4 { src: client, proto: 6, ..FlowKey4::default() };
-        let flow = Flow4 { last_seen: jiffies, real: 4000, ..Flow4::default() };
+        let flow = Flow { last_seen: jiffies, real: 4000, ..Flow::default() };
         flows.insert(key, flow, 0).context("the table of connections")?;
     }
     Ok(())

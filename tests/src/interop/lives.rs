@@ -43,7 +43,11 @@ pub fn live(form: Form, programs: [Program; 2]) -> Result<()> {
     Ok(())
 }
 
-fn stop_and_kill(pair: &mut Pair) -> Result<()> {
+/// The host of the higher priority stops, comes again, is killed and comes again.
+///
+/// # Errors
+/// What did not go as the protocol says.
+pub fn stop_and_kill(pair: &mut Pair) -> Result<()> {
     let form = pair.form;
     let [high, low] = [HIGH, LOW].map(|host| pair.member(host).priority);
     let back = pair.preempts(HIGH);

@@ -68,13 +68,24 @@ impl Pair {
     /// # Errors
     /// When a program is missing or they do not come to that; the message has their logs.
     pub fn start(form: Form, programs: [Program; 2]) -> Result<Self> {
+        Self::start_with(form, programs, [""; 2])
+    }
+
+    /// [`Pair::start`] with further lines in each host's instance.
+    ///
+    /// # Errors
+    /// As of [`Pair::start`].
+    pub fn start_with(form: Form, programs: [Program; 2], words: [&str; 2]) -> Result<Self> {
         for program in programs {
             host::available(program).map_err(|why| anyhow::anyhow!(why))?;
         }
         let dir = mariadb::workspace("interop")?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let switch = Switch::new("lan")?;
-        let members = [Member::new(form, HIGH, dir.path()), Member::new(form, LOW, dir.path())];
+        let mut members = [HIGH, LOW].map(|index| Member::new(form, index, dir.path()));
+        for (member, words) in members.iter_mut().zip(words) {
+            words.clone_into(&mut member.words);
+        }
         let (mut hosts, mut ports) = (Vec::new(), Vec::new());
         for (index, (program, role)) in programs.into_iter().zip(["high", "low"]).enumerate() {
             let netns = Namespace::new(role)?;
@@ -161,10 +172,13 @@ impl Pair {
     /// How long a takeover by this host may overlap with the other's end, when that other is
     /// alive and has to hear of it.
     pub fn preempts(&self, host: usize) -> Duration {
+        // An answer from the virtual MAC that both have is as lbd's own to it.
+        let one_mac = self.members.iter().all(|member| member.words.contains("use_vmac"));
+        let unheard = one_mac && self.hosts[1 - host].program() == Program::Keepalived;
         match self.hosts[host].program() {
             // lbd asks by ARP whether the other has let go. Over IPv6 it only waits a moment, which was
             // enough in each of 51 moves; a keepalived that is slower than that overlaps.
-            Program::Lbd if !self.form.is_v6() => Duration::ZERO,
+            Program::Lbd if !self.form.is_v6() && !unheard => Duration::ZERO,
             Program::Lbd | Program::Keepalived => KEEPALIVED,
         }
     }

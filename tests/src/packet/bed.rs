@@ -3,14 +3,14 @@
 use std::net::Ipv4Addr;
 
 use lb_common::{
-    abi::{self, Real, Service, be16, be32, macs},
+    abi::{self, Real, Service, be16, macs},
     maps,
     verdict::{Action, Outcome},
 };
 
 use super::{
-    build::{ACK, LB_MAC, RST, SYN, Tcp, mac},
-    engine::{DROP, Engine, PASS, REDIRECT, Ran, TX},
+    build::{ACK, LB_MAC, RST, SYN, Tcp, is_six, is_tc, mac},
+    engine::{DROP, Engine, PASS, REDIRECT, Ran, TX, addr},
 };
 
 pub const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 1), 3306);
@@ -27,7 +27,7 @@ pub fn server(id: u16) -> (Ipv4Addr, u16) {
 }
 
 pub fn real(id: u16, method: u8) -> Real {
-    let (addr, port) = server(id);
+    let (name, port) = server(id);
     Real {
         generation: 7,
         gate: GATE,
@@ -39,7 +39,7 @@ pub fn real(id: u16, method: u8) -> Real {
         flags: abi::FLAG_RESOLVED,
         ..Real::default()
     }
-    .with_nat(be32(VIP.0.octets()), be16(VIP.1), be32(addr.octets()), be16(port))
+    .with_nat(addr(VIP.0), be16(VIP.1), addr(name), be16(port))
 }
 
 pub fn service(scheduler: u8) -> Service {
@@ -102,9 +102,9 @@ impl Bed {
         ran
     }
 
-    /// As [`Bed::expect`], for a frame that goes back by XDP_TX.
+    /// As [`Bed::expect`], for a frame that goes back by XDP_TX; tc has nothing of the kind.
     pub fn expect_back(&mut self, segment: &Tcp, outcome: Outcome) -> Tcp {
-        let ran = self.run_out(&segment.frame(), TX);
+        let ran = self.run_out(&segment.frame(), if is_tc() { REDIRECT } else { TX });
         assert_eq!(ran.outcome, outcome, "for {segment:?}");
         Tcp::read(&ran.frame)
     }
@@ -153,7 +153,12 @@ pub fn assert_dr(sent: &Tcp, got: &Tcp, id: u16) {
 
 /// The part of a frame that its IP header claims.
 pub fn trimmed(frame: &[u8]) -> Vec<u8> {
-    frame[..14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]))].to_vec()
+    let len = if is_six() {
+        40 + u16::from_be_bytes([frame[18], frame[19]])
+    } else {
+        u16::from_be_bytes([frame[16], frame[17]])
+    };
+    frame[..14 + usize::from(len)].to_vec()
 }
 
 /// `reset` answers `segment` with the exact sequence number that its sender expects (RFC 5961).
@@ -173,6 +178,11 @@ pub fn assert_reset(reset: &Tcp, segment: &Tcp) {
         payload: Vec::new(),
     };
     assert_eq!(*reset, expected);
+}
+
+/// Shortest RST: both headers behind the Ethernet header.
+pub fn shortest() -> usize {
+    if is_six() { 74 } else { 54 }
 }
 
 pub const DR: u8 = abi::METHOD_DR;

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
+    programs::{Program, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{self, Control, Flow4, FlowKey4, Real, Service, be16, be32, macs},
+    abi::{self, Addr, Control, Flow, FlowKey4, Real, Service, be16, macs},
     maps,
     verdict::Outcome,
 };
@@ -17,8 +17,8 @@ use lb_userspace::dataplane::xdp::object::BENCH_OBJECT;
 use serde::Serialize;
 
 use super::{
-    build::{ACK, LB_MAC, SYN, Tcp, mac},
-    engine::Engine,
+    build::{ACK, Family, LB_MAC, SYN, Tcp, in_family, mac},
+    engine::{Engine, addr},
 };
 
 const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 200, 1, 1), 3306);
@@ -27,7 +27,7 @@ const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(172, 16, 0, 1), 3306);
 /// Established flows that are walked through.
 const FLOWS: u64 = 1024;
 /// Room for embryos, as shipped, and how many a run may make without an eviction.
-const EMBRYOS: u32 = maps::EMBRYO4_DEFAULT;
+const EMBRYOS: u32 = maps::EMBRYO_DEFAULT;
 const INSERTIONS: u32 = EMBRYOS / 2;
 
 /// Method, and whether frames go back by XDP_TX, as on a NIC, or by a redirect, as on veth.
@@ -35,6 +35,29 @@ type Way = (u8, bool);
 const DR: Way = (abi::METHOD_DR, true);
 const NAT: Way = (abi::METHOD_NAT, true);
 const BY_VETH: Way = (abi::METHOD_DR, false);
+const NAT_BY_VETH: Way = (abi::METHOD_NAT, false);
+
+/// Where the program under test is, and what of the bench belongs there.
+struct Hook {
+    wrapper: &'static str,
+    jump: &'static str,
+    program: &'static str,
+    /// The case that others are compared with.
+    floor: &'static str,
+}
+
+const XDP: Hook = Hook {
+    wrapper: "bench_wrapper",
+    jump: "jump",
+    program: maps::PROGRAM,
+    floor: "floor: MAC swap",
+};
+const TC: Hook = Hook {
+    wrapper: "bench_wrapper_tc",
+    jump: "jump_tc",
+    program: maps::PROGRAM_TC,
+    floor: "floor: MAC swap, tc",
+};
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +76,7 @@ pub struct Line {
     pub min: u64,
     /// Median run, ns per packet.
     pub median: u64,
-    /// Median over the MAC-swap floor's median.
+    /// Median over that of the hook's MAC-swap floor.
     pub ratio: f64,
     /// Smallest cost over the floor: min less the floor's min.
     pub net_min: i64,
@@ -66,6 +89,7 @@ pub struct Line {
 struct Case {
     name: &'static str,
     budget: Option<i64>,
+    hook: &'static Hook,
     wrapper: Ebpf,
     /// The program under test; its maps live as long as this does.
     engine: Option<Engine>,
@@ -79,18 +103,30 @@ struct Case {
 }
 
 impl Case {
-    fn floor(name: &'static str, program: &str) -> Result<Self> {
+    fn floor(hook: &'static Hook, name: &'static str, program: &str) -> Result<Self> {
         let mut wrapper = load_wrapper()?;
         let fd = fd_of(&wrapper, program)?;
-        aim(&mut wrapper, &fd)?;
+        aim(&mut wrapper, hook, &fd)?;
         let frame = Tcp::new(CLIENT, VIP, ACK).payload(&[0; 32]).frame();
         set_up(&mut wrapper, &frame, 0)?;
         let budget = None;
         let (engine, outcome, room, runs) = (None, None, false, Vec::new());
-        Ok(Self { name, budget, wrapper, engine, outcome, frame, room, runs })
+        Ok(Self { name, budget, hook, wrapper, engine, outcome, frame, room, runs })
     }
 
     fn of(
+        name: &'static str,
+        budget: impl Into<Option<i64>>,
+        way: Way,
+        segment: &Tcp,
+        outcome: Outcome,
+        walk: u64,
+    ) -> Result<Self> {
+        Self::on(&XDP, name, budget, way, segment, outcome, walk)
+    }
+
+    fn on(
+        hook: &'static Hook,
         name: &'static str,
         budget: impl Into<Option<i64>>,
         (method, by_nic): Way,
@@ -98,7 +134,7 @@ impl Case {
         outcome: Outcome,
         walk: u64,
     ) -> Result<Self> {
-        let mut engine = Engine::load(maps::FLOWS4_DEFAULT, EMBRYOS)?;
+        let mut engine = Engine::load(maps::FLOWS_DEFAULT, EMBRYOS)?;
         let real = Real {
             generation: 1,
             state: abi::STATE_UP,
@@ -109,21 +145,17 @@ impl Case {
             flags: abi::FLAG_RESOLVED | if by_nic { abi::FLAG_TX } else { 0 },
             ..Real::default()
         }
-        .with_nat(
-            be32(VIP.0.octets()),
-            be16(VIP.1),
-            be32(SERVER.0.octets()),
-            be16(SERVER.1),
-        );
+        .with_nat(addr(VIP.0), be16(VIP.1), addr(SERVER.0), be16(SERVER.1));
         engine.real(1, real)?;
         let service = Service { id: 1, scheduler: abi::SCHED_WLC, ..Service::default() };
         engine.service(VIP, service, &[(1, 1)])?;
         let mut wrapper = load_wrapper()?;
-        aim(&mut wrapper, &engine.program(maps::PROGRAM)?.fd()?.try_clone()?)?;
+        aim(&mut wrapper, hook, &engine.any_program(hook.program)?.fd()?.try_clone()?)?;
         let frame = segment.clone().payload(&[0; 32]).frame();
         let mut case = Self {
             name,
             budget: budget.into(),
+            hook,
             wrapper,
             engine: Some(engine),
             outcome: Some(outcome),
@@ -143,12 +175,13 @@ impl Case {
     }
 
     fn time(&self, repeat: u32) -> Result<u64> {
-        let program: &Xdp = self.wrapper.program("bench_wrapper").context("wrapper")?.try_into()?;
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(&self.frame),
-            repeat,
-            ..TestRunOptions::default()
-        })?;
+        let options =
+            TestRunOptions { data_in: Some(&self.frame), repeat, ..TestRunOptions::default() };
+        let result = match self.wrapper.program(self.hook.wrapper).context("wrapper")? {
+            Program::Xdp(program) => program.test_run(options)?,
+            Program::SchedClassifier(program) => program.test_run(options)?,
+            _ => bail!("the wrapper is of neither hook"),
+        };
         ensure!(result.return_value != 0, "the wrapper could not go on");
         Ok(u64::try_from(result.duration.as_nanos())?)
     }
@@ -176,7 +209,7 @@ impl Case {
     /// As a case of a virtual server with persistence: each client is a new one.
     fn with_persistence(mut self) -> Result<Self> {
         let engine = self.engine.as_mut().context("a floor has no clients")?;
-        let granularity = u32::MAX;
+        let granularity = Addr { words: [u32::MAX; 4] };
         let real = engine.array::<Real>(maps::REALS_MAP)?.get(&1, 0)?;
         engine.real(1, Real { granularity, ..real })?;
         let control = engine.array::<Control>(maps::CONTROL)?.get(&0, 0)?;
@@ -191,7 +224,7 @@ impl Case {
 
     fn make_room(&mut self) -> Result<()> {
         let engine = self.engine.as_mut().context("a floor has no embryos")?;
-        let mut embryos = engine.hash::<FlowKey4, Flow4>(maps::EMBRYO4)?;
+        let mut embryos = engine.hash::<FlowKey4, Flow>(maps::EMBRYO4)?;
         let keys: Vec<FlowKey4> = embryos.keys().collect::<Result<_, _>>()?;
         Ok(keys.iter().try_for_each(|key| embryos.remove(key))?)
     }
@@ -229,16 +262,20 @@ fn load_wrapper() -> Result<Ebpf> {
         let program: &mut Xdp = wrapper.program_mut(name).context("bench program")?.try_into()?;
         program.load().with_context(|| format!("verifier refuses {name}"))?;
     }
+    for name in ["bench_wrapper_tc", "floor_pass_tc", "floor_swap_tc"] {
+        let program: &mut SchedClassifier =
+            wrapper.program_mut(name).context("bench program")?.try_into()?;
+        program.load().with_context(|| format!("verifier refuses {name}"))?;
+    }
     Ok(wrapper)
 }
 
 fn fd_of(wrapper: &Ebpf, name: &str) -> Result<ProgramFd> {
-    let program: &Xdp = wrapper.program(name).context("bench program")?.try_into()?;
-    Ok(program.fd()?.try_clone()?)
+    Ok(wrapper.program(name).context("bench program")?.fd()?.try_clone()?)
 }
 
-fn aim(wrapper: &mut Ebpf, program: &ProgramFd) -> Result<()> {
-    let mut jump = ProgramArray::try_from(wrapper.map_mut("jump").context("jump")?)?;
+fn aim(wrapper: &mut Ebpf, hook: &Hook, program: &ProgramFd) -> Result<()> {
+    let mut jump = ProgramArray::try_from(wrapper.map_mut(hook.jump).context("jump")?)?;
     Ok(jump.set(0, program, 0)?)
 }
 
@@ -264,11 +301,17 @@ pub fn measure(effort: Effort) -> Result<Vec<Line>> {
     let ack = Tcp::new(CLIENT, VIP, ACK);
     let syn = Tcp::new(CLIENT, VIP, SYN);
     let mut cases = vec![
-        Case::floor("floor: empty pass", "floor_pass")?,
-        Case::floor("floor: MAC swap", "floor_swap")?,
+        Case::floor(&XDP, "floor: empty pass", "floor_pass")?,
+        Case::floor(&XDP, XDP.floor, "floor_swap")?,
         Case::of("foreign", 6, DR, &foreign, Outcome::Foreign, 0)?,
         Case::of("established DR", 55, DR, &ack, Outcome::DrForwarded, FLOWS)?,
         Case::of("established DR, veth", None, BY_VETH, &ack, Outcome::DrForwarded, FLOWS)?,
+        in_family(Family::Six, || {
+            Case::of("established DR, IPv6", 70, DR, &ack, Outcome::DrForwarded, FLOWS)
+        })?,
+        in_family(Family::Six, || {
+            Case::of("established NAT, IPv6", None, NAT, &ack, Outcome::NatForwarded, FLOWS)
+        })?,
         Case::of("established NAT", 60, NAT, &ack, Outcome::NatForwarded, FLOWS)?,
         Case::of("new flow", 450, DR, &syn, Outcome::Scheduled, 1 << 32)?.with_room(),
         Case::of("new flow, of 8", None, DR, &syn, Outcome::Scheduled, 1 << 32)?
@@ -281,6 +324,25 @@ pub fn measure(effort: Effort) -> Result<Vec<Line>> {
             .with_room()
             .with_persistence()?,
         Case::of("new flow, flood", None, DR, &syn, Outcome::Scheduled, 1 << 32)?,
+        Case::floor(&TC, "floor: empty pass, tc", "floor_pass_tc")?,
+        Case::floor(&TC, TC.floor, "floor_swap_tc")?,
+        Case::on(&TC, "foreign, tc", None, DR, &foreign, Outcome::Foreign, 0)?,
+        Case::on(&TC, "established DR, tc", None, BY_VETH, &ack, Outcome::DrForwarded, FLOWS)?,
+        Case::on(
+            &TC,
+            "established NAT, tc",
+            None,
+            NAT_BY_VETH,
+            &ack,
+            Outcome::NatForwarded,
+            FLOWS,
+        )?,
+        in_family(Family::Six, || {
+            let (name, way) = ("established NAT, IPv6, tc", NAT_BY_VETH);
+            Case::on(&TC, name, None, way, &ack, Outcome::NatForwarded, FLOWS)
+        })?,
+        Case::on(&TC, "new flow, tc", None, BY_VETH, &syn, Outcome::Scheduled, 1 << 32)?
+            .with_room(),
     ];
     for _ in 0..effort.rounds {
         for case in &mut cases {
@@ -299,11 +361,11 @@ pub fn measure(effort: Effort) -> Result<Vec<Line>> {
         let runs: &Vec<u64> = &sorted[name];
         (runs[0], runs[runs.len() / 2])
     };
-    let (floor_min, floor_median) = summary("floor: MAC swap");
     Ok(cases
         .iter()
         .map(|case| {
             let (min, median) = summary(case.name);
+            let (floor_min, floor_median) = summary(case.hook.floor);
             Line {
                 case: case.name,
                 min,

@@ -1,10 +1,128 @@
 //! Builds frames and reads them back through etherparse, whose checksums are not ours.
+//!
+//! Hosts are named by IPv4 addresses in either family: see [`host`].
 
-use std::net::Ipv4Addr;
+use std::{
+    cell::Cell,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
+};
 
 use etherparse::{
-    EtherType, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice, checksum,
+    EtherType, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice,
+    checksum,
 };
+
+/// Address family of a packet suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Four,
+    Six,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Four, Self::Six];
+
+    /// [`host`] of this family.
+    pub fn addr(self, name: Ipv4Addr) -> IpAddr {
+        in_family(self, || host(name))
+    }
+
+    /// The same with the length of its network: IPv4's /24.
+    pub fn on_link(self, name: Ipv4Addr) -> String {
+        format!("{}/{}", self.addr(name), if self == Self::Six { 112 } else { 24 })
+    }
+
+    /// What a listener binds.
+    pub fn any(self) -> IpAddr {
+        match self {
+            Self::Four => Ipv4Addr::UNSPECIFIED.into(),
+            Self::Six => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// iproute2's option.
+    pub fn option(self) -> &'static str {
+        if self == Self::Six { "-6" } else { "-4" }
+    }
+}
+
+thread_local! {
+    static CHOSEN: Cell<Option<Family>> = const { Cell::new(None) };
+}
+
+/// Does something in a family.
+pub fn in_family<T>(family: Family, work: impl FnOnce() -> T) -> T {
+    let before = CHOSEN.replace(Some(family));
+    let done = work();
+    CHOSEN.set(before);
+    done
+}
+
+/// That of [`in_family`], else that of this process: IPv6 in the binaries `xdp_six` and `tc_six`, which are every
+/// suite once more.
+pub fn family() -> Family {
+    if let Some(family) = CHOSEN.get() {
+        return family;
+    }
+    static SIX: LazyLock<bool> = LazyLock::new(|| {
+        let binary = binary();
+        ["xdp_six", "tc_six"].iter().any(|name| binary.starts_with(name))
+    });
+    if *SIX { Family::Six } else { Family::Four }
+}
+
+/// Whether packets go through tc's program: in binaries `tc_*`, which are every suite of XDP once more.
+pub fn is_tc() -> bool {
+    static TC: LazyLock<bool> = LazyLock::new(|| binary().starts_with("tc_"));
+    *TC
+}
+
+fn binary() -> String {
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Whether that is IPv6.
+pub fn is_six() -> bool {
+    family() == Family::Six
+}
+
+/// The address of a host that tests call by an IPv4 one. Of an IPv6 one each word depends on it, and what
+/// differs in the last octet only is in one /120.
+pub fn host(name: Ipv4Addr) -> IpAddr {
+    let [a, b, c, d] = name.octets().map(u16::from);
+    match family() {
+        Family::Four => IpAddr::V4(name),
+        Family::Six => IpAddr::V6(Ipv6Addr::new(
+            0x2001,
+            0x0db8,
+            a << 8 | b,
+            0xbeef ^ a,
+            !a,
+            b << 8 | a,
+            a << 8 | b,
+            c << 8 | d,
+        )),
+    }
+}
+
+/// The host of an address that [`host`] made.
+///
+/// # Panics
+/// When it is another address.
+pub fn name(addr: IpAddr) -> Ipv4Addr {
+    let name = match addr {
+        IpAddr::V4(addr) => addr,
+        IpAddr::V6(addr) => {
+            let [.., a, b, c, d] = addr.octets();
+            Ipv4Addr::new(a, b, c, d)
+        }
+    };
+    assert_eq!(host(name), addr, "an address of no host");
+    name
+}
 
 /// MAC address of an end: 02:00:00:00:00:NN.
 pub const fn mac(last: u8) -> [u8; 6] {
@@ -94,11 +212,11 @@ impl Tcp {
         header.psh = self.flags & PSH != 0;
         header.ack = self.flags & ACK != 0;
         header.set_options_raw(&self.options).expect("whole words of options");
-        let builder = PacketBuilder::ethernet2(self.from_mac, self.to_mac)
-            .ipv4(self.src.octets(), self.dst.octets(), self.ttl)
-            .tcp_header(header);
         let mut frame = Vec::new();
-        builder.write(&mut frame, &self.payload).expect("payload fits");
+        ip_layer((self.from_mac, self.to_mac), self.src, self.dst, self.ttl)
+            .tcp_header(header)
+            .write(&mut frame, &self.payload)
+            .expect("payload fits");
         frame
     }
 
@@ -112,18 +230,29 @@ impl Tcp {
             Some(etherparse::LinkSlice::Ethernet2(ethernet)) => ethernet.clone(),
             other => panic!("no Ethernet header: {other:?}"),
         };
-        let Some(NetSlice::Ipv4(ip)) = &sliced.net else { panic!("no IPv4 header") };
         let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else { panic!("no TCP header") };
-        let header = ip.header();
-        assert_eq!(ethernet.ether_type(), EtherType::IPV4);
-        assert_eq!(
-            header.header_checksum(),
-            header.to_header().calc_header_checksum(),
-            "IPv4 header checksum"
-        );
+        let (src, dst, ttl): (IpAddr, IpAddr, u8) = match &sliced.net {
+            Some(NetSlice::Ipv4(ip)) if !is_six() => {
+                let header = ip.header();
+                assert_eq!(ethernet.ether_type(), EtherType::IPV4);
+                assert_eq!(
+                    header.header_checksum(),
+                    header.to_header().calc_header_checksum(),
+                    "IPv4 header checksum"
+                );
+                (header.source_addr().into(), header.destination_addr().into(), header.ttl())
+            }
+            Some(NetSlice::Ipv6(ip)) if is_six() => {
+                let header = ip.header();
+                assert_eq!(ethernet.ether_type(), EtherType::IPV6);
+                assert!(ip.extensions().is_empty(), "no extension headers");
+                (header.source_addr().into(), header.destination_addr().into(), header.hop_limit())
+            }
+            other => panic!("no IP header of {:?}: {other:?}", family()),
+        };
         let segment = [tcp.header_slice(), tcp.payload()].concat();
         assert_eq!(
-            sum_with_pseudo_header(header.source(), header.destination(), &segment),
+            sum_with_pseudo_header(src, dst, &segment),
             0,
             "TCP checksum {:#06x}",
             tcp.checksum()
@@ -131,14 +260,14 @@ impl Tcp {
         Self {
             from_mac: ethernet.source(),
             to_mac: ethernet.destination(),
-            src: header.source_addr(),
-            dst: header.destination_addr(),
+            src: name(src),
+            dst: name(dst),
             sport: tcp.source_port(),
             dport: tcp.destination_port(),
             flags: tcp.header_slice()[13],
             seq: tcp.sequence_number(),
             ack: tcp.acknowledgment_number(),
-            ttl: header.ttl(),
+            ttl,
             options: tcp.options().to_vec(),
             payload: tcp.payload().to_vec(),
         }
@@ -146,14 +275,31 @@ impl Tcp {
 }
 
 /// Ones' complement of the sum over pseudo-header and segment: 0 when the checksum in it is right.
-fn sum_with_pseudo_header(src: [u8; 4], dst: [u8; 4], segment: &[u8]) -> u16 {
+fn sum_with_pseudo_header(src: IpAddr, dst: IpAddr, segment: &[u8]) -> u16 {
+    let octets = |addr| match addr {
+        IpAddr::V4(addr) => Ipv4Addr::octets(&addr).to_vec(),
+        IpAddr::V6(addr) => Ipv6Addr::octets(&addr).to_vec(),
+    };
     checksum::Sum16BitWords::new()
-        .add_4bytes(src)
-        .add_4bytes(dst)
+        .add_slice(&octets(src))
+        .add_slice(&octets(dst))
         .add_2bytes([0, 6])
         .add_2bytes((segment.len() as u16).to_be_bytes())
         .add_slice(segment)
         .ones_complement()
+}
+
+fn ip_layer(
+    (from, to): ([u8; 6], [u8; 6]),
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    ttl: u8,
+) -> PacketBuilderStep<etherparse::IpHeaders> {
+    let ethernet = PacketBuilder::ethernet2(from, to);
+    match (host(src), host(dst)) {
+        (IpAddr::V6(src), IpAddr::V6(dst)) => ethernet.ipv6(src.octets(), dst.octets(), ttl),
+        _ => ethernet.ipv4(src.octets(), dst.octets(), ttl),
+    }
 }
 
 /// ARP frame: who has `target`, asked (or announced) by `sender`.
@@ -169,17 +315,18 @@ pub fn arp(operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// ICMP echo request.
+/// ICMP or ICMPv6 echo request.
 ///
 /// # Panics
 /// Never: the payload is short.
 pub fn ping(src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(GATEWAY_MAC, LB_MAC)
-        .ipv4(src.octets(), dst.octets(), 64)
-        .icmpv4_echo_request(7, 1)
-        .write(&mut frame, &[0; 32])
-        .expect("payload fits");
+    let ip = ip_layer((GATEWAY_MAC, LB_MAC), src, dst, 64);
+    match family() {
+        Family::Four => ip.icmpv4_echo_request(7, 1).write(&mut frame, &[0; 32]),
+        Family::Six => ip.icmpv6_echo_request(7, 1).write(&mut frame, &[0; 32]),
+    }
+    .expect("payload fits");
     frame
 }
 
@@ -189,11 +336,46 @@ pub fn ping(src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
 /// Never: the payload is short.
 pub fn udp(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Vec<u8> {
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(GATEWAY_MAC, LB_MAC)
-        .ipv4(src.0.octets(), dst.0.octets(), 64)
+    ip_layer((GATEWAY_MAC, LB_MAC), src.0, dst.0, 64)
         .udp(src.1, dst.1)
         .write(&mut frame, &[0; 32])
         .expect("payload fits");
+    frame
+}
+
+/// Types of IPv6 extension headers (RFC 8200 §4, RFC 4302).
+pub mod extension {
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const AUTHENTICATION: u8 = 51;
+    pub const DESTINATION: u8 = 60;
+}
+
+/// An IPv6 packet whose payload, of type `last`, stands behind `extensions` (type, bytes, a multiple of eight).
+pub fn ipv6(
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    extensions: &[(u8, usize)],
+    last: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut frame = [&LB_MAC[..], &GATEWAY_MAC, &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+    let length: usize = payload.len() + extensions.iter().map(|(_, len)| len).sum::<usize>();
+    frame.extend((length as u16).to_be_bytes());
+    let kinds: Vec<u8> = extensions.iter().map(|(kind, _)| *kind).chain([last]).collect();
+    frame.extend([kinds[0], 255]);
+    frame.extend(from.octets());
+    frame.extend(to.octets());
+    for ((kind, len), next) in extensions.iter().zip(&kinds[1..]) {
+        let mut header = vec![0; *len];
+        header[0] = *next;
+        header[1] = match *kind {
+            extension::AUTHENTICATION => len / 4 - 2,
+            _ => len / 8 - 1,
+        } as u8;
+        frame.extend(header);
+    }
+    frame.extend(payload);
     frame
 }
 

@@ -2,29 +2,31 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray},
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use lb_common::{
     abi::{
-        self, Flow4, FlowKey4, Real, RealStats, Service, ServiceKey, ServiceStats, Source, Vip,
-        be16, be32,
+        self, Addr, Flow, FlowKey4, FlowKey6, Real, RealStats, Service, ServiceKey, ServiceStats,
+        Source, Vip, be16,
     },
     hash, maglev, maps, pool,
     verdict::Outcome,
 };
-use lb_userspace::dataplane::xdp::{object::OBJECT, orphans};
+use lb_userspace::dataplane::xdp::{object::OBJECT, orphans, syncing};
+
+use super::build::{host, is_six, is_tc};
 
 /// What the program did with one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ran {
-    /// XDP action.
+    /// XDP action, or what tc's is called there.
     pub action: u32,
     /// The one outcome that was counted.
     pub outcome: Outcome,
@@ -38,6 +40,23 @@ pub const PASS: u32 = 2;
 pub const TX: u32 = 3;
 pub const REDIRECT: u32 = 4;
 
+/// What XDP calls an action of tc.
+fn as_of_xdp(action: u32) -> Result<u32> {
+    match action.cast_signed() {
+        -1 => Ok(PASS), // to the next program, and from the last one up the stack
+        2 => Ok(DROP),
+        7 => Ok(REDIRECT),
+        other => Err(anyhow!("an action of tc that lbd never takes: {other}")),
+    }
+}
+
+/// Whether a reset in its place would be as long. When it cuts a frame the kernel gives up the device's sum of it, and a test run
+/// finds it wrong all the same.
+fn is_never_cut(frame: &[u8]) -> bool {
+    let is_six = frame.get(12..14) == Some(&[0x86, 0xdd]);
+    frame.len() <= if is_six { 74 } else { 54 } || frame.len() == 60
+}
+
 /// A loaded object and its maps.
 pub struct Engine {
     ebpf: Ebpf,
@@ -49,7 +68,7 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses a map or, with the verifier's log, the program.
     pub fn load(flows: u32, embryos: u32) -> Result<Self> {
-        Self::sized(&[(maps::FLOWS4, flows), (maps::EMBRYO4, embryos)])
+        Self::sized(&[(flows_map(), flows), (embryo_map(), embryos)])
     }
 
     /// As [`Engine::load`], with the sizes of any maps.
@@ -62,22 +81,54 @@ impl Engine {
             loader.map_max_entries(name, *entries);
         }
         let mut ebpf = loader.load(OBJECT).context("load the kernel object")?;
-        for name in [maps::PROGRAM, maps::CLOCK_PROGRAM] {
+        for name in [maps::PROGRAM, maps::PROGRAM6, maps::CLOCK_PROGRAM] {
             let program: &mut Xdp =
                 ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
             program.load().with_context(|| format!("verifier refuses {name}"))?;
         }
+        for name in [maps::PROGRAM_TC, maps::PROGRAM_TC6] {
+            let program: &mut SchedClassifier =
+                ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+            program.load().with_context(|| format!("verifier refuses {name}"))?;
+        }
         let mut engine = Self { ebpf };
+        for (name, map) in
+            [(maps::PROGRAM6, maps::PROGRAMS), (maps::PROGRAM_TC6, maps::PROGRAMS_TC)]
+        {
+            let six = engine.any_program(name)?.fd()?.try_clone()?;
+            engine.programs_of(map)?.set(maps::PROGRAM6_INDEX, &six, 0)?;
+        }
         engine.lease(0, abi::LEASE_ALWAYS)?;
         Ok(engine)
     }
 
-    /// A program of the object.
+    /// A program of the object, whatever its hook.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn any_program(&self, name: &str) -> Result<&Program> {
+        self.ebpf.program(name).with_context(|| format!("no program {name}"))
+    }
+
+    /// A program of XDP.
     ///
     /// # Errors
     /// When there is none of that name.
     pub fn program(&self, name: &str) -> Result<&Xdp> {
-        Ok(self.ebpf.program(name).with_context(|| format!("no program {name}"))?.try_into()?)
+        Ok(self.any_program(name)?.try_into()?)
+    }
+
+    /// Where the program under test finds the one for IPv6.
+    ///
+    /// # Errors
+    /// When there is no such map.
+    pub fn programs(&mut self) -> Result<ProgramArray<&mut MapData>> {
+        self.programs_of(if is_tc() { maps::PROGRAMS_TC } else { maps::PROGRAMS })
+    }
+
+    fn programs_of(&mut self, name: &str) -> Result<ProgramArray<&mut MapData>> {
+        let map = self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
+        Ok(ProgramArray::try_from(map)?)
     }
 
     /// An ARRAY of the object.
@@ -159,13 +210,29 @@ impl Engine {
     fn test_run(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
         // The kernel wants an Ethernet header at least; shorter frames cannot reach a program.
         let mut out = vec![0; frame.len() + 64];
-        let result = self.program(maps::PROGRAM)?.test_run(TestRunOptions {
+        let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ..TestRunOptions::default()
-        })?;
-        out.truncate(result.data_size_out as usize);
-        Ok((result.return_value, out))
+        };
+        let (action, len) = if is_tc() {
+            let program: &SchedClassifier = self.any_program(maps::PROGRAM_TC)?.try_into()?;
+            if is_never_cut(frame) {
+                match crate::sys::run_summed(program.fd()?, frame) {
+                    Ok((action, frame)) => return Ok((as_of_xdp(action)?, frame)),
+                    // A kernel that does not know the flag: without the sum.
+                    Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {}
+                    Err(error) => return Err(error).context("run it, with the device's sum"),
+                }
+            }
+            let result = program.test_run(options)?;
+            (as_of_xdp(result.return_value)?, result.data_size_out)
+        } else {
+            let result = self.program(maps::PROGRAM)?.test_run(options)?;
+            (result.return_value, result.data_size_out)
+        };
+        out.truncate(len as usize);
+        Ok((action, out))
     }
 
     /// Packets by outcome, over all CPUs.
@@ -221,13 +288,83 @@ impl Engine {
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn flow(&mut self, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Result<Option<Flow4>> {
+    pub fn flow(&mut self, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Result<Option<Flow>> {
+        self.entry(flows_map(), src, dst)
+    }
+
+    /// A connection of which only SYNs were seen.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn embryo(&mut self, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Result<Option<Flow>> {
+        self.entry(embryo_map(), src, dst)
+    }
+
+    fn entry(
+        &mut self,
+        map: &str,
+        src: (Ipv4Addr, u16),
+        dst: (Ipv4Addr, u16),
+    ) -> Result<Option<Flow>> {
         let key = flow_key(src, dst);
-        match self.hash::<FlowKey4, Flow4>(maps::FLOWS4)?.get(&key, 0) {
+        let found = match key.narrow() {
+            Some(key) => self.hash::<FlowKey4, Flow>(map)?.get(&key, 0),
+            None => self.hash::<FlowKey6, Flow>(map)?.get(&key, 0),
+        };
+        match found {
             Ok(flow) => Ok(Some(flow)),
             Err(aya::maps::MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes a flow out, which must be there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn forget(&mut self, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Result<()> {
+        let key = flow_key(src, dst);
+        match key.narrow() {
+            Some(key) => self.hash::<FlowKey4, Flow>(maps::FLOWS4)?.remove(&key)?,
+            None => self.hash::<FlowKey6, Flow>(maps::FLOWS6)?.remove(&key)?,
+        }
+        Ok(())
+    }
+
+    /// Replaces an embryo.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_embryo(
+        &mut self,
+        src: (Ipv4Addr, u16),
+        dst: (Ipv4Addr, u16),
+        embryo: Flow,
+    ) -> Result<()> {
+        let key = flow_key(src, dst);
+        match key.narrow() {
+            Some(key) => self.hash::<FlowKey4, Flow>(maps::EMBRYO4)?.insert(key, embryo, 0)?,
+            None => self.hash::<FlowKey6, Flow>(maps::EMBRYO6)?.insert(key, embryo, 0)?,
+        }
+        Ok(())
+    }
+
+    /// Enters a connection, over what is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_flow(
+        &mut self,
+        src: (Ipv4Addr, u16),
+        dst: (Ipv4Addr, u16),
+        flow: Flow,
+    ) -> Result<()> {
+        let key = flow_key(src, dst);
+        match key.narrow() {
+            Some(key) => self.hash::<FlowKey4, Flow>(maps::FLOWS4)?.insert(key, flow, 0)?,
+            None => self.hash::<FlowKey6, Flow>(maps::FLOWS6)?.insert(key, flow, 0)?,
+        }
+        Ok(())
     }
 
     /// Enters an address: filter and `vips`.
@@ -235,29 +372,30 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses.
     pub fn vip(&mut self, addr: Ipv4Addr, gate: u16, flags: u16) -> Result<()> {
-        self.hash::<u32, Vip>(maps::VIPS)?.insert(be32(addr.octets()), Vip { gate, flags }, 0)?;
-        self.filter(addr, abi::FILTER_VIP)
+        self.vip_at(host(addr), gate, flags)
     }
 
-    /// Enters an IPv6 address: filter and `vips6`.
+    /// The same of an address as it is.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn vip6(&mut self, addr: Ipv6Addr, gate: u16) -> Result<()> {
-        let addr = abi::Addr6::new(addr.octets());
-        self.hash::<abi::Addr6, Vip>(maps::VIPS6)?.insert(addr, Vip { gate, flags: 0 }, 0)?;
-        let mut array = self.array::<abi::Filter>(maps::FILTER)?;
-        let mut filter = array.get(&0, 0)?;
-        for addr in [addr, addr.solicited_node()] {
-            filter.flags[hash::filter_fold6(&addr)] |= abi::FILTER_VIP6;
+    pub fn vip_at(&mut self, addr: IpAddr, gate: u16, flags: u16) -> Result<()> {
+        let addr = Addr::from_ip(addr);
+        self.hash::<Addr, Vip>(maps::VIPS)?.insert(addr, Vip { gate, flags }, 0)?;
+        self.filter(addr, [abi::FILTER_VIP, abi::FILTER_VIP6])?;
+        if addr.to_v4().is_none() {
+            self.filter(addr.solicited_node(), [0, abi::FILTER_VIP6])?;
         }
-        Ok(array.set(0, filter, 0)?)
+        Ok(())
     }
 
-    fn filter(&mut self, addr: Ipv4Addr, bit: u8) -> Result<()> {
+    fn filter(&mut self, addr: Addr, bits: [u8; 2]) -> Result<()> {
         let mut array = self.array::<abi::Filter>(maps::FILTER)?;
         let mut filter = array.get(&0, 0)?;
-        filter.flags[hash::filter_fold(be32(addr.octets()))] |= bit;
+        match addr.to_v4() {
+            Some(addr) => filter.flags[hash::filter_fold(addr)] |= bits[0],
+            None => filter.flags[hash::filter_fold6(&addr)] |= bits[1],
+        }
         Ok(array.set(0, filter, 0)?)
     }
 
@@ -270,7 +408,7 @@ impl Engine {
         if real.method != abi::METHOD_NAT {
             return Ok(());
         }
-        let key = ServiceKey { addr: real.addr, port: real.port, proto: abi::PROTO_TCP, pad: 0 };
+        let key = ServiceKey::tcp(real.addr, real.port);
         let mut sources = self.hash::<ServiceKey, Source>(maps::SOURCES)?;
         let mut source = sources.get(&key, 0).unwrap_or_default();
         if !source.reals.contains(&id) {
@@ -278,7 +416,7 @@ impl Engine {
             *free = id;
         }
         sources.insert(key, source, 0)?;
-        self.filter(Ipv4Addr::from(abi::octets(real.addr)), abi::FILTER_NAT_SOURCE)
+        self.filter(real.addr, [abi::FILTER_NAT_SOURCE, abi::FILTER_NAT_SOURCE6])
     }
 
     /// Enters or replaces a virtual server whose selectable real servers are `members` (id, weight).
@@ -294,7 +432,7 @@ impl Engine {
         let mut identities = Vec::new();
         for &(real, weight) in members {
             let entry = self.array::<Real>(maps::REALS_MAP)?.get(&real.into(), 0)?;
-            let identity = maglev::identity(&abi::octets(entry.addr), u16::from_be(entry.port));
+            let identity = identity(entry.addr.ip(), u16::from_be(entry.port));
             identities.push(maglev::Member { identity, real, weight });
         }
         let mut ring = maglev::EMPTY;
@@ -302,14 +440,23 @@ impl Engine {
         let index = Service::table_index(service.id, service.half);
         self.array(maps::POOLS)?.set(index, pool::fill(members)?, 0)?;
         self.array(maps::RINGS)?.set(index, ring, 0)?;
-        let key = ServiceKey {
-            addr: be32(vip.0.octets()),
-            port: be16(vip.1),
-            proto: abi::PROTO_TCP,
-            pad: 0,
-        };
+        let key = ServiceKey::tcp(addr(vip.0), be16(vip.1));
         self.hash(maps::SERVICES_MAP)?.insert(key, service, 0)?;
         self.vip(vip.0, service.gate, abi::VIP_TCP_SERVICE)
+    }
+
+    /// Connections reported as changed since the last call, oldest first.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn changes(&mut self) -> Result<Vec<FlowKey6>> {
+        let map = self.ebpf.map_mut(maps::CHANGES).context("no map changes")?;
+        let mut ring = aya::maps::RingBuf::try_from(map)?;
+        let mut changes = Vec::new();
+        while let Some(item) = ring.next() {
+            changes.push(syncing::read(&item).context("a short record")?);
+        }
+        Ok(changes)
     }
 
     /// Takes the reports of orphaned replies.
@@ -335,14 +482,49 @@ impl Engine {
     }
 }
 
-/// Key of a flow.
-pub fn flow_key(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> FlowKey4 {
-    FlowKey4 {
-        src: be32(src.0.octets()),
-        dst: be32(dst.0.octets()),
-        sport: be16(src.1),
-        dport: be16(dst.1),
-        proto: abi::PROTO_TCP.into(),
-        pad: 0,
+/// A host's address as maps hold it.
+pub fn addr(name: Ipv4Addr) -> Addr {
+    Addr::from_ip(host(name))
+}
+
+/// A mask of the last four bytes of an address, by which tests tell hosts apart.
+pub fn mask(octets: [u8; 4]) -> Addr {
+    Addr { words: [u32::MAX, u32::MAX, u32::MAX, abi::be32(octets)] }
+}
+
+/// Hash of a client as the program reckons it.
+pub fn client_hash(name: Ipv4Addr, port: u16) -> u64 {
+    let addr = addr(name);
+    match addr.to_v4() {
+        Some(addr) => hash::client(addr, be16(port)),
+        None => hash::client6(&addr, be16(port)),
     }
+}
+
+/// Identity of a real server in a ring.
+pub fn identity(addr: IpAddr, port: u16) -> u64 {
+    match addr {
+        IpAddr::V4(addr) => maglev::identity(&addr.octets(), port),
+        IpAddr::V6(addr) => maglev::identity(&addr.octets(), port),
+    }
+}
+
+/// Key of a flow.
+pub fn flow_key(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> FlowKey6 {
+    FlowKey6::tcp((addr(src.0), be16(src.1)), (addr(dst.0), be16(dst.1)))
+}
+
+/// Names of this family's maps of connections.
+pub fn flows_map() -> &'static str {
+    if is_six() { maps::FLOWS6 } else { maps::FLOWS4 }
+}
+
+/// Element of `pressure` of this family.
+pub fn pressure_index() -> u32 {
+    u32::from(is_six())
+}
+
+/// As [`flows_map`].
+pub fn embryo_map() -> &'static str {
+    if is_six() { maps::EMBRYO6 } else { maps::EMBRYO4 }
 }
