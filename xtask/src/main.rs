@@ -11,6 +11,7 @@ mod source;
 mod suites;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Nanoseconds per packet of the shipped object; fail-over beside keepalived.
     Bench(bench::Arguments),
+    /// Suites on Debian's kernels in a QEMU guest: IPVS, and the kernel object on older and newer kernels.
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Vm(arguments) => vm::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     fuzz,
     shell::{command, output, run as run_command, say},
+    vm,
 };
 
 /// Programs that the lab and the root suites call, and the Debian package of each.
@@ -49,6 +50,14 @@ type Step = fn() -> Result<bool>;
 /// When something is missing that cannot be installed here; the message lists it all.
 pub fn run() -> Result<usize> {
     perform(&[rust_source, linker, fuzzer, packages])
+}
+
+/// What the guests of `cargo xtask vm` need: the programs alone.
+///
+/// # Errors
+/// As [`run`].
+pub fn vm() -> Result<()> {
+    perform(&[packages]).map(drop)
 }
 
 /// What building lbd needs, and nothing of the lab's: for a host that is to run it.
@@ -120,9 +129,13 @@ fn fuzzer() -> Result<bool> {
     Ok(false)
 }
 
-/// Debian packages, when apt and root are there.
+/// Debian packages of the suites and of the guests, when apt and root are there.
 fn packages() -> Result<bool> {
-    let absent = absent(|program| find(program).is_some());
+    install(&[&PROGRAMS[..], &vm::PROGRAMS].concat())
+}
+
+fn install(programs: &[(&str, &'static str)]) -> Result<bool> {
+    let absent = absent(programs, |program| find(program).is_some());
     if absent.is_empty() {
         step("programs of the lab", "there");
         return Ok(false);
@@ -145,9 +158,9 @@ fn packages() -> Result<bool> {
 }
 
 /// Packages of the programs that are not there, each once.
-fn absent(there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let missing = PROGRAMS.into_iter().filter(|(program, _)| !there(program));
-    let mut packages: Vec<&str> = missing.map(|(_, package)| package).collect();
+fn absent(programs: &[(&str, &'static str)], there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let missing = programs.iter().filter(|(program, _)| !there(program));
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
     packages
@@ -190,7 +203,7 @@ impl Drop for NoServices {
 }
 
 /// A program on the PATH, or where Debian keeps an administrator's.
-fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
@@ -234,12 +247,12 @@ mod tests {
 
     #[test]
     fn packages_are_those_of_the_programs_that_are_not_there() {
-        assert_eq!(absent(|_| true), Vec::<&str>::new());
+        assert_eq!(absent(&PROGRAMS, |_| true), Vec::<&str>::new());
         assert_eq!(
-            absent(|program| !["keepalived", "ip"].contains(&program)),
+            absent(&PROGRAMS, |program| !["keepalived", "ip"].contains(&program)),
             ["iproute2", "keepalived"]
         );
-        let all = absent(|_| false);
+        let all = absent(&PROGRAMS, |_| false);
         assert!(all.is_sorted() && all.contains(&"mariadb-server"), "{all:?}");
         assert!(installable(true, "x").is_ok());
     }

@@ -7,16 +7,17 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
+    thread,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
 use crate::{
     build, setup,
     shell::{command, complain, output, root, run as run_command, say, words},
-    tidy,
+    tidy, vm,
 };
 
 /// What to leave out, for work at one's desk. CI leaves nothing out.
@@ -63,6 +64,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         slow.insert(took, name.to_owned());
     };
     let done = |outcome: Result<()>| outcome.map(|()| Counts { passed: 1, ..Counts::default() });
+    stage("room on the disk", &mut || done(room()));
     stage("setup", &mut || done(setup::run().map(drop)));
     stage("setup again finds nothing to do", &mut || done(nothing_to_do(setup::run())));
     stage("format", &mut || done(run_command(command("cargo", &["fmt", "--all", "--check"]))));
@@ -73,7 +75,17 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         stage("tests without root", &mut || tests(Lane::Plain));
     } else {
         stage("release build", &mut || done(build::run()));
-        stage("tests, packet suites, lab and interop", &mut || tests(Lane::All));
+        stage("tests, packet suites and lab", &mut || tests(Lane::Root));
+        let guest = vm::Arguments::of_the_tests();
+        let mut prepared = Vec::new();
+        stage("kernel, suites and image of a guest", &mut || {
+            prepared = vm::prepare(&guest)?;
+            Ok(Counts::default())
+        });
+        stage(
+            "suites that wait for protocols, more at once; beside them IPVS and XDP in a guest",
+            &mut || beside(&guest, std::mem::take(&mut prepared)),
+        );
         stage("tests without root (60 s are promised)", &mut || tests(Lane::Nobody));
     }
     for (took, name) in slow.iter().rev().take(3) {
@@ -84,6 +96,28 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
     say(&format!("{} passed, {} failed", total.passed, total.failed));
     if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a run from nothing leaves below target, in GiB, with a margin. On a full disk the linker dies of a bus
+/// error, which tells nobody why.
+const ROOM: u64 = 12;
+
+/// Says how much room there is, and refuses to begin what cannot end. What was built before is counted in.
+fn room() -> Result<()> {
+    let free = output("df", &["--output=avail", "--block-size=1M", "."]);
+    let free = free.as_deref().and_then(|out| out.lines().last()?.trim().parse::<u64>().ok());
+    let free = free.context("cannot read what df says")?;
+    let used = output("du", &["--summarize", "--block-size=1M", "target"]).unwrap_or_default();
+    let used = used.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    say(&format!("   {free} MiB are free, target holds {used} MiB"));
+    if free + used < ROOM << 10 {
+        // Whether it is too little shows by itself; then this is what explains it.
+        complain(&anyhow!(
+            "a whole run needs {ROOM} GiB below {}: without them what follows may end by `No space left`",
+            root().display()
+        ));
+    }
+    Ok(())
 }
 
 /// Set-up is idempotent.
@@ -162,7 +196,10 @@ fn packet_log() -> Result<()> {
     let arch = std::env::consts::ARCH;
     cargo.env("RUSTFLAGS", format!("--cfg bpf_target_arch=\"{arch}\""));
     cargo.env("CARGO_CFG_BPF_TARGET_ARCH", arch);
-    run_command(cargo)
+    run_command(cargo)?;
+    // Nothing reads it again; room on the disk is short where CI runs.
+    let _ = fs::remove_dir_all(root().join("target/packet-log"));
+    Ok(())
 }
 
 /// A PATH on which everything is found but [`HIDDEN`]: a directory with one of them is replaced by links to
@@ -225,33 +262,112 @@ impl Drop for Shelter {
     }
 }
 
-/// What of `cargo test` runs, and as whom.
+/// The lane that waits for protocols leaves the machine idle for the most part, and a guest takes what is left: its
+/// clock counts its own instructions, so that it does not notice how little that is, and whoever wakes up outside goes first.
+fn beside(arguments: &vm::Arguments, prepared: Vec<vm::Prepared>) -> Result<Counts> {
+    thread::scope(|scope| {
+        let guest = scope.spawn(|| vm::boot(arguments, prepared, vm::Share::Idle));
+        let waiting = tests(Lane::Waiting);
+        let guest = guest.join().unwrap_or_else(|_| Err(anyhow!("whoever watched it panicked")));
+        let guest = guest.context("suites in a guest (`cargo xtask vm --kernels 6.1` alone)");
+        let mut counts = match waiting {
+            Ok(counts) => counts,
+            Err(error) => {
+                return Err(match guest {
+                    Ok(_) => error,
+                    Err(other) => error.context(format!("{other:#}; and beside it")),
+                });
+            }
+        };
+        match guest {
+            Ok(passed) => counts.passed += passed,
+            Err(error) => {
+                complain(&error);
+                counts.failed += 1;
+            }
+        }
+        Ok(counts)
+    })
+}
+
+/// What of `cargo test` runs, and as whom. [`Lane::Root`] and [`Lane::Waiting`] together leave nothing out
+/// but the suites of [`IN_A_GUEST`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// As root; nothing is left out.
-    All,
+    /// As root; all but [`Lane::Waiting`].
+    Root,
+    /// As root; the suites of [`WAITING`].
+    Waiting,
     /// As whoever calls.
     Plain,
     /// As on a contributor's desk, although this is root: a user namespace in which it is nobody.
     Nobody,
 }
 
+/// Beginnings of the names of suites whose tests mostly wait for timers of VRRP and of processes: more of them
+/// than there are cores go side by side.
+const WAITING: [&str; 3] = ["interop_", "proc_", "vrrp_"];
+/// Beginning of the names of suites that need a kernel which this machine may not have: they run in a guest, see
+/// [`beside`]; on several kernels by `cargo xtask vm`.
+const IN_A_GUEST: &str = "ipvs_";
+/// So many.
+const AT_ONCE: &str = "4";
+
+/// The suites of the workspace, by whether they are in [`WAITING`].
+fn suites(waiting: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for place in ["lb-userspace/tests", "tests/tests"] {
+        let place = root().join(place);
+        let context = || format!("cannot list {}", place.display());
+        for entry in fs::read_dir(&place).with_context(context)? {
+            let path = entry.with_context(context)?.path();
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_suite = path.extension().is_some_and(|extension| extension == "rs");
+            if name.starts_with(IN_A_GUEST) {
+                continue;
+            }
+            if is_suite && WAITING.iter().any(|start| name.starts_with(start)) == waiting {
+                found.push(name.to_owned());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// `cargo test`, its output passed through and its results counted. Tests that need root are marked
-/// `#[ignore]` or, in the suites `check_*`, `plane_*` and `xdp_*`, say SKIPPED and pass without it; in
-/// [`Lane::All`] all run, and a skip inside one is a failure.
+/// `#[ignore]` or, in the suites `check_*`, `plane_*` and `xdp_*`, say SKIPPED and pass without it; in the two
+/// lanes of root all run, and a skip inside one is a failure.
 fn tests(lane: Lane) -> Result<Counts> {
-    let mut arguments =
-        vec!["test", "--workspace", "--exclude", "lb-ebpf", "--locked", "--no-fail-fast"];
-    match lane {
-        Lane::All => arguments.extend(["--", "--include-ignored"]),
+    // The same packages each time: another choice has other features, and everything would be compiled again.
+    let mut arguments: Vec<String> =
+        ["test", "--workspace", "--exclude", "lb-ebpf", "--locked", "--no-fail-fast"]
+            .map(str::to_owned)
+            .into();
+    let by_root = matches!(lane, Lane::Root | Lane::Waiting);
+    if by_root {
+        if lane == Lane::Root {
+            say(&format!(
+                "   suites {IN_A_GUEST}* run in a guest, beside those that wait for protocols"
+            ));
+            arguments.extend(["--lib", "--bins"].map(str::to_owned));
+        }
+        for suite in suites(lane == Lane::Waiting)? {
+            arguments.extend(["--test".to_owned(), suite]);
+        }
+    }
+    let rest: &[&str] = match lane {
+        Lane::Root | Lane::Waiting => &["--", "--include-ignored"],
         // In there root's directories are nobody's, who may change what scripts they hold.
-        Lane::Nobody => arguments.extend([
+        Lane::Nobody => &[
             "--",
             "--skip=identity::tests::a_link_that_others_can_change_is_not_secure",
             "--skip=identity::tests::writable_script_is_not_secure",
-        ]),
-        Lane::Plain => {}
-    }
+        ],
+        Lane::Plain => &[],
+    };
+    arguments.extend(rest.iter().map(|word| (*word).to_owned()));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut cargo = if lane == Lane::Nobody {
         let nobody = ["--user", "--map-user=65534", "--map-group=65534", "cargo"];
         let mut cargo = command("unshare", &nobody);
@@ -260,10 +376,15 @@ fn tests(lane: Lane) -> Result<Counts> {
     } else {
         command("cargo", &arguments)
     };
-    match lane {
-        Lane::All => cargo.env("LB_NO_SKIP", "1"),
-        Lane::Plain | Lane::Nobody => cargo.env_remove("LB_NO_SKIP"),
-    };
+    if by_root {
+        // Every case of every property: `.cargo/config.toml` has fewer for those who wait.
+        cargo.env("LB_NO_SKIP", "1").env("PROPTEST_CASES", "256");
+    } else {
+        cargo.env_remove("LB_NO_SKIP");
+    }
+    if lane == Lane::Waiting {
+        cargo.env("RUST_TEST_THREADS", AT_ONCE);
+    }
     if lane != Lane::Plain {
         // The same in both, or everything would be compiled again.
         cargo.env("LBD_REQUIRE_BPF", "1").env_remove("AYA_BUILD_SKIP");
@@ -338,6 +459,21 @@ mod tests {
             Some(here.as_str()),
             "the pinned one"
         );
+        Ok(())
+    }
+
+    #[test]
+    fn every_suite_is_in_one_of_the_lanes_of_root() -> Result<()> {
+        let (waiting, others) = (suites(true)?, suites(false)?);
+        for suite in ["interop_matrix", "proc_daemon", "vrrp_wire"] {
+            assert!(waiting.iter().any(|name| name == suite), "{suite} of {waiting:?}");
+        }
+        for suite in ["config", "e2e_lab", "plane_nat", "xdp_packets"] {
+            assert!(others.iter().any(|name| name == suite), "{suite} of {others:?}");
+        }
+        assert!(waiting.iter().all(|name| !others.contains(name)));
+        let guest = |name: &&String| name.starts_with(IN_A_GUEST);
+        assert_eq!(waiting.iter().chain(&others).find(guest), None, "they run in a guest");
         Ok(())
     }
 

@@ -24,11 +24,11 @@ const LINES_FAIL: usize = 700;
 
 /// L1 folders, in the order in which they may see each other: each sees those before it.
 /// `config::model` is the language in which every core is configured, so all may name it.
-const PURE: [&str; 6] = ["vrrp", "check", "sched", "config", "desired", "reconcile"];
+const PURE: [&str; 7] = ["vrrp", "check", "sched", "sync", "config", "desired", "reconcile"];
 /// L2 folders.
 const ENGINES: [&str; 3] = ["dataplane", "io", "api"];
 /// What pure code never names: runtimes, kernels, sockets, clocks, chance.
-const IMPURE: [&str; 48] = [
+const IMPURE: [&str; 49] = [
     "tokio",
     "tokio_util",
     "futures_util",
@@ -36,6 +36,7 @@ const IMPURE: [&str; 48] = [
     "aya_log",
     "rtnetlink",
     "netlink_packet_core",
+    "netlink_packet_generic",
     "netlink_packet_route",
     "netlink_packet_sock_diag",
     "netlink_sys",
@@ -80,12 +81,13 @@ const IMPURE: [&str; 48] = [
 ];
 /// What an L2 folder names of L1 beside `config::model`: the types of what it carries out or reports, no
 /// decision. Everything else of L1 meets L2 in `process/` only.
-const SHARED: [(&str, &str); 5] = [
+const SHARED: [(&str, &str); 6] = [
     ("io/mail", "crate::vrrp::notify"),
     ("io/track", "crate::vrrp::track"),
     ("io/track", "crate::vrrp::processes"),
     ("dataplane", "crate::reconcile"),
     ("dataplane/xdp/encode", "crate::sched"),
+    ("dataplane/xdp/syncing", "crate::sync"),
 ];
 /// Unfinished code and debugging.
 const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
@@ -305,13 +307,19 @@ fn import_rule(file: &str, named: &Named) -> Option<String> {
     }
     let netlink =
         ["rtnetlink", "netlink_packet_core", "netlink_packet_route", "netlink_packet_sock_diag"];
-    let links = ["io/link", "io/neigh", "dataplane/ipvs"];
+    let links = ["io/link", "io/neigh", "io/netdev", "dataplane/ipvs"];
     let within = |places: &[&str]| places.iter().any(|place| inside.starts_with(place));
     if netlink.into_iter().any(starts) && !within(&links) {
         return Some(format!("only io/link and io/neigh name rtnetlink, not {inside} ({text})"));
     }
+    if starts("netlink_packet_generic") && !within(&["dataplane/ipvs", "io/netdev"]) {
+        return Some(format!(
+            "only dataplane/ipvs and io/netdev name generic netlink, not {inside} ({text})"
+        ));
+    }
     // A bare netlink socket, whatever is spoken on it: the process connector is another family.
-    if starts("netlink_sys") && !within(&links) && !within(&["io/track"]) {
+    // tc's filters, on kernels without tcx, are part of how the XDP engine's program is attached.
+    if starts("netlink_sys") && !within(&links) && !within(&["io/track", "dataplane/xdp/clsact"]) {
         return Some(format!(
             "only io/link, io/neigh, io/track open netlink, not {inside} ({text})"
         ));
@@ -377,6 +385,7 @@ mod tests {
             ("lb-userspace/src/process/vrrp.rs", "use rtnetlink::new_connection;"),
             ("lb-userspace/src/io/track/connector.rs", "use rtnetlink::new_connection;"),
             ("lb-userspace/src/io/probes/tcp.rs", "use netlink_sys::Socket;"),
+            ("lb-userspace/src/io/link.rs", "use netlink_packet_generic::GenlMessage;"),
             ("lb-common/src/hash.rs", "use std::collections::BTreeMap;"),
             ("lb-common/src/hash.rs", "fn f() { unsafe { g() } }"),
             ("lb-userspace/src/io/link.rs", "unsafe fn f() {}"),
