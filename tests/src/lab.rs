@@ -61,10 +61,57 @@ impl Mode {
     }
 }
 
+/// Where lbd's program sits on the lab's cables, and what offloads these have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// `lvs_hook` is not said, and veth pairs have the offloads that the kernel gives them.
+    Auto,
+    /// `lvs_hook xdp`, with the offloads that XDP needs on veth (reference/testbed.md §2): no partial checksums reach it,
+    /// and the peers' GRO takes what it redirects.
+    Xdp,
+}
+
+impl Hook {
+    /// The word of `--hook`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+        }
+    }
+
+    fn plug(
+        self,
+        switch: &Switch,
+        host: &Namespace,
+        interface: &str,
+        address: &str,
+    ) -> Result<Port> {
+        match self {
+            Self::Auto => switch.plug_as_it_is(host, interface, Some(address)),
+            Self::Xdp => switch.plug(host, interface, Some(address)),
+        }
+    }
+
+    /// What a reader should know of it.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Auto => {
+                "every cable is a veth pair with the offloads that the kernel gives it; `lvs_hook auto` takes tc there"
+            }
+            Self::Xdp => {
+                "every cable is a veth pair; for `lvs_hook xdp` both its ends have TX checksum offload off (`ethtool -K DEV tx off`) \
+                 and the switch's ends GRO on (`ethtool -K DEV gro on`)"
+            }
+        }
+    }
+}
+
 /// What to build.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub mode: Mode,
+    pub hook: Hook,
     /// `lb_algo`; unused in local mode.
     pub scheduler: String,
     /// Program of lb1 and lb2.
@@ -80,6 +127,7 @@ impl Spec {
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
+            hook: Hook::Auto,
             scheduler: "wlc".to_owned(),
             programs: [Program::Lbd; 2],
             script: Script::Netstat,
@@ -130,7 +178,7 @@ impl Lab {
             .context("cannot open the lab's directory to unprivileged roles")?;
         let lan = Switch::new("lan")?;
         let client = Namespace::new("client")?;
-        lan.plug_as_it_is(&client, "eth0", Some(&format!("{CLIENT}/24")))?;
+        spec.hook.plug(&lan, &client, "eth0", &format!("{CLIENT}/24"))?;
         let inner = match spec.mode {
             Mode::Nat => Some(Switch::new("inner")?),
             Mode::Dr | Mode::Local => None,
@@ -139,12 +187,14 @@ impl Lab {
         let mut hosts = Vec::new();
         for (number, (addr, program)) in (1_u8..).zip(HOSTS.into_iter().zip(spec.programs)) {
             let netns = Namespace::new(&format!("lb{number}"))?;
-            cables.push(lan.plug_as_it_is(&netns, "eth0", Some(&format!("{addr}/24")))?);
+            cables.push(spec.hook.plug(&lan, &netns, "eth0", &format!("{addr}/24"))?);
             if let Some(inner) = &inner {
-                inner.plug_as_it_is(&netns, "eth1", Some(&format!("10.88.0.1{number}/24")))?;
+                spec.hook.plug(inner, &netns, "eth1", &format!("10.88.0.1{number}/24"))?;
             }
             let mut host = Host::new(&netns, program, dir.path())?;
-            host.leave_hook_to_lbd();
+            if spec.hook == Hook::Auto {
+                host.leave_hook_to_lbd();
+            }
             hosts.push(host);
         }
         let mut hosts: [Host; 2] =
@@ -163,10 +213,7 @@ impl Lab {
             }
         }
         let pool = servers.iter().take(2).map(|server| server.addr).collect();
-        let settings = vec![
-            "every cable is a veth pair with the offloads that the kernel gives it; `lvs_hook auto` takes tc there"
-                .to_owned(),
-        ];
+        let settings = vec![spec.hook.setting().to_owned()];
         let mut lab =
             Self { spec, hosts, servers, client, lan, pool, seed, inner, cables, settings, dir };
         lab.write_configs()?;
@@ -292,7 +339,7 @@ fn pool_servers(spec: &Spec, switch: &Switch) -> Result<Vec<Server>> {
             Mode::Dr | Mode::Local => Ipv4Addr::new(10, 77, 0, 20 + number),
         };
         let netns = Namespace::new(&format!("db{number}"))?;
-        let cable = switch.plug_as_it_is(&netns, "eth0", Some(&format!("{addr}/24")))?;
+        let cable = spec.hook.plug(switch, &netns, "eth0", &format!("{addr}/24"))?;
         if spec.mode == Mode::Nat {
             netns.ip(&["route", "add", "default", "via", &INNER_VIP.to_string()])?;
         } else {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     host::daemon_pids,
-    lab::{Lab, Mode, Spec, VIP},
+    lab::{Hook, Lab, Mode, Spec, VIP},
     looks,
     mariadb::{APP_PASSWORD, APP_USER, PORT},
     netns::{Namespace, arping, ready_or_skip},
@@ -48,8 +48,24 @@ fn start(spec: Spec) -> Result<Option<Running>> {
     }
     let mut lab = Lab::build(spec)?;
     lab.start_hosts()?;
+    hook_is_as_asked(&lab)?;
     let sampler = Sampler::start(looks::of(&lab.hosts)?)?;
     Ok(Some(Running { sampler, lab, _alone: alone }))
+}
+
+/// What is shown is shown of the hook that the test names.
+fn hook_is_as_asked(lab: &Lab) -> Result<()> {
+    let wanted = match lab.spec.hook {
+        Hook::Auto => "tcx",
+        Hook::Xdp => "native",
+    };
+    for host in &lab.hosts {
+        let status = host.status()?;
+        let interfaces = status.forwarder.map(|forwarder| forwarder.interfaces).unwrap_or_default();
+        ensure!(!interfaces.is_empty(), "{} has its program nowhere", host.name());
+        ensure!(interfaces.iter().all(|it| it.mode == wanted), "{}: {interfaces:?}", host.name());
+    }
+    Ok(())
 }
 
 /// Every event of `cargo xtask run --once`, every expectation held.
@@ -95,24 +111,37 @@ fn script_of_events_holds_in_local_mode() -> Result<()> {
     script_holds(Spec::new(Mode::Local))
 }
 
-/// Under mh a session survives failover too: the hash finds its server again.
+/// The tutorial's pair by XDP.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn sessions_survive_failover_under_mh() -> Result<()> {
-    script_holds(under_mh(Mode::Dr))
+fn script_of_events_holds_in_local_mode_by_xdp() -> Result<()> {
+    script_holds(by_xdp(Spec::new(Mode::Local)))
 }
 
-/// By NAT too: the other host knows no connection of the first, finds its server by the hash and translates
+/// The script of events by XDP. Under mh a session survives failover too: the hash finds its server again.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sessions_survive_failover_under_mh_by_xdp() -> Result<()> {
+    script_holds(by_xdp(under_mh(Mode::Dr)))
+}
+
+/// By NAT and XDP too: the other host knows no connection of the first, finds its server by the hash and translates
 /// as the first did.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn sessions_survive_failover_under_mh_by_nat() -> Result<()> {
-    script_holds(under_mh(Mode::Nat))
+fn sessions_survive_failover_under_mh_by_nat_and_xdp() -> Result<()> {
+    script_holds(by_xdp(under_mh(Mode::Nat)))
 }
 
 fn under_mh(mode: Mode) -> Spec {
     let mut spec = Spec::new(mode);
     spec.scheduler = "mh".to_owned();
+    spec
+}
+
+/// With XDP instead of tc, which lbd chooses on the lab's veth.
+fn by_xdp(mut spec: Spec) -> Spec {
+    spec.hook = Hook::Xdp;
     spec
 }
 
@@ -130,8 +159,8 @@ const PROBE: Duration = Duration::from_millis(200);
 
 /// Before the peer takes over, the old master neither forwards nor answers, although it still has the
 /// address and is spoken to by its MAC; and so it stays.
-fn fenced(mode: Mode, silence: Silence) -> Result<()> {
-    let Some(mut running) = start(Spec::new(mode))? else { return Ok(()) };
+fn fenced(spec: Spec, silence: Silence) -> Result<()> {
+    let Some(mut running) = start(spec)? else { return Ok(()) };
     let lab = &mut running.lab;
     let macs = mac_addresses(lab)?;
     let witness = lab.witness()?;
@@ -260,37 +289,37 @@ fn connect_within(lab: &Lab, limit: Duration) -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn killed_master_is_fenced_with_a_virtual_server() -> Result<()> {
-    fenced(Mode::Dr, Silence::KillAll)
+    fenced(Spec::new(Mode::Dr), Silence::KillAll)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn stopped_master_is_fenced_with_a_virtual_server() -> Result<()> {
-    fenced(Mode::Nat, Silence::StopAll)
+fn stopped_master_is_fenced_with_a_virtual_server_by_xdp() -> Result<()> {
+    fenced(by_xdp(Spec::new(Mode::Nat)), Silence::StopAll)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn master_with_a_hung_vrrp_process_is_fenced_with_a_virtual_server() -> Result<()> {
-    fenced(Mode::Dr, Silence::StopVrrp)
+fn master_with_a_hung_vrrp_process_is_fenced_with_a_virtual_server_by_xdp() -> Result<()> {
+    fenced(by_xdp(Spec::new(Mode::Dr)), Silence::StopVrrp)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn killed_master_is_fenced_without_a_virtual_server() -> Result<()> {
-    fenced(Mode::Local, Silence::KillAll)
+fn killed_master_is_fenced_without_a_virtual_server_by_xdp() -> Result<()> {
+    fenced(by_xdp(Spec::new(Mode::Local)), Silence::KillAll)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn stopped_master_is_fenced_without_a_virtual_server() -> Result<()> {
-    fenced(Mode::Local, Silence::StopAll)
+    fenced(Spec::new(Mode::Local), Silence::StopAll)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn master_with_a_hung_vrrp_process_is_fenced_without_a_virtual_server() -> Result<()> {
-    fenced(Mode::Local, Silence::StopVrrp)
+    fenced(Spec::new(Mode::Local), Silence::StopVrrp)
 }
 
 /// A query that takes longer than the test, through the VIP; waits until `server` works on it.

@@ -19,11 +19,14 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Forwarding method of the lab; local: the two-host classic without virtual_server.
-    #[arg(long, value_enum, default_value_t = Mode::Dr)]
+    #[arg(long, value_enum, default_value_t = Mode::Dr, conflicts_with = "lbd")]
     mode: Mode,
     /// Scheduler of the lab's virtual server.
-    #[arg(long, default_value = "wlc")]
+    #[arg(long, default_value = "wlc", conflicts_with = "lbd")]
     algo: String,
+    /// Where lbd's program sits in the lab: what lbd chooses on veth (tc), or XDP.
+    #[arg(long, value_enum, default_value_t = Hook::Auto, conflicts_with = "lbd")]
+    hook: Hook,
     /// Run the script of events without a terminal; exit 0 only if every expectation held.
     #[arg(long, conflicts_with = "lbd")]
     once: bool,
@@ -40,6 +43,21 @@ enum Mode {
     Dr,
     Nat,
     Local,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Hook {
+    Auto,
+    Xdp,
+}
+
+impl Hook {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+        }
+    }
 }
 
 impl Mode {
@@ -73,7 +91,7 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
 /// The lab with the user's words; its report is written in the user's directory.
 fn the_lab(arguments: &Arguments) -> Result<Command> {
     let mut lab = command(release("lab"), &["--mode", arguments.mode.word()]);
-    lab.args(["--algo", &arguments.algo]);
+    lab.args(["--algo", &arguments.algo, "--hook", arguments.hook.word()]);
     if arguments.once {
         lab.arg("--once");
     }
@@ -126,18 +144,25 @@ mod tests {
             lab.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
         };
         for (line, wanted) in [
-            ("run", "--mode dr --algo wlc"),
-            ("run --mode nat", "--mode nat --algo wlc"),
-            ("run --mode local --once", "--mode local --algo wlc --once"),
-            ("run --algo mh --once", "--mode dr --algo mh --once"),
+            ("run", "--mode dr --algo wlc --hook auto"),
+            ("run --mode nat", "--mode nat --algo wlc --hook auto"),
+            ("run --mode local --once", "--mode local --algo wlc --hook auto --once"),
+            ("run --algo mh --hook xdp --once", "--mode dr --algo mh --hook xdp --once"),
         ] {
             assert_eq!(args(line).join(" "), wanted, "{line}");
         }
         let args = args("run --once --report r.json");
         let here = std::env::current_dir().expect("a directory").join("r.json");
-        assert_eq!(args[4..], ["--once", "--report", &here.to_string_lossy()]);
+        assert_eq!(args[6..], ["--once", "--report", &here.to_string_lossy()]);
         // Words that would be lost are refused.
-        for line in ["run --report r.json", "run --once -- --config f", "run --mode tun"] {
+        for line in [
+            "run --report r.json",
+            "run --once -- --config f",
+            "run --mode nat -- --config f",
+            "run --algo mh -- --config f",
+            "run --hook xdp -- --config f",
+            "run --mode tun",
+        ] {
             assert!(Line::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -1,12 +1,13 @@
 //! `cargo xtask test`: all that CI checks. The last line is `N passed, N failed`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     ffi::OsString,
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::Instant,
 };
@@ -41,6 +42,13 @@ struct Counts {
     ignored: u64,
 }
 
+/// What failed, to be said again at the end: of a long run often nothing else is kept.
+static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn remember(failure: String) {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+}
+
 /// Runs every stage even if an earlier one failed, then sums up.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let mut total = Counts::default();
@@ -55,7 +63,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 total.ignored += counts.ignored;
             }
             Err(err) => {
-                complain(&err.context(format!("stage `{name}` failed")));
+                let err = err.context(format!("stage `{name}` failed"));
+                remember(format!("{err:#}"));
+                complain(&err);
                 total.failed += 1;
             }
         }
@@ -93,6 +103,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
     if total.ignored > 0 {
         say(&format!("   {} ignored", total.ignored));
+    }
+    let failed = std::mem::take(&mut *FAILED.lock().unwrap_or_else(PoisonError::into_inner));
+    for failure in &failed {
+        say(&format!("== failed: {failure}"));
     }
     say(&format!("{} passed, {} failed", total.passed, total.failed));
     if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -282,6 +296,7 @@ fn beside(arguments: &vm::Arguments, prepared: Vec<vm::Prepared>) -> Result<Coun
         match guest {
             Ok(passed) => counts.passed += passed,
             Err(error) => {
+                remember(format!("{error:#}"));
                 complain(&error);
                 counts.failed += 1;
             }
@@ -393,15 +408,18 @@ fn tests(lane: Lane) -> Result<Counts> {
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let out = child.stdout.take().context("cargo has no output")?;
     let mut counts = Counts::default();
+    let mut stories = Stories::default();
     for line in BufReader::new(out).lines() {
         let line = line.context("cannot read what the tests say")?;
         say(&line);
+        stories.line(&line);
         if let Some(more) = result_line(&line) {
             counts.passed += more.passed;
             counts.failed += more.failed;
             counts.ignored += more.ignored;
         }
     }
+    stories.told().into_iter().for_each(remember);
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() && counts.failed == 0 {
         bail!("cargo test failed without a failed test ({status}): see above");
@@ -410,6 +428,47 @@ fn tests(lane: Lane) -> Result<Counts> {
         bail!("no test ran");
     }
     Ok(counts)
+}
+
+/// So much of what a failed test said is said again: its end has the message.
+const LINES_OF_A_STORY: usize = 40;
+
+/// Collects what libtest says of failed tests: blocks that begin with `---- NAME stdout ----`, and end with the
+/// next one or with the list of names.
+#[derive(Debug, Default)]
+struct Stories {
+    done: Vec<String>,
+    open: Option<(String, VecDeque<String>)>,
+}
+
+impl Stories {
+    fn line(&mut self, line: &str) {
+        if let Some(name) =
+            line.strip_prefix("---- ").and_then(|it| it.strip_suffix(" stdout ----"))
+        {
+            self.close();
+            self.open = Some((name.to_owned(), VecDeque::new()));
+        } else if line == "failures:" {
+            self.close();
+        } else if let Some((_, lines)) = &mut self.open {
+            lines.push_back(line.to_owned());
+            if lines.len() > LINES_OF_A_STORY {
+                lines.pop_front();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some((name, lines)) = self.open.take() {
+            let lines: Vec<_> = lines.iter().map(|line| format!("\n   | {line}")).collect();
+            self.done.push(name + &lines.concat());
+        }
+    }
+
+    fn told(mut self) -> Vec<String> {
+        self.close();
+        self.done
+    }
 }
 
 /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
@@ -475,6 +534,21 @@ mod tests {
         let guest = |name: &&String| name.starts_with(IN_A_GUEST);
         assert_eq!(waiting.iter().chain(&others).find(guest), None, "they run in a guest");
         Ok(())
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept() {
+        let mut stories = Stories::default();
+        let told = "test a ... ok\n\nfailures:\n\n---- b::c stdout ----\nfirst\n\n---- d stdout ----\nlong";
+        told.lines().for_each(|line| stories.line(line));
+        (0..LINES_OF_A_STORY).for_each(|number| stories.line(&number.to_string()));
+        "failures:\n    b::c\n    d\n\ntest result: FAILED."
+            .lines()
+            .for_each(|line| stories.line(line));
+        let told = stories.told();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told[0], "b::c\n   | first\n   | ");
+        assert!(told[1].starts_with("d\n   | 0\n") && told[1].ends_with("\n   | 39"), "{told:?}");
     }
 
     #[test]

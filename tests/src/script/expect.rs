@@ -29,7 +29,7 @@ pub(super) enum Sessions {
     OnlyOf(u32),
     /// Those of this server, which can tell nothing any more, are reset within [`TOLD_MS`]; no other.
     ResetOf(u32),
-    /// Any may be reset, none may hang.
+    /// Any may be reset, or closed by a server that ends; none may hang or end otherwise.
     MayBeReset,
 }
 
@@ -136,7 +136,12 @@ pub(super) fn problems(expect: &Expect, seen: &Seen) -> Vec<String> {
 fn judge_loss(sessions: Sessions, lost: &LostSession) -> Option<String> {
     let LostSession { session, server, how, after_event_ms, after_query_ms, idle } = lost;
     match sessions {
-        Sessions::MayBeReset => None,
+        // Whatever else ends one (an error of the server, no way to it) is no word that the client was told.
+        Sessions::MayBeReset => (how != "reset" && how != "closed").then(|| {
+            format!(
+                "session {session} of db{server} ended by {how} {after_event_ms} ms after the event"
+            )
+        }),
         Sessions::OnlyOf(dead) | Sessions::ResetOf(dead) if *server == dead => {
             let told = match sessions {
                 Sessions::ResetOf(_) => how == "reset",
@@ -186,6 +191,9 @@ mod tests {
             let other = broken(expect, vec![lost(1, "reset", 900), lost(2, "reset", 900)]);
             assert!(other.len() == 1 && other[0].contains("living db2"), "{other:?}");
         }
+        let moved = Expect { sessions: Sessions::MayBeReset, ..UNTOUCHED };
+        assert_eq!(broken(moved, vec![lost(1, "reset", 10), lost(2, "closed", 10)]), [""; 0]);
+        assert!(broken(moved, vec![lost(1, "unreachable", 10)])[0].contains("by unreachable"));
         // A server that ends says so itself; one behind a cut link cannot.
         assert_eq!(broken(server_loss(1), vec![lost(1, "closed", 10)]), [""; 0]);
         assert!(broken(server_cut(1), vec![lost(1, "closed", 10)])[0].contains("by closed"));

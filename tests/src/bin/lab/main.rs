@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use lb_tests::{
     host::Program,
-    lab::{Lab, Mode, Spec},
+    lab::{Hook, Lab, Mode, Spec},
     looks, mariadb, netns,
     sampler::Sampler,
     script,
@@ -32,6 +32,9 @@ struct Arguments {
     /// Scheduler of the virtual server.
     #[arg(long, default_value = "wlc")]
     algo: String,
+    /// Where lbd's program sits: what lbd chooses on veth (tc), or XDP, with the offloads that it needs there.
+    #[arg(long, value_enum, default_value_t = HookWord::Auto)]
+    hook: HookWord,
     /// Run the script of events without a terminal, then exit.
     #[arg(long)]
     once: bool,
@@ -54,6 +57,12 @@ enum ModeWord {
     Dr,
     Nat,
     Local,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HookWord {
+    Auto,
+    Xdp,
 }
 
 fn main() -> ExitCode {
@@ -81,6 +90,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let mut spec = Spec::new(mode);
     spec.scheduler.clone_from(&arguments.algo);
+    spec.hook = match arguments.hook {
+        HookWord::Auto => Hook::Auto,
+        HookWord::Xdp => Hook::Xdp,
+    };
     if arguments.keepalived {
         if mode != Mode::Local {
             bail!("keepalived balances in local mode only: this kernel has no IPVS");
@@ -88,7 +101,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
         spec.programs = [Program::Keepalived; 2];
     }
     let interrupted = on_interrupt()?;
-    say(&format!("building the lab ({}): namespaces, MariaDB servers, replication …", mode.name()));
+    say(&format!(
+        "building the lab ({}, hook {}): namespaces, MariaDB servers, replication …",
+        mode.name(),
+        spec.hook.name()
+    ));
     let mut lab = Lab::build(spec)?;
     for setting in lab.settings() {
         say(&format!("  {setting}"));
