@@ -194,3 +194,31 @@ fn documentation_is_what_is_exported() {
         }
     }
 }
+
+/// A rule about a metric that nobody exports never fires: each name is that of a sample, with its suffix and the labels
+/// that the rule selects by.
+#[test]
+fn alerting_rules_are_about_what_is_exported() {
+    let text = render(sample::status()).expect("renders");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/lbd.rules.yml");
+    let rules = std::fs::read_to_string(path).expect("the rules");
+    let mut seen = 0;
+    for line in rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")) {
+        for (at, _) in line.match_indices("lbd_") {
+            let rest = &line[at..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+            let samples: Vec<_> = text
+                .lines()
+                .filter_map(|sample| sample.strip_prefix(name))
+                .filter(|rest| rest.starts_with(['{', ' ']))
+                .collect();
+            assert!(!samples.is_empty(), "{name} is no sample of lbd: {line}");
+            let label = rest.strip_prefix('{').and_then(|rest| rest.split_once('=')).map(|it| it.0);
+            let label = label.unwrap_or_default();
+            assert!(samples.iter().any(|sample| sample.contains(label)), "{label} of {name}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "{seen} metrics in the rules");
+}

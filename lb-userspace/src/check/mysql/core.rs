@@ -129,6 +129,11 @@ impl MysqlCheck {
 
     fn logged_in(&mut self, result: Result<Answer, Trouble>, now: Instant) {
         self.logging_in = false;
+        if matches!(result, Err(Trouble::NotMade(_))) {
+            // Nothing was learned: neither a miss nor the end of a series.
+            self.next_login = Some(now + RETRY_INTERVAL.min(self.spec.login_interval));
+            return;
+        }
         let handshake_failed = matches!(result, Err(Trouble::Handshake(_)));
         let result = self.shake_hands(result, now);
         if handshake_failed && self.manner == Manner::Full {
@@ -173,6 +178,7 @@ impl MysqlCheck {
                     }
                     Trouble::Missed(_) if first => self.login.force(Level::Down),
                     Trouble::Missed(_) => self.login.miss(),
+                    Trouble::NotMade(_) => {} // dealt with above
                     Trouble::Full(text) => {
                         self.alive(first);
                         self.condition = Condition::Full(text.clone());

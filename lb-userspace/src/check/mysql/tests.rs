@@ -308,6 +308,29 @@ fn full_keeps_sessions_and_is_not_down() {
 }
 
 #[test]
+fn what_this_host_is_short_of_decides_nothing() {
+    let short =
+        Server::LoginFails(Trouble::NotMade("not made: connect: Too many open files".into()));
+    // At the start nothing is known until a login is made, and it is tried again soon.
+    let mut sim = Sim::new(spec(), short.clone());
+    sim.run(5000);
+    assert!(sim.healths().is_empty(), "{:?}", sim.verdicts);
+    assert_eq!(sim.logins.len(), 5);
+    sim.set(Server::Alive);
+    sim.run(1500);
+    assert_eq!(sim.healths().last().map(|(_, health)| *health), Some(Health::Up));
+    // Later it is neither a miss nor a success: two misses around it are a series.
+    let mut sim = Sim::new(Spec { login_interval: MS(500), ..spec() }, Server::Alive);
+    sim.run(400);
+    sim.set(short);
+    sim.run(10_000);
+    assert_eq!(sim.healths(), [(1, Health::Up)]);
+    sim.set(Server::Gone);
+    sim.run(1500);
+    assert_eq!(sim.healths().last().map(|(_, health)| *health), Some(Health::Down));
+}
+
+#[test]
 fn refused_credentials_hold() {
     let auth = Server::LoginFails(Trouble::Auth("ERROR 1045".into()));
     // At start there is nothing to hold.

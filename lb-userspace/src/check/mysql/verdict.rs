@@ -9,6 +9,8 @@ use crate::base::text::printable;
 pub enum Trouble {
     /// No answer, or a broken one: time-out, reset, unreachable. Counted towards `fall`.
     Missed(String),
+    /// This host had no room for the probe: nothing was learned of the server.
+    NotMade(String),
     /// ECONNREFUSED: nobody listens. A second one in a row is certain.
     Refused(String),
     /// An answer that proves that the server is no use for us (not MySQL, blocked, non-primary).
@@ -29,6 +31,7 @@ impl Trouble {
     /// The words.
     pub fn reason(&self) -> &str {
         let (Self::Missed(reason)
+        | Self::NotMade(reason)
         | Self::Refused(reason)
         | Self::Unfit(reason)
         | Self::UnfitAskSeldom(reason)

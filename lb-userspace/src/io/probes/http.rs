@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::mysql::trust::Judge;
+use super::{is_shortage, mysql::trust::Judge};
 use crate::base::text::printable;
 
 /// Bytes of a server's words that are shown.
@@ -66,6 +66,9 @@ pub enum Failure {
     NoAnswer(Duration),
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// This host had no room for the probe, which says nothing about the server.
+    #[error("not made: {0}")]
+    NotMade(io::Error),
     #[error("no TLS: {0}")]
     Tls(String),
     #[error("no HTTP: {0}")]
@@ -114,19 +117,20 @@ fn request(page: &Page) -> Result<Request<Empty<Bytes>>, Failure> {
 }
 
 async fn connect(page: &Page) -> Result<Box<dyn Stream>, Failure> {
-    let refused = |error: io::Error| match error.kind() {
+    let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::Refused,
+        _ if is_shortage(&error) => Failure::NotMade(error),
         _ => Failure::Connect(error),
     };
     let socket = match page.addr {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
-    let socket = socket.map_err(Failure::Connect)?;
+    let socket = socket.map_err(failed)?;
     if let Some(from) = page.bindto {
-        socket.bind(SocketAddr::new(from, 0)).map_err(Failure::Connect)?;
+        socket.bind(SocketAddr::new(from, 0)).map_err(failed)?;
     }
-    let stream = socket.connect(page.addr).await.map_err(refused)?;
+    let stream = socket.connect(page.addr).await.map_err(failed)?;
     let Some(name) = &page.tls else { return Ok(Box::new(stream)) };
     let said = |error: &dyn std::fmt::Display| {
         Failure::Tls(printable(error.to_string().as_bytes(), SHOWN))

@@ -22,6 +22,7 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::{io::unix::AsyncFd, net::TcpSocket, time};
 
 use super::{
+    is_shortage,
     segment::{self, Reply},
     sys,
 };
@@ -58,14 +59,6 @@ impl From<io::Error> for Failure {
             _ => Self::Io(error),
         }
     }
-}
-
-/// What only this host can be short of: descriptors, memory, ports of its own.
-fn is_shortage(error: &io::Error) -> bool {
-    use nix::errno::Errno::*;
-    error.raw_os_error().map(nix::errno::Errno::from_raw).is_some_and(|errno| {
-        matches!(errno, EMFILE | ENFILE | ENOBUFS | ENOMEM | EAGAIN | EADDRINUSE)
-    })
 }
 
 /// How a probe was done.

@@ -271,7 +271,10 @@ impl Check {
             Err(trouble) => {
                 if matches!(
                     trouble,
-                    Trouble::Auth(_) | Trouble::Handshake(_) | Trouble::UnfitAskSeldom(_)
+                    Trouble::Auth(_)
+                        | Trouble::Handshake(_)
+                        | Trouble::UnfitAskSeldom(_)
+                        | Trouble::NotMade(_)
                 ) {
                     self.warn(trouble.reason());
                 }
@@ -354,6 +357,7 @@ fn trouble(failure: Failure, user: &str) -> Trouble {
     match failure {
         Failure::Refused => Trouble::Refused(words),
         Failure::TimedOut { .. } | Failure::Io(_) => Trouble::Missed(words),
+        Failure::NotMade(_) => Trouble::NotMade(words),
         Failure::NotMysql(_) => Trouble::Unfit(words),
         Failure::Credentials(_) => Trouble::Auth(format!("{words} (user {user})")),
         Failure::Handshake(_) => Trouble::Handshake(format!("{words} (user {user})")),

@@ -268,8 +268,13 @@ async fn tcp(target: tcp::Target) -> Outcome {
 async fn pages(pages: Result<Arc<Vec<(http::Page, Expectation)>>, String>) -> Outcome {
     let mut words = String::new();
     for (page, expectation) in &*pages? {
-        let answer =
-            http::get(page).await.map_err(|failure| format!("{}: {failure}", page.path))?;
+        let answer = http::get(page).await.map_err(|failure| {
+            let reason = format!("{}: {failure}", page.path);
+            match failure {
+                http::Failure::NotMade(_) => NotGood::NotMade(reason),
+                _ => NotGood::Failed(reason),
+            }
+        })?;
         let judged = expectation.judge(answer.status, &answer.page, answer.whole);
         words = judged.map_err(|reason| format!("{}: {reason}", page.path))?;
     }

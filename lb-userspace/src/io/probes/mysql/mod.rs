@@ -24,6 +24,7 @@ pub mod trust;
 pub mod wire;
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -40,6 +41,7 @@ use self::{
     trust::{Authority, Judge},
     wire::{Greeting, PACKET_LIMIT},
 };
+use super::is_shortage;
 use crate::base::text::printable;
 
 /// The user that a check without credentials logs in as. Nobody has it; being refused proves
@@ -118,6 +120,9 @@ pub enum Failure {
     /// Connection trouble.
     #[error("{0}")]
     Io(String),
+    /// This host had no room for the probe, which says nothing about the server.
+    #[error("not made: {0}")]
+    NotMade(String),
     /// Bytes that no MySQL server sends, or more than we take.
     #[error("{0}")]
     NotMysql(String),
@@ -265,7 +270,7 @@ async fn open_session(
     let tls = trust.is_some();
     let (tap, entrance) = opened
         .join(trust, credentials.password.is_empty(), progress.clone())
-        .map_err(|error| Failure::Io(format!("own socket for the login: {error}")))?;
+        .map_err(|error| own_socket(&error))?;
     match Conn::new(options(&entrance, credentials)).await {
         Ok(conn) => Ok((conn, tap)),
         Err(error) => match tap.distrust() {
@@ -275,6 +280,20 @@ async fn open_session(
             }
             None => Err(explain(error, tls, tap).await),
         },
+    }
+}
+
+/// The library's way to the tap failed.
+fn own_socket(error: &io::Error) -> Failure {
+    of_this_host(error, &format!("own socket for the login: {error}"))
+}
+
+/// What an error of the kernel means for a probe; `words` for the log.
+fn of_this_host(error: &io::Error, words: &str) -> Failure {
+    if is_shortage(error) {
+        Failure::NotMade(words.to_owned())
+    } else {
+        Failure::Io(words.to_owned())
     }
 }
 
@@ -313,9 +332,7 @@ async fn explain(error: Error, tls: bool, tap: Tap) -> Failure {
         Error::Io(mysql_async::IoError::Io(error)) if error.raw_os_error().is_some() => {
             match tap.ended() {
                 Some(End::Failed(failure)) => failure,
-                Some(End::Client) | None => {
-                    Failure::Io(format!("own socket for the login: {error}"))
-                }
+                Some(End::Client) | None => own_socket(&error),
             }
         }
         error => match tap.end().await {

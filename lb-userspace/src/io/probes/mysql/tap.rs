@@ -32,6 +32,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{
     Failure,
     late::{Progress, Stage},
+    of_this_host,
     trust::Judge,
     wire::{self, Greeting, Guard, Stop},
 };
@@ -99,7 +100,7 @@ pub(super) async fn connect(
     };
     attempt.await.map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::Refused,
-        _ => Failure::Io(format!("connect: {error}")),
+        _ => of_this_host(&error, &format!("connect: {error}")),
     })
 }
 

@@ -328,3 +328,16 @@ fn read_only_values() {
         assert_eq!(read_only(value), expected, "{value:?}");
     }
 }
+
+/// No descriptor left is not the server's fault; no way to it is.
+#[test]
+fn what_this_host_is_short_of_is_told_apart() {
+    let of = |code| of_this_host(&io::Error::from_raw_os_error(code), "connect: it failed");
+    for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EADDRINUSE] {
+        assert!(matches!(of(code), Failure::NotMade(_)), "{code}");
+    }
+    for code in [libc::EHOSTUNREACH, libc::ECONNRESET, libc::EACCES] {
+        assert!(matches!(of(code), Failure::Io(_)), "{code}");
+    }
+    assert_eq!(of(libc::EMFILE).to_string(), "not made: connect: it failed");
+}
