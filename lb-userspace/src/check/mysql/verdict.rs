@@ -163,6 +163,7 @@ mod tests {
         let plain = LoginAs { user: "lbcheck", tls: false };
         let kind = |code, phase| match server_error(code, "m", phase, &plain) {
             Trouble::Missed(_) => "missed",
+            Trouble::NotMade(_) => "not made",
             Trouble::Refused(_) => "refused",
             Trouble::Unfit(_) => "unfit",
             Trouble::UnfitAskSeldom(_) => "seldom",

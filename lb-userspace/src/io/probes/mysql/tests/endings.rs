@@ -115,7 +115,7 @@ async fn silent_connections_outlive_their_check_for_a_while() {
     let ended = Instant::now();
     drop(places);
     let error = timeout(LIMIT + patience, stream.read_to_end(&mut rest)).await.expect("in time");
-    assert_eq!(error.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(error.expect_err("a reset").kind(), io::ErrorKind::ConnectionReset);
     assert!(ended.elapsed() >= patience, "{:?}", ended.elapsed());
 }
 
@@ -129,9 +129,9 @@ async fn trouble_of_our_own_is_no_fault_of_the_server() {
     server.write_all(&hello("mysql_native_password")).await.expect("greeting");
     let opened = connected.greeting().await.expect("a greeting");
     let (tap, _entrance) = opened.join(None, false, Progress::default()).expect("listens");
-    let error = std::io::Error::from_raw_os_error(24); // EMFILE
+    let error = io::Error::from_raw_os_error(24); // EMFILE
     let failure = explain(error.into(), false, tap).await;
-    let Failure::Io(text) = &failure else { panic!("{failure:?}") };
+    let Failure::NotMade(text) = &failure else { panic!("{failure:?}") };
     assert!(text.contains("own socket for the login"), "{text}");
 }
 

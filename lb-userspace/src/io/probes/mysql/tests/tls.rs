@@ -62,7 +62,7 @@ async fn offer(stream: &mut TcpStream) {
 }
 
 /// As [`offer`], then shakes hands.
-async fn shake(mut stream: TcpStream, certificate: &str) -> std::io::Result<TlsStream<TcpStream>> {
+async fn shake(mut stream: TcpStream, certificate: &str) -> io::Result<TlsStream<TcpStream>> {
     offer(&mut stream).await;
     acceptor(certificate).accept(stream).await
 }
