@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::{ErrorKind, Read as _},
     net::TcpStream,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -378,6 +379,61 @@ fn a_query_under_way_ends_with_the_vip() -> Result<()> {
     let status = lab.hosts[1].status()?;
     let aborted = status.vrrp.first().map_or(0, |vrrp| vrrp.counters.connections_aborted);
     ensure!(aborted >= 1, "lb2 has counted {aborted} connections");
+    Ok(())
+}
+
+/// Whoever only waits for a server that has vanished is told within a second of its end, as one that asks is.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn idle_clients_of_a_vanished_server_are_told_within_a_second() -> Result<()> {
+    const CLIENTS: usize = 12;
+    let Some(mut running) = start(Spec::new(Mode::Dr))? else { return Ok(()) };
+    let lab = &mut running.lab;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let target = (VIP, PORT).into();
+        let mut client =
+            lab.client.enter(|| TcpStream::connect_timeout(&target, Duration::from_secs(1)))??;
+        client.set_read_timeout(Some(Duration::from_secs(1)))?;
+        ensure!(client.read(&mut [0; 512])? > 4, "no greeting");
+        client.set_nonblocking(true)?;
+        clients.push(client);
+    }
+    let first = lab.server(1)?.addr;
+    let host = &lab.hosts[0];
+    let theirs = wait_until(
+        "the balancer to count them",
+        Duration::from_secs(5),
+        || {
+            let status = host.status()?;
+            let pool = status.forwarder.iter().flat_map(|it| &it.virtual_servers);
+            let pool: Vec<_> = pool.flat_map(|it| &it.real_servers).collect();
+            let sum: u64 = pool.iter().map(|entry| entry.active_connections).sum();
+            let theirs = pool.iter().find(|entry| entry.addr.ip() == first);
+            let theirs = theirs.map_or(0, |entry| entry.active_connections);
+            Ok((sum == CLIENTS as u64 && theirs > 0).then_some(theirs))
+        },
+        || host.log_tail(30),
+    )?;
+    let begin = Instant::now();
+    lab.server(1)?.cable.set_link(false)?;
+    let mut told = 0;
+    wait_until(
+        "its clients to be told",
+        Duration::from_secs(1).saturating_sub(begin.elapsed()),
+        || {
+            clients.retain_mut(|client| match client.read(&mut [0; 1]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+                end => {
+                    told += u64::from(end.is_err_and(|it| it.kind() == ErrorKind::ConnectionReset));
+                    false
+                }
+            });
+            Ok((told == theirs).then_some(()))
+        },
+        || format!("{theirs} were its clients\n{}", lab.hosts[0].log_tail(30)),
+    )?;
+    ensure!(clients.len() as u64 + told == CLIENTS as u64, "a client of the other was told");
     Ok(())
 }
 

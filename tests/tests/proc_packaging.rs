@@ -197,6 +197,9 @@ fn the_shipped_unit_runs_and_tells_the_service_manager() -> Result<()> {
     }
     ensure!(only("Type")? == "notify" && only("NotifyAccess")? == "main");
     ensure!(only("WatchdogSec")?.parse::<u32>()? >= 2);
+    // An interface that is late (exit code 1) is waited for without an end; a file that cannot be run is not.
+    ensure!(only("Restart")? == "on-failure" && only("StartLimitIntervalSec")? == "0");
+    ensure!(only("RestartPreventExitStatus")? == "2 4 5 6", "the codes of lbd's proc_daemon suite");
     let single = Single::new()?;
     single.host.write_config(&config("0.2", "", "", ""))?;
     let notified = Notified::new(single.dir())?;
