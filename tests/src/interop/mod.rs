@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use lb_userspace::base::status::VrrpState;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -41,6 +42,8 @@ pub const FIRST_ELECTION: Duration = Duration::from_secs(20);
 const KEEPALIVED: Duration = Duration::from_millis(100);
 /// Several samplers run at a time.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
+/// So long nothing changes after the first election: the new master's first advert is heard by then.
+const REST: Duration = Duration::from_millis(250);
 
 /// Both hosts of a pair; the first has the higher priority.
 pub const HIGH: usize = 0;
@@ -114,8 +117,7 @@ impl Pair {
         let looks = looks.into_iter().zip(&cut_off).map(|(look, cut)| unless(look, cut)).collect();
         let sampler = Sampler::start_every(looks, LOOK_EVERY)?;
         let pair = Self { form, hosts, ports, members, cut_off, sampler, _switch: switch, dir };
-        pair.wait_master(HIGH, FIRST_ELECTION)?;
-        pair.wait_part(LOW)?;
+        pair.wait_rest()?;
         Ok(pair)
     }
 
@@ -215,13 +217,27 @@ impl Pair {
         )
     }
 
+    /// Waits until the first election is over. Of two that start at once the lower may be master for a moment while the
+    /// other is, or right after it, and let go when it hears that one: what is done meanwhile would be judged as its doing.
+    fn wait_rest(&self) -> Result<()> {
+        self.wait_master(HIGH, FIRST_ELECTION)?;
+        let rests = || {
+            let early = Instant::now().checked_sub(REST).context("a clock that is older")?;
+            let changed = self.sampler.changes().last().is_some_and(|change| change.at > early);
+            let backup = settled::state(&self.hosts[LOW]) == Some(VrrpState::Backup);
+            let only = self.sampler.forwarders() == 1 << HIGH;
+            Ok((only && backup && !changed).then_some(()))
+        };
+        wait_until("the first election to be over", FIRST_ELECTION, rests, || self.logs())
+    }
+
     /// Waits until this host says that it takes part in the election.
     ///
     /// # Errors
     /// When it does not in time; the message has both logs.
     fn wait_part(&self, host: usize) -> Result<()> {
         let what = format!("{} to take part", self.hosts[host].name());
-        let part = || Ok(settled::takes_part(&self.hosts[host]).then_some(()));
+        let part = || Ok(settled::state(&self.hosts[host]).map(drop));
         wait_until(&what, FIRST_ELECTION, part, || self.logs())
     }
 

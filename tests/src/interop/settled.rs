@@ -6,19 +6,18 @@ use lb_userspace::base::status::VrrpState;
 
 use crate::host::{Host, Program};
 
-/// By its own words: lbd's status, keepalived's log since it was started last.
-pub(super) fn takes_part(host: &Host) -> bool {
+/// BACKUP or MASTER by its own words: lbd's status, keepalived's log since it was started last.
+pub(super) fn state(host: &Host) -> Option<VrrpState> {
     match host.program() {
-        Program::Lbd => host.status().is_ok_and(|status| {
-            status
-                .vrrp
-                .first()
-                .is_some_and(|it| matches!(it.state, VrrpState::Backup | VrrpState::Master))
-        }),
-        Program::Keepalived => {
-            let log = fs::read_to_string(host.log()).unwrap_or_default();
-            matches!(last_state(&log), Some("BACKUP" | "MASTER"))
+        Program::Lbd => {
+            let state = host.status().ok()?.vrrp.first()?.state;
+            matches!(state, VrrpState::Backup | VrrpState::Master).then_some(state)
         }
+        Program::Keepalived => match last_state(&fs::read_to_string(host.log()).ok()?)? {
+            "BACKUP" => Some(VrrpState::Backup),
+            "MASTER" => Some(VrrpState::Master),
+            _ => None,
+        },
     }
 }
 
