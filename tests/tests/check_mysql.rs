@@ -276,6 +276,44 @@ fn role_any_asks_and_takes_either() -> Result<()> {
     bench.stop()
 }
 
+/// `role read_only` in the file: a server that turns into a writer is DOWN, one that turns back UP, each
+/// within a few questions; and it counts as DOWN from the start where it is a writer then.
+#[test]
+fn role_read_only_follows_the_server_both_ways() -> Result<()> {
+    let Some(netns) = namespace(SUITE)? else { return Ok(()) };
+    let db = MariaDb::start(&netns, 1)?;
+    let aborted = counter(&db, "Aborted_clients")?;
+    let dir = mariadb::workspace("replica")?;
+    let file = dir.path().join("lbd.conf");
+    std::fs::write(
+        &file,
+        format!(
+            "virtual_server 192.0.2.200 3306 {{\n delay_loop 1\n lb_kind DR\n protocol TCP\n \
+             real_server {DB} 3306 {{\n  MYSQL_CHECK {{\n   user {CHECK_USER}\n   \
+             password {CHECK_PASSWORD}\n   role read_only\n   role_interval 0.1\n   \
+             bindto {LB}\n  }}\n }}\n}}\n"
+        ),
+    )?;
+    let mut bench = Bench::start(&netns, load(&file)?)?;
+    let writer = "read_only = 0, expected 1";
+    let first = bench.health(LIMIT)?;
+    ensure!(first.health == Health::Down && first.reason.contains(writer), "{first:?}");
+    for _ in 0..2 {
+        for (read_only, wanted) in [(1, Health::Up), (0, Health::Down)] {
+            let began = clock::now();
+            db.sql(&format!("SET GLOBAL read_only = {read_only}"))?;
+            let told = bench.wait_health(wanted, LIMIT)?;
+            ensure!(told.at - began <= Duration::from_secs(3), "{:?}", told.at - began);
+            ensure!(wanted == Health::Up || told.reason.contains(writer), "{told:?}");
+        }
+    }
+    let said = bench.checkers()?.remove(0);
+    ensure!(said.health == Health::Down && said.detail.contains(writer), "{said:?}");
+    bench.stop()?;
+    ensure!(clients_settled(&db, aborted)?, "a flip ended a session without COM_QUIT");
+    Ok(())
+}
+
 /// A file that names the password's file, read as the watchdog reads it at start and reload.
 fn load(path: &std::path::Path) -> Result<Config> {
     let outcome = config_file::load(path).outcome;

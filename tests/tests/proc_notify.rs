@@ -14,8 +14,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::{
     host::{Host, Program},
     mariadb::MariaDb,
+    netns::Namespace,
     single::{self, LIMIT, Single, VIP, config, instance},
-    wait::wait_true,
+    wait::{wait_true, wait_until},
 };
 use lb_userspace::{
     base::status::VrrpState,
@@ -391,6 +392,90 @@ fn what_is_tracked_moves_the_priority() -> Result<()> {
         })
     })?;
     single.host.stop()
+}
+
+/// An interface whose carrier the test has in its hand: the other end of the pair is `NAMEp`.
+fn link(netns: &Namespace, name: &str) -> Result<()> {
+    let end = format!("{name}p");
+    netns.ip(&["link", "add", name, "type", "veth", "peer", "name", &end])?;
+    netns.ip(&["link", "set", name, "up"])?;
+    netns.ip(&["link", "set", &end, "up"]).map(drop)
+}
+
+/// Adds its weight while it is up, takes it away while it is down, ends the mastership without one; what
+/// is wrong with a weighted link is no reason for FAULT.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn tracked_links_weigh_or_fail_an_instance_and_come_back() -> Result<()> {
+    use VrrpState::{Backup, Fault, Master};
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let netns = single.host.netns().clone();
+    for name in ["bonus", "heavy", "vital"] {
+        link(&netns, name)?;
+    }
+    let peer_dir = single.dir().join("peer");
+    fs::create_dir(&peer_dir)?;
+    let mut peer = Host::new(&single.other, Program::Lbd, &peer_dir)?;
+    peer.write_config(&config("0.2", "", "", ""))?;
+    let tracks = "track_interface {\n bonus weight 10\n heavy weight -20\n vital\n }";
+    single.host.write_config(&config("0.2", "", tracks, ""))?;
+    single.host.start()?;
+    peer.start()?;
+    // The peer has 101: a bonus of 10 is what makes this host the better one.
+    let expect = |what: &str, state: VrrpState, priority: u8| {
+        wait_until(
+            what,
+            LIMIT,
+            || {
+                let row = |host: &Host| host.status().ok()?.vrrp.first().cloned();
+                let (Some(own), Some(its)) = (row(&single.host), row(&peer)) else {
+                    return Ok(None);
+                };
+                let here = state == Master;
+                let other = if here { Backup } else { Master };
+                let agree = own.state == state
+                    && own.effective_priority == priority
+                    && its.state == other
+                    && (single.host.has(VIP)?, peer.has(VIP)?) == (here, !here);
+                Ok(agree.then_some(own))
+            },
+            || {
+                let states = [&single.host, &peer].map(|it| it.status().map(|it| it.vrrp));
+                format!("{states:#?}\n{}\n{}", single.host.log_tail(30), peer.log_tail(20))
+            },
+        )
+    };
+    let carrier =
+        |name: &str, word: &str| netns.ip(&["link", "set", &format!("{name}p"), word]).map(drop);
+    expect("every link up", Master, 111)?;
+    carrier("heavy", "down")?;
+    let own = expect("the heavy link down", Backup, 91)?;
+    ensure!(own.why.held_by.is_empty() && own.base_priority == 101, "{own:#?}");
+    carrier("heavy", "up")?;
+    expect("the heavy link again", Master, 111)?;
+    // Down by hand counts as no carrier does.
+    netns.ip(&["link", "set", "heavy", "down"])?;
+    expect("the heavy link set down", Backup, 91)?;
+    netns.ip(&["link", "set", "heavy", "up"])?;
+    expect("the heavy link set up", Master, 111)?;
+
+    carrier("vital", "down")?;
+    let own = expect("the vital link down", Fault, 111)?;
+    ensure!(own.why.held_by == ["interface vital is down"], "{own:#?}");
+    // While it is in FAULT a weight goes on counting.
+    carrier("bonus", "down")?;
+    expect("the bonus lost in FAULT", Fault, 101)?;
+    carrier("bonus", "up")?;
+    carrier("vital", "up")?;
+    let own = expect("the vital link again", Master, 111)?;
+    ensure!(own.counters.become_master == 4 && own.counters.release_master == 3, "{own:#?}");
+    let its = instance(&peer.status()?)?.clone();
+    ensure!(its.counters.release_master == its.counters.become_master, "{its:#?}");
+    single.host.stop()?;
+    peer.stop()
 }
 
 /// A backup whose slow check fails keeps its lower priority over the death of its vrrp process.

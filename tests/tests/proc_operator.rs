@@ -11,10 +11,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::{
     bpf_stats::BpfStats,
+    host::{Host, Program},
     netns::Namespace,
     openmetrics,
     single::{self, LIMIT, OTHER, Single, VIP, config, virtual_server},
-    wait::wait_for,
+    wait::{wait_for, wait_until},
 };
 
 const METRICS: &str = "127.0.0.1:9650";
@@ -82,6 +83,86 @@ fn a_taken_metrics_port_is_told_and_bound_when_free() -> Result<()> {
     ensure!(sample("lbd_process_restarts_total{role=\"vrrp\"}") == Some(0.0));
     ensure!(sample("lbd_health_to_map_seconds_bucket{le=\"+Inf\"}") == Some(verdicts));
     ensure!(sample("lbd_packets_total{outcome=\"arp\"}").is_some(), "{samples:#?}");
+    single.host.stop()
+}
+
+/// What /metrics says of VI_1: its state by label, and how often it became and released master.
+fn transitions(single: &Single) -> Result<(Vec<String>, [u64; 4])> {
+    let samples = openmetrics::read(&single.http(METRICS, "/metrics")?)?.samples;
+    let sample = |name: &str, labels: &str| -> Result<f64> {
+        let name = format!("{name}{{vrrp_instance=\"VI_1\"{labels}}}");
+        samples.get(&name).copied().with_context(|| format!("no {name} in {samples:#?}"))
+    };
+    let mut states = Vec::new();
+    for state in ["init", "backup", "master", "fault"] {
+        let value = sample("lbd_vrrp_state", &format!(",state=\"{state}\""))?;
+        ensure!(value == 0.0 || value == 1.0, "{state}: {value}");
+        if value == 1.0 {
+            states.push(state.to_owned());
+        }
+    }
+    let counters = [
+        "lbd_vrrp_became_master_total",
+        "lbd_vrrp_released_master_total",
+        "lbd_vrrp_priority_zero_received_total",
+        "lbd_vrrp_vips_set",
+    ];
+    let mut counted = [0; 4];
+    for (count, name) in counted.iter_mut().zip(counters) {
+        let value = sample(name, "")?;
+        // Whole numbers, and few: the text says each exactly.
+        *count = format!("{value}").parse().with_context(|| format!("{name}: {value}"))?;
+    }
+    Ok((states, counted))
+}
+
+/// Each transition is in the metrics: one label of the state is 1 at a time, and each way into and out
+/// of MASTER is counted once, whatever was the cause.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn each_transition_is_counted_and_the_state_in_force_is_labelled() -> Result<()> {
+    if !single::ready("proc_operator")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let text = config("0.2", &format!("metrics_listen {METRICS}"), "", "");
+    let peer_dir = single.dir().join("peer");
+    fs::create_dir(&peer_dir)?;
+    let mut peer = Host::new(&single.other, Program::Lbd, &peer_dir)?;
+    peer.write_config(&config("0.2", "", "", "").replace("priority 101", "priority 150"))?;
+    single.host.write_config(&text)?;
+    single.host.start()?;
+    single.wait_master()?;
+    // Became master, released it, farewells heard; whether the VIP is held.
+    let told = |what: &str, state: &str, counts: [u64; 4]| {
+        wait_until(
+            what,
+            LIMIT,
+            || {
+                let wanted = (vec![state.to_owned()], counts);
+                Ok(transitions(&single).is_ok_and(|found| found == wanted).then_some(()))
+            },
+            || format!("{:?}\n{}", transitions(&single), single.host.log_tail(30)),
+        )
+    };
+    told("the election", "master", [1, 0, 0, 1])?;
+    let eth0 = |word| single.host.netns().ip(&["link", "set", "eth0", word]).map(drop);
+    eth0("down")?;
+    told("a link that is down", "fault", [1, 1, 0, 0])?;
+    eth0("up")?;
+    told("the link again", "master", [2, 1, 0, 1])?;
+    peer.start()?;
+    told("a better host", "backup", [2, 2, 0, 0])?;
+    peer.stop()?;
+    told("its farewell", "master", [3, 2, 1, 1])?;
+    // A reload that changes no state changes no count.
+    single.host.write_config(&text.replace("priority 101", "priority 102"))?;
+    ensure!(single.lbctl(&["reload"])?.status.success());
+    let found = transitions(&single)?;
+    ensure!(found == (vec!["master".to_owned()], [3, 2, 1, 1]), "{found:?}");
+    let samples = openmetrics::read(&single.http(METRICS, "/metrics")?)?.samples;
+    let priority = samples.get("lbd_vrrp_base_priority{vrrp_instance=\"VI_1\"}").copied();
+    ensure!(priority == Some(102.0), "{priority:?}");
     single.host.stop()
 }
 

@@ -1,15 +1,23 @@
 //! Scripts of a running daemon: broken ones hurt nobody, one may stop the daemon that runs it,
 //! notifications are complete and in order.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
+    host::Host,
+    lab::{self, Lab, Mode, Spec},
     process::alive,
     single::{self, LIMIT, OTHER, Single, VIP, config, instance, virtual_server},
-    wait::{wait_for, wait_true},
+    tutorial::Script,
+    wait::{wait_for, wait_true, wait_until},
 };
-use lb_userspace::base::status::Health;
+use lb_userspace::base::status::{Health, InstanceStatus, VrrpState};
 use nix::unistd::{Group, Pid, User};
 
 /// Missing, not executable, hanging, forking: none keeps the daemon from answering, the instance
@@ -344,4 +352,154 @@ fn misc_check_weighs_and_times_out() -> Result<()> {
     says("0")?;
     wait("a good run again", Health::Up, Some(1), "UP")?;
     single.host.stop()
+}
+
+// ---- the classic tutorial's shared-disk script
+
+/// For what takes several runs of a script and an election.
+const PAIR_LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs the tutorial's script and writes down how it ended.
+const NOTED: &str = "#!/bin/bash\n/opt/shared_disk.sh\ncode=$?\necho $code >> /opt/codes\n\
+    exit $code\n";
+
+/// `service mysqld restart` that works: it returns when the server answers again.
+const RESTARTS: &str = "#!/bin/bash\nfor try in $(seq 100); do\n    /usr/bin/mysql -h localhost -u root \
+    -proot -e 'show status;' >/dev/null 2>&1 && exit 0\n    sleep 0.1\ndone\nexit 1\n";
+
+/// One that says so, and the server is dead again.
+const SAYS_SO: &str = "#!/bin/bash\nexit 0\n";
+
+/// A host's file of its jail.
+fn file(host: &Host, name: &str) -> PathBuf {
+    host.dir().join("root").join(name)
+}
+
+fn executable(host: &Host, name: &str, text: &str) -> Result<()> {
+    let path = file(host, name);
+    // Another file under the name: the old one may be running.
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&new, &path).with_context(|| path.display().to_string())
+}
+
+/// How the script ended, run by run.
+fn codes(host: &Host) -> Vec<u8> {
+    let text = fs::read_to_string(file(host, "opt/codes")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+fn count(host: &Host, code: u8) -> usize {
+    codes(host).iter().filter(|it| **it == code).count()
+}
+
+fn first(host: &Host) -> Option<InstanceStatus> {
+    host.status().ok()?.vrrp.first().cloned()
+}
+
+/// Waits until both hosts have these states and priorities, and this many exits of that code were seen
+/// on a host.
+fn wait_pair(
+    lab: &Lab,
+    what: &str,
+    wanted: [(VrrpState, u8); 2],
+    seen: (usize, u8, usize),
+) -> Result<()> {
+    let (host, code, least) = seen;
+    wait_until(
+        what,
+        PAIR_LIMIT,
+        || {
+            let is = |at: usize| {
+                let (state, priority) = wanted[at];
+                let holds = lab.hosts[at].has(lab::VIP).ok() == Some(state == VrrpState::Master);
+                holds
+                    && first(&lab.hosts[at])
+                        .is_some_and(|it| it.state == state && it.effective_priority == priority)
+            };
+            Ok((is(0) && is(1) && count(&lab.hosts[host], code) >= least).then_some(()))
+        },
+        || {
+            let told = [0, 1].map(|at| (codes(&lab.hosts[at]), first(&lab.hosts[at])));
+            format!("{told:#?}\n{}\n{}", lab.hosts[0].log_tail(30), lab.hosts[1].log_tail(20))
+        },
+    )
+}
+
+/// What each exit of the script means to priority and VIP. (Exit 1, after which the daemon is a new one, is
+/// `e2e_lab::script_that_restarts_the_balancer_from_its_own_child_works`.)
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn each_exit_of_the_shared_disk_script_means_what_the_tutorial_says() -> Result<()> {
+    use VrrpState::{Backup, Master};
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let mut spec = Spec::new(Mode::Local);
+    spec.script = Script::SharedDisk;
+    let mut lab = Lab::build(spec)?;
+    for number in 0..2 {
+        let host = &lab.hosts[number];
+        // Its three tries fit into no two seconds; what they wait for is not what is tested.
+        let text = fs::read_to_string(file(host, "opt/chk_mysql.sh"))?;
+        ensure!(text.contains("sleep 2") && text.contains("exit 3") && text.contains("exit 5"));
+        executable(host, "opt/shared_disk.sh", &text.replace("sleep 2", "sleep 0.1"))?;
+        executable(host, "opt/chk_mysql.sh", NOTED)?;
+        let config = lab.config_of(number);
+        let quick = config.replace("    interval 2", "    timeout 15\n    interval 1");
+        ensure!(quick != config, "{config}");
+        host.write_config(&quick)?;
+    }
+    lab.start_hosts()?;
+    wait_pair(&lab, "good checks", [(Master, 101), (Backup, 99)], (0, 0, 1))?;
+
+    // Exit 5, no VIP here: the standby weighs less, and that is all.
+    lab.server(2)?.db.kill();
+    wait_pair(&lab, "exit 5 on the standby", [(Master, 101), (Backup, 94)], (1, 5, 2))?;
+    lab.server(2)?.db.run()?;
+    wait_pair(&lab, "the standby's weight back", [(Master, 101), (Backup, 99)], (1, 5, 2))?;
+    ensure!(codes(&lab.hosts[1]).last() == Some(&0), "{:?}", codes(&lab.hosts[1]));
+
+    // Exit 3, the VIP is here and the server was restarted: one failure is not two (`fall 2`), the VIP
+    // stays and the disk is mounted.
+    for name in ["init.d/mysqld", "init.d/mysqll"] {
+        executable(&lab.hosts[0], name, RESTARTS)?;
+    }
+    lab.server(1)?.db.kill();
+    let jail = lab.hosts[0].jail().context("local mode has jails")?;
+    wait_until(
+        "the disk to be mounted",
+        PAIR_LIMIT,
+        || Ok(jail.run("test", &["-d", "/run/diskarray/mounted"]).ok()),
+        || lab.hosts[0].log_tail(30),
+    )?;
+    lab.server(1)?.db.run()?;
+    wait_pair(&lab, "exit 3", [(Master, 101), (Backup, 99)], (0, 3, 1))?;
+    let good = count(&lab.hosts[0], 0);
+    wait_pair(&lab, "good checks after it", [(Master, 101), (Backup, 99)], (0, 0, good + 2))?;
+    ensure!(count(&lab.hosts[0], 3) == 1, "{:?}", codes(&lab.hosts[0]));
+    let counters = |at: usize| first(&lab.hosts[at]).map(|it| it.counters);
+    let [own, its] = [counters(0).context("lb1")?, counters(1).context("lb2")?];
+    ensure!((own.become_master, own.release_master) == (1, 0), "the VIP has moved: {own:?}");
+    ensure!(its.become_master == 0, "the VIP has moved: {its:?}");
+
+    // Exit 3 twice, the server does not stay up: the weight moves the VIP. From then on the script finds
+    // no VIP here (exit 5), which keeps it away until the server is back.
+    for name in ["init.d/mysqld", "init.d/mysqll"] {
+        executable(&lab.hosts[0], name, SAYS_SO)?;
+    }
+    lab.server(1)?.db.kill();
+    wait_pair(&lab, "exit 3 twice, then 5", [(Backup, 96), (Master, 99)], (0, 5, 2))?;
+    let told = codes(&lab.hosts[0]);
+    ensure!(told.iter().filter(|it| **it == 3).count() >= 3, "{told:?}");
+    lab.server(1)?.db.run()?;
+    wait_pair(&lab, "the VIP back", [(Master, 101), (Backup, 99)], (0, 0, good + 3))?;
+    // It was the weight all the time: no daemon was stopped, and none was in FAULT.
+    for host in &lab.hosts {
+        let log = fs::read_to_string(host.log())?;
+        ensure!(!log.contains("FAULT STATE") && log.matches("lbd starts").count() == 1, "{log}");
+        ensure!(!codes(host).contains(&1), "{:?}", codes(host));
+    }
+    Ok(())
 }

@@ -45,7 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// So long nothing changes after the first election: the new master's first advert is heard by then.
 const REST: Duration = Duration::from_millis(250);
 
-/// Both hosts of a pair; the first has the higher priority.
+/// Both hosts of a pair; the first has the higher priority, the second the higher address.
 pub const HIGH: usize = 0;
 /// The other one.
 pub const LOW: usize = 1;
@@ -79,6 +79,46 @@ impl Pair {
     /// # Errors
     /// As of [`Pair::start`].
     pub fn start_with(form: Form, programs: [Program; 2], words: [&str; 2]) -> Result<Self> {
+        let pair = Self::start_members(form, programs, |members| {
+            for (member, words) in members.iter_mut().zip(words) {
+                words.clone_into(&mut member.words);
+            }
+        })?;
+        pair.wait_rest()?;
+        Ok(pair)
+    }
+
+    /// Starts both with one priority. `programs[1]` has the higher address. Returns when one of them, which of
+    /// them is chance, is the only master and the other takes part.
+    ///
+    /// # Errors
+    /// As of [`Pair::start`].
+    pub fn start_equal(form: Form, programs: [Program; 2]) -> Result<Self> {
+        let pair = Self::start_members(form, programs, |members| {
+            members.iter_mut().for_each(|member| member.priority = 100);
+        })?;
+        let one = || Ok((pair.sampler.forwarders().count_ones() == 1).then_some(()));
+        wait_until("one of two equals to be master", FIRST_ELECTION, one, || pair.logs())?;
+        pair.wait_part(HIGH)?;
+        pair.wait_part(LOW)?;
+        Ok(pair)
+    }
+
+    /// Waits until both are master, as hosts that cannot hear each other are.
+    ///
+    /// # Errors
+    /// After `limit`; the message has both logs.
+    pub fn wait_both(&self, limit: Duration) -> Result<()> {
+        let both = || Ok((self.sampler.forwarders() == 0b11).then_some(()));
+        wait_until("both to be master", limit, both, || self.logs())
+    }
+
+    /// Writes the members' files as `change` leaves them, starts both and the sampler.
+    fn start_members(
+        form: Form,
+        programs: [Program; 2],
+        change: impl FnOnce(&mut [Member; 2]),
+    ) -> Result<Self> {
         for program in programs {
             host::available(program).map_err(|why| anyhow::anyhow!(why))?;
         }
@@ -86,9 +126,7 @@ impl Pair {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let switch = Switch::new("lan")?;
         let mut members = [HIGH, LOW].map(|index| Member::new(form, index, dir.path()));
-        for (member, words) in members.iter_mut().zip(words) {
-            words.clone_into(&mut member.words);
-        }
+        change(&mut members);
         let (mut hosts, mut ports) = (Vec::new(), Vec::new());
         for (index, (program, role)) in programs.into_iter().zip(["high", "low"]).enumerate() {
             let netns = Namespace::new(role)?;
@@ -116,9 +154,7 @@ impl Pair {
         let looks = looks::of_vip(&hosts, form.vip())?;
         let looks = looks.into_iter().zip(&cut_off).map(|(look, cut)| unless(look, cut)).collect();
         let sampler = Sampler::start_every(looks, LOOK_EVERY)?;
-        let pair = Self { form, hosts, ports, members, cut_off, sampler, _switch: switch, dir };
-        pair.wait_rest()?;
-        Ok(pair)
+        Ok(Self { form, hosts, ports, members, cut_off, sampler, _switch: switch, dir })
     }
 
     /// Where both hosts' files are.
