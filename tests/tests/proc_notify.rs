@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     path::Path,
     sync::mpsc,
@@ -16,7 +16,7 @@ use lb_tests::{
     mariadb::MariaDb,
     netns::Namespace,
     single::{self, LIMIT, Single, VIP, config, instance},
-    wait::{wait_true, wait_until},
+    wait::{wait_for, wait_true, wait_until},
 };
 use lb_userspace::{
     base::status::VrrpState,
@@ -562,4 +562,39 @@ fn scripts_surround_the_life() -> Result<()> {
     single.host.stop()?;
     ensure!(lines(&notes) == ["up", "down"], "{:?}", lines(&notes));
     Ok(())
+}
+
+/// A mail server that takes connections and never greets is given up after `smtp_connect_timeout`; the
+/// next attempt, and the mails behind it, go to whoever answers there by then.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_mail_server_that_never_answers_is_given_up_and_the_next_mail_goes_on() -> Result<()> {
+    if !single::ready("proc_notify")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let listener = single.host.netns().enter(|| TcpListener::bind("127.0.0.1:2525"))??;
+    listener.set_nonblocking(true)?;
+    let global = "smtp_server 127.0.0.1 2525\nsmtp_connect_timeout 1\nsmtp_alert_vrrp\n\
+        notification_email_from lbd@example.com\nnotification_email {\n a@example.com\n }";
+    single.host.write_config(&config("0.2", global, "", ""))?;
+    single.host.start()?;
+    let (mut held, _) =
+        wait_for("the first mail's connection", LIMIT, || Ok(listener.accept().ok()))?;
+    let begin = Instant::now();
+    held.set_nonblocking(false)?;
+    held.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let read = held.read(&mut [0; 64]).context("the silent server is not given up")?;
+    let took = begin.elapsed();
+    ensure!(read == 0, "a client that was not greeted speaks");
+    ensure!(took < Duration::from_secs(5), "given up after {took:?}");
+    listener.set_nonblocking(false)?;
+    let (sender, subjects) = mpsc::channel();
+    thread::spawn(move || sink(listener, sender));
+    for state in ["BACKUP", "MASTER"] {
+        let subject = subjects.recv_timeout(Duration::from_secs(20)).context("no mail")?;
+        ensure!(subject.ends_with(&format!("VI_1 - Entering {state} state")), "{subject}");
+    }
+    single.wait_log("no greeting within 1s")?;
+    single.host.stop()
 }

@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use lettre::{
-    AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor, message::Mailbox,
-    transport::smtp::extension::ClientId,
+    Message,
+    message::Mailbox,
+    transport::smtp::{self, client::AsyncSmtpConnection, extension::ClientId},
 };
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     config::model::{Global, MailServer},
     vrrp::notify::Mail,
 };
 
-/// A dialogue with a mail server lasts at most this much longer than `smtp_connect_timeout`.
+/// So long may the dialogue with a mail server last that has greeted in time.
 const DIALOGUE_LIMIT: Duration = Duration::from_secs(30);
 /// Pauses before a mail is tried again; then it is given up.
 const RETRY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
@@ -59,29 +61,83 @@ pub async fn send(global: &Global, host: &str, mail: &Mail) -> Result<(), Error>
         .as_ref()
         .ok_or_else(|| Error::Configuration("there is no smtp_server".into()))?;
     let message = compose(global, host, mail)?;
-    let MailServer { host: name, port } = server;
-    let shown = format!("smtp_server {name} {port}");
     let helo = global.smtp_helo_name.clone().unwrap_or_else(|| host.to_owned());
-    let transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(name)
-        .port(*port)
-        .hello_name(ClientId::Domain(helo))
-        .timeout(Some(global.smtp_connect_timeout))
-        .build();
-    let limit = global.smtp_connect_timeout + DIALOGUE_LIMIT;
-    match tokio::time::timeout(limit, transport.send(message)).await {
-        Err(_) => {
-            let cause = format!("no end of the dialogue within {} s", limit.as_secs());
-            Err(Error::Unreachable { server: shown, cause })
+    dialogue(server, global.smtp_connect_timeout, helo, &message).await.map_err(|failure| {
+        let Failure { cause, permanent } = failure;
+        let server = format!("smtp_server {} {}", server.host, server.port);
+        if permanent {
+            Error::Refused { server, cause }
+        } else {
+            Error::Unreachable { server, cause }
         }
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => {
-            let cause = causes(&error);
-            Err(match error.is_permanent() {
-                true => Error::Refused { server: shown, cause },
-                false => Error::Unreachable { server: shown, cause },
-            })
-        }
+    })
+}
+
+/// Why an attempt failed, and whether the server said so for good.
+struct Failure {
+    cause: String,
+    permanent: bool,
+}
+
+impl Failure {
+    fn of_the_moment(cause: String) -> Self {
+        Self { cause, permanent: false }
     }
+}
+
+impl From<smtp::Error> for Failure {
+    fn from(error: smtp::Error) -> Self {
+        Self { cause: causes(&error), permanent: error.is_permanent() }
+    }
+}
+
+/// One connection, one mail. The connection, and the greeting on it with the answer to our own, may
+/// take `limit` each: a server that is silent costs no more than one that is away.
+async fn dialogue(
+    server: &MailServer,
+    limit: Duration,
+    helo: String,
+    message: &Message,
+) -> Result<(), Failure> {
+    let stream = connect(server, limit).await?;
+    let helo = ClientId::Domain(helo);
+    let greeted = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &helo);
+    let mut connection = within(limit, "greeting", greeted).await?;
+    let content = message.formatted();
+    let sending = connection.send(message.envelope(), &content);
+    within(DIALOGUE_LIMIT, "end of the dialogue", sending).await?;
+    // The server has the mail, whether it answers our farewell or not.
+    let _ = timeout(limit, connection.abort()).await;
+    Ok(())
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, smtp::Error>>,
+) -> Result<T, Failure> {
+    match timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Failure::of_the_moment(format!("no {what} within {limit:?}"))),
+    }
+}
+
+/// To the first of the server's addresses that takes a connection within `limit`.
+async fn connect(server: &MailServer, limit: Duration) -> Result<TcpStream, Failure> {
+    let name = (server.host.as_str(), server.port);
+    let addrs = match timeout(limit, tokio::net::lookup_host(name)).await {
+        Ok(found) => found.map_err(|error| Failure::of_the_moment(causes(&error)))?,
+        Err(_) => return Err(Failure::of_the_moment(format!("no address within {limit:?}"))),
+    };
+    let mut cause = "it has no address".to_owned();
+    for addr in addrs {
+        cause = match timeout(limit, TcpStream::connect(addr)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => causes(&error),
+            Err(_) => format!("no connection within {limit:?}"),
+        };
+    }
+    Err(Failure::of_the_moment(cause))
 }
 
 /// The message with its header.
@@ -179,5 +235,88 @@ mod tests {
         let error = send(&global, "db1", &mail()).await.expect_err("nobody is there");
         assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
         assert!(error.to_string().starts_with(&format!("smtp_server 127.0.0.1 {port}: ")));
+    }
+
+    /// Time for each step, in the tests.
+    const STEP: Duration = Duration::from_millis(300);
+
+    /// One attempt at a server on this port: its outcome, and how long it took.
+    async fn attempt(port: u16) -> (Result<(), Error>, Duration) {
+        let server = Some(MailServer { host: "127.0.0.1".into(), port });
+        let global = Global { smtp_server: server, smtp_connect_timeout: STEP, ..global() };
+        let begin = std::time::Instant::now();
+        let outcome = send(&global, "db1", &mail()).await;
+        (outcome, begin.elapsed())
+    }
+
+    /// Given up for want of `what` after the time, not before it and not much later.
+    fn given_up((outcome, took): (Result<(), Error>, Duration), what: &str) {
+        let error = outcome.expect_err("nobody takes the mail");
+        assert!(matches!(error, Error::Unreachable { .. }), "it is tried again: {error:?}");
+        let text = error.to_string();
+        assert!(text.ends_with(&format!("no {what} within 300ms")), "{text}");
+        assert!(took >= STEP && took < DIALOGUE_LIMIT / 5, "{text}: took {took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_no_connection_is_given_up_after_the_time() {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("made");
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        socket.listen(0).expect("listens");
+        let listener = std::net::TcpListener::from(socket);
+        let addr = listener.local_addr().expect("an address");
+        // Its queue is full once the kernel lets connections wait.
+        let mut queue = Vec::new();
+        while let Ok(stream) =
+            std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(100))
+        {
+            queue.push(stream);
+            assert!(queue.len() < 16, "its queue has no end");
+        }
+        given_up(attempt(addr.port()).await, "connection");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_given_up_after_the_time() {
+        // The kernel takes connections; the second one gets a greeting, and no answer to its own.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        given_up(attempt(silent.local_addr().expect("address").port()).await, "greeting");
+        let mute = served(&["220 mute"]);
+        given_up(attempt(mute).await, "greeting");
+    }
+
+    /// Whoever has taken the mail may leave without a word: it is not sent twice.
+    #[tokio::test]
+    async fn a_farewell_without_an_answer_is_no_failure() {
+        const ANSWERS: [&str; 7] =
+            ["220 sink", "250 sink", "250 from", "250 to", "250 to", "354 go on", "250 taken"];
+        let (outcome, took) = attempt(served(&ANSWERS)).await;
+        outcome.expect("the mail is taken");
+        assert!(took >= STEP && took < DIALOGUE_LIMIT / 5, "took {took:?}");
+    }
+
+    /// The port of a server that says these lines to one client, each after a line of the client's
+    /// (the last one after the end of the mail), and then nothing until the client leaves.
+    fn served(answers: &'static [&'static str]) -> u16 {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            let Ok(copy) = stream.try_clone() else { return };
+            let mut lines = BufReader::new(copy).lines();
+            let mut data = false;
+            for answer in answers {
+                if stream.write_all(format!("{answer}\r\n").as_bytes()).is_err() {
+                    return;
+                }
+                data |= answer.starts_with("354");
+                // A line of the client's, or the whole mail.
+                while lines.next().is_some_and(|line| data && line.is_ok_and(|it| it != ".")) {}
+            }
+            lines.for_each(drop);
+        });
+        port
     }
 }

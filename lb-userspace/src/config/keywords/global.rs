@@ -62,7 +62,7 @@ keywords! {
     GlobalDefs: "notification_email_from", Word("ADDRESS"), "user@host", A, Acts, "sender of mails";
     GlobalDefs: "smtp_server", Words("HOST [PORT]"), "port 25", A, Acts, "mail server";
     GlobalDefs: "smtp_helo_name", Word("NAME"), "host name", C, Acts, "name in HELO";
-    GlobalDefs: "smtp_connect_timeout", Seconds { min: 1_000_000, max: LONG }, "30", A, Acts, "time for the connection to the mail server";
+    GlobalDefs: "smtp_connect_timeout", Seconds { min: 1_000_000, max: LONG }, "30", A, Acts, "time for the connection to the mail server, and for its greeting";
     GlobalDefs VrrpInstance SyncGroup VirtualServer RealServer: "smtp_alert", Bool, "off; real_server on", C, Acts, "mail at every change";
     GlobalDefs: "smtp_alert_vrrp", Bool, "off", C, Acts, "mail at changes of instances";
     GlobalDefs: "smtp_alert_checker", Bool, "off", C, Acts, "mail at changes of real servers";
