@@ -56,7 +56,7 @@ impl Xdp {
     fn tell(&mut self, telling: &mut Telling, now: Instant) -> anyhow::Result<Vec<Notice>> {
         let Telling { schedule, walk, backlog } = telling;
         if schedule.begin(now) {
-            *walk = Some(FlowWalk::new(SLICE));
+            *walk = Some(FlowWalk::new(SLICE, self.has_six()));
         }
         for _ in 0..STEPS {
             let Some(under_way) = walk else { break };
