@@ -223,6 +223,22 @@ impl Xdp {
         Ok(writes.len())
     }
 
+    /// Performs operations that may be done as one, by one change of the maps: when many real servers fail
+    /// together, the last verdict is there as soon as the first. If that fails, each by itself, so that one that cannot be
+    /// done is no other's failure.
+    fn perform_step(&mut self, step: &[Operation]) -> Vec<Result<(), Failure>> {
+        if step.len() > 1
+            && let Ok(image) = self.image()
+        {
+            let mut table = decode(image);
+            let fits = step.iter().all(|operation| operation.perform(&mut table).is_ok());
+            if fits && self.publish(&table).is_ok() {
+                return step.iter().map(|_| Ok(())).collect();
+            }
+        }
+        step.iter().map(|operation| self.perform(operation)).collect()
+    }
+
     fn perform(&mut self, operation: &Operation) -> Result<(), Failure> {
         let other = |error: anyhow::Error| Failure::passing(format!("{operation}: {error:#}"));
         match operation {
@@ -490,7 +506,7 @@ impl DataPlane for Xdp {
             _ => None,
         });
         self.attaching = attaching.collect();
-        let outcomes = plan.operations.iter().map(|operation| self.perform(operation)).collect();
+        let outcomes = plan.steps().flat_map(|step| self.perform_step(step)).collect();
         self.attaching.clear();
         ApplyReport { outcomes }
     }
