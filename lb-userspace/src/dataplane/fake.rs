@@ -51,6 +51,8 @@ pub struct Fake {
     pub pass: usize,
     /// Slices that are left of a listing, which takes as many as a pass.
     pub listing: usize,
+    /// Slices that are left of a walk for those who are told of dead real servers.
+    pub telling: usize,
 }
 
 impl DataPlane for Fake {

@@ -196,12 +196,23 @@ pub enum Event {
     /// vrrp → its own successor: what a `vrrp_script`, a file or a process said last.
     /// checker → vrrp: what a `track_mysql` says.
     Script { name: String, verdict: Verdict },
-    /// checker → forwarder, api. Key: (virtual server, real server).
+    /// checker → forwarder. Key: (virtual server, real server).
     Health(HealthChange),
     /// checker → forwarder. Whether the sorry server stands in.
     Quorum { virtual_server: VirtualServerKey, up: bool },
     /// forwarder → vrrp: tables are reconciled; adverts may begin. Slots by instance name.
     Converged { generation: u64, leases: Vec<(String, LeaseSlot)>, fenced: bool },
+}
+
+impl Event {
+    /// Whether it is passed on to a role as soon as it is said. A role that (re)starts is told everything.
+    pub fn concerns(&self, role: Role) -> bool {
+        match self {
+            // Others would only be woken, on the CPUs that the verdict needs for its way.
+            Self::Health(_) | Self::Quorum { .. } => role == Role::Forwarder,
+            Self::Vrrp { .. } | Self::Script { .. } | Self::Converged { .. } => true,
+        }
+    }
 }
 
 /// Verdict on one real server of one virtual server.
@@ -260,3 +271,27 @@ pub enum ScriptOutcome {
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 /// How often the watchdog pings.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_wakes_the_forwarder_only() {
+        let all = [Role::Vrrp, Role::Checker, Role::Forwarder, Role::Api];
+        let heard = |event: Event| all.into_iter().filter(move |role| event.concerns(*role));
+        let key: VirtualServerKey = "tcp/192.0.2.10:3306".parse().expect("key");
+        let health = Event::Health(HealthChange {
+            virtual_server: key,
+            real_server: "198.51.100.1:3306".parse().expect("address"),
+            health: Health::Down,
+            weight: 1,
+            reason: String::new(),
+            at: Instant::ZERO,
+        });
+        assert!(heard(health).eq([Role::Forwarder]));
+        assert!(heard(Event::Quorum { virtual_server: key, up: true }).eq([Role::Forwarder]));
+        let script = Event::Script { name: "chk".to_owned(), verdict: Verdict::Good };
+        assert!(heard(script).eq(all));
+    }
+}

@@ -40,6 +40,12 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
+
+    /// The operations in their order, in one slice those that an engine may do as one: neighbours that are about real
+    /// servers of pools that stay. What each prefix of them keeps safe, all together do.
+    pub fn steps(&self) -> impl Iterator<Item = &[Operation]> {
+        self.operations.chunk_by(|one, next| one.is_within_a_pool() && next.is_within_a_pool())
+    }
 }
 
 /// What a virtual server is apart from its real servers.
@@ -124,6 +130,10 @@ pub enum Misfit {
 }
 
 impl Operation {
+    fn is_within_a_pool(&self) -> bool {
+        matches!(self, Self::SetRealServer { .. } | Self::RemoveRealServer { .. })
+    }
+
     /// What the operation does to a table: the meaning that every engine has to match.
     ///
     /// # Errors
@@ -270,6 +280,20 @@ mod tests {
         fn a_plan_turns_observed_into_desired(o in table(), d in table()) {
             let steps = run(&o, &plan(&o, &d));
             prop_assert_eq!(steps.last(), Some(&d));
+        }
+
+        #[test]
+        fn steps_are_the_plan_and_only_changes_of_pools_go_together(o in table(), d in table()) {
+            let plan = plan(&o, &d);
+            let steps: Vec<&[Operation]> = plan.steps().collect();
+            prop_assert_eq!(steps.concat(), plan.operations.clone());
+            for step in &steps {
+                prop_assert!(step.len() == 1 || step.iter().all(Operation::is_within_a_pool));
+            }
+            for pair in steps.windows(2) {
+                let both = pair[0].iter().chain(pair[1]);
+                prop_assert!(!both.into_iter().all(Operation::is_within_a_pool), "one step would do");
+            }
         }
 
         #[test]

@@ -159,7 +159,7 @@ fn service(
     before: &Image,
     key: &VirtualServerKey,
     vs: &VirtualServer,
-    ids: &mut Ids,
+    ids: &mut Ids<'_>,
 ) -> Result<(ServiceKey, Service), EncodeError> {
     let map_key = service_key(key)?;
     let secs = |time: Duration| {
@@ -343,49 +343,68 @@ fn is_table_of(
     if !sched::pool(scheduler, candidates).is_ok_and(|fresh| fresh == **pool) {
         return false;
     }
-    let chosen: BTreeSet<u16> =
-        pool.entries[..pool.len as usize].iter().map(|entry| entry.real).collect();
-    let only_chosen = ring.slots[..RING_LEN].iter().all(|real| *real == 0 || chosen.contains(real))
+    // A bit each, because a verdict asks this of every slot of every virtual server.
+    let mut chosen = [0_u64; maps::REALS as usize / 64];
+    let bit = |real: u16| (usize::from(real) / 64, 1_u64 << (real % 64));
+    for entry in &pool.entries[..pool.len as usize] {
+        let (word, bit) = bit(entry.real);
+        if let Some(word) = chosen.get_mut(word) {
+            *word |= bit;
+        }
+    }
+    let is_chosen = |real: u16| {
+        let (word, bit) = bit(real);
+        chosen.get(word).is_some_and(|word| word & bit != 0)
+    };
+    let only_chosen = ring.slots[..RING_LEN].iter().all(|real| *real == 0 || is_chosen(*real))
         && candidates.iter().all(|c| c.selectable || !sched::is_named(scheduler, c));
     only_chosen || sched::tables(scheduler, candidates).is_ok_and(|(_, fresh)| fresh == *ring)
 }
 
-/// Hands out ids that nobody holds.
-struct Ids {
+/// Hands out ids that nobody holds. Which these are is only asked when one is wanted: most changes give none
+/// out, a verdict never.
+struct Ids<'a> {
+    before: &'a Image,
     held: BTreeMap<Identity, u16>,
-    free_reals: std::vec::IntoIter<u16>,
-    free_services: std::vec::IntoIter<u16>,
+    free_reals: Option<std::vec::IntoIter<u16>>,
+    free_services: Option<std::vec::IntoIter<u16>>,
 }
 
-impl Ids {
-    fn new(before: &Image) -> Self {
-        let taken: BTreeSet<u16> = before.services.values().map(|service| service.id).collect();
-        let mut held = BTreeMap::new();
-        for (id, real) in &before.reals {
-            if real.state != STATE_ABSENT {
-                held.insert(identity(real), *id);
-            }
-        }
-        // Ids that were never used first: the longer an id rests, the fewer entries name it.
-        let mut free: Vec<u16> = (1..maps::REALS as u16)
-            .filter(|id| before.reals.get(id).is_none_or(|real| real.state == STATE_ABSENT))
-            .collect();
-        free.sort_by_key(|id| before.reals.get(id).map_or(0, |real| real.generation));
-        let services: Vec<u16> =
-            (1..maps::SERVICES as u16).filter(|id| !taken.contains(id)).collect();
-        Self { held, free_reals: free.into_iter(), free_services: services.into_iter() }
+impl<'a> Ids<'a> {
+    fn new(before: &'a Image) -> Self {
+        let lives = before.reals.iter().filter(|(_, real)| real.state != STATE_ABSENT);
+        let held = lives.map(|(id, real)| (identity(real), *id)).collect();
+        Self { before, held, free_reals: None, free_services: None }
     }
 
     fn real(&mut self, real: &Real) -> Result<u16, EncodeError> {
-        match self.held.get(&identity(real)) {
-            Some(id) => Ok(*id),
-            None => self.free_reals.next().ok_or(EncodeError::RealServers),
+        if let Some(id) = self.held.get(&identity(real)) {
+            return Ok(*id);
         }
+        let before = self.before;
+        let free = self.free_reals.get_or_insert_with(|| free_reals(before).into_iter());
+        free.next().ok_or(EncodeError::RealServers)
     }
 
     fn service(&mut self) -> Result<u16, EncodeError> {
-        self.free_services.next().ok_or(EncodeError::VirtualServers)
+        let before = self.before;
+        let free = self.free_services.get_or_insert_with(|| free_services(before).into_iter());
+        free.next().ok_or(EncodeError::VirtualServers)
     }
+}
+
+/// Ids that were never used first: the longer an id rests, the fewer entries name it.
+fn free_reals(before: &Image) -> Vec<u16> {
+    let mut free: Vec<u16> = (1..maps::REALS as u16)
+        .filter(|id| before.reals.get(id).is_none_or(|real| real.state == STATE_ABSENT))
+        .collect();
+    free.sort_by_key(|id| before.reals.get(id).map_or(0, |real| real.generation));
+    free
+}
+
+fn free_services(before: &Image) -> Vec<u16> {
+    let taken: BTreeSet<u16> = before.services.values().map(|service| service.id).collect();
+    (1..maps::SERVICES as u16).filter(|id| !taken.contains(id)).collect()
 }
 
 fn virtual_server_key(addr: Addr, port: u16) -> VirtualServerKey {

@@ -106,7 +106,7 @@ impl Xdp {
     pub fn open(pin_dir: &Path, flow_table_size: u32, wanted: Attachment) -> anyhow::Result<Self> {
         let loaded = loader::open(pin_dir, flow_table_size)?;
         let (mut maps, clock) = (loaded.maps, Clock::new(loaded.clock)?);
-        let image = maps.read().context("read the maps back")?;
+        let image = maps.read(sizes::REALS as usize).context("read the maps back")?;
         let control = maps.control().context("read the map control")?;
         let (half_open, pressure) = (clock.ticks(HALF_OPEN), clock.ticks(PRESSURE));
         let second = clock.ticks(Duration::from_secs(1));
@@ -186,9 +186,14 @@ impl Xdp {
     pub(super) fn image(&mut self) -> anyhow::Result<&Image> {
         let image = match self.image.take() {
             Some(image) => image,
-            None => self.maps.read().context("read the maps back")?,
+            None => self.maps.read(sizes::REALS as usize).context("read the maps back")?,
         };
         Ok(self.image.insert(image))
+    }
+
+    /// [`Image::has_six`], also where that cannot be known.
+    pub(super) fn has_six(&mut self) -> bool {
+        self.image().map_or(true, Image::has_six)
     }
 
     /// Brings the maps from what they hold to `table`.
@@ -216,6 +221,22 @@ impl Xdp {
         self.image = Some(next);
         self.totals = totals;
         Ok(writes.len())
+    }
+
+    /// Performs operations that may be done as one, by one change of the maps: when many real servers fail
+    /// together, the last verdict is there as soon as the first. If that fails, each by itself, so that one that cannot be
+    /// done is no other's failure.
+    fn perform_step(&mut self, step: &[Operation]) -> Vec<Result<(), Failure>> {
+        if step.len() > 1
+            && let Ok(image) = self.image()
+        {
+            let mut table = decode(image);
+            let fits = step.iter().all(|operation| operation.perform(&mut table).is_ok());
+            if fits && self.publish(&table).is_ok() {
+                return step.iter().map(|_| Ok(())).collect();
+            }
+        }
+        step.iter().map(|operation| self.perform(operation)).collect()
     }
 
     fn perform(&mut self, operation: &Operation) -> Result<(), Failure> {
@@ -445,7 +466,9 @@ impl DataPlane for Xdp {
     }
 
     fn observe(&mut self) -> anyhow::Result<ForwardingTable> {
-        self.image = None;
+        // Where it is not known what was written, everything is read.
+        let real_ids = self.image.take().map_or(sizes::REALS as usize, |image| image.real_ids());
+        self.image = Some(self.maps.read(real_ids).context("read the maps back")?);
         self.syncing.forget_names();
         let mut table = decode(self.image()?);
         // What follows from the table (pools, filter, sources) may have been changed too.
@@ -483,7 +506,7 @@ impl DataPlane for Xdp {
             _ => None,
         });
         self.attaching = attaching.collect();
-        let outcomes = plan.operations.iter().map(|operation| self.perform(operation)).collect();
+        let outcomes = plan.steps().flat_map(|step| self.perform_step(step)).collect();
         self.attaching.clear();
         ApplyReport { outcomes }
     }
@@ -520,7 +543,7 @@ impl DataPlane for Xdp {
     }
 
     fn list_flows(&mut self, filter: &FlowFilter, limit: usize) {
-        self.listing = Some(Listing::new(filter.clone(), limit));
+        self.listing = Some(Listing::new(filter.clone(), limit, self.has_six()));
     }
 
     fn listed_flows(&mut self) -> anyhow::Result<Option<Vec<FlowStatus>>> {

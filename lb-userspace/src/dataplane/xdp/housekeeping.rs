@@ -38,14 +38,16 @@ impl Xdp {
     /// The first slice of a pass.
     pub(super) fn begin(&mut self) -> anyhow::Result<Stage> {
         let mut counted = BTreeMap::new();
+        let real_ids = self.image()?.real_ids();
         self.maps
-            .conns(|id, count| {
+            .conns(real_ids, |id, count| {
                 counted.insert(id, count);
             })
             .context("read the map conns")?;
         let (jiffies, tick) = (self.clock.sample()?.jiffies, self.clock.tick());
-        let pass = Pass::new(self.image()?, &counted, jiffies, tick);
-        Ok(Stage::Flows { pass, walk: Box::new(FlowWalk::new(SLICE)) })
+        let image = self.image()?;
+        let pass = Pass::new(image, &counted, jiffies, tick);
+        Ok(Stage::Flows { pass, walk: Box::new(FlowWalk::new(SLICE, image.has_six())) })
     }
 
     /// The next slice of `stage`; `None` when that was the last one.
@@ -87,7 +89,7 @@ impl Xdp {
             Stage::Counters { pass, .. } => {
                 self.conclude(&pass)?;
                 if self.templates.is_empty() && !self.is_persistent()? {
-                    Stage::Embryos { walk: FlowWalk::new(SLICE), count: 0 }
+                    Stage::Embryos { walk: FlowWalk::new(SLICE, self.has_six()), count: 0 }
                 } else {
                     let (jiffies, tick) = (self.clock.sample()?.jiffies, self.clock.tick());
                     let sweep = Sweep::new(self.image()?, pass.held(), jiffies, tick);
@@ -110,7 +112,7 @@ impl Xdp {
                 }
                 if walk.has_ended() {
                     self.templates = sweep.found();
-                    Stage::Embryos { walk: FlowWalk::new(SLICE), count: 0 }
+                    Stage::Embryos { walk: FlowWalk::new(SLICE, self.has_six()), count: 0 }
                 } else {
                     Stage::Templates { sweep, walk }
                 }

@@ -42,6 +42,21 @@ impl Default for Image {
     }
 }
 
+impl Image {
+    /// Whether there may be connections of IPv6: a real server of it has ever been here, under an id that was not
+    /// given to another since.
+    pub fn has_six(&self) -> bool {
+        let is_six = |addr: &Addr| addr.to_v4().is_none();
+        self.services.keys().any(|key| is_six(&key.addr))
+            || self.reals.values().any(|real| is_six(&real.vip))
+    }
+
+    /// How many elements of the maps by real id are in use: none beyond them has ever been.
+    pub fn real_ids(&self) -> usize {
+        self.reals.keys().next_back().map_or(0, |id| usize::from(*id) + 1)
+    }
+}
+
 /// One map update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {

@@ -28,14 +28,14 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(filter: FlowFilter, limit: usize) -> Self {
+    pub(super) fn new(filter: FlowFilter, limit: usize, six: bool) -> Self {
         let limit = limit.min(FLOWS_LIMIT);
         Self {
             filter,
             limit,
             found: Vec::new(),
-            flows: FlowWalk::new(SLICE),
-            embryos: FlowWalk::new(SLICE),
+            flows: FlowWalk::new(SLICE, six),
+            embryos: FlowWalk::new(SLICE, six),
         }
     }
 }

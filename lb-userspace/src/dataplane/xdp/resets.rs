@@ -27,8 +27,7 @@ use crate::base::time::Instant;
 /// speaks.
 pub const ROUNDS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(600), Duration::from_secs(2), Duration::from_secs(5)];
-/// Segments of a slice at most; with the forwarder's pause of a millisecond after each that is 64,000 a
-/// second. A connection takes two, one to each end.
+/// Segments of a slice at most. A connection takes two, one to each end.
 pub const SEGMENTS: usize = 64;
 /// After an error the walk begins anew so much later.
 const AGAIN: Duration = Duration::from_secs(1);

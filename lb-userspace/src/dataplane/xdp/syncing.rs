@@ -210,7 +210,7 @@ impl Xdp {
                 gates.insert(gate);
             }
         }
-        self.syncing.walk = Some(Stage { walk: FlowWalk::new(STEP), since, gates });
+        self.syncing.walk = Some(Stage { walk: FlowWalk::new(STEP, self.has_six()), since, gates });
         Ok(covered)
     }
 
@@ -360,7 +360,8 @@ impl Xdp {
 
     /// Everything that a full resync has not named is over; [`Xdp::sync_work`] takes it out.
     pub fn sync_prune(&mut self, prune: Prune) {
-        self.syncing.prunes.push_back((prune, FlowWalk::new(SLICE)));
+        let walk = FlowWalk::new(SLICE, self.has_six());
+        self.syncing.prunes.push_back((prune, walk));
     }
 
     /// A slice of that; whether there is more.

@@ -321,17 +321,23 @@ impl<K: Pod + Default, V: Pod + Default> Walk<K, V> {
     }
 }
 
-/// Every entry of a map, as [`Walk`] meets them, at once.
+/// The first `most` entries of a map at once, in the order in which [`Walk`] meets them: for an ARRAY that of its
+/// indices.
 ///
 /// # Errors
 /// That of bpf(2).
 pub fn entries<K: Pod + Default, V: Pod + Default>(
     map: impl AsFd,
+    most: usize,
     mut each: impl FnMut(K, V),
 ) -> io::Result<()> {
-    let mut walk = Walk::new(BATCH);
-    while !walk.has_ended() {
-        walk.step(&map)?.for_each(|(key, value)| each(key, value));
+    let mut left = most;
+    let mut walk = Walk::new(most.min(BATCH));
+    while left > 0 && !walk.has_ended() {
+        for (key, value) in walk.step(&map)?.take(left) {
+            each(key, value);
+            left -= 1;
+        }
     }
     Ok(())
 }

@@ -12,9 +12,6 @@ use super::{
 };
 use crate::base::time::Instant;
 
-/// Steps of the walk in a slice at most: 2048 entries, about 1.2 ms, of a table in which nobody is to be told.
-const STEPS: usize = 4;
-
 /// The walk under way, and what it has found.
 #[derive(Debug, Default)]
 pub(super) struct Telling {
@@ -38,7 +35,7 @@ impl Xdp {
     }
 
     /// Segments to be sent now, [`SEGMENTS`] at most: those of VIPs that this host is master of. Others are
-    /// the new master's affair.
+    /// the new master's affair. A slice of the walk: none does not mean that it has ended.
     ///
     /// # Errors
     /// When the maps cannot be read; it begins anew a second later.
@@ -56,13 +53,11 @@ impl Xdp {
     fn tell(&mut self, telling: &mut Telling, now: Instant) -> anyhow::Result<Vec<Notice>> {
         let Telling { schedule, walk, backlog } = telling;
         if schedule.begin(now) {
-            *walk = Some(FlowWalk::new(SLICE));
+            *walk = Some(FlowWalk::new(SLICE, self.has_six()));
         }
-        for _ in 0..STEPS {
-            let Some(under_way) = walk else { break };
-            if backlog.len() >= SEGMENTS {
-                break;
-            }
+        if backlog.len() < SEGMENTS
+            && let Some(under_way) = walk
+        {
             let entries = self.maps.flows(under_way).context("read the flows")?;
             if under_way.has_ended() {
                 *walk = None;

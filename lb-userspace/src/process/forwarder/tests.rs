@@ -429,6 +429,29 @@ async fn a_verdict_waits_for_no_sweep() {
     bed.stop().await;
 }
 
+/// Not even for the slices that are done without a pause when a real server has just died: others may die with it.
+#[tokio::test]
+async fn a_verdict_waits_for_one_slice_of_telling() {
+    let fake = Fake { telling: ENDLESS, ..Fake::default() };
+    let (worked, performed_at) = (Arc::clone(&fake.worked), Arc::clone(&fake.performed_at));
+    let load = |count: &AtomicUsize| count.load(Relaxed);
+    let bed = Bed::new(fake);
+    for n in 0..20 {
+        let health = if n % 2 == 0 { Health::Down } else { Health::Up };
+        // In the midst of them, since a pause is followed by four.
+        let at = load(&worked);
+        while load(&worked) == at {
+            tokio::task::yield_now().await;
+        }
+        let at = load(&worked);
+        bed.say(Down::Event { from: Role::Checker, event: verdict(1, health) }).await;
+        until("the verdict is in the engine", || load(&performed_at) >= at).await;
+        let waited = load(&performed_at) - at;
+        assert!(waited <= 1, "{waited} slices");
+    }
+    bed.stop().await;
+}
+
 #[tokio::test]
 async fn listings_wait_for_each_other_and_nothing_for_them() {
     let fake = Fake { slices: ENDLESS, ..Fake::default() };

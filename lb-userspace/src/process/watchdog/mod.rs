@@ -427,7 +427,8 @@ impl Watchdog {
 
     /// Passes an event on. What does not fit into a queue follows when there is room.
     fn publish(&mut self, from: Role, event: &Event) {
-        for (role, child) in self.children.iter().filter(|(role, _)| **role != from) {
+        let hears = |role: Role| role != from && event.concerns(role);
+        for (role, child) in self.children.iter().filter(|(role, _)| hears(**role)) {
             if self.owed.waits(*role, event) {
                 continue;
             }

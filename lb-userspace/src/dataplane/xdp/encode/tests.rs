@@ -341,6 +341,41 @@ fn death_moves_the_generation_once_and_return_does_not() {
 }
 
 #[test]
+fn free_ids_are_looked_for_only_when_one_is_given_out() {
+    let up = one_server(RealServerState::Up, Method::Nat);
+    let image = encode(&Image::default(), &up, &reachable(&up)).expect("fits");
+    let mut ids = Ids::new(&image);
+    assert_eq!(ids.real(&image.reals[&1]), Ok(1));
+    assert!(ids.free_reals.is_none() && ids.free_services.is_none(), "a verdict gives none out");
+    let other = Real { port: 1, ..image.reals[&1] };
+    assert_eq!((ids.real(&other), ids.real(&other), ids.service()), (Ok(2), Ok(3), Ok(2)));
+}
+
+#[test]
+fn ipv6_counts_as_used_once_it_was() {
+    let four = one_server(RealServerState::Up, Method::Nat);
+    let mut image = encode(&Image::default(), &four, &reachable(&four)).expect("fits");
+    assert!(!image.has_six());
+    let mut six = four.clone();
+    let server = *four
+        .virtual_servers
+        .values()
+        .next()
+        .and_then(|vs| vs.real_servers.values().next())
+        .expect("one");
+    let vs = VirtualServer {
+        real_servers: [("[2001:db8::2]:3306".parse().expect("addr"), server)].into(),
+        ..four.virtual_servers.values().next().expect("one").clone()
+    };
+    six.virtual_servers.insert("tcp/[2001:db8::1]:3306".parse().expect("key"), vs);
+    image = encode(&image, &six, &reachable(&six)).expect("fits");
+    assert!(image.has_six());
+    // Its connections may be there yet.
+    image = encode(&image, &four, &reachable(&four)).expect("fits");
+    assert!(image.has_six() && image.services.len() == 1);
+}
+
+#[test]
 fn limits_are_named() {
     let mut table = one_server(RealServerState::Up, Method::Nat);
     let key = *table.virtual_servers.keys().next().expect("one");
