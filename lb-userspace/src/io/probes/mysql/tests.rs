@@ -341,3 +341,30 @@ fn what_this_host_is_short_of_is_told_apart() {
     }
     assert_eq!(of(libc::EMFILE).to_string(), "not made: connect: it failed");
 }
+
+/// One challenge in 256 of MariaDB's ed25519 ends in a NUL, which the library takes for an end mark: its answer would be that
+/// of another challenge, a wrong password to the server.
+#[tokio::test]
+async fn a_challenge_that_ends_in_nul_is_answered_whole() {
+    let answer_to = |challenge: Vec<u8>| async move {
+        let serve = |mut stream: TcpStream| async move {
+            let _ = stream.write_all(&hello("mysql_native_password")).await;
+            let (seq, _) = read_packet(&mut stream).await.expect("a login");
+            let switch = [&[0xfe], &b"client_ed25519\0"[..], &challenge].concat();
+            let _ = stream.write_all(&packet(seq.wrapping_add(1), &switch)).await;
+            let (seq, answer) = read_packet(&mut stream).await.expect("an answer");
+            let _ = stream.write_all(&packet(seq.wrapping_add(1), OK)).await;
+            linger(stream).await;
+            answer
+        };
+        let (result, answer) = against(Question::Nothing, &somebody(), serve).await;
+        assert_eq!(result, Ok(Answer::Alive));
+        answer
+    };
+    let challenge = [vec![7; 31], vec![0]].concat();
+    // With a NUL behind it the library itself gets it right.
+    let right = answer_to([&challenge[..], &[0]].concat()).await;
+    assert_eq!(right.len(), 64);
+    assert_eq!(answer_to(challenge).await, right);
+    assert_ne!(answer_to(vec![7; 31].into_iter().chain([1]).collect()).await, right);
+}

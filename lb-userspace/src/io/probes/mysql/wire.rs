@@ -172,6 +172,7 @@ impl Guard {
         }
         self.pending.extend_from_slice(bytes);
         let mut at = 0;
+        let mut cut = Vec::new();
         while let Some(&[a, b, c, seq]) = self.pending.get(at..at + 4) {
             let length = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
             if length > PACKET_LIMIT {
@@ -189,10 +190,20 @@ impl Guard {
                     );
                 }
                 self.authenticated = login_packet(payload, seq, self.empty_password)?;
+                if is_cut_by_the_library(payload) {
+                    cut.push((at, length));
+                }
             }
             at += 4 + length;
         }
+        let begin = out.len();
         out.extend(self.pending.drain(..at));
+        for (at, length) in cut.into_iter().rev() {
+            // The NUL that the library takes away.
+            out.insert(begin + at + 4 + length, 0);
+            let longer = u32::try_from(length + 1).unwrap_or(u32::MAX).to_le_bytes();
+            out.splice(begin + at..begin + at + 3, longer[..3].iter().copied());
+        }
         Ok(())
     }
 }
@@ -221,6 +232,15 @@ fn login_packet(payload: &[u8], seq: u8, empty_password: bool) -> Result<bool, S
         [0x01, ..] => Ok(false),
         [other, ..] => Err(Violation(format!("packet type 0x{other:02x} during the login")).into()),
     }
+}
+
+/// Whether mysql_common would take the end of a challenge away (`AuthSwitchRequest::plugin_data` of 0.37 cuts a NUL off
+/// whatever the plugin): these two plugins of MariaDB send 32 random bytes and no NUL behind them, of which
+/// one in 256 ends in one. The server would refuse the answer as a wrong password.
+fn is_cut_by_the_library(payload: &[u8]) -> bool {
+    let [0xfe, body @ ..] = payload else { return false };
+    let rest = [&b"client_ed25519\0"[..], b"parsec\0"].iter().find_map(|it| body.strip_prefix(*it));
+    rest.is_some_and(|challenge| challenge.len() == 32 && challenge.ends_with(&[0]))
 }
 
 /// AuthSwitchRequest: plugin NUL, challenge, NUL.
@@ -307,6 +327,42 @@ mod tests {
             assert_eq!(greeting(&whole[..end]), Ok(None), "{end} bytes");
         }
         assert!(greeting(&whole).expect("fine").is_some());
+    }
+
+    #[test]
+    fn a_challenge_that_the_library_would_cut_is_made_longer() {
+        let switch = |plugin: &str, challenge: &[u8]| {
+            packet(2, &[&[0xfe], plugin.as_bytes(), &[0], challenge].concat())
+        };
+        let (mut ends_in_nul, whole) = ([7; 32], [7; 32]);
+        ends_in_nul[31] = 0;
+        for (plugin, challenge, longer) in [
+            ("client_ed25519", &ends_in_nul[..], true),
+            ("client_ed25519", &whole, false),
+            ("parsec", &ends_in_nul, true),
+            ("parsec", &whole, false),
+            // These have a NUL of their own.
+            ("mysql_native_password", &[&[7; 20][..], &[0]].concat(), false),
+            ("caching_sha2_password", &[&[7; 20][..], &[0]].concat(), false),
+        ] {
+            let sent = switch(plugin, challenge);
+            let wanted =
+                if longer { switch(plugin, &[challenge, &[0]].concat()) } else { sent.clone() };
+            // However it arrives, and what comes behind it stays as it is.
+            let (mut guard, mut out) = (Guard::new(false), b"before".to_vec());
+            let bytes = [&sent[..], &packet(4, &[0xff, 1, 2])].concat();
+            for chunk in bytes.chunks(11) {
+                guard.received(chunk, &mut out).expect("allowed");
+            }
+            assert_eq!(
+                out,
+                [&b"before"[..], &wanted, &packet(4, &[0xff, 1, 2])].concat(),
+                "{plugin}"
+            );
+            let (mut guard, mut out) = (Guard::new(false), Vec::new());
+            guard.received(&bytes, &mut out).expect("allowed");
+            assert_eq!(out, [&wanted[..], &packet(4, &[0xff, 1, 2])].concat(), "{plugin}");
+        }
     }
 
     #[test]
