@@ -387,6 +387,26 @@ impl Host {
         .map(drop)
     }
 
+    /// As [`Self::kill_role`]; waits until the successor is at work, not only there: the kernel forwards all the
+    /// while, so that traffic tells nothing of it.
+    ///
+    /// # Errors
+    /// As there, and when the successor is not ready in time.
+    pub fn replace_role(&mut self, role: &str) -> Result<()> {
+        let process = |status: &Status| status.processes.iter().find(|it| it.role == role).cloned();
+        let before = process(&self.status()?).with_context(|| format!("no {role} in the status"))?;
+        self.kill_role(role)?;
+        wait_until(
+            &format!("a new {role} at work on {}", self.name()),
+            Duration::from_secs(10),
+            || {
+                let now = self.status().ok().and_then(|status| process(&status));
+                Ok(now.filter(|now| now.ready && now.restarts > before.restarts).map(drop))
+            },
+            || self.log_tail(30),
+        )
+    }
+
     fn wait_gone(&self) -> Result<()> {
         wait_until(
             &format!("the end of every process on {}", self.name()),

@@ -175,6 +175,7 @@ fn clients_keep_their_server_over_restarts_reloads_and_drains() -> Result<()> {
     // The forwarder dies; its successor takes the templates over and sweeps none of them.
     bed.host.kill_role("forwarder")?;
     ensure!(bed.servers_of()? == servers, "while it was being restarted");
+    bed.host.replace_role("forwarder")?;
     bed.wait_templates(Some(5))?;
     ensure!(bed.servers_of()? == servers, "after it was restarted");
 
