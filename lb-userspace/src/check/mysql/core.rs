@@ -20,6 +20,8 @@ struct Session {
     series: Hysteresis,
     /// When the running exchange counts as missed (again).
     overdue: Option<Instant>,
+    /// That was put off once, because this process had not been run.
+    excused: bool,
     /// An exchange runs.
     busy: bool,
     next_ping: Instant,
@@ -248,6 +250,7 @@ impl MysqlCheck {
         self.session = Some(Session {
             series,
             overdue: None,
+            excused: false,
             busy: false,
             next_ping: now + self.spec.ping_interval,
             // The login has asked already.
@@ -278,6 +281,7 @@ impl MysqlCheck {
             return;
         }
         session.overdue = None;
+        session.excused = false;
         session.series.good();
         session.next_ping = now + self.spec.ping_interval;
         if self.login_good && self.login.level() == Level::Down {
@@ -316,7 +320,15 @@ impl MysqlCheck {
     fn overdue(&mut self, now: Instant) {
         let Some(session) = &mut self.session else { return };
         let Some(at) = session.overdue.filter(|&at| at <= now) else { return };
-        session.overdue = Some((at + self.spec.ping_interval).max(now));
+        let late = now.saturating_since(at) >= self.spec.ping_interval;
+        if late && !std::mem::replace(&mut session.excused, true) {
+            // Not run for so long, this process cannot tell an answer that did not come from one that it has not
+            // read. Once only: a host that is always late must still notice a server that is dead.
+            session.overdue = Some(now + self.spec.ping_timeout);
+            return;
+        }
+        session.excused &= late;
+        session.overdue = Some(if late { now } else { at } + self.spec.ping_interval);
         session.series.miss();
         let misses = session.series.misses();
         let waited = self.spec.ping_timeout + self.spec.ping_interval * (misses.max(1) - 1);

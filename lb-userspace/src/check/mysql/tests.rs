@@ -245,6 +245,30 @@ fn a_stopped_server_is_suspect_then_down_within_half_a_second() {
     assert!(up - 3050 <= 210, "{up}");
 }
 
+/// A host that is short of CPU, or a virtual machine that was held.
+#[test]
+fn a_checker_that_was_not_run_blames_nobody_for_it() {
+    let late = |sim: &mut Sim, ms: u64| {
+        sim.now += MS(ms);
+        sim.check.handle_timeout(sim.now);
+        sim.drain();
+    };
+    let mut sim = Sim::new(spec(), Server::Alive);
+    sim.run(1000);
+    while sim.exchange.is_none() {
+        sim.step();
+    }
+    // The answer lies in the socket while timers are handled.
+    late(&mut sim, 700);
+    (0..50).for_each(|_| late(&mut sim, 1));
+    sim.run(500);
+    assert_eq!(sim.healths(), [(1, Health::Up)], "{:?}", sim.verdicts);
+    // It is late each time, and the server is dead all the same.
+    sim.set(Server::Stopped);
+    (0..12).for_each(|_| late(&mut sim, 700));
+    assert_eq!(sim.healths().last().map(|(_, health)| *health), Some(Health::Down));
+}
+
 #[test]
 fn a_clean_stop_is_down_after_two_refusals() {
     let mut sim = Sim::new(spec(), Server::Alive);
