@@ -5,6 +5,7 @@ pub mod bpf_stats;
 pub mod checks;
 pub mod config_speed;
 pub mod failover;
+pub mod foreign;
 pub mod fuzz;
 pub mod host;
 pub mod interop;

@@ -1,7 +1,12 @@
 //! `lbd check-host`: what it says of interfaces of two kinds, and that it leaves nothing behind.
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::single::{self, Single};
+use lb_tests::{
+    foreign::Foreign,
+    host::bin_dir,
+    netns::Namespace,
+    single::{self, Single},
+};
 use serde_json::Value;
 
 /// Exit code and answer.
@@ -80,5 +85,17 @@ fn lbd_s_own_program_is_known_and_stays() -> Result<()> {
     ensure!(code == 0 && level(&report, "eth0") == "good", "{code}: {report:#}");
     ensure!(report.to_string().contains("lbd's program is there"), "{report:#}");
     ensure!(left(&single)?.1, "it still is");
+    // In another network namespace an interface with the same index is not the same interface.
+    let index = |netns: &Namespace| -> Result<String> {
+        let line = netns.ip(&["-o", "link", "show", "dev", "eth0"])?;
+        Ok(line.split_once(':').context("no index")?.0.to_owned())
+    };
+    ensure!(index(single.host.netns())? == index(&single.other)?, "they have different indexes");
+    let _foreign = Foreign::attach(&single.other)?;
+    let mut command = single.other.command(bin_dir().join("lbd"));
+    let output = command.args(["check-host", "--json", "--interface", "eth0"]).output()?;
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(!report.to_string().contains("lbd's program is there"), "{report:#}");
+    ensure!(level(&report, "eth0") != "good", "{report:#}");
     single.host.stop()
 }

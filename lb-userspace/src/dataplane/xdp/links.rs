@@ -124,6 +124,16 @@ pub fn all(dir: &Path) -> anyhow::Result<Vec<Pinned>> {
     Ok(pins)
 }
 
+/// Whether one of the pins is a link of the program with this id. Pins that cannot be read are somebody else's.
+pub fn has_program(dir: &Path, id: u32) -> bool {
+    let paths = paths(dir).unwrap_or_default();
+    let links =
+        paths.iter().filter(|path| named(path).is_some_and(|(mode, _)| mode != Mode::Clsact));
+    links
+        .filter_map(|path| sys::get(path).ok())
+        .any(|link| sys::link_program(link).ok() == Some(id))
+}
+
 /// Interfaces on which a filter of ours was put, whether or not it can be read now.
 ///
 /// # Errors

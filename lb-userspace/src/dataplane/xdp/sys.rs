@@ -360,6 +360,18 @@ struct LinkInfo {
 /// # Errors
 /// That of bpf(2).
 pub fn link_ifindex(link: impl AsFd) -> io::Result<u32> {
+    link_info(link).map(|info| info.ifindex)
+}
+
+/// Id of the program of a link.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn link_program(link: impl AsFd) -> io::Result<u32> {
+    link_info(link).map(|info| info.prog_id)
+}
+
+fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
     let mut info = MaybeUninit::<LinkInfo>::zeroed();
     let mut attr = InfoAttr {
         bpf_fd: raw(link),
@@ -368,8 +380,7 @@ pub fn link_ifindex(link: impl AsFd) -> io::Result<u32> {
     };
     bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
     // SAFETY: zeroed before, all fields are integers.
-    let info = unsafe { info.assume_init() };
-    Ok(info.ifindex)
+    Ok(unsafe { info.assume_init() })
 }
 
 /// An interface's `ARPHRD_*` is that of Ethernet.

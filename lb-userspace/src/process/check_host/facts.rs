@@ -9,6 +9,7 @@ use crate::{
         ipvs,
         xdp::{
             attach::AttachError,
+            links,
             probe::{self, Probe},
         },
     },
@@ -156,7 +157,7 @@ fn interfaces(args: &Args, probe: Option<&Probe>) -> (Vec<Interface>, Vec<String
             continue;
         }
         let native = match it.xdp_program {
-            Some(_) if is_ours(*ifindex) => Native::Attached,
+            Some(id) if is_ours(id) => Native::Attached,
             Some(id) => Native::Foreign(id),
             None => match (netdev.as_mut().map(|netdev| netdev.has_xdp(*ifindex)), probe) {
                 (Some(Ok(false)), _) => Native::No,
@@ -193,14 +194,12 @@ fn snapshot() -> Vec<(u32, crate::io::neigh::Interface)> {
     snapshot.map(|it| it.interfaces.into_iter().collect()).unwrap_or_default()
 }
 
-/// A link of an lbd, whatever its instance.
-fn is_ours(ifindex: u32) -> bool {
+/// The program of an lbd, whatever its instance. By its id: an interface's index is another one's in another
+/// network namespace, and the pins of all are in one place.
+fn is_ours(program: u32) -> bool {
     let pins = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
     let mut ours = pins.filter(|entry| entry.file_name().to_string_lossy().starts_with("lbd"));
-    ours.any(|entry| {
-        let links = entry.path().join("links");
-        ["native", "generic"].iter().any(|mode| links.join(format!("{mode}-{ifindex}")).exists())
-    })
+    ours.any(|entry| links::has_program(&entry.path(), program))
 }
 
 fn attach(probe: &Probe, interface: &str) -> Native {
