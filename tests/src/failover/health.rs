@@ -30,6 +30,7 @@ use serde::Serialize;
 use crate::{
     netns::Namespace,
     single::{LIMIT, Single, VIP, config, virtual_server},
+    wait::wait_true,
 };
 
 /// Real servers of the pool; each gives a verdict at each turn.
@@ -37,6 +38,9 @@ const SERVERS: u8 = 8;
 const PORT: u16 = 3306;
 /// Standing connections of a busy host.
 pub const STANDING: u32 = 200_000;
+
+/// How often lbd is asked meanwhile.
+const ASKED_EVERY: Duration = Duration::from_millis(500);
 
 /// How long verdicts took.
 #[derive(Clone, Debug, Serialize)]
@@ -106,6 +110,19 @@ fn stand(pins: &Path, count: u32) -> Result<()> {
     Ok(())
 }
 
+/// As [`Single::wait_status`], but asks as seldom as an exporter of metrics does: each answer is work for the
+/// processes that are measured.
+fn seldom(single: &Single, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<()> {
+    let mut next = Instant::now();
+    wait_true(what, LIMIT, || {
+        if Instant::now() < next {
+            return false;
+        }
+        next = Instant::now() + ASKED_EVERY;
+        single.host.status().is_ok_and(|status| wanted(&status))
+    })
+}
+
 /// How long each verdict took, by lbd's log, in order of length.
 fn took(log: &Path) -> Result<Vec<u64>> {
     let text = fs::read_to_string(log).context("the log of lbd")?;
@@ -165,9 +182,9 @@ pub fn measure(turns: u32, standing: u32) -> Result<Health2Map> {
     };
     for _ in 0..turns {
         drop(server);
-        single.wait_status("every server down", |status| all(status, Health::Down))?;
+        seldom(&single, "every server down", |status| all(status, Health::Down))?;
         server = Server::start(&single.other)?;
-        single.wait_status("every server up again", |status| all(status, Health::Up))?;
+        seldom(&single, "every server up again", |status| all(status, Health::Up))?;
     }
     let status = single.wait_status("the forwarder's figures", |s| s.forwarder.is_some())?;
     let seconds = begin.elapsed().as_secs_f64();

@@ -127,6 +127,10 @@ struct Watchdog {
 /// # Errors
 /// When it cannot even begin (no signal handlers, no run directory).
 pub async fn run(start: Start) -> anyhow::Result<u8> {
+    // Before any role starts: they have it from here.
+    if let Err(error) = sys::short_turns() {
+        tracing::debug!(%error, "turns on the processor are as long as anybody's");
+    }
     let mut signals = Signals::new()?;
     if let Some(path) = &start.pid_file {
         pidfile::write_plain(path).context("pid file")?;
