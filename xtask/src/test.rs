@@ -85,7 +85,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         stage("tests without root", &mut || tests(Lane::Plain));
     } else {
         stage("release build", &mut || done(build::run()));
-        stage("tests, packet suites and lab", &mut || tests(Lane::Root));
+        stage("tests and packet suites", &mut || tests(Lane::Root));
+        stage("the lab, more at once", &mut || tests(Lane::Lab));
         let guest = vm::Arguments::of_the_tests();
         let mut prepared = Vec::new();
         stage("kernel, suites and image of a guest", &mut || {
@@ -306,12 +307,14 @@ fn beside(arguments: &vm::Arguments, prepared: Vec<vm::Prepared>) -> Result<Coun
     })
 }
 
-/// What of `cargo test` runs, and as whom. [`Lane::Root`] and [`Lane::Waiting`] together leave nothing out
-/// but the suites of [`IN_A_GUEST`].
+/// What of `cargo test` runs, and as whom. [`Lane::Root`], [`Lane::Lab`] and [`Lane::Waiting`] together leave nothing
+/// out but the suites of [`IN_A_GUEST`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// As root; all but [`Lane::Waiting`].
+    /// As root; all but the two that follow.
     Root,
+    /// As root; the suites of [`LAB`].
+    Lab,
     /// As root; the suites of [`WAITING`].
     Waiting,
     /// As whoever calls.
@@ -328,9 +331,25 @@ const WAITING: [&str; 3] = ["interop_", "proc_", "vrrp_"];
 const IN_A_GUEST: &str = "ipvs_";
 /// So many.
 const AT_ONCE: &str = "4";
+/// Beginning of the names of suites in which real MySQL servers die and hosts fail over: they wait for VRRP, too, but
+/// carry traffic beside it.
+const LAB: &str = "e2e_";
+/// So many of these.
+const LABS_AT_ONCE: &str = "3";
 
-/// The suites of the workspace, by whether they are in [`WAITING`].
-fn suites(waiting: bool) -> Result<Vec<String>> {
+/// The lane of root that a suite of this name is in.
+fn lane_of(suite: &str) -> Lane {
+    if WAITING.iter().any(|start| suite.starts_with(start)) {
+        Lane::Waiting
+    } else if suite.starts_with(LAB) {
+        Lane::Lab
+    } else {
+        Lane::Root
+    }
+}
+
+/// The suites of the workspace in a lane of root.
+fn suites(lane: Lane) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for place in ["lb-userspace/tests", "tests/tests"] {
         let place = root().join(place);
@@ -342,7 +361,7 @@ fn suites(waiting: bool) -> Result<Vec<String>> {
             if name.starts_with(IN_A_GUEST) {
                 continue;
             }
-            if is_suite && WAITING.iter().any(|start| name.starts_with(start)) == waiting {
+            if is_suite && lane_of(name) == lane {
                 found.push(name.to_owned());
             }
         }
@@ -360,7 +379,7 @@ fn tests(lane: Lane) -> Result<Counts> {
         ["test", "--workspace", "--exclude", "lb-ebpf", "--locked", "--no-fail-fast"]
             .map(str::to_owned)
             .into();
-    let by_root = matches!(lane, Lane::Root | Lane::Waiting);
+    let by_root = matches!(lane, Lane::Root | Lane::Lab | Lane::Waiting);
     if by_root {
         if lane == Lane::Root {
             say(&format!(
@@ -368,12 +387,12 @@ fn tests(lane: Lane) -> Result<Counts> {
             ));
             arguments.extend(["--lib", "--bins"].map(str::to_owned));
         }
-        for suite in suites(lane == Lane::Waiting)? {
+        for suite in suites(lane)? {
             arguments.extend(["--test".to_owned(), suite]);
         }
     }
     let rest: &[&str] = match lane {
-        Lane::Root | Lane::Waiting => &["--", "--include-ignored"],
+        Lane::Root | Lane::Lab | Lane::Waiting => &["--", "--include-ignored"],
         // In there root's directories are nobody's, who may change what scripts they hold.
         Lane::Nobody => &[
             "--",
@@ -398,8 +417,10 @@ fn tests(lane: Lane) -> Result<Counts> {
     } else {
         cargo.env_remove("LB_NO_SKIP");
     }
-    if lane == Lane::Waiting {
-        cargo.env("RUST_TEST_THREADS", AT_ONCE);
+    match lane {
+        Lane::Lab => drop(cargo.env("RUST_TEST_THREADS", LABS_AT_ONCE)),
+        Lane::Waiting => drop(cargo.env("RUST_TEST_THREADS", AT_ONCE)),
+        Lane::Root | Lane::Plain | Lane::Nobody => {}
     }
     if lane != Lane::Plain {
         // The same in both, or everything would be compiled again.
@@ -527,16 +548,18 @@ mod tests {
 
     #[test]
     fn every_suite_is_in_one_of_the_lanes_of_root() -> Result<()> {
-        let (waiting, others) = (suites(true)?, suites(false)?);
+        let lanes = [Lane::Root, Lane::Lab, Lane::Waiting];
+        let [root, lab, waiting] = lanes.map(|lane| suites(lane).expect("readable"));
         for suite in ["interop_matrix", "proc_daemon", "vrrp_wire"] {
             assert!(waiting.iter().any(|name| name == suite), "{suite} of {waiting:?}");
         }
-        for suite in ["config", "e2e_lab", "plane_nat", "xdp_packets"] {
-            assert!(others.iter().any(|name| name == suite), "{suite} of {others:?}");
+        for suite in ["config", "plane_nat", "xdp_packets"] {
+            assert!(root.iter().any(|name| name == suite), "{suite} of {root:?}");
         }
-        assert!(waiting.iter().all(|name| !others.contains(name)));
+        assert!(lab.iter().any(|name| name == "e2e_lab"), "{lab:?}");
         let guest = |name: &&String| name.starts_with(IN_A_GUEST);
-        assert_eq!(waiting.iter().chain(&others).find(guest), None, "they run in a guest");
+        let all = [root, lab, waiting].concat();
+        assert_eq!(all.iter().find(guest), None, "they run in a guest");
         Ok(())
     }
 
