@@ -88,9 +88,12 @@ fn unreadable_file_is_told() {
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let path = scratch.file("secret.conf", GOOD);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
-        // The build directory may be closed to nobody: run a copy.
+        // The build directory may be closed to nobody: run a copy. Another process makes it, since a child that a
+        // test beside this one starts meanwhile would hold it open for writing: "text file busy".
         let copy = scratch.path().join("lbd");
-        fs::copy(LBD, &copy).expect("copied");
+        let mut install = Command::new("install");
+        install.args(["--mode", "0755", LBD]).arg(&copy);
+        assert!(install.status().expect("install(1)").success());
         let output = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(&copy)

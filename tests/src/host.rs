@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use lb_common::maps;
-use lb_userspace::base::status::{Status, VrrpState};
+use lb_userspace::base::status::{ForwarderStatus, Status, VrrpState};
 use nix::{sys::signal::Signal, unistd::Pid};
 
 use crate::{
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long an orderly stop may take.
 pub const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a busy machine may take for a process to be there, or at work. No promise of the product's.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The roles of lbd's children, by the names they have in process lists.
 pub const ROLES: [&str; 4] = ["vrrp", "checker", "forwarder", "api"];
@@ -239,7 +242,7 @@ impl Host {
             jail.run("/etc/init.d/keepalived", &["start"])?;
             return wait_until(
                 &format!("a daemon in the jail of {}", self.name()),
-                Duration::from_secs(5),
+                START_LIMIT,
                 || Ok((!self.pids().is_empty()).then_some(())),
                 || self.log_tail(20),
             );
@@ -362,7 +365,7 @@ impl Host {
     /// means the watchdog, which nobody here restarts.
     ///
     /// # Errors
-    /// When no process plays the role, or none does again within five seconds.
+    /// When no process plays the role, or none does again in time.
     pub fn kill_role(&mut self, role: &str) -> Result<()> {
         if role == "main" {
             if self.jail.is_some() {
@@ -380,7 +383,7 @@ impl Host {
         send(old, Signal::SIGKILL)?;
         wait_until(
             &format!("another {role} process on {}", self.name()),
-            Duration::from_secs(5),
+            START_LIMIT,
             || Ok(self.role_pid(role).filter(|new| *new != old)),
             || self.log_tail(30),
         )
@@ -394,11 +397,12 @@ impl Host {
     /// As there, and when the successor is not ready in time.
     pub fn replace_role(&mut self, role: &str) -> Result<()> {
         let process = |status: &Status| status.processes.iter().find(|it| it.role == role).cloned();
-        let before = process(&self.status()?).with_context(|| format!("no {role} in the status"))?;
+        let before =
+            process(&self.status()?).with_context(|| format!("no {role} in the status"))?;
         self.kill_role(role)?;
         wait_until(
             &format!("a new {role} at work on {}", self.name()),
-            Duration::from_secs(10),
+            START_LIMIT,
             || {
                 let now = self.status().ok().and_then(|status| process(&status));
                 Ok(now.filter(|now| now.ready && now.restarts > before.restarts).map(drop))
@@ -427,6 +431,20 @@ impl Host {
         let text = self.lbctl(&["status", "--json"])?;
         serde_json::from_str(&text)
             .with_context(|| format!("cannot read the status of {}: {text}", self.name()))
+    }
+
+    /// The forwarder's part of the status. Waits for it: one that starts, or was held up for two seconds, is
+    /// left out of an answer.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub fn forwarder(&self) -> Result<ForwarderStatus> {
+        wait_until(
+            &format!("the forwarder's part of the status of {}", self.name()),
+            START_LIMIT,
+            || Ok(self.status().ok().and_then(|status| status.forwarder)),
+            || self.log_tail(30),
+        )
     }
 
     /// `lbctl ARGS` against this host.

@@ -41,7 +41,7 @@ impl Jail {
     /// jail's own (its log) go below `dir`.
     ///
     /// # Errors
-    /// When a mount fails or the jail is not ready within ten seconds.
+    /// When a mount fails or the jail is not ready in time.
     pub fn new(netns: &Namespace, dir: &Path, binds: &[Bind]) -> Result<Self> {
         let ready = dir.join("jail-ready");
         let log = dir.join("jail.log");
@@ -54,7 +54,7 @@ impl Jail {
         let mut keeper = netns.spawn(&format!("jail of {}", netns.role()), command, Some(&log))?;
         wait_until(
             &format!("the jail of {}", netns.role()),
-            Duration::from_secs(10),
+            Duration::from_secs(30),
             || match keeper.exited()? {
                 Some(status) => bail!("it ended with {status}: {}", tail(&log, 20)),
                 None => Ok(ready.exists().then_some(())),

@@ -40,7 +40,7 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
 pub const HOSTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 11), Ipv4Addr::new(10, 77, 0, 12)];
 
 /// How long the first election may take: init, convergence of the data plane, master-down.
-pub const ELECTION_LIMIT: Duration = Duration::from_secs(20);
+pub const ELECTION_LIMIT: Duration = Duration::from_secs(40);
 
 /// Forwarding method of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,8 @@ pub type Look = Box<dyn FnMut() -> bool + Send>;
 /// Who forwarded, from some instant on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
+    /// When the look before began, which saw it otherwise: it came to be so between the two.
+    pub before: Instant,
     pub at: Instant,
     /// One bit a host.
     pub forwarders: u32,
@@ -64,20 +66,24 @@ impl Sampler {
             .name("sampler".to_owned())
             .spawn(move || {
                 let mut last = None;
+                let mut before = Instant::now();
                 while !theirs.stop.load(Ordering::Relaxed) {
                     let at = Instant::now();
-                    let forwarders = looks
-                        .iter_mut()
-                        .enumerate()
-                        .fold(0, |mask, (bit, look)| mask | (u32::from(look()) << bit));
+                    let mut forwarders = look_at_all(&mut looks);
+                    // The hosts are looked at one after the other, and this thread may not be run in between while
+                    // one hands over to the other: two forward at one time if both do so in both rounds.
+                    if forwarders.count_ones() >= 2 {
+                        forwarders &= look_at_all(&mut looks);
+                    }
                     if last != Some(forwarders) {
                         last = Some(forwarders);
                         let mut changes =
                             theirs.changes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                         if changes.len() < CHANGE_LIMIT {
-                            changes.push(Change { at, forwarders });
+                            changes.push(Change { before, at, forwarders });
                         }
                     }
+                    before = at;
                     thread::sleep(pause);
                 }
             })
@@ -124,6 +130,12 @@ impl Drop for Sampler {
     }
 }
 
+/// One bit a host.
+fn look_at_all(looks: &mut [Look]) -> u32 {
+    let looks = looks.iter_mut().enumerate();
+    looks.fold(0, |mask, (bit, look)| mask | (u32::from(look()) << bit))
+}
+
 fn time_with(
     changes: &[Change],
     from: Instant,
@@ -147,12 +159,8 @@ mod tests {
     fn overlap_and_silence_are_cut_to_the_window() {
         let base = Instant::now();
         let at = |ms| base + Duration::from_millis(ms);
-        let changes = [
-            Change { at: at(0), forwarders: 0b01 },
-            Change { at: at(100), forwarders: 0b11 },
-            Change { at: at(130), forwarders: 0b10 },
-            Change { at: at(200), forwarders: 0 },
-        ];
+        let changes = [(0, 0b01), (100, 0b11), (130, 0b10), (200, 0)]
+            .map(|(ms, forwarders)| Change { before: at(ms), at: at(ms), forwarders });
         let two = |from, to| time_with(&changes, at(from), at(to), |count| count >= 2);
         assert_eq!(two(0, 300), Duration::from_millis(30));
         assert_eq!(two(110, 120), Duration::from_millis(10));

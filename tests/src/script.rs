@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use lb_userspace::base::status::{Health, Status};
+use lb_userspace::base::status::{ForwarderStatus, Health, Status};
 use nix::sys::signal::Signal;
 
 use self::expect::{Expect, Sessions, UNTOUCHED, causes, problems, server_cut, server_loss};
@@ -25,11 +25,11 @@ use crate::{
     witness::{self, Witness},
 };
 
-/// How long an event is watched once the world has settled: every idle session asks in it, and
-/// its answer comes, so that no loss is booked on a later event.
+/// How long an event is watched once the world has settled, and longer if need be: every idle session asks
+/// in it, and its answer comes, so that no loss is booked on a later event.
 const WATCH: Duration = IDLE_PAUSE.saturating_add(Duration::from_millis(500));
 /// How long an event may take until the world has settled.
-const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Which part of the script, and how strictly it is judged.
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,8 +147,10 @@ impl Runner<'_> {
                             Err(err) => refused = Some(err),
                         }
                     }
-                    let watched = settled_at.map(|at| now.saturating_duration_since(at));
-                    Ok(watched.filter(|watched| *watched >= WATCH).map(drop))
+                    let watched = |at: &Instant| {
+                        now.saturating_duration_since(*at) >= WATCH && traffic.all_answered(*at)
+                    };
+                    Ok(settled_at.filter(watched).map(drop))
                 },
                 String::new,
             )
@@ -159,6 +161,8 @@ impl Runner<'_> {
         };
         let settled = outcome.and_then(|()| self.calm(&format!("after `{name}`")));
         let end = Instant::now();
+        // Each may not have been run at the end, and has more to tell of the time until then.
+        let heard = self.traffic.has_run(end).and_then(|()| self.witness.has_read(end));
         let early = event.checked_sub(Duration::from_secs(2)).unwrap_or(event);
         let causes = causes(event, end, &expect, &self.sampler.changes());
         let seen = judge(&self.traffic.since(early), &causes, end);
@@ -167,7 +171,7 @@ impl Runner<'_> {
             let gap = seen.longest_gap_ms;
             problems.push(format!("no new connection succeeded for {gap} ms, {limit} ms allowed"));
         }
-        if let Err(err) = &settled {
+        for err in [&settled, &heard].into_iter().filter_map(|outcome| outcome.as_ref().err()) {
             problems.push(format!("{err:#}"));
         }
         let overlap = self.sampler.overlap(event, end);
@@ -327,8 +331,19 @@ impl Runner<'_> {
     }
 
     /// Sessions that were opened while a server was away stand where the smaller pool put them;
-    /// hashing would not find them again on the other host. Opened anew, all stand alike.
+    /// hashing would not find them again on the other host. Opened anew, all stand alike, once both hosts, each
+    /// of which asks the servers itself, have all of them in their pools.
     fn renew_sessions(&self) -> Result<()> {
+        // A part of the script may have left one dead.
+        let whole = self.lab.spec.mode != Mode::Local && self.part.only.is_none();
+        for host in self.lab.hosts.iter().filter(|_| whole) {
+            wait_until(
+                &format!("every server to be up for {}", host.name()),
+                SETTLE_LIMIT,
+                || Ok(host.status().ok().filter(all_up).map(drop)),
+                || host.log_tail(30),
+            )?;
+        }
         let first_new = self.traffic.renew();
         let traffic = self.traffic;
         wait_until(
@@ -385,7 +400,7 @@ impl Runner<'_> {
 
     fn process_events(&mut self) -> Result<()> {
         for role in ROLES {
-            let before = lost_packets(&self.lab.hosts[0].status()?);
+            let before = lost_packets(&self.lab.hosts[0].forwarder()?);
             if role == "checker" && self.lab.hosts[0].role_pid(role).is_none() {
                 continue; // No virtual_server, no checker.
             }
@@ -395,7 +410,7 @@ impl Runner<'_> {
                 |lab| lab.hosts[0].kill_role(role),
                 |lab, _| Ok(all_ready(&lab.hosts[0].status()?)),
             )?;
-            let after = lost_packets(&self.lab.hosts[0].status()?);
+            let after = lost_packets(&self.lab.hosts[0].forwarder()?);
             if after != before
                 && let Some(entry) = self.report.events.last_mut()
             {
@@ -415,7 +430,7 @@ impl Runner<'_> {
                 let host = &lab.hosts[0];
                 wait_until(
                     "the watchdog's children to leave",
-                    Duration::from_secs(5),
+                    Duration::from_secs(20),
                     || Ok(host.pids().is_empty().then_some(())),
                     || host.log_tail(20),
                 )?;
@@ -501,12 +516,15 @@ fn seen_health(lab: &mut Lab, server: u32, wanted: &[Health]) -> Result<bool> {
 }
 
 /// Packets that the data plane could not forward for want of a next hop or of room.
-fn lost_packets(status: &Status) -> Vec<(&'static str, u64)> {
-    let outcomes = status.forwarder.as_ref().map(|forwarder| &forwarder.outcomes);
+fn lost_packets(forwarder: &ForwarderStatus) -> Vec<(&'static str, u64)> {
     ["next_hop_unresolved", "no_real_server", "table_full", "reset_failed"]
         .into_iter()
-        .map(|name| (name, outcomes.and_then(|all| all.get(name)).copied().unwrap_or(0)))
+        .map(|name| (name, forwarder.outcomes.get(name).copied().unwrap_or(0)))
         .collect()
+}
+
+fn all_up(status: &Status) -> bool {
+    !status.servers.is_empty() && status.servers.iter().all(|entry| entry.health == Health::Up)
 }
 
 fn all_ready(status: &Status) -> bool {

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::{
     host::{self, Host, Program, bin_dir},
     netns::{self, Namespace, Switch},
+    process::output,
     wait::wait_until,
 };
 
@@ -30,8 +31,8 @@ pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 2);
 /// An address nobody has.
 pub const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 77);
 
-/// How long a busy machine may take for anything but an election.
-pub const LIMIT: Duration = Duration::from_secs(10);
+/// How long a busy machine may take for anything, the usual elections included: no promise of the product's.
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// False, after saying why, when a suite cannot run here.
 ///
@@ -108,8 +109,9 @@ impl Single {
     /// When it cannot be written.
     pub fn script(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.dir().join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        let written = self.dir().join(format!("{name}.text"));
+        fs::write(&written, text).with_context(|| format!("cannot write {}", written.display()))?;
+        install(&written, &path)?;
         Ok(path)
     }
 
@@ -120,7 +122,7 @@ impl Single {
     pub fn lbd(&self, args: &[&str]) -> Result<Output> {
         // timeout(1): a start that should be refused and is not must fail, not hang the suite.
         let mut command = self.host.netns().command("timeout");
-        command.args(["-k", "2", "15"]).arg(bin_dir().join("lbd"));
+        command.args(["-k", "2", "60"]).arg(bin_dir().join("lbd"));
         command.args(args).stdin(std::process::Stdio::null());
         command.output().context("cannot start lbd")
     }
@@ -174,6 +176,23 @@ impl Single {
         self.host.wait_state(VrrpState::Master, VIP, LIMIT)
     }
 
+    /// Waits until each instance has sent one more advert: a vrrp process that is killed now has its whole lease to
+    /// come back in.
+    ///
+    /// # Errors
+    /// After [`LIMIT`].
+    pub fn wait_advert(&self) -> Result<()> {
+        let sent = |status: &Status| -> Vec<u64> {
+            status.vrrp.iter().map(|it| it.counters.advert_sent).collect()
+        };
+        let before = sent(&self.wait_status("an instance", |status| !status.vrrp.is_empty())?);
+        self.wait_status("the next adverts", |status| {
+            let now = sent(status);
+            now.len() == before.len() && now.iter().zip(&before).all(|(now, then)| now > then)
+        })
+        .map(drop)
+    }
+
     /// GET `path` from an address of the host, from within; the body.
     ///
     /// # Errors
@@ -198,6 +217,18 @@ impl Single {
     pub fn listen_on_other(&self, port: u16) -> Result<TcpListener> {
         self.other.enter(|| TcpListener::bind((OTHER, port)))?.context("cannot listen")
     }
+}
+
+/// An executable copy that can be executed at once. Another process makes it: a child that a thread beside this one
+/// starts meanwhile would hold what we have open for writing until it is executed itself, and the kernel executes no
+/// file that is being written (ETXTBSY).
+///
+/// # Errors
+/// When it cannot be made.
+pub fn install(from: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new("install");
+    command.args(["--mode", "0755"]).args([from, to]);
+    output(command).map(drop)
 }
 
 /// What a status says about VI_1.

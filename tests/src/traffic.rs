@@ -6,7 +6,7 @@
 //! is [`crate::verdict`]'s work.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -18,12 +18,17 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use mysql_async::{Conn, Opts, OptsBuilder, prelude::Queryable as _};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{task::LocalSet, time};
 
 use crate::{
     mariadb::{APP_PASSWORD, APP_USER},
     netns::Namespace,
+    wait::wait_true,
 };
 
 /// A new connection with its first query must be through by then, else it is a hang.
@@ -37,6 +42,10 @@ const SLOW: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_millis(20);
 /// So late means that it was not.
 const STALL: Duration = Duration::from_millis(30);
+/// The same of a whole CPU, for whoever waits for one that a virtual machine has lost, or that is too busy.
+const CPU_STALL: Duration = Duration::from_millis(100);
+/// On a machine with more CPUs none of them is waited for.
+const CPUS: usize = 8;
 /// Pause of an idle session between two queries.
 pub const IDLE_PAUSE: Duration = Duration::from_secs(2);
 /// Samples kept at most: about an hour of the lab's load. Later ones are counted, not kept.
@@ -64,7 +73,8 @@ pub enum Try {
     Query { session: u64, idle: bool },
     /// A kept session was opened.
     Open { session: u64 },
-    /// Nothing: the client's own thread was not run in that time, so that nothing was tried or heard.
+    /// Nothing: the client's own thread was not run in that time, so that nothing was tried or heard; or a CPU was
+    /// not, so that nobody on it could do anything.
     Stall,
 }
 
@@ -128,6 +138,8 @@ struct Shared {
     sessions: Mutex<Vec<Session>>,
     /// Queries of kept sessions that wait for their answer: begin by session.
     asked: Mutex<BTreeMap<u64, Instant>>,
+    /// When the client's thread (`None`) and each CPU were last run: every stall before is told.
+    beats: Mutex<BTreeMap<Option<usize>, Instant>>,
     not_kept: AtomicU64,
     next_session: AtomicU64,
     /// Raised to ask for new sessions in place of the old.
@@ -148,10 +160,26 @@ impl Shared {
         self.asked.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn beats(&self) -> MutexGuard<'_, BTreeMap<Option<usize>, Instant>> {
+        self.beats.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whoever slept for a [`BEAT`] from then on has woken up.
+    fn beat(&self, whose: Option<usize>, started: Instant, stall: Duration) {
+        let ended = Instant::now();
+        if ended.saturating_duration_since(started) >= BEAT + stall {
+            let tried = Try::Stall;
+            self.push(Sample { tried, started, ended, result: Ok(0), server: None });
+        }
+        self.beats().insert(whose, ended);
+    }
+
     fn push(&self, sample: Sample) {
         let mut samples = self.samples();
         if samples.len() < SAMPLE_LIMIT {
-            samples.push(sample);
+            // Mostly the last; another thread may have been quicker.
+            let at = samples.partition_point(|other| other.ended <= sample.ended);
+            samples.insert(at, sample);
         } else {
             self.not_kept.fetch_add(1, Ordering::Relaxed);
         }
@@ -167,17 +195,25 @@ impl Shared {
 pub struct Traffic {
     shared: Arc<Shared>,
     load: Load,
-    thread: Option<thread::JoinHandle<()>>,
+    cpus: Vec<usize>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Traffic {
     /// Starts the load from inside `client`.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// When a thread cannot be started.
     pub fn start(client: &Namespace, load: Load) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let (netns, theirs) = (client.clone(), Arc::clone(&shared));
+        let mut started = Self { shared, load, cpus: cpus()?, threads: Vec::new() };
+        for cpu in started.cpus.clone() {
+            let theirs = Arc::clone(&started.shared);
+            let beat = thread::Builder::new().name(format!("cpu-{cpu}"));
+            let beat = beat.spawn(move || beat_on(cpu, &theirs));
+            started.threads.push(beat.context("cannot watch a CPU")?);
+        }
+        let (netns, theirs) = (client.clone(), Arc::clone(&started.shared));
         let thread = thread::Builder::new()
             .name("traffic".to_owned())
             .spawn(move || {
@@ -186,7 +222,8 @@ impl Traffic {
                 }
             })
             .context("cannot start the client's thread")?;
-        Ok(Self { shared, load, thread: Some(thread) })
+        started.threads.push(thread);
+        Ok(started)
     }
 
     /// What it was asked to do.
@@ -216,9 +253,34 @@ impl Traffic {
     /// Samples that ended at `since` or later.
     pub fn since(&self, since: Instant) -> Vec<Sample> {
         let samples = self.shared.samples();
-        // They are pushed in order of their end.
+        // They are kept in order of their end.
         let first = samples.partition_point(|sample| sample.ended < since);
         samples.get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// Whether every session that is open now has asked since then, and was answered.
+    pub fn all_answered(&self, since: Instant) -> bool {
+        let samples = self.since(since);
+        let answered: BTreeSet<u64> = samples
+            .iter()
+            .filter_map(|sample| match sample.tried {
+                Try::Query { session, .. } if sample.started >= since => Some(session),
+                _ => None,
+            })
+            .collect();
+        self.sessions().iter().all(|session| answered.contains(&session.id))
+    }
+
+    /// Waits until the client's thread and each CPU were run after `at`, so that [`Traffic::since`] tells of
+    /// every stall before it.
+    ///
+    /// # Errors
+    /// After ten seconds.
+    pub fn has_run(&self, at: Instant) -> Result<()> {
+        let all = 1 + self.cpus.len();
+        wait_true("client and CPUs to be run", Duration::from_secs(10), || {
+            self.shared.beats().values().filter(|when| **when > at).count() == all
+        })
     }
 
     /// Samples that did not fit (the limit is an hour of the lab's load).
@@ -248,9 +310,28 @@ impl Traffic {
 impl Drop for Traffic {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+/// The CPUs that this process may use, if they are few.
+fn cpus() -> Result<Vec<usize>> {
+    let ours = sched_getaffinity(Pid::from_raw(0)).context("cannot tell the CPUs")?;
+    let all = (0..CpuSet::count()).filter(|cpu| ours.is_set(*cpu).unwrap_or(false));
+    let all: Vec<usize> = all.collect();
+    Ok(if all.len() <= CPUS { all } else { Vec::new() })
+}
+
+fn beat_on(cpu: usize, shared: &Shared) {
+    let mut only = CpuSet::new();
+    // Without it this tells whether a thread is run at all.
+    let _ = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
+    while !shared.stopped() {
+        let started = Instant::now();
+        thread::sleep(BEAT);
+        shared.beat(Some(cpu), started, CPU_STALL);
     }
 }
 
@@ -273,11 +354,7 @@ fn run(netns: &Namespace, load: Load, shared: &Arc<Shared>) -> Result<()> {
         while !shared.stopped() {
             let started = Instant::now();
             time::sleep(BEAT).await;
-            let ended = Instant::now();
-            if ended.saturating_duration_since(started) >= BEAT + STALL {
-                let tried = Try::Stall;
-                shared.push(Sample { tried, started, ended, result: Ok(0), server: None });
-            }
+            shared.beat(None, started, STALL);
         }
     });
     Ok(())
@@ -300,6 +377,8 @@ async fn keep_session(opts: Opts, shared: Arc<Shared>, number: u32, idle: bool) 
     // Spread, so that sessions do not all ask in the same millisecond.
     time::sleep(Duration::from_millis(u64::from(number) * 7)).await;
     while !shared.stopped() {
+        // Before its number: one that is being opened when all are renewed is one of the old.
+        let renewals = shared.renewals.load(Ordering::Relaxed);
         let id = shared.next_session.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let opened = within(CONNECT_LIMIT, open(&opts)).await;
@@ -316,7 +395,6 @@ async fn keep_session(opts: Opts, shared: Arc<Shared>, number: u32, idle: bool) 
         let tried = Try::Open { session: id };
         shared.push(Sample { tried, started, ended, result: Ok(server), server: Some(server) });
         shared.sessions().push(Session { id, server, idle });
-        let renewals = shared.renewals.load(Ordering::Relaxed);
         let mut round: u64 = 0;
         loop {
             let pause = if idle {

@@ -18,9 +18,9 @@ pub struct LostSession {
     pub idle: bool,
     /// reset, closed, hang, …
     pub how: String,
-    /// From the event to the client's knowledge, milliseconds.
+    /// From the event to the client's knowledge, milliseconds, without the time in which nothing was run.
     pub after_event_ms: u64,
-    /// From the query that found out to its end, milliseconds.
+    /// From the query that found out to its end, milliseconds, without that time.
     pub after_query_ms: u64,
 }
 
@@ -28,10 +28,11 @@ pub struct LostSession {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// Longest time between two successful new connections, milliseconds, without the time in which
-    /// the client's own thread was not run.
+    /// the client's own thread, or a CPU, was not run.
     pub longest_gap_ms: u64,
     /// From the event (or what later made connections fail) until the last new connection that failed
-    /// was tried, the longest such time, milliseconds; 0 when none failed.
+    /// was tried, the longest such time without that in which nothing was run, milliseconds; 0 when none
+    /// failed.
     pub connects_failed_for_ms: u64,
     /// New connections that succeeded.
     pub connects: u64,
@@ -85,7 +86,7 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
                 let cause = cause.copied().unwrap_or(event);
                 // One that was tried before the event (and ended in it) counts as one millisecond,
                 // so that "none failed" and "some failed at once" differ.
-                let failing = millis(sample.started.saturating_duration_since(cause)).max(1);
+                let failing = millis(waited(samples, cause, sample.started)).max(1);
                 seen.connects_failed_for_ms = seen.connects_failed_for_ms.max(failing);
             }
             (Try::Query { .. }, Ok(_)) if in_window => {
@@ -100,8 +101,8 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
                     server: sample.server.unwrap_or(0),
                     idle: *idle,
                     how: failure.word(),
-                    after_event_ms: millis(sample.ended.saturating_duration_since(event)),
-                    after_query_ms: millis(sample.ended.saturating_duration_since(sample.started)),
+                    after_event_ms: millis(waited(samples, event, sample.ended)),
+                    after_query_ms: millis(waited(samples, sample.started, sample.ended)),
                 });
             }
             _ => {}
@@ -116,13 +117,20 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
     seen
 }
 
-/// The time between two instants in which the client's thread was run.
-fn waited(samples: &[Sample], from: Instant, to: Instant) -> Duration {
+/// The time between two instants without stalls, which may be several at one time.
+pub fn waited(samples: &[Sample], from: Instant, to: Instant) -> Duration {
     let stalls = samples.iter().filter(|sample| sample.tried == Try::Stall);
-    let stalled = stalls
-        .map(|stall| stall.ended.min(to).saturating_duration_since(stall.started.max(from)))
-        .sum();
-    to.saturating_duration_since(from).saturating_sub(stalled)
+    let mut stalls: Vec<(Instant, Instant)> = stalls
+        .map(|stall| (stall.started.max(from), stall.ended.min(to)))
+        .filter(|(begin, end)| begin < end)
+        .collect();
+    stalls.sort_unstable();
+    let (mut until, mut waited) = (from, Duration::ZERO);
+    for (begin, end) in stalls {
+        waited += begin.saturating_duration_since(until);
+        until = until.max(end);
+    }
+    waited + to.saturating_duration_since(until)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -166,11 +174,32 @@ mod tests {
             connect(base, 90, 95, Ok(1)),
             stall(50, 195),
             stall(300, 900),
+            // Of a CPU, in that time.
+            stall(350, 890),
             connect(base, 900, 905, Ok(1)),
             stall(1000, 1100),
         ];
         let seen = judge(&samples, &[at(base, 100)], at(base, 1200));
         assert_eq!(seen.longest_gap_ms, 195, "810 less 100 and 600; later 295 less 100");
+    }
+
+    #[test]
+    fn a_client_that_was_not_run_was_not_told_late() {
+        let base = Instant::now();
+        let query = Try::Query { session: 7, idle: false };
+        let lost = Sample { tried: query, ..connect(base, 190, 1300, Err(Failure::Reset)) };
+        // What was overdue is heard before the stall is told, and a longer one than the window is.
+        let samples = [
+            lost,
+            connect(base, 1250, 1301, Err(Failure::Refused)),
+            Sample { tried: Try::Stall, ..connect(base, 200, 1200, Ok(0)) },
+            Sample { tried: Try::Stall, ..connect(base, 1400, 3000, Ok(0)) },
+        ];
+        let seen = judge(&samples, &[at(base, 100)], at(base, 1500));
+        let [lost] = seen.lost.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((lost.after_event_ms, lost.after_query_ms), (200, 110));
+        assert_eq!(seen.connects_failed_for_ms, 150, "1150 less 1000");
+        assert_eq!(seen.longest_gap_ms, 300, "1400 less 1000 and 100");
     }
 
     #[test]

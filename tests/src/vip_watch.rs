@@ -33,14 +33,17 @@ impl Watch {
         let thread = thread::spawn(move || {
             netns.enter_thread()?;
             let mut looks = 0;
-            while !stop.load(Ordering::Relaxed) {
+            // Once at least, however late this thread is run.
+            loop {
                 if !thread_has_address(VIP)? {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
                 looks += 1;
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(looks);
+                }
                 thread::sleep(Duration::from_millis(2));
             }
-            Ok(looks)
         });
         Self { over, absent, thread: Some(thread) }
     }

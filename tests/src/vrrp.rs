@@ -1,8 +1,9 @@
 //! The vrrp role in a thread inside a namespace, and a cable to watch it on.
 
 use std::{
-    io::Read as _,
+    io::{IoSliceMut, Read as _},
     net::Ipv4Addr,
+    os::fd::AsRawFd as _,
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
@@ -30,6 +31,12 @@ use lb_userspace::{
         timing::AdvertInterval,
         wire::{Advert, ChecksumForm, GROUP, Options, Version},
     },
+};
+use nix::sys::{
+    socket::{
+        ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+    },
+    time::TimeSpec,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
@@ -313,6 +320,7 @@ impl Sniffer {
         let socket =
             netns.enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all))))??;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        setsockopt(&socket, ReceiveTimestampns, &true)?;
         Ok(Self(socket))
     }
 
@@ -328,6 +336,40 @@ impl Sniffer {
                 && wanted(&buffer[..len])
             {
                 return Ok(buffer[..len].to_vec());
+            }
+        }
+        bail!("no such frame within {limit:?}")
+    }
+
+    /// As [`Sniffer::next`], with the time since 1970 at which the kernel got the frame: on a cable that is when it
+    /// was sent, however late this thread reads it.
+    ///
+    /// # Errors
+    /// None comes within `limit`.
+    pub fn next_sent(
+        &self,
+        limit: Duration,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<(Duration, Vec<u8>)> {
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; 2048];
+        while Instant::now() < deadline {
+            let mut control = nix::cmsg_space!(TimeSpec);
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let message = recvmsg::<LinkAddr>(
+                self.0.as_raw_fd(),
+                &mut parts,
+                Some(&mut control),
+                MsgFlags::empty(),
+            );
+            let Ok(message) = message else { continue };
+            let stamp = message.cmsgs()?.find_map(|part| match part {
+                ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+                _ => None,
+            });
+            let len = message.bytes;
+            if wanted(&buffer[..len]) {
+                return Ok((stamp.context("a frame without its time")?, buffer[..len].to_vec()));
             }
         }
         bail!("no such frame within {limit:?}")

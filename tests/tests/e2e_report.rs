@@ -71,7 +71,7 @@ impl Lab {
             line.clear();
         }
         let status = self.child.wait()?;
-        nothing_is_left(self.child.id())?;
+        nothing_stays(self.child.id())?;
         ensure!(status.signal().is_none(), "{status}\n{}", self.said);
         Ok((status, std::mem::take(&mut self.said)))
     }
@@ -87,7 +87,13 @@ impl Drop for Lab {
     }
 }
 
-/// Of a lab whose process has ended.
+/// Waits until nothing is left of a lab whose process has ended: what it has killed last may still be dying.
+fn nothing_stays(pid: u32) -> Result<()> {
+    let nothing = || Ok(nothing_is_left(pid).ok());
+    let what = || nothing_is_left(pid).err().map_or_else(String::new, |err| format!("{err:#}"));
+    wait_until("the end of all that the lab has made", Duration::from_secs(10), nothing, what)
+}
+
 fn nothing_is_left(pid: u32) -> Result<()> {
     let mark = format!("lbdt-{pid}-");
     let scratch = std::env::temp_dir();
@@ -326,14 +332,14 @@ fn a_lab_without_a_terminal_says_what_to_try_and_ends_on_term() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_live_table_shows_what_the_keys_do() -> Result<()> {
-    const SOON: Duration = Duration::from_secs(20);
+    const SOON: Duration = Duration::from_secs(60);
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if !ready_or_skip("e2e_report")? {
         return Ok(());
     }
     let _stats = BpfStats::on()?;
     let mut screen = Screen::open()?;
-    let files = screen.line_with(&["files and logs: ", "lbdt-"], Duration::from_secs(60))?;
+    let files = screen.line_with(&["files and logs: ", "lbdt-"], Duration::from_secs(120))?;
     let pid = files.split("lbdt-").nth(1).and_then(|rest| rest.split('-').next());
     let pid: u32 = pid.context("the lab's pid")?.parse()?;
     let (db1, db2) = ("10.77.0.21:3306", "10.77.0.22:3306");
@@ -393,5 +399,5 @@ fn the_live_table_shows_what_the_keys_do() -> Result<()> {
     screen.press("q")?;
     let status = screen.wait_exit(SOON)?;
     ensure!(status.code() == Some(0), "{status}\n{}", screen.drawn());
-    nothing_is_left(pid)
+    nothing_stays(pid)
 }

@@ -13,7 +13,7 @@ use lb_tests::{
 use tempfile::TempDir;
 
 /// A move takes 0.8 s; the kernel tells changes of carrier at most once a second.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn config(priority: u8) -> String {
     let instance = |number: u8| {

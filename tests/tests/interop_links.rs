@@ -17,7 +17,7 @@ use lb_tests::{
 use tempfile::TempDir;
 
 /// An election takes 0.7 s, duplicate address detection up to two seconds.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// One host, one cable, one daemon.
 struct Bed {
@@ -120,6 +120,8 @@ fn compare(vip: &str, happens: impl Fn(&mut Bed) -> Result<()>, wanted: &[&str])
         let mut bed = Bed::new(program, vip)?;
         happens(&mut bed).with_context(|| program.name())?;
         bed.host.stop()?;
+        // keepalived does not wait long for its last script.
+        bed.wait("STOP").with_context(|| program.name())?;
         let told = bed.told();
         let ends = [wanted, &["STOP"]].concat();
         ensure!(told == ends, "{} told {told:?}\n{}", program.name(), bed.host.log_tail(30));

@@ -28,7 +28,7 @@ use nix::{
     sys::signal::Signal,
 };
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Four instances on eth0, two of them in a group; without `later` only the group's.
 fn config(dir: &Path, script: &Path, later: bool) -> String {

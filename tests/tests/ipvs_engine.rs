@@ -91,8 +91,7 @@ fn foreign_services_stay_and_drift_is_repaired() -> Result<()> {
     bed.start(&[100], &nat_pool())?;
     let both = format!("{WHOLE}\n{theirs}");
     ensure!(bed.table(0) == both, "{}", bed.table(0));
-    let status = bed.hosts[0].status()?;
-    let foreign = status.forwarder.context("a forwarder")?.foreign_services;
+    let foreign = bed.hosts[0].forwarder()?.foreign_services;
     ensure!(foreign == ["tcp/10.77.0.100:80"], "{foreign:?}");
     for words in [
         "-D -t 10.77.0.100:3306",
@@ -146,7 +145,8 @@ fn a_killed_predecessor_s_services_are_taken_over() -> Result<()> {
     bed.wait_table(0, "the dead server out", |table| !table.contains("10.88.0.22"))?;
     let before = bed.table(0);
     // One role alone: what it knew comes back with it.
-    bed.hosts[0].kill_role("forwarder")?;
+    bed.hosts[0].replace_role("forwarder")?;
+    ensure!(bed.table(0) == before, "{}", bed.table(0));
     bed.hosts[0].kill_all()?;
     ensure!(bed.table(0) == before, "{}", bed.table(0));
     bed.hosts[0].start()?;
@@ -358,8 +358,7 @@ fn auto_takes_ipvs_where_xdp_cannot_be() -> Result<()> {
             netns.ip(&["link", "set", "mac0", "up"])?;
         }
         bed.start(&[100], &format!("{}{extra}", nat_pool())).context(what)?;
-        let status = bed.hosts[0].status()?;
-        let forwarder = status.forwarder.context("a forwarder")?;
+        let forwarder = bed.hosts[0].forwarder()?;
         let reason = &forwarder.engine_reason;
         ensure!(
             reason.starts_with("xdp failed because") && reason.contains(why),

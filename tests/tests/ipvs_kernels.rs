@@ -55,7 +55,7 @@ fn xdp_forwards_or_its_absence_is_named_and_ipvs_does() -> Result<()> {
     ensure!(spread.iter().filter(|server| **server == 1).count() == 5, "round robin: {spread:?}");
     let mut session = bed.connect()?;
     session.echo().context("a packet on an established connection")?;
-    let forwarder = bed.hosts[0].status()?.forwarder.context("a forwarder")?;
+    let forwarder = bed.hosts[0].forwarder()?;
     let reason = &forwarder.engine_reason;
     match bed.engine {
         "xdp" => {

@@ -58,8 +58,10 @@ fn a_reload_onto_an_interface_without_xdp_is_refused_and_changes_nothing() -> Re
     let mut single = Single::start(&good)?;
     let _listener = single.listen_on_other(3306)?;
     single.wait_master()?;
-    single.wait_status("a server in force", |status| {
+    // A server is up before its checker is there.
+    single.wait_status("a server in force, and every role ready", |status| {
         table(status).is_ok_and(|table| table.iter().any(|line| line.ends_with("3306 UP")))
+            && status.processes.iter().all(|it| it.ready)
     })?;
     add_macvlan(single.host.netns())?;
     let before = table(&single.host.status()?)?;
@@ -144,7 +146,8 @@ fn a_way_that_moves_there_is_a_problem_and_no_end() -> Result<()> {
 
 fn ends_with(mut single: Single, sentence: &str) -> Result<()> {
     single.host.start()?;
-    let code = single.host.wait_exit(LIMIT)?;
+    // A start, programs that are verified, and an orderly stop.
+    let code = single.host.wait_exit(3 * LIMIT)?;
     let log = single.log();
     ensure!(code == Some(1), "exit code {code:?}\n{log}");
     ensure!(log.contains("no engine: xdp failed because"), "{log}");

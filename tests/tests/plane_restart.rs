@@ -59,7 +59,7 @@ impl Bed {
         let bed = Self { client, host, servers, _dir: dir, _switch: switch };
         wait_until(
             "the first connection",
-            Duration::from_secs(10),
+            Duration::from_secs(30),
             || Ok(bed.client.enter(|| connect(Duration::from_millis(100)))?.ok()),
             || bed.host.log_tail(20),
         )?;
@@ -147,7 +147,6 @@ fn a_server_with_another_mac_is_reached_within_100_ms() -> Result<()> {
         let mac = format!("02:00:00:00:07:{turn:02x}");
         bed.servers[0].0.ip(&["link", "set", "dev", "eth0", "address", &mac])?;
         let lb = bed.host.netns();
-        let begin = Instant::now();
         lb.ip(&[
             "neigh",
             "replace",
@@ -159,9 +158,12 @@ fn a_server_with_another_mac_is_reached_within_100_ms() -> Result<()> {
             "nud",
             "reachable",
         ])?;
+        // How long `ip` takes to start is not lbd's affair.
+        let begin = Instant::now();
         let end = bed.client.enter(|| -> Result<Instant> {
             while connect(Duration::from_millis(15)).is_err() {
-                ensure!(begin.elapsed() < Duration::from_secs(3), "the new address is not used");
+                // Whether that is in time, the middle one of all turns says.
+                ensure!(begin.elapsed() < Duration::from_secs(20), "the new address is not used");
             }
             Ok(Instant::now())
         })?;

@@ -4,7 +4,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -80,7 +79,7 @@ fn serves_itself(kind: &str) -> Result<()> {
     single.wait_status("the server down", |status| {
         status.servers.first().is_some_and(|it| it.health == Health::Down)
     })?;
-    let refused = client.enter(|| TcpStream::connect_timeout(&vip, Duration::from_secs(3)))?;
+    let refused = client.enter(|| TcpStream::connect_timeout(&vip, LIMIT))?;
     let kind = refused.err().map(|error| error.kind());
     ensure!(kind == Some(std::io::ErrorKind::ConnectionRefused), "{kind:?}");
     single.host.stop()

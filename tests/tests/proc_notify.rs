@@ -70,6 +70,7 @@ fn the_last_state_arrives_whatever_hangs() -> Result<()> {
     single.wait_master()?;
     wait_true("the hanging script", LIMIT, || lines(&notes).len() == 2)?;
     // A restarted vrrp process resumes as master: nothing to tell.
+    single.wait_advert()?;
     single.host.kill_role("vrrp")?;
     single.wait_status("vrrp back", |status| {
         status.processes.iter().any(|it| it.role == "vrrp" && it.restarts == 1 && it.ready)
@@ -270,7 +271,7 @@ fn processes_are_told_by_the_kernel_as_they_come_and_go() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let name = format!("lbdt{}", std::process::id());
     let program = dir.path().join(&name);
-    fs::copy("/bin/sleep", &program)?;
+    single::install(Path::new("/bin/sleep"), &program)?;
     let command = vec![name];
     let mut sources = Sources::start()?;
     let processes = vec![TrackProcess::new("it", command)];
@@ -282,17 +283,20 @@ fn processes_are_told_by_the_kernel_as_they_come_and_go() -> Result<()> {
         Ok(())
     };
     next(Verdict::Bad).context("nobody runs it yet")?;
-    let begin = Instant::now();
+    let mut took = Vec::new();
     for _ in 0..LIVES {
+        let begin = Instant::now();
         let mut child = std::process::Command::new(&program).arg("60").spawn()?;
         let came = next(Verdict::Good).context("it runs");
         child.kill()?;
         child.wait()?;
         came?;
         next(Verdict::Bad).context("it has ended")?;
+        took.push(begin.elapsed());
     }
-    let took = begin.elapsed();
-    ensure!(took < LIVES * Duration::from_millis(500), "{LIVES} lives were told in {took:?}");
+    // Read from /proc not one would be told so soon; a machine that stands still for a moment delays one or two.
+    let soon = took.iter().filter(|it| **it < Duration::from_millis(500)).count();
+    ensure!(soon * 2 > took.len(), "{LIVES} lives were told in {took:?}");
     Ok(())
 }
 
@@ -354,9 +358,10 @@ fn what_is_tracked_moves_the_priority() -> Result<()> {
     }
     let mut single = Single::new()?;
     let value = single.dir().join("value");
-    let name = format!("lbdt{}", std::process::id());
+    // Not that of the test beside this one, which runs in the same process.
+    let name = format!("lbdp{}", std::process::id());
     let program = single.dir().join(&name);
-    fs::copy("/bin/sleep", &program)?;
+    single::install(Path::new("/bin/sleep"), &program)?;
     let mut db = MariaDb::start(single.host.netns(), 1)?;
     let blocks = format!(
         "track_file f {{\n file {}\n init_file 3\n}}\n\
@@ -418,10 +423,12 @@ fn tracked_links_weigh_or_fail_an_instance_and_come_back() -> Result<()> {
     }
     let peer_dir = single.dir().join("peer");
     fs::create_dir(&peer_dir)?;
+    // Transitions are counted, and one more would be the other's whose master is not run for a moment: master-down is
+    // longer than that.
     let mut peer = Host::new(&single.other, Program::Lbd, &peer_dir)?;
-    peer.write_config(&config("0.2", "", "", ""))?;
+    peer.write_config(&config("1", "", "", ""))?;
     let tracks = "track_interface {\n bonus weight 10\n heavy weight -20\n vital\n }";
-    single.host.write_config(&config("0.2", "", tracks, ""))?;
+    single.host.write_config(&config("1", "", tracks, ""))?;
     single.host.start()?;
     peer.start()?;
     // The peer has 101: a bonus of 10 is what makes this host the better one.
@@ -547,7 +554,7 @@ fn scripts_surround_the_life() -> Result<()> {
     let down =
         single.script("down.sh", &format!("#!/bin/sh\necho down >> {}\n", notes.display()))?;
     let global = format!(
-        "script_user root\nstartup_script {}\nstartup_script_timeout 1\nshutdown_script {}",
+        "script_user root\nstartup_script {}\nstartup_script_timeout 3\nshutdown_script {}",
         up.display(),
         down.display()
     );

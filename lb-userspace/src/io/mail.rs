@@ -241,9 +241,9 @@ mod tests {
     const STEP: Duration = Duration::from_millis(300);
 
     /// One attempt at a server on this port: its outcome, and how long it took.
-    async fn attempt(port: u16) -> (Result<(), Error>, Duration) {
+    async fn attempt(port: u16, step: Duration) -> (Result<(), Error>, Duration) {
         let server = Some(MailServer { host: "127.0.0.1".into(), port });
-        let global = Global { smtp_server: server, smtp_connect_timeout: STEP, ..global() };
+        let global = Global { smtp_server: server, smtp_connect_timeout: step, ..global() };
         let begin = std::time::Instant::now();
         let outcome = send(&global, "db1", &mail()).await;
         (outcome, begin.elapsed())
@@ -274,16 +274,17 @@ mod tests {
             queue.push(stream);
             assert!(queue.len() < 16, "its queue has no end");
         }
-        given_up(attempt(addr.port()).await, "connection");
+        given_up(attempt(addr.port(), STEP).await, "connection");
     }
 
     #[tokio::test]
     async fn a_server_that_does_not_answer_is_given_up_after_the_time() {
         // The kernel takes connections; the second one gets a greeting, and no answer to its own.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
-        given_up(attempt(silent.local_addr().expect("address").port()).await, "greeting");
+        let port = silent.local_addr().expect("address").port();
+        given_up(attempt(port, STEP).await, "greeting");
         let mute = served(&["220 mute"]);
-        given_up(attempt(mute).await, "greeting");
+        given_up(attempt(mute, STEP).await, "greeting");
     }
 
     /// Whoever has taken the mail may leave without a word: it is not sent twice.
@@ -291,9 +292,11 @@ mod tests {
     async fn a_farewell_without_an_answer_is_no_failure() {
         const ANSWERS: [&str; 7] =
             ["220 sink", "250 sink", "250 from", "250 to", "250 to", "354 go on", "250 taken"];
-        let (outcome, took) = attempt(served(&ANSWERS)).await;
+        // Every other answer comes in time, even if the machine stops the server for a moment.
+        let step = 10 * STEP;
+        let (outcome, took) = attempt(served(&ANSWERS), step).await;
         outcome.expect("the mail is taken");
-        assert!(took >= STEP && took < DIALOGUE_LIMIT / 5, "took {took:?}");
+        assert!(took >= step && took < DIALOGUE_LIMIT / 5, "took {took:?}");
     }
 
     /// The port of a server that says these lines to one client, each after a line of the client's

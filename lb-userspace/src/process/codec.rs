@@ -165,7 +165,7 @@ mod tests {
         let mut sent = 0_usize;
         let text = "x".repeat(4096);
         while let Ok(Ok(())) = timeout(
-            Duration::from_millis(300),
+            Duration::from_secs(2),
             watchdog.tx.send(Down::Query {
                 id: 0,
                 query: crate::process::ipc::Query::Explain { what: text.clone() },

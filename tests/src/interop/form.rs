@@ -75,10 +75,11 @@ impl Form {
     }
 
     /// `advert_int`: the least that VRRPv2 can say; with VRRPv3 the tests are faster, yet slow enough
-    /// for a farewell to differ from silence by more than [`super::SLACK`].
+    /// for a farewell to differ from silence by more than [`super::SLACK`], and for a lease, and master-down, to
+    /// outlast a process that is not run for so long after its last advert.
     pub fn interval(self) -> Duration {
         match self.protocol {
-            Protocol::V3 => Duration::from_millis(500),
+            Protocol::V3 => Duration::from_millis(800),
             Protocol::V2 | Protocol::V2Pass | Protocol::V2Ah => Duration::from_secs(1),
         }
     }

@@ -32,10 +32,10 @@ use crate::{
 };
 
 /// What two busy cores may cost beyond what the protocol says: start and end of processes, their
-/// turns, the sampler's.
-pub const SLACK: Duration = Duration::from_millis(900);
-/// Start, convergence and master-down of a host that has been started.
-pub const FIRST_ELECTION: Duration = Duration::from_secs(20);
+/// turns; a guest's processor may stand still for so long.
+pub const SLACK: Duration = Duration::from_millis(1500);
+/// Start, convergence and master-down of a host that has been started, beside some thirty others.
+pub const FIRST_ELECTION: Duration = Duration::from_secs(60);
 /// keepalived sets its addresses as soon as it has sent its advert, without a guard, and takes its
 /// own off when it gets to hear one: the other's end overlaps with that. So long is what README says of
 /// it; in 113 such moves with eight pairs at a time on the busy test machine it was 39 ms at most.
@@ -327,12 +327,21 @@ impl Pair {
         let begin = Instant::now();
         action(self)?;
         let acted = Instant::now();
-        self.wait_master(host, (limit + SLACK).max(Duration::from_secs(2)))?;
+        // How long it took is judged by the sampler.
+        self.wait_master(host, limit + SLACK * 4)?;
         let calm = self.calm(self.form.calm())?;
-        let took = self.sampler.first(1 << host, begin).context("the sampler missed it")?;
-        let took = took.saturating_duration_since(begin);
+        let seen = self.sampler.first(1 << host, begin).context("the sampler missed it")?;
+        let took = seen.saturating_duration_since(begin);
+        // A sampler that is not run for a moment sees late what came after the look before.
+        let changes = self.sampler.changes();
+        let since = changes.iter().find(|it| it.at == seen).map_or(seen, |it| it.before);
+        let least = since.saturating_duration_since(begin);
         let allowed = limit + acted.duration_since(begin);
-        ensure!(took <= allowed, "took {took:?}, {allowed:?} allowed\n{}", self.story(begin));
+        ensure!(
+            least <= allowed,
+            "took {least:?} to {took:?}, {allowed:?} allowed\n{}",
+            self.story(begin)
+        );
         let both = self.sampler.overlap(begin, calm);
         let none = self.sampler.silence(begin, calm);
         println!(
@@ -341,19 +350,35 @@ impl Pair {
             ["the higher", "the lower"][host],
             self.hosts[host].program(),
         );
+        // One look is too many where they may not overlap at all.
+        let overlapped = self.surely(begin, calm, |count| count >= 2);
         ensure!(
-            both <= overlap,
+            both.is_zero() || (!overlap.is_zero() && overlapped <= overlap),
             "two masters for {both:?}, {overlap:?} allowed\n{}",
             self.story(begin)
         );
         if let Some(most) = silence {
+            let silent = self.surely(begin, calm, |count| count == 0);
             ensure!(
-                none <= most,
+                silent <= most,
                 "no master for {none:?} after a farewell, {most:?} allowed\n{}",
                 self.story(begin)
             );
         }
         Ok(took)
+    }
+
+    /// Time from the first to the last look at such numbers of masters: it was so for longer, and how much longer
+    /// nobody knows when the sampler was not run.
+    fn surely(&self, from: Instant, to: Instant, counts: impl Fn(u32) -> bool) -> Duration {
+        let changes = self.sampler.changes();
+        let ends = changes.iter().skip(1).map(|change| change.before).chain([to]);
+        changes
+            .iter()
+            .zip(ends)
+            .filter(|(change, _)| counts(change.forwarders.count_ones()))
+            .map(|(change, end)| end.min(to).saturating_duration_since(change.at.max(from)))
+            .sum()
     }
 
     /// Performs `action` and expects that it changes nothing: `host` is the only master all the

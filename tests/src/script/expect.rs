@@ -77,7 +77,7 @@ pub(super) fn server_cut(id: u32) -> Expect {
 
 /// What may make new connections fail: the event, and each later moment in which a host lost the
 /// right to forward, when the time allowed after the one before is over (a host that comes back
-/// preempts seconds after its start).
+/// preempts seconds after its start). The sampler may have seen it late, the client's failures not.
 pub(super) fn causes(
     event: Instant,
     end: Instant,
@@ -86,7 +86,7 @@ pub(super) fn causes(
 ) -> Vec<Instant> {
     let mut causes = vec![event];
     let losses = changes.windows(2).filter_map(|pair| match pair {
-        [before, after] if before.forwarders & !after.forwarders != 0 => Some(after.at),
+        [before, after] if before.forwarders & !after.forwarders != 0 => Some(after.before),
         _ => None,
     });
     for loss in losses.filter(|loss| !expect.no_flap && (event..=end).contains(loss)) {

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     fn target(addr: SocketAddr) -> Target {
-        Target { addr, bindto: None, timeout: Duration::from_secs(2) }
+        Target { addr, bindto: None, timeout: Duration::from_secs(10) }
     }
 
     /// A port of this family that nobody listens on, kept from others by the bound socket.

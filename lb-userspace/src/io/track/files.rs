@@ -238,7 +238,7 @@ mod tests {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), value).await.expect("noticed in time")
+        tokio::time::timeout(Duration::from_secs(20), value).await.expect("noticed in time")
     }
 
     #[tokio::test]

@@ -218,7 +218,7 @@ mod tests {
     /// tries again.
     #[tokio::test]
     async fn virtual_servers_wait_for_an_engine_and_are_never_ready() {
-        let mut rig = Rig::start(tests::config(&[1]), Duration::from_millis(200));
+        let mut rig = Rig::start(tests::config(&[1]), Duration::from_secs(2));
         let said = rig.heard().await;
         assert!(matches!(&said, Up::Fatal { message } if message.contains(WHY)), "{said:?}");
         rig.down.send(Down::Query { id: 7, query: Query::Status }).await.expect("it listens");

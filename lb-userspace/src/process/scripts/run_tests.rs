@@ -5,7 +5,8 @@ use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, tim
 use super::*;
 use crate::config::model::Command as Script;
 
-const SHORT: Duration = Duration::from_millis(200);
+/// Time in which a shell has read its first words, even where the machine does not run it for a moment.
+const SHORT: Duration = Duration::from_secs(3);
 
 fn request(argv: &[&str], timeout: Option<Duration>) -> ScriptRun {
     ScriptRun {
@@ -155,7 +156,7 @@ async fn hanging_script_is_ended_at_its_time_out_with_its_children() {
     let text = format!("sleep 1000 & echo $! > {}; wait", pid_file.display());
     let begin = Instant::now();
     assert_eq!(sh(&text, Some(SHORT)).await, ScriptOutcome::TimedOut);
-    assert!(begin.elapsed() < KILL_DELAY, "SIGTERM sufficed");
+    assert!(begin.elapsed() < SHORT + KILL_DELAY, "SIGTERM sufficed");
     gone(&line_of(&pid_file).await).await;
 }
 
@@ -181,7 +182,7 @@ async fn deaf_grandchild_of_an_obedient_script_is_killed_too() {
         assert!(alive(&pid));
         pid
     };
-    let (outcome, pid) = tokio::join!(sh(&text, Some(Duration::from_secs(1))), watch);
+    let (outcome, pid) = tokio::join!(sh(&text, Some(SHORT)), watch);
     assert_eq!(outcome, ScriptOutcome::TimedOut);
     gone(&pid).await;
 }

@@ -551,14 +551,16 @@ mod tests {
     /// Another process that gets there first learns nothing and takes nobody's place.
     #[tokio::test]
     async fn only_our_own_process_is_let_in() {
-        for tls in [false, true] {
+        let (mut tls, mut late) = (Some(false), 0);
+        while let Some(with) = tls {
+            let began = std::time::Instant::now();
             let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
             let addr = server.local_addr().expect("name");
             let stream = TcpStream::connect(addr).await.expect("connect");
-            let greeting = Greeting::Hello { version: "8".to_owned(), tls };
+            let greeting = Greeting::Hello { version: "8".to_owned(), tls: with };
             let opened = Opened { stream, greeting, bytes: b"greeting".to_vec() };
             let name = super::super::trust::name_of(addr.ip());
-            let trust = tls.then(|| Trust { judge: Judge::lenient(), name });
+            let trust = with.then(|| Trust { judge: Judge::lenient(), name });
             let (tap, entrance) = opened.join(trust, false, Progress::default()).expect("listens");
             let mut stranger = match &entrance {
                 Entrance::Tcp(at) => {
@@ -582,6 +584,12 @@ mod tests {
                 .await
                 .expect("joined")
                 .expect("it runs");
+            if began.elapsed() > JOIN_LIMIT / 2 {
+                // A busy machine: the door may be closed, which proves nothing.
+                late += 1;
+                assert!(late < 20, "no other process starts in time");
+                continue;
+            }
             assert!(output.status.success(), "it was let in to the socket: {output:?}");
             assert_eq!(output.stdout, b"", "it was told something");
             let mut own: Box<dyn Duplex> = match entrance {
@@ -594,6 +602,7 @@ mod tests {
             own.read_exact(&mut bytes).await.expect("the greeting");
             assert_eq!(&bytes, b"greeting");
             assert_eq!(tap.ended(), None);
+            tls = (!with).then_some(true);
         }
     }
 
@@ -609,7 +618,7 @@ mod tests {
         let mut own = TcpStream::connect(at).await.expect("open");
         let mut bytes = [0; 8];
         own.read_exact(&mut bytes).await.expect("the greeting");
-        timeout(JOIN_LIMIT, async {
+        timeout(10 * JOIN_LIMIT, async {
             while TcpStream::connect(at).await.is_ok() {
                 tokio::task::yield_now().await;
             }

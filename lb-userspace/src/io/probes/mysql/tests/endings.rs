@@ -51,7 +51,7 @@ async fn a_login_that_is_late_is_finished_in_the_background() {
         }
         (login.is_some(), read_packet(&mut stream).await)
     };
-    let (result, seen) = against(Question::Nothing, &somebody(), serve).await;
+    let (result, seen) = against_target(brief(), &somebody(), serve).await;
     let greeting = Failure::TimedOut { stage: "no complete greeting", limit: LIMIT };
     assert_eq!(result, Err(greeting));
     assert_eq!(seen, (true, Some((0, vec![1]))), "a login and COM_QUIT");
@@ -84,7 +84,7 @@ async fn a_server_that_stands_still_sees_few_connections_and_each_is_finished() 
     let none = timeout(Duration::from_millis(50), listener.accept()).await;
     assert!(none.is_err(), "one connection more than {LATE_COUNT}");
     // The places are free again.
-    let target = Target { timeout: LIMIT, ..target };
+    let target = Target { timeout: AMPLE, ..target };
     let who = somebody();
     let (result, _stream) = tokio::join!(login(&target, &who, &places), welcome(&listener));
     assert!(result.is_ok(), "{result:?}");
@@ -104,7 +104,7 @@ async fn welcome(listener: &TcpListener) -> TcpStream {
 #[tokio::test]
 async fn silent_connections_outlive_their_check_for_a_while() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
-    let target = Target { addr: listener.local_addr().expect("name"), ..target() };
+    let target = Target { addr: listener.local_addr().expect("name"), ..brief() };
     let patience = Duration::from_millis(300);
     let places = Places::new(patience);
     let result = login(&target, &somebody(), &places).await.map(drop);
@@ -114,7 +114,7 @@ async fn silent_connections_outlive_their_check_for_a_while() {
     assert!(timeout(2 * patience, stream.read_to_end(&mut rest)).await.is_err(), "closed early");
     let ended = Instant::now();
     drop(places);
-    let error = timeout(LIMIT + patience, stream.read_to_end(&mut rest)).await.expect("in time");
+    let error = timeout(AMPLE + patience, stream.read_to_end(&mut rest)).await.expect("in time");
     assert_eq!(error.expect_err("a reset").kind(), io::ErrorKind::ConnectionReset);
     assert!(ended.elapsed() >= patience, "{:?}", ended.elapsed());
 }
