@@ -7,7 +7,6 @@ use super::{
 };
 
 const U32: i64 = u32::MAX as i64;
-const DAY: u64 = 86_400_000_000;
 /// keepalived reads seconds into 32 bits of microseconds.
 const LONG: u64 = 4_294_967_295;
 const FAMILY: &[&str] = &["inet", "inet6"];
@@ -52,8 +51,8 @@ keywords! {
     Ssl: "ca", Word("FILE"), "", C, Later(T::CheckerDetail), "certificate authority";
     Ssl: "certificate", Word("FILE"), "", C, Later(T::CheckerDetail), "client certificate";
     Ssl: "key", Word("FILE"), "", C, Later(T::CheckerDetail), "client key";
-    SyncGroup: "group", Optional("NAME…"), "", A, Acts, "instances of the group", opens NameList + many;
-    TrackGroup: "group", Optional("NAME…"), "", C, Acts, "instances that follow the interfaces of static objects of this group", opens NameList + many;
+    SyncGroup: "group", Optional("NAME…"), "", A, Acts, "instances of the group", opens NameList;
+    TrackGroup: "group", Optional("NAME…"), "", C, Acts, "instances that follow the interfaces of static objects of this group", opens NameList;
     GarpGroup: "garp_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between gratuitous ARP messages";
     GarpGroup: "gna_interval", Seconds { min: 1, max: LONG }, "0", C, Acts, "gap between unsolicited neighbour advertisements";
     GarpGroup: "interfaces", Nothing, "", C, Acts, "interfaces that share the pace", opens InterfaceList + many;
@@ -86,7 +85,7 @@ keywords! {
     GlobalDefs: "lvs_process_name", Word("NAME"), "", C, Never(T::Processes), "old name of checker_process_name";
     GlobalDefs: "bfd_process_name", Word("NAME"), "", C, Never(T::Processes), "name of the BFD process";
     GlobalDefs: "max_auto_priority", Optional("N"), "0", B, Never(T::Processes), "raises the realtime priority after late timers";
-    GlobalDefs: "min_auto_priority_delay", Int { min: 1, max: U32 }, "1000000", B, Never(T::Processes), "µs of delay that count as late";
+    GlobalDefs: "min_auto_priority_delay", Int { min: 1, max: 10_000_000 }, "1000000", B, Never(T::Processes), "µs of delay that count as late";
     GlobalDefs: "vrrp_priority", Int { min: -20, max: 19 }, "", C, Acts, "niceness";
     GlobalDefs: "checker_priority", Int { min: -20, max: 19 }, "", C, Never(T::Processes), "niceness";
     GlobalDefs: "bfd_priority", Int { min: -20, max: 19 }, "", C, Never(T::Processes), "niceness";
@@ -173,8 +172,8 @@ keywords! {
     GlobalDefs: "enable_snmp_rfcv2", Nothing, "off", C, Never(T::Snmp), "RFC 2787 objects";
     GlobalDefs: "enable_snmp_rfcv3", Nothing, "off", C, Never(T::Snmp), "RFC 6527 objects";
     GlobalDefs: "enable_snmp_checker", Nothing, "off", C, Never(T::Snmp), "objects of real servers";
-    GlobalDefs: "snmp_vs_stats_update_interval", Seconds { min: 0, max: LONG }, "5", C, Never(T::Snmp), "pace of statistics";
-    GlobalDefs: "snmp_rs_stats_update_interval", Seconds { min: 0, max: LONG }, "5", C, Never(T::Snmp), "pace of statistics";
+    GlobalDefs: "snmp_vs_stats_update_interval", Seconds { min: 1_000, max: 30_000_000 }, "5", C, Never(T::Snmp), "pace of statistics";
+    GlobalDefs: "snmp_rs_stats_update_interval", Seconds { min: 1_000, max: 30_000_000 }, "5", C, Never(T::Snmp), "pace of statistics";
     GlobalDefs: "enable_dbus", Nothing, "off", C, Never(T::Dbus), "DBus interface";
     GlobalDefs: "dbus_service_name", Word("NAME"), "org.keepalived.Vrrp1", C, Never(T::Dbus), "its name";
     GlobalDefs: "dbus_no_interface_name", Nothing, "off", C, Never(T::Dbus), "object paths without the interface";
@@ -229,9 +228,9 @@ keywords! {
     BfdInstance: "neighbor_ip", Address, "", B, Later(T::Bfd), "the neighbour";
     BfdInstance: "neighbour_ip", Address, "", C, Later(T::Bfd), "old name of neighbor_ip";
     BfdInstance: "source_ip", Address, "", B, Later(T::Bfd), "source address";
-    BfdInstance: "min_rx", Seconds { min: 1, max: DAY }, "10 ms", B, Later(T::Bfd), "milliseconds between packets that we can take";
-    BfdInstance: "min_tx", Seconds { min: 1, max: DAY }, "10 ms", B, Later(T::Bfd), "milliseconds between packets that we send";
-    BfdInstance: "idle_tx", Seconds { min: 1, max: DAY }, "1000 ms", C, Later(T::Bfd), "the same while the neighbour is silent";
+    BfdInstance: "min_rx", Words("1..4294967 ms"), "10 ms", B, Later(T::Bfd), "milliseconds between packets that we can take";
+    BfdInstance: "min_tx", Words("1..4294967 ms"), "10 ms", B, Later(T::Bfd), "milliseconds between packets that we send";
+    BfdInstance: "idle_tx", Words("1000..4294967 ms"), "1000 ms", C, Later(T::Bfd), "the same while the neighbour is silent";
     BfdInstance: "multiplier", Int { min: 1, max: 255 }, "5", B, Later(T::Bfd), "missed packets until down";
     BfdInstance: "ttl", Int { min: 1, max: 255 }, "255", C, Later(T::Bfd), "of our packets";
     BfdInstance: "hoplimit", Int { min: 1, max: 255 }, "64", C, Later(T::Bfd), "of our packets";

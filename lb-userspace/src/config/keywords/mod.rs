@@ -381,7 +381,7 @@ impl Topic {
         }
     }
 
-    /// Whether the difference is worth a warning (exit code 5 of `-t`) and not only a notice.
+    /// Whether the difference is worth a warning and not only a notice.
     pub fn is_warning(self) -> bool {
         matches!(
             self,

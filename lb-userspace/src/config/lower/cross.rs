@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use lb_common::{
@@ -20,6 +20,7 @@ use super::{
         source::Span,
     },
     Lower,
+    same::{RealMark, VipMark},
 };
 
 /// Places of an instance's words.
@@ -27,7 +28,7 @@ pub(super) struct InstanceMarks {
     pub(super) name: Span,
     pub(super) vrid: Span,
     /// Those of virtual_ipaddress_excluded too.
-    pub(super) vips: Vec<(IpAddr, Span)>,
+    pub(super) vips: Vec<VipMark>,
     /// Name that the file gives to its virtual interface.
     pub(super) link: Option<(String, Span)>,
     pub(super) scripts: Vec<(String, Span)>,
@@ -43,6 +44,8 @@ pub(super) struct Marks {
     pub(super) instances: Vec<InstanceMarks>,
     pub(super) groups: Vec<super::group::GroupMarks>,
     pub(super) virtual_servers: Vec<Span>,
+    /// Those of all virtual servers.
+    pub(super) reals: Vec<RealMark>,
     /// A TCP_CHECK of MySQL has been told of.
     pub(super) tcp_told: bool,
     pub(super) tracking: super::tracking::TrackMarks,
@@ -75,6 +78,7 @@ impl Lower<'_> {
         self.useless_weights(&marks);
         self.cap_link_delays(&marks);
         self.duplicate_virtual_servers(&marks);
+        self.real_servers_that_are_vips(&marks);
         self.engine_limits(&marks);
         let nothing = marks.instances.is_empty()
             && marks.virtual_servers.is_empty()
@@ -90,13 +94,6 @@ impl Lower<'_> {
                 .class(super::Class::CannotRun),
             );
         }
-    }
-
-    /// An error at the second of two places, which names the first.
-    pub(super) fn twice(&mut self, at: Span, first: Span, message: String, remark: &str) {
-        let diagnostic =
-            self.diagnostic(Severity::Error, at, message).related(self.place(first), remark);
-        self.sink.push(diagnostic);
     }
 
     /// A master that learns of its dead link no earlier than its peers take over is one of two: as
@@ -120,53 +117,8 @@ impl Lower<'_> {
             );
             delay.down = limit;
             let help = "its peers would take over while it still thinks that it is master";
-            self.warn(*span, message, help);
-        }
-    }
-
-    fn duplicate_instances(&mut self, marks: &Marks) {
-        let mut names: BTreeMap<String, Span> = BTreeMap::new();
-        let mut ids: BTreeMap<(String, u8, bool), Span> = BTreeMap::new();
-        let found: Vec<_> = self
-            .config
-            .vrrp_instances
-            .iter()
-            .zip(&marks.instances)
-            .map(|(instance, mark)| {
-                let key = (instance.interface.clone(), instance.vrid.get(), instance.wire.ipv6);
-                (instance.name.clone(), key, mark.name, mark.vrid)
-            })
-            .collect();
-        for (name, key, at, vrid_at) in found {
-            if let Some(first) = names.get(&name) {
-                let message = format!("vrrp_instance `{name}` is defined twice");
-                self.twice(at, *first, message, "defined here before");
-            } else {
-                names.insert(name, at);
-            }
-            if let Some(first) = ids.get(&key) {
-                let message =
-                    format!("virtual_router_id {} is used twice on interface {}", key.1, key.0);
-                self.twice(vrid_at, *first, message, "used here before");
-            } else {
-                ids.insert(key, vrid_at);
-            }
-        }
-    }
-
-    fn duplicate_vips(&mut self, marks: &Marks) {
-        let mut seen: BTreeMap<IpAddr, Span> = BTreeMap::new();
-        for (addr, span) in marks.instances.iter().flat_map(|mark| &mark.vips) {
-            if let Some(first) = seen.get(addr) {
-                self.twice(
-                    *span,
-                    *first,
-                    format!("VIP {addr} is listed twice"),
-                    "listed here before",
-                );
-            } else {
-                seen.insert(*addr, *span);
-            }
+            // keepalived says so in its log alone.
+            self.advise(*span, message, help);
         }
     }
 
@@ -209,23 +161,6 @@ impl Lower<'_> {
         }
     }
 
-    fn duplicate_virtual_servers(&mut self, marks: &Marks) {
-        let mut seen = BTreeMap::new();
-        let keys: Vec<_> = self.config.virtual_servers.iter().map(|server| server.key).collect();
-        for (key, span) in keys.into_iter().zip(&marks.virtual_servers) {
-            if let Some(first) = seen.get(&key) {
-                self.twice(
-                    *span,
-                    *first,
-                    format!("virtual_server {key} is defined twice"),
-                    "defined here before",
-                );
-            } else {
-                seen.insert(key, *span);
-            }
-        }
-    }
-
     /// NAT real servers of more virtual servers than their entry of the data plane can name, each with a count
     /// that begins.
     fn crowded(&self) -> BTreeMap<SocketAddr, usize> {
@@ -243,7 +178,7 @@ impl Lower<'_> {
     fn engine_limits(&mut self, marks: &Marks) {
         let leases = maps::LEASES as usize - 1;
         if let Some(mark) = marks.instances.get(leases) {
-            self.warn(
+            self.advise(
                 mark.name,
                 format!("this is one vrrp_instance too many to be fenced: {leases} at most"),
                 "it and those behind it hold their VIPs; nothing fences these or forwards for them",

@@ -39,7 +39,8 @@ impl Lower<'_> {
                 let adverts = self.u32(entry).unwrap_or(election.down_timer_adverts);
                 election.down_timer_adverts = adverts;
                 if adverts == 1 {
-                    self.warn(
+                    // keepalived has it so without a word.
+                    self.advise(
                         entry.head(),
                         "with `down_timer_adverts 1` a single lost or late advert moves the VIP",
                         "a master whose advert is late by half a skew stops forwarding; use 2 or more",
@@ -54,7 +55,7 @@ impl Lower<'_> {
             "strict_mode" => &mut election.strict,
             _ => return false,
         };
-        *flag = self.bool(entry);
+        *flag = self.bool(entry, *flag);
         true
     }
 

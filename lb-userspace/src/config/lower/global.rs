@@ -14,6 +14,9 @@ impl Lower<'_> {
     pub(super) fn global(&mut self, block: &Entry<'_>) {
         let mut garp = GarpWords::default();
         for entry in self.entries(Block::GlobalDefs, block.block()) {
+            if !self.counts_in_globals(&entry) {
+                continue;
+            }
             self.marks.global.insert(entry.name(), entry.head());
             match entry.name() {
                 "script_user" => self.config.global.script_user = self.runs_as(&entry),

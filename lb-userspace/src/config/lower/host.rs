@@ -308,7 +308,7 @@ impl Lower<'_> {
 
     /// true, on, yes or nothing; false, off, no.
     fn flag(&mut self, entry: &Entry<'_>) -> bool {
-        self.bool_or(entry, false)
+        self.bool(entry, false)
     }
 
     /// `[all] SECONDS`; 0 switches it off.

@@ -119,7 +119,8 @@ impl Lower<'_> {
                 first_of_regex.get_or_insert(entry.head());
             }
             match entry.name() {
-                "path" => url.path = self.path(&entry)?,
+                // A bad one is an error, and so no URL is used; the other words are read all the same.
+                "path" => url.path = self.path(&entry).unwrap_or(url.path),
                 "virtualhost" => url.virtualhost = self.word(&entry).map(|word| word.value),
                 "status_code" => self.codes(&mut url.expected.status, &entry),
                 "digest" => url.expected.digest = self.digest(&entry),

@@ -21,6 +21,7 @@ use super::{
     Entry, Lower, Spanned,
     checkers::Schedule,
     quirks,
+    same::RealMark,
 };
 
 /// The port of MySQL.
@@ -106,6 +107,8 @@ impl Lower<'_> {
                     .related(self.place(first), "listed here before");
                 self.sink.push(diagnostic);
             }
+            let mark = RealMark { vip: vip.ip(), addr: real.addr, span: entry.statement.span() };
+            self.marks.reals.push(mark);
             real_servers.push(real);
         }
         let total = real_servers.iter().fold(0_u32, |sum, real| sum.saturating_add(real.weight));
@@ -247,7 +250,7 @@ impl Lower<'_> {
                 "sorry_server" => raw.sorry_server = self.server(entry),
                 "persistence_timeout" | "persistence_granularity" => {}
                 "omega" => raw.omega = true,
-                "smtp_alert" => raw.mail = self.wants_mail(entry),
+                "smtp_alert" => raw.mail = self.wants_mail(entry, raw.mail),
                 "idle_timeout" => {
                     raw.idle_timeout = self.duration(entry).unwrap_or(raw.idle_timeout);
                 }
@@ -452,29 +455,35 @@ impl Lower<'_> {
         (quorum, hysteresis)
     }
 
+    /// Whether an address can be that of a real server; told when it cannot.
+    fn may_serve(&mut self, vip: SocketAddr, server: &Spanned<(IpAddr, Option<u16>)>) -> bool {
+        let Spanned { value: (ip, _), span } = *server;
+        if ip.is_ipv4() != vip.is_ipv4() {
+            let message =
+                format!("real_server {ip} and VIP {} are of different families", vip.ip());
+            self.error(span, message);
+        } else if self.is_mapped(ip, span) {
+            return false;
+        } else if ip == vip.ip() {
+            let message = format!("real_server {ip} is the VIP itself");
+            self.cannot(span, message, "write the server's own address");
+        } else if ip.is_unspecified() || ip.is_multicast() {
+            self.error(span, format!("real_server {ip} is no address of a host"));
+        } else {
+            return true;
+        }
+        false
+    }
+
     fn real_server(&mut self, defaults: &Defaults, block: &Entry<'_>) -> Option<RealServer> {
         let vip = defaults.vip;
         let server = self.server(block);
+        let Some(Spanned { value: (ip, port), span }) = server.filter(|it| self.may_serve(vip, it))
+        else {
+            self.refused_real_server(block, Some(vip.port()));
+            return None;
+        };
         let entries = self.entries(Block::RealServer, block.block());
-        let Spanned { value: (ip, port), span } = server?;
-        if ip.is_ipv4() != vip.is_ipv4() {
-            self.error(
-                span,
-                format!("real_server {ip} and VIP {} are of different families", vip.ip()),
-            );
-            return None;
-        }
-        if self.is_mapped(ip, span) {
-            return None;
-        }
-        if ip == vip.ip() {
-            self.error(span, format!("real_server {ip} is the VIP itself"));
-            return None;
-        }
-        if ip.is_unspecified() || ip.is_multicast() {
-            self.error(span, format!("real_server {ip} is no address of a host"));
-            return None;
-        }
         let mut port = port.filter(|port| *port > 0).unwrap_or(vip.port());
         if defaults.method == Method::Dr && port != vip.port() {
             self.warn(
@@ -510,7 +519,7 @@ impl Lower<'_> {
                 "lthreshold" => real.limits.lower = self.u32(entry).unwrap_or_default(),
                 "inhibit_on_failure" => real.inhibit_on_failure = true,
                 "notify_up" => real.notify_up = self.command(entry, user.clone()),
-                "smtp_alert" => real.mail = self.bool(entry),
+                "smtp_alert" => real.mail = self.bool(entry, real.mail),
                 "notify_down" => real.notify_down = self.command(entry, user.clone()),
                 "lvs_method" => {
                     if self.method(entry).is_some_and(|method| method != defaults.method) {

@@ -18,8 +18,10 @@ mod on_down;
 mod persistence;
 mod quirks;
 mod refused;
+mod repeats;
 mod route;
 mod rule;
+mod same;
 mod statics;
 mod strict;
 mod tracking;
@@ -73,6 +75,21 @@ impl<'t> Entry<'t> {
     fn block(&self) -> Statements<'t> {
         self.statement.block()
     }
+}
+
+/// What the words of a statement are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Good,
+    /// The name before its block is missing: what is in it is read for its own mistakes.
+    Nameless,
+    Bad,
+}
+
+/// keepalived looks for some names itself and not for a missing argument.
+fn missing_class(block: Block, name: &str) -> Class {
+    let own = ["vrrp_instance", "vrrp_sync_group", "track_group"].contains(&name);
+    if block == Block::Root && own { Class::Fault } else { Class::MissingArgument }
 }
 
 /// State of one run.
@@ -215,14 +232,19 @@ impl<'a> Lower<'a> {
 
     /// Acting statements of a block in file order; the others are dealt with here.
     fn entries<'t>(&mut self, block: Block, statements: Statements<'t>) -> Vec<Entry<'t>> {
-        // Words that may stand once, each with its first use: as many as the block has rows, at most.
-        let mut first_uses: Vec<(&'static str, Span)> = Vec::new();
+        // Words that may stand once, each with the use that counts: as many as the block has rows, at most.
+        let mut uses = Vec::new();
         let mut out = Vec::new();
         for statement in statements {
             let Some(keyword) = self.keyword(block, statement) else { continue };
             let entry = Entry { keyword, statement };
-            if !self.form(block, &entry) {
-                continue;
+            match self.form(block, &entry) {
+                Form::Good => {}
+                Form::Nameless => {
+                    self.block_alone(&entry);
+                    continue;
+                }
+                Form::Bad => continue,
             }
             match keyword.status {
                 Status::Later(topic) | Status::Never(topic) => {
@@ -234,7 +256,7 @@ impl<'a> Lower<'a> {
                     if told.keyword.name != keyword.name {
                         told.others.entry(keyword.name).or_insert(entry.head());
                     }
-                    self.known_only(keyword.opens, entry.block());
+                    self.inactive(&entry);
                 }
                 Status::Refused(_) => {
                     self.cannot(
@@ -242,62 +264,16 @@ impl<'a> Lower<'a> {
                         format!("`{}` is not available yet", keyword.name),
                         keyword.consequence(),
                     );
-                    self.known_only(keyword.opens, entry.block());
+                    self.inactive(&entry);
                 }
                 Status::Acts | Status::Ours => {
-                    if !keyword.repeats && !self.first_use(&entry, &mut first_uses) {
-                        // Of scripts keepalived keeps the first, of all else the last.
-                        if matches!(keyword.argument, Argument::Command { user: true }) {
-                            continue;
-                        }
+                    if keyword.repeats || self.counts(block, &entry, &mut uses) {
+                        out.push(entry);
                     }
-                    out.push(entry);
                 }
             }
         }
         out
-    }
-
-    /// Whether a word that may stand once was not there before; a second one is told of.
-    fn first_use(&mut self, entry: &Entry<'_>, uses: &mut Vec<(&'static str, Span)>) -> bool {
-        match uses.iter_mut().find(|(name, _)| *name == entry.name()) {
-            Some((_, before)) => {
-                let before = std::mem::replace(before, entry.head());
-                self.repeated(entry, before);
-                false
-            }
-            None => {
-                uses.push((entry.name(), entry.head()));
-                true
-            }
-        }
-    }
-
-    fn repeated(&mut self, entry: &Entry<'_>, first: Span) {
-        let script = matches!(entry.keyword.argument, Argument::Command { user: true });
-        let counts = if script { "first" } else { "last" };
-        let diagnostic = self
-            .diagnostic(
-                Severity::Warning,
-                entry.head(),
-                format!("`{}` is given twice; the {counts} one counts", entry.name()),
-            )
-            .class(if script { Class::Fault } else { Class::Advice })
-            .related(self.place(first), "given here before");
-        self.sink.push(diagnostic);
-    }
-
-    /// Looks for unknown words in a block that does not act.
-    fn known_only(&mut self, block: Option<Block>, statements: Statements<'_>) {
-        let Some(block) = block else { return };
-        if block.is_list() {
-            return;
-        }
-        for statement in statements {
-            if let Some(keyword) = self.keyword(block, statement) {
-                self.known_only(keyword.opens, statement.block());
-            }
-        }
     }
 
     /// The row of a statement; tells of unknown words, whose block is skipped.
@@ -395,8 +371,8 @@ impl<'a> Lower<'a> {
         self.sink.push(diagnostic);
     }
 
-    /// Checks block and number of arguments; false when the statement cannot be used.
-    fn form(&mut self, block: Block, entry: &Entry<'_>) -> bool {
+    /// Checks block and number of arguments.
+    fn form(&mut self, block: Block, entry: &Entry<'_>) -> Form {
         let keyword = entry.keyword;
         if keyword.opens.is_none() && entry.statement.has_block() {
             let message = format!("`{}` takes no block; the block is skipped", keyword.name);
@@ -404,7 +380,7 @@ impl<'a> Lower<'a> {
         }
         if keyword.opens.is_some() && !entry.statement.has_block() {
             self.error(entry.head(), format!("`{}` needs a block `{{ … }}`", keyword.name));
-            return false;
+            return Form::Bad;
         }
         let given = entry.args().len();
         if keyword.argument.is_required() && given == 0 {
@@ -415,15 +391,15 @@ impl<'a> Lower<'a> {
                     entry.head(),
                     format!("`{}` needs an argument: {}", keyword.name, keyword.argument),
                 )
-                .class(Class::MissingArgument)
+                .class(missing_class(block, keyword.name))
                 .help(lost.unwrap_or_else(|| keyword.meaning.to_owned()));
             self.sink.push(diagnostic);
-            return false;
+            return if keyword.opens.is_some() { Form::Nameless } else { Form::Bad };
         }
         self.cut_secret(block, entry);
         self.unfilled(entry);
         if self.no_persistence(entry) {
-            return false;
+            return Form::Bad;
         }
         // The second word of a user is his group, unless the next statement stands there.
         let group = (keyword.argument == Argument::User).then(|| entry.args().get(1)).flatten();
@@ -432,7 +408,7 @@ impl<'a> Lower<'a> {
         if let Some(extra) = swallowed.or(extra) {
             self.extra_words(block, entry, *extra);
         }
-        true
+        Form::Good
     }
 
     fn extra_words(&mut self, block: Block, entry: &Entry<'_>, extra: Word) {
@@ -471,7 +447,9 @@ impl<'a> Lower<'a> {
             };
             let when = if never { ", now or later" } else { " yet" };
             let message = format!("`{}` {NOT_ACTED_ON}{when}{also}", told.keyword.name);
-            let mut diagnostic = self.diagnostic(severity, told.at, message).help(consequence);
+            // keepalived acts on these words: nothing is wrong with the file.
+            let mut diagnostic =
+                self.diagnostic(severity, told.at, message).class(Class::Advice).help(consequence);
             let mut places: Vec<_> = told.others.values().take(OTHERS_NAMED).copied().collect();
             places.sort_unstable();
             for span in places {

@@ -38,16 +38,18 @@ impl Lower<'_> {
             }
             "notify_master_rx_lower_pri" => words.master_rx_lower_pri = self.notify_command(entry),
             "notify" => words.any = self.notify_command(entry),
-            "notify_priority_changes" => words.priority_changes = self.bool(entry),
-            "smtp_alert" => words.mail = self.wants_mail(entry),
+            "notify_priority_changes" => {
+                words.priority_changes = self.bool(entry, words.priority_changes);
+            }
+            "smtp_alert" => words.mail = self.wants_mail(entry, words.mail),
             _ => return false,
         }
         true
     }
 
     /// The `smtp_alert` of an object.
-    pub(super) fn wants_mail(&mut self, entry: &Entry<'_>) -> bool {
-        let wanted = self.bool(entry);
+    pub(super) fn wants_mail(&mut self, entry: &Entry<'_>, now: bool) -> bool {
+        let wanted = self.bool(entry, now);
         if wanted {
             self.marks.mail.get_or_insert(entry.head());
         }
@@ -82,7 +84,8 @@ impl Lower<'_> {
                 self.config.global.lvs_notify_fifo.script = self.notify_command(entry);
             }
             "vrrp_notify_priority_changes" => {
-                self.config.global.vrrp_notify_priority_changes = self.bool(entry);
+                let now = self.config.global.vrrp_notify_priority_changes;
+                self.config.global.vrrp_notify_priority_changes = self.bool(entry, now);
             }
             "fifo_write_vrrp_states_on_reload" => {
                 self.config.global.fifo_write_vrrp_states_on_reload = true;
@@ -118,7 +121,10 @@ impl Lower<'_> {
                 let version = self.int(entry).and_then(|it| u8::try_from(it).ok());
                 self.config.global.dumps.json_version = version.unwrap_or(1);
             }
-            "data_use_instance" => self.config.global.dumps.use_instance = self.bool(entry),
+            "data_use_instance" => {
+                let now = self.config.global.dumps.use_instance;
+                self.config.global.dumps.use_instance = self.bool(entry, now);
+            }
             _ => return false,
         }
         true
@@ -213,9 +219,19 @@ impl Lower<'_> {
                     self.config.global.smtp_connect_timeout = limit;
                 }
             }
-            "smtp_alert" => self.config.global.smtp_alert = Some(self.bool(entry)),
-            "smtp_alert_vrrp" => self.config.global.smtp_alert_vrrp = Some(self.bool(entry)),
-            "smtp_alert_checker" => self.config.global.smtp_alert_checker = Some(self.bool(entry)),
+            "smtp_alert" => {
+                let given = self.yes_or_no(entry);
+                self.config.global.smtp_alert = given.or(self.config.global.smtp_alert);
+            }
+            "smtp_alert_vrrp" => {
+                let given = self.yes_or_no(entry);
+                self.config.global.smtp_alert_vrrp = given.or(self.config.global.smtp_alert_vrrp);
+            }
+            "smtp_alert_checker" => {
+                let given = self.yes_or_no(entry);
+                let before = self.config.global.smtp_alert_checker;
+                self.config.global.smtp_alert_checker = given.or(before);
+            }
             // lbd mails changes of servers only, as this word wants.
             "no_checker_emails" => {}
             "no_email_faults" => self.config.global.no_email_faults = true,

@@ -1,10 +1,13 @@
 //! What stands in a block whose head is refused: read for its own mistakes, so that one run tells all of them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    super::keywords::{Argument, Block},
-    Entry, Lower,
+    super::{
+        keywords::{Argument, Block},
+        value,
+    },
+    Entry, Form, Lower,
     checkers::Schedule,
 };
 
@@ -16,22 +19,26 @@ impl Lower<'_> {
                 "lb_algo" | "lvs_sched" => drop(self.scheduler(&entry)),
                 "lb_kind" | "lvs_method" => drop(self.method(&entry)),
                 "on_down" => drop(self.on_down(&entry)),
-                "real_server" => self.refused_real_server(&entry),
+                // Without a port of its own it has that of the VIP, which nobody knows.
+                "real_server" => self.refused_real_server(&entry, None),
                 _ => self.value_alone(&entry),
             }
         }
     }
 
-    fn refused_real_server(&mut self, block: &Entry<'_>) {
+    /// The words of a real_server that cannot be one, or whose virtual_server cannot be one.
+    pub(super) fn refused_real_server(&mut self, block: &Entry<'_>, port: Option<u16>) {
         let server = self.server(block).map(|server| server.value);
-        // Without a port of its own it has that of the VIP, which nobody knows.
-        let addr = server.and_then(|(ip, port)| Some(SocketAddr::new(ip, port?)));
+        let addr = server.and_then(|(ip, own)| Some(SocketAddr::new(ip, own.or(port)?)));
         let schedule = Schedule::default();
         for entry in self.entries(Block::RealServer, block.block()) {
             match (entry.name(), addr) {
                 ("TCP_CHECK", Some(addr)) => drop(self.tcp_check(addr, &schedule, &entry)),
                 ("MISC_CHECK", Some(addr)) => drop(self.misc_check(addr, &schedule, &entry)),
                 ("MYSQL_CHECK", Some(addr)) => drop(self.mysql_check(addr, &schedule, &entry)),
+                ("HTTP_GET" | "SSL_GET", Some(addr)) => {
+                    drop(self.http_check(addr, &schedule, &entry));
+                }
                 ("lvs_method", _) => drop(self.method(&entry)),
                 _ => self.value_alone(&entry),
             }
@@ -41,7 +48,7 @@ impl Lower<'_> {
     /// Whether a value has the form that the table wants; what does not is told.
     fn value_alone(&mut self, entry: &Entry<'_>) {
         match entry.keyword.argument {
-            Argument::Bool => drop(self.bool(entry)),
+            Argument::Bool => drop(self.bool(entry, false)),
             Argument::Int { .. } => drop(self.int(entry)),
             Argument::Seconds { .. } | Argument::Time { .. } => drop(self.duration(entry)),
             Argument::Choice(_) => drop(self.choice(entry)),
@@ -56,9 +63,49 @@ impl Lower<'_> {
             | Argument::Optional(_)
             | Argument::Secret => {}
         }
+        self.block_alone(entry);
+    }
+
+    /// The words of a block whose object is not known.
+    pub(super) fn block_alone(&mut self, entry: &Entry<'_>) {
         let Some(opens) = entry.keyword.opens.filter(|opens| !opens.is_list()) else { return };
         for inner in self.entries(opens, entry.block()) {
             self.value_alone(&inner);
+        }
+    }
+
+    /// A word that does not act, and its block: unknown words in it, missing arguments, and values that
+    /// keepalived would find fault with.
+    pub(super) fn inactive(&mut self, entry: &Entry<'_>) {
+        self.inactive_value(entry);
+        let Some(block) = entry.keyword.opens.filter(|opens| !opens.is_list()) else { return };
+        for statement in entry.block() {
+            let Some(keyword) = self.keyword(block, statement) else { continue };
+            let inner = Entry { keyword, statement };
+            if self.form(block, &inner) == Form::Good {
+                self.inactive(&inner);
+            }
+        }
+    }
+
+    fn inactive_value(&mut self, entry: &Entry<'_>) {
+        let Some(word) = self.first(entry) else { return };
+        let text = self.text(word);
+        let good = match entry.keyword.argument {
+            Argument::Bool => ["true", "on", "yes", "false", "off", "no"].contains(&&*text),
+            Argument::Int { min, max } => {
+                value::int(&text).is_some_and(|it| !it.junk && (min..=max).contains(&it.value))
+            }
+            Argument::Seconds { min, max } => {
+                value::seconds(&text).is_some_and(|it| !it.junk && (min..=max).contains(&it.value))
+            }
+            Argument::Choice(words) => words.contains(&&*text),
+            Argument::Address => text.parse::<IpAddr>().is_ok(),
+            // The others are keepalived's own forms, or ours.
+            _ => true,
+        };
+        if !good {
+            self.left_alone(entry, word);
         }
     }
 }

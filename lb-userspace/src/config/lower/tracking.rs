@@ -127,7 +127,6 @@ impl Lower<'_> {
                     name.value, it.quorum
                 );
                 self.error(at, message);
-                return;
             }
         }
         if it.command.is_empty() {

@@ -72,22 +72,36 @@ impl Lower<'_> {
         }
     }
 
-    /// Nothing means true.
-    pub(super) fn bool(&mut self, entry: &Entry<'_>) -> bool {
-        self.bool_or(entry, true)
+    /// A word that is neither yes nor no leaves what holds `now`, as in keepalived.
+    pub(super) fn bool(&mut self, entry: &Entry<'_>, now: bool) -> bool {
+        self.yes_or_no(entry).unwrap_or(now)
     }
 
-    /// A word alone means yes; `otherwise` stands for one that is neither yes nor no.
-    pub(super) fn bool_or(&mut self, entry: &Entry<'_>, otherwise: bool) -> bool {
-        let Some(word) = self.first(entry) else { return true };
+    /// A word alone means yes.
+    pub(super) fn yes_or_no(&mut self, entry: &Entry<'_>) -> Option<bool> {
+        let Some(word) = self.first(entry) else { return Some(true) };
         match &*self.text(word) {
-            "true" | "on" | "yes" => true,
-            "false" | "off" | "no" => false,
+            "true" | "on" | "yes" => Some(true),
+            "false" | "off" | "no" => Some(false),
             _ => {
-                self.bad_value(entry, word);
-                otherwise
+                self.left_alone(entry, word);
+                None
             }
         }
+    }
+
+    /// A value that keepalived finds fault with and goes on without.
+    pub(super) fn left_alone(&mut self, entry: &Entry<'_>, word: Word) {
+        if self.is_placeholder(word) {
+            return;
+        }
+        let text = self.text(word);
+        let shown: String = text.chars().take(64).collect();
+        let form = entry.keyword.argument;
+        let message =
+            format!("`{}` cannot be `{shown}`; expected {form}; the line is ignored", entry.name());
+        let help = if quirks::is_unfilled(&text) { UNFILLED } else { "keepalived ignores it too" };
+        self.warn(word.span, message, help);
     }
 
     pub(super) fn u32(&mut self, entry: &Entry<'_>) -> Option<u32> {

@@ -13,10 +13,14 @@ use super::{
             InitialState, TrackLists, User, VipAddress, VrrpInstance, VrrpScript, VrrpVersion,
         },
         source::Span,
+        syntax::UNFILLED,
+        value,
     },
     Entry, Lower, Spanned,
     cross::InstanceMarks,
     host::HostWords,
+    quirks,
+    same::VipMark,
     strict::Known,
     wire::WireWords,
 };
@@ -42,6 +46,23 @@ pub(super) struct Raw {
     pub(super) host: HostWords,
 }
 
+impl Raw {
+    fn vip_marks(&self, interface: &str) -> Vec<VipMark> {
+        let of = |vips: &[Spanned<VipAddress>], excluded| -> Vec<_> {
+            let mark = |vip: &Spanned<VipAddress>| VipMark {
+                addr: vip.value.prefix.addr,
+                interface: vip.value.dev.clone().unwrap_or_else(|| interface.to_owned()),
+                excluded,
+                span: vip.span,
+            };
+            vips.iter().map(mark).collect()
+        };
+        let mut marks = of(&self.vips, false);
+        marks.extend(of(&self.host.excluded, true));
+        marks
+    }
+}
+
 impl Lower<'_> {
     /// `vrrp_script NAME { … }`.
     pub(super) fn vrrp_script(&mut self, block: &Entry<'_>) {
@@ -62,7 +83,7 @@ impl Lower<'_> {
         for entry in self.entries(Block::VrrpScript, block.block()) {
             match entry.name() {
                 "script" => command = self.command(&entry, None),
-                "interval" => interval = self.duration(&entry).unwrap_or(interval),
+                "interval" => interval = self.script_interval(&entry).unwrap_or(interval),
                 "timeout" => {
                     let given = self.duration(&entry).filter(|time| !time.is_zero());
                     timeout = given.map(|value| Spanned { value, span: entry.statement.span() });
@@ -124,6 +145,18 @@ impl Lower<'_> {
         }
     }
 
+    /// 0 is a second, as in keepalived.
+    fn script_interval(&mut self, entry: &Entry<'_>) -> Option<Duration> {
+        let word = self.first(entry)?;
+        let zero = value::seconds(&self.text(word)).is_some_and(|it| it.value == 0 && !it.junk);
+        if !zero {
+            return self.duration(entry);
+        }
+        let message = "`interval` cannot be 0; 1 s is used";
+        self.warn(word.span, message, "as in keepalived; its least is 0.001 s");
+        Some(Duration::from_secs(1))
+    }
+
     /// `vrrp_instance NAME { … }`.
     pub(super) fn vrrp_instance(&mut self, block: &Entry<'_>) {
         let Some(name) = self.word(block) else { return };
@@ -149,12 +182,7 @@ impl Lower<'_> {
         for entry in self.entries(Block::VrrpInstance, block.block()) {
             let at = entry.statement.span();
             match entry.name() {
-                "state" => {
-                    raw.state = self.choice(&entry).map(|choice| match choice {
-                        0 => InitialState::Master,
-                        _ => InitialState::Backup,
-                    });
-                }
+                "state" => raw.state = self.initial_state(&entry),
                 "interface" => {
                     raw.interface = self.word(&entry);
                     if let Some(interface) = &raw.interface {
@@ -272,12 +300,7 @@ impl Lower<'_> {
         self.marks.instances.push(InstanceMarks {
             name: name.span,
             vrid: vrid.span,
-            vips: raw
-                .vips
-                .iter()
-                .chain(&raw.host.excluded)
-                .map(|vip| (vip.value.prefix.addr, vip.span))
-                .collect(),
+            vips: raw.vip_marks(&interface.value),
             link: raw.host.link_name(),
             scripts: scripts.iter().map(|s| (s.value.name.clone(), s.span)).collect(),
             interfaces: interfaces.iter().map(|it| (it.value.name.clone(), it.span)).collect(),
@@ -333,6 +356,26 @@ impl Lower<'_> {
             );
         }
         Duration::from_micros(used)
+    }
+
+    /// MASTER in capitals alone is one; keepalived goes on as BACKUP with any other word.
+    fn initial_state(&mut self, entry: &Entry<'_>) -> Option<InitialState> {
+        let word = self.first(entry)?;
+        let text = self.text(word);
+        match &*text {
+            "MASTER" => return Some(InitialState::Master),
+            "BACKUP" => return Some(InitialState::Backup),
+            _ if self.is_placeholder(word) => return None,
+            _ => {}
+        }
+        let shown: String = text.chars().take(64).collect();
+        let help = match &*text {
+            _ if quirks::is_unfilled(&text) => UNFILLED,
+            _ if text.eq_ignore_ascii_case("MASTER") => "keepalived wants capital letters: MASTER",
+            _ => "as in keepalived, which knows MASTER and BACKUP",
+        };
+        self.warn(word.span, format!("`state {shown}` is read as BACKUP"), help);
+        Some(InitialState::Backup)
     }
 
     fn priority(&mut self, name: &Spanned<String>, raw: &Raw) -> (InitialState, Priority) {

@@ -111,7 +111,9 @@ impl Lower<'_> {
             "unicast_ttl" => words.unicast_ttl = self.byte(entry),
             "check_unicast_src" => words.check_source = true,
             "unicast_fault_no_peer" => words.fault_without_peers = true,
-            "v3_checksum_as_v2" => words.checksum_as_v2 = Some(self.bool(entry)),
+            "v3_checksum_as_v2" => {
+                words.checksum_as_v2 = self.yes_or_no(entry).or(words.checksum_as_v2);
+            }
             "old_unicast_checksum" => match self.first(entry) {
                 None => words.old_unicast_checksum = OldUnicastChecksum::Always,
                 Some(word) if self.text(word) == "never" => {
@@ -147,7 +149,10 @@ impl Lower<'_> {
                 }
             }
             "vrrp_check_unicast_src" => self.config.global.check_unicast_src = true,
-            "v3_checksum_as_v2" => self.config.global.v3_checksum_as_v2 = self.bool(entry),
+            "v3_checksum_as_v2" => {
+                let now = self.config.global.v3_checksum_as_v2;
+                self.config.global.v3_checksum_as_v2 = self.bool(entry, now);
+            }
             _ => return false,
         }
         true
