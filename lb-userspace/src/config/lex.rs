@@ -3,8 +3,9 @@
 //!
 //! * `#` and `!` begin a comment anywhere outside double quotes, also in the middle of a word;
 //!   a backslash before them makes them ordinary.
-//! * Words end at blanks and at `"`. A word that begins with `"` runs to the next `"`.
-//!   Single quotes mean nothing here (script strings give them meaning later).
+//! * Words end at blanks and at `"`. A word that begins with `"` runs to the next `"`, one behind a
+//!   backslash too; only for comments the backslash counts. Words that are split once more (scripts,
+//!   `regex`) give single quotes and backslashes meaning later.
 //! * `{` and `}` outside double quotes stand alone, whether or not blanks surround them; those of a
 //!   variable that nobody defined (`${NAME}`) belong to its word.
 //! * A line has no greatest length (keepalived's is 1024 bytes).
@@ -149,6 +150,12 @@ impl<'a> Lexer<'a> {
             let last = self.code.len() - 1;
             self.error = Some(LexError::Continued(self.span(last, last + 1)));
             self.code = self.code.get(..last).unwrap_or(self.code);
+        } else if !is_balanced(self.code)
+            && self.code.iter().filter(|it| **it == b'"').count() % 2 == 0
+        {
+            // As words are read each has its partner; keepalived looks at the line both ways.
+            let first = self.code.iter().position(|byte| *byte == b'"').unwrap_or(0);
+            self.error = Some(LexError::UnterminatedQuote(self.span(first, self.code.len())));
         }
     }
 
@@ -167,7 +174,7 @@ impl<'a> Lexer<'a> {
         let from = self.at + 1;
         let end = self.code.len();
         let rest = self.code.get(from..).unwrap_or(&[]);
-        if let Some(len) = closing_quote(rest) {
+        if let Some(len) = rest.iter().position(|byte| *byte == b'"') {
             self.at = from + len + 1;
             return self.word(from, from + len, true);
         }
@@ -271,16 +278,19 @@ pub(super) fn is_continued(code: &[u8]) -> bool {
     code.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// Offset of the `"` that ends a quoted word; one behind a backslash does not.
-fn closing_quote(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        match bytes.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => at += 2,
-            _ => at += 1,
+/// Whether each `"` has its partner when those behind a backslash count for nothing, as where comments are
+/// looked for and where the words of scripts are split.
+pub(super) fn is_balanced(bytes: &[u8]) -> bool {
+    let mut quoted = false;
+    let mut bytes = bytes.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' => drop(bytes.next()),
+            _ => {}
         }
     }
+    !quoted
 }
 
 /// Where the comment begins, or the end of the line.
@@ -337,7 +347,8 @@ mod tests {
             ("x \"\"", "x||;"),
             ("a ${NAME} b${_X}c {", "a ${NAME} b${_X}c { ;"),
             ("a ${NA ME} ${}", "a $ { NA ME } $ { } ;"),
-            ("x \"a \\\"b\\\" c\"", "x|a \\\"b\\\" c|;"),
+            (r#"x "a \"b\" c""#, r"x|a \|b\| c|;"),
+            (r#"x "a \"{ b; }\"""#, r"x|a \|{|b;|}|\||;"),
         ] {
             let split = if expect.contains('|') { '|' } else { ' ' };
             let expect: Vec<_> = expect.split(split).map(str::to_owned).collect();
@@ -350,6 +361,20 @@ mod tests {
         let (out, errors) = words("script \"/bin/x # no");
         assert_eq!(out, ["script", "/bin/x # no", ";"]);
         assert_eq!(errors, [LexError::UnterminatedQuote(Span { start: 7, end: 19 })]);
+    }
+
+    #[test]
+    fn quotes_must_be_in_order_with_and_without_backslashes() {
+        let unterminated = |text: &str| words(text).1.len();
+        for (text, errors) in [
+            (r#"x "a \" b""#, 1),
+            (r#"x "a\""#, 1),
+            (r#"x "a\\""#, 0),
+            (r#"x "a \"b\" c""#, 0),
+            (r#"x "a"#, 1),
+        ] {
+            assert_eq!(unterminated(text), errors, "{text}");
+        }
     }
 
     #[test]

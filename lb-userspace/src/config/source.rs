@@ -320,6 +320,14 @@ impl Source {
         file.text.get(at..)?.chars().next()
     }
 
+    /// The same, blanks between them left out.
+    pub(super) fn follows_blanks(&self, span: Span) -> Option<char> {
+        let traced = self.trace(span);
+        let file = self.map.file(traced.pos)?;
+        let at = (traced.pos - file.base) as usize + traced.len as usize;
+        file.text.get(at..)?.trim_start_matches([' ', '\t']).chars().next()
+    }
+
     /// The sign of a comment behind a span, blanks between them, when the comment's text touches it: it may
     /// have been meant as a value.
     pub(super) fn comment_behind(&self, span: Span) -> Option<char> {

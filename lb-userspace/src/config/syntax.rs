@@ -19,6 +19,9 @@ pub const WORD_LIMIT: usize = 256;
 /// Statements of one file (about 100 000 real servers with their checks).
 pub const STATEMENT_LIMIT: usize = 1_000_000;
 
+/// What is wrong with a `\"`.
+pub(super) const ESCAPED_QUOTE: &str = "a backslash does not keep a `\"` from ending the text, nor a brace behind it from being one, in \
+                                        keepalived either: use single quotes inside";
 /// What to do about a template's placeholders.
 pub(super) const UNFILLED: &str = "lbd reads what a template gives: fill it in (ansible, sed, envsubst …) and name its result here";
 
@@ -190,8 +193,15 @@ impl Builder<'_> {
 
     fn lex_error(&mut self, error: LexError) {
         match error {
+            LexError::UnterminatedQuote(span) if self.is_split_again(span) => {}
             LexError::UnterminatedQuote(span) => {
-                self.report(Severity::Error, span, "the closing `\"` is missing on this line");
+                let place = self.sink.place(self.source, span);
+                let message = "the closing `\"` is missing on this line";
+                let mut diagnostic = Diagnostic::new(Severity::Error, place, message);
+                if self.source.slice(self.line(span)).contains("\\\"") {
+                    diagnostic = diagnostic.help(ESCAPED_QUOTE);
+                }
+                self.sink.push(diagnostic);
             }
             LexError::Placeholder(span) => {
                 let place = self.sink.place(self.source, span);
@@ -207,6 +217,22 @@ impl Builder<'_> {
                 ));
             }
         }
+    }
+
+    /// From the first word of the statement that is being read.
+    fn line(&self, to: Span) -> Span {
+        let first = self.tree.words.get(self.taken);
+        Span { start: first.map_or(to.start, |word| word.span.start), ..to }
+    }
+
+    /// Whether the words of this line are split by other rules, by which it is in order. The first of them
+    /// must be one, as in keepalived.
+    fn is_split_again(&self, quote: Span) -> bool {
+        let words = self.tree.words.get(self.taken..).unwrap_or(&[]);
+        let [head, _, ..] = words else { return false };
+        let row = self.kind().and_then(|kind| keywords::find(kind, &head.text(self.source)));
+        row.is_some_and(Keyword::is_split_again)
+            && lex::is_balanced(self.source.slice(self.line(quote)).as_bytes())
     }
 
     fn token(&mut self, token: Token) {

@@ -98,7 +98,7 @@ pub(super) fn decomment(line: &mut Line) -> Option<Unit> {
 }
 
 /// Where the line ends for its statement: behind the brace that begins it, or before the first one
-/// outside double quotes. Braces of an unknown `${NAME}` are none.
+/// outside double quotes, which a backslash does not hide. Braces of an unknown `${NAME}` are none.
 pub(super) fn statement_end(line: &[Unit]) -> usize {
     if line.first().is_some_and(|unit| matches!(unit.byte, b'{' | b'}')) {
         return skip_blanks(line, 1);
@@ -108,7 +108,6 @@ pub(super) fn statement_end(line: &[Unit]) -> usize {
     while let Some(unit) = line.get(at) {
         match unit.byte {
             b'"' => quoted = !quoted,
-            b'\\' => at += 1,
             b'$' if !quoted && line.get(at + 1).is_some_and(|next| next.byte == b'{') => {
                 let rest = line.get(at + 2..).unwrap_or(&[]);
                 let len = name_len(rest.iter().map(|unit| unit.byte));
@@ -154,6 +153,7 @@ mod tests {
             ("a ${B} {", 7),
             ("a ${B C} {", 3),
             ("a b", 3),
+            (r#"a "b \"{ c; }\"""#, 7),
         ] {
             assert_eq!(statement_end(&units(raw, 0)), end, "{raw}");
         }

@@ -421,6 +421,12 @@ impl Keyword {
         self.argument == Argument::Secret
     }
 
+    /// Whether its line is split once more, where single quotes and backslashes mean something.
+    pub(super) fn is_split_again(&self) -> bool {
+        matches!(self.argument, Argument::Command { .. })
+            || ["notify_deleted", "regex"].contains(&self.name)
+    }
+
     /// Whether it stands for what is written there (`IF`, `IP[/LEN]`, `NAME [weight N]`) and is no word of a
     /// file: so the entries of lists are documented.
     pub fn is_form(&self) -> bool {

@@ -10,8 +10,9 @@ use super::{
         keywords::Block,
         model::{Checker, HttpCheck, HttpProtocol, HttpUrl, Sni},
         source::Span,
+        words,
     },
-    Entry, Lower,
+    Entry, Lower, Spanned,
     checkers::{Schedule, Target},
 };
 
@@ -124,7 +125,7 @@ impl Lower<'_> {
                 "virtualhost" => url.virtualhost = self.word(&entry).map(|word| word.value),
                 "status_code" => self.codes(&mut url.expected.status, &entry),
                 "digest" => url.expected.digest = self.digest(&entry),
-                "regex" => pattern = self.word(&entry),
+                "regex" => pattern = self.pattern(&entry),
                 "regex_no_match" => regex.no_match = true,
                 "regex_options" => self.regex_options(&mut regex.options, &entry),
                 "regex_min_offset" => regex.min_offset = self.u32(&entry).unwrap_or_default(),
@@ -153,6 +154,19 @@ impl Lower<'_> {
         }
         url.expected.regex = Some(regex);
         Some(url)
+    }
+
+    /// keepalived resolves quotes and backslashes here as in the words of a script: `\\.` is `\.`.
+    fn pattern(&mut self, entry: &Entry<'_>) -> Option<Spanned<String>> {
+        let word = self.first(entry)?;
+        let raw = words::uncomment(self.source.slice(entry.statement.span()));
+        match words::split(&raw, true) {
+            Ok(line) => Some(Spanned { value: line.into_iter().nth(1)?, span: word.span }),
+            Err(error) => {
+                self.error(word.span, format!("this `regex` cannot be read: {error}"));
+                None
+            }
+        }
     }
 
     /// What stands between `GET` and the version.

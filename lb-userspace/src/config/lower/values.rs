@@ -10,10 +10,10 @@ use super::{
         Reference, ReferenceKind,
         diag::{Place, Severity},
         keywords::{self, Argument, micros_text},
-        lex::Word,
+        lex::{self, Word},
         model::{Command, User},
         source::Span,
-        syntax::UNFILLED,
+        syntax::{ESCAPED_QUOTE, UNFILLED},
         value, words,
     },
     Entry, Lower, Spanned, quirks,
@@ -250,12 +250,23 @@ impl Lower<'_> {
         let span = entry.args().first().map_or(entry.head(), |word| word.span);
         let (line, argv) = match argv {
             Ok(split) => split,
-            // The lexer has told of it.
-            Err(words::SplitError::Unterminated('"')) if raw.matches('"').count() % 2 == 1 => {
+            // Of a whole line the lexer has told; here it is one that a brace has cut.
+            Err(words::SplitError::Unterminated('"'))
+                if !lex::is_balanced(raw.as_bytes())
+                    && !matches!(
+                        self.source.follows_blanks(entry.statement.span()),
+                        Some('{' | '}')
+                    ) =>
+            {
                 return None;
             }
             Err(error) => {
-                self.error(span, format!("the command of `{object}` cannot be split: {error}"));
+                let message = format!("the command of `{object}` cannot be split: {error}");
+                let mut diagnostic = self.diagnostic(Severity::Error, span, message);
+                if raw.contains("\\\"") {
+                    diagnostic = diagnostic.help(ESCAPED_QUOTE);
+                }
+                self.sink.push(diagnostic);
                 return None;
             }
         };

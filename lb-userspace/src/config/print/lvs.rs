@@ -193,7 +193,7 @@ fn http(out: &mut Lines, check: &HttpCheck) {
         words.maybe("digest", digest.map(page::hex));
         if let Some(regex) = regex {
             let PageRegex { pattern, options, no_match, min_offset, max_offset } = regex;
-            words.value("regex", pattern);
+            words.put(Item::new("regex").written(quote::pattern(pattern)));
             words.flag("regex_no_match", *no_match);
             if !options.is_empty() {
                 let names = Item::new("regex_options");

@@ -56,18 +56,40 @@ pub(super) fn pass(bytes: [u8; 8]) -> String {
 
 /// A command as one word in quotes, which the parser splits again.
 pub(super) fn command(command: &Command) -> String {
+    let argv = &command.argv;
+    // The parser looks for braces, and for a quote without a partner, before it knows of backslashes.
+    let quotes: usize = argv.iter().map(|it| it.matches('"').count()).sum();
+    let bare = quotes % 2 == 1 || argv.iter().any(|it| it.contains(['{', '}']));
     let mut out = String::from("\"");
-    for (at, argument) in command.argv.iter().enumerate() {
+    for (at, argument) in argv.iter().enumerate() {
         if at > 0 {
             out.push(' ');
         }
-        self::argument(&mut out, argument);
+        self::argument(&mut out, argument, bare);
     }
     out.push('"');
     out
 }
 
-fn argument(out: &mut String, argument: &str) {
+/// The `regex` of a page: it is split as a command is, and is one word.
+pub(super) fn pattern(pattern: &str) -> String {
+    let mut out = String::from("\"");
+    for c in pattern.chars() {
+        match c {
+            '"' => out.push_str("\\042"),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_ascii_control() => {
+                let _ = write!(out, "\\{:03o}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// `bare`: no `"` may stand in it.
+fn argument(out: &mut String, argument: &str, bare: bool) {
     if argument.is_empty() {
         out.push_str("''");
         return;
@@ -82,6 +104,7 @@ fn argument(out: &mut String, argument: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
+            '"' if bare => out.push_str("\\042"),
             ' ' | '\'' | '"' | '\\' => out.extend(['\\', c]),
             // A C0 character is one byte; others of the class are not blanks to the parser.
             c if c.is_ascii_control() => {

@@ -28,7 +28,7 @@ macro_rules! files {
 }
 
 /// Kind, name, text, exit code of `-t`.
-const FILES: [(&str, &str, &[u8], u8); 110] = files![
+const FILES: [(&str, &str, &[u8], u8); 112] = files![
     "good" "tutorial-master" 0,
     "good" "tutorial-backup" 0,
     "good" "vip-options" 0,
@@ -139,6 +139,8 @@ const FILES: [(&str, &str, &[u8], u8); 110] = files![
     "good" "inactive-values" 5,
     "bad" "inside-nameless" 2,
     "bad" "one-vrid" 4,
+    "bad" "escaped-quotes" 5,
+    "good" "escaped-quotes-of-scripts" 0,
 ];
 
 macro_rules! included {
