@@ -31,33 +31,47 @@ impl Checks {
         }
     }
 
-    /// The words of `include_check`; without any, all. What is not known is returned.
-    pub(super) fn set<'t>(&mut self, words: impl Iterator<Item = &'t str>) -> Vec<&'t str> {
-        let mut unknown = Vec::new();
+    /// The words of `include_check`; without any, all. The first that does not count is returned: only one
+    /// without a sign does, and only in the first place.
+    pub(super) fn set<'t>(&mut self, words: impl Iterator<Item = &'t str>) -> Option<Ignored<'t>> {
+        let mut ignored = None;
         let mut given = false;
         for (word, at) in words.zip(0..) {
             let (name, on) = match word.strip_prefix('-') {
                 Some(name) => (name, false),
                 None => (word.strip_prefix('+').unwrap_or(word), true),
             };
-            if at == 0 && name.len() == word.len() {
+            let plain = name.len() == word.len();
+            if at == 0 && plain {
                 *self = Self::default();
             }
             given = true;
+            if at > 0 && plain {
+                ignored.get_or_insert(Ignored::Second(word));
+                continue;
+            }
             match name {
-                "read" | "readable" => self.readable = on,
+                "read" => self.readable = on,
                 "match" => self.matching = on,
                 "wildcard_match" => self.wildcard = on,
                 "brace_match" => self.brace = on,
-                _ => unknown.push(word),
+                _ => drop(ignored.get_or_insert(Ignored::Unknown(word))),
             }
         }
         if !given {
             *self = Self::ALL;
         }
         self.readable |= self.matching || self.wildcard || self.brace;
-        unknown
+        ignored
     }
+}
+
+/// A word of `include_check` that keepalived finds fault with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ignored<'t> {
+    Unknown(&'t str),
+    /// Without a sign behind another one.
+    Second(&'t str),
 }
 
 /// One `include` line.
@@ -202,18 +216,22 @@ mod tests {
 
     #[test]
     fn include_check_sets_adds_and_takes_away() {
-        let set = |from: Checks, words: &str| {
+        let set = |from: Checks, words: &'static str| {
             let mut checks = from;
-            let unknown = checks.set(words.split_whitespace()).len();
-            (checks, unknown)
+            let ignored = checks.set(words.split_whitespace());
+            (checks, ignored)
         };
         let none = Checks::default();
-        assert_eq!(set(none, ""), (Checks::ALL, 0));
+        assert_eq!(set(none, ""), (Checks::ALL, None));
         let matching = Checks { readable: true, matching: true, ..none };
-        assert_eq!(set(Checks::ALL, "match"), (matching, 0));
-        assert_eq!(set(none, "+match"), (matching, 0));
-        assert_eq!(set(Checks::ALL, "-wildcard_match -brace_match"), (matching, 0));
-        assert_eq!(set(matching, "+bogus"), (matching, 1));
+        assert_eq!(set(Checks::ALL, "match"), (matching, None));
+        assert_eq!(set(none, "+match"), (matching, None));
+        assert_eq!(set(Checks::ALL, "-wildcard_match -brace_match"), (matching, None));
+        assert_eq!(set(matching, "+bogus"), (matching, Some(Ignored::Unknown("+bogus"))));
+        let second = Some(Ignored::Second("wildcard_match"));
+        assert_eq!(set(none, "match wildcard_match"), (matching, second));
+        assert_eq!(set(none, "readable"), (none, Some(Ignored::Unknown("readable"))));
+        assert_eq!(set(none, "read"), (Checks { readable: true, ..none }, None));
         assert!(has_wildcard("conf.d/*") && has_wildcard("[ab]") && !has_wildcard("a\\*"));
     }
 }

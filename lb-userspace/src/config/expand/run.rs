@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     super::lex,
     Definer, EXPANDED_LINE_LIMIT, Expander, Frame, Kind, NESTING_LIMIT, Pos, Run, Severity,
+    include::Ignored,
     line::{self, Line, Unit, contains, decomment, skip_blanks, trim},
     sequence::{self, Head},
     variables::Value,
@@ -330,14 +331,19 @@ impl Expander<'_> {
         let mut words = text.split_ascii_whitespace();
         match words.next() {
             Some("include_check") => {
-                let unknown = self.checks.set(words);
-                let message =
-                    unknown.first().map(|word| format!("`include_check` has no `{word}`"));
-                if let Some(message) = message {
-                    let place = self.place_of(statement);
-                    let help = "it knows readable, match, wildcard_match and brace_match";
-                    self.tell(Severity::Warning, place, message, help);
-                }
+                let (message, help) = match self.checks.set(words) {
+                    None => return,
+                    Some(Ignored::Unknown(word)) => (
+                        format!("`include_check` has no `{word}`"),
+                        "it knows read, match, wildcard_match and brace_match",
+                    ),
+                    Some(Ignored::Second(word)) => (
+                        format!("`{word}` of `include_check` is ignored, as in keepalived"),
+                        "further words need their sign: +wildcard_match",
+                    ),
+                };
+                let place = self.place_of(statement);
+                self.tell(Severity::Warning, place, message, help);
             }
             Some("random_seed") => {
                 if let Some(seed) = words.next().and_then(|word| word.parse().ok()) {
