@@ -295,5 +295,9 @@ fn words_of_the_configuration_are_explained_without_a_running_lbd() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("vrrp_instance"));
     let output = lbctl(&["explain", "nopreemt"]);
     assert_eq!(code(&output), 1);
-    assert!(stderr(&output).contains("is no word"), "{}", stderr(&output));
+    let nearest = "`nopreemt` is no word of the configuration; the nearest is `nopreempt`";
+    assert!(stderr(&output).contains(nearest), "{}", stderr(&output));
+    let output = lbctl(&["explain", "zzzzzzzz"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("`zzzzzzzz` is no word of the configuration\n"), "{output:?}");
 }

@@ -105,3 +105,32 @@ pub fn explain(word: &str) -> Result<String, Option<&'static str>> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One word of each status, as `lbctl explain` prints it.
+    #[test]
+    fn a_word_of_each_status_is_explained() {
+        let statuses = [
+            ("acts", "nopreempt"),
+            ("ours", "on_down"),
+            ("not-yet", "ha_suspend"),
+            ("never", "lvs_flush"),
+            ("refused", "track_bfd"),
+            ("in-several-blocks", "fwmark"),
+        ];
+        insta::with_settings!({
+            snapshot_path => "testdata/snapshots",
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
+            for (name, word) in statuses {
+                insta::assert_snapshot!(format!("explain-{name}"), explain(word).expect(word));
+            }
+        });
+        assert_eq!(explain("nopreemt"), Err(Some("nopreempt")));
+        assert_eq!(explain("zzzzzzzz"), Err(None));
+    }
+}

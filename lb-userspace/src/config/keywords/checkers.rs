@@ -59,7 +59,7 @@ keywords! {
     HttpGet: "http_protocol", Choice(&["1.0", "1.0C", "1.0c", "1.0K", "1.0k", "1.1", "1.1K", "1.1k"]), "1.0", C, Acts, "HTTP version; C: Connection: close is said (1.1 says it), K: keep-alive";
     HttpGet: "enable_sni", Nothing, "off", C, Acts, "virtualhost is the server name in TLS";
     HttpGet: "sni_name", Word("NAME"), "", C, Acts, "server name in TLS, in place of virtualhost";
-    HttpGet: "fast_recovery", Optional("[true|false]"), "off", C, Later(T::CheckerDetail), "up after one good page";
+    HttpGet: "fast_recovery", Optional("[true|false]"), "off", C, Later(T::CheckerDetail), "no delay between the pages while it comes up";
     HttpGet Url: "tls_compliant", Bool, "off", C, Later(T::CheckerDetail), "strict end of TLS";
     HttpGet Url: "virtualhost", Word("NAME"), "the next outer one, else address and port", B, Acts, "Host header";
     HttpGet: "url", Nothing, "", A, Acts, "one page; all must come as expected", opens Url + many;
