@@ -276,7 +276,9 @@ fn replay_file(path: &Path, json: bool) -> ExitCode {
 
 fn migrate_file(path: &Path, id: Option<String>, json: bool) -> ExitCode {
     let reading = Reading { id, ..Reading::default() };
-    let report = migrate::report(&config_file::load_with(path, &reading).outcome);
+    // As lbd does: `${_PWD}` is the directory of the file, and not `.`.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let report = migrate::report(&config_file::load_with(&path, &reading).outcome);
     let text = match serde_json::to_string_pretty(&report) {
         Ok(text) if json => text + "\n",
         _ => report.render(),
