@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     reload: usize,
     /// Fail when a target is missed: 10 times faster than keepalived at 5000 real servers, a plan below
-    /// 100 ms at 10000.
+    /// 100 ms at 10000, by itself and as `lbctl reload --plan`.
     #[arg(long)]
     judge: bool,
     /// Parts to run; `live` needs root and the BPF toolchain.
@@ -107,7 +107,10 @@ fn main() -> Result<()> {
     if parts.contains(&Part::Live) {
         netns::available().map_err(|why| anyhow!("part `live` needs root: {why}"))?;
         let found = live::measure(reload, rounds)?;
-        println!("the same of a running lbd, as its operator waits, {} reloads", found.reloads);
+        println!(
+            "the same of a running lbd, as its operator waits (target: --plan below 100 ms), {} reloads",
+            found.reloads
+        );
         println!(
             "  lbctl reload --plan {:.1} ms (at most {:.1}), lbctl reload {:.1} ms (at most {:.1})",
             found.plan_ms, found.plan_max_ms, found.reload_ms, found.reload_max_ms
@@ -118,7 +121,7 @@ fn main() -> Result<()> {
     std::fs::write(&json, serde_json::to_vec_pretty(&report)?)
         .with_context(|| format!("cannot write {}", json.display()))?;
     println!("written: {}", json.display());
-    let missed = config_speed::missed(&report.check, report.reload.as_ref());
+    let missed = config_speed::missed(&report.check, report.reload.as_ref(), report.live.as_ref());
     ensure!(!judge || missed.is_empty(), "{}", missed.join("; "));
     Ok(())
 }
