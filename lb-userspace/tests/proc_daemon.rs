@@ -288,6 +288,18 @@ fn migrate_reports_on_a_file_without_a_running_lbd() {
     }
 }
 
+/// A bare name has the directory of the file as `_PWD`, as it does for lbd.
+#[test]
+fn migrate_knows_the_directory_of_a_bare_name() {
+    let scratch = Scratch::new();
+    let tracked: &[u8] = b"track_file f {\n file ${_PWD}/state\n}\n";
+    scratch.file("a.conf", &[tracked, GOOD].concat());
+    let mut command = Command::new(LBCTL);
+    let output = command.args(["migrate", "a.conf"]).current_dir(scratch.path()).output();
+    let output = output.expect("lbctl is built");
+    assert!(code(&output) < 2, "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 #[test]
 fn words_of_the_configuration_are_explained_without_a_running_lbd() {
     let output = lbctl(&["explain", "nopreempt"]);

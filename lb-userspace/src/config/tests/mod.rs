@@ -1,5 +1,6 @@
 //! The corpus (testdata/), properties over arbitrary bytes, and bounds.
 
+mod as_keepalived;
 mod bounds;
 mod conformance;
 pub(super) mod corpus;
