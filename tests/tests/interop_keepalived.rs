@@ -138,7 +138,7 @@ fn single_faults() -> Vec<(&'static str, String)> {
         ("a brace too many", instance("", "}\n")),
         ("no last brace", instance("", "").trim_end().trim_end_matches('}').to_owned()),
         ("an unknown block", instance("", "nosuch_block {\n a b\n}\n")),
-        ("a VRID twice", instance("", "") + &instance("", "").replace("nce V", "nce W")),
+        ("a VRID twice", instance("", "") + &second("")),
         ("an interface that is not there", instance("", "").replace("eth0", "eth7")),
         ("a notify script with its user", instance("notify /usr/bin/true root", "")),
         ("a script with words unquoted", script("script \"/usr/bin/true\" extra words")),
@@ -169,6 +169,96 @@ fn single_faults() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Another instance of the same VRID with a VIP of its own and one line more.
+fn second(line: &str) -> String {
+    instance(line, "").replace("nce V", "nce W").replace("192.0.2.1/", "192.0.2.3/")
+}
+
+/// Words that are given twice, values that are none, and words that lbd does not act on.
+fn words() -> Vec<(&'static str, String)> {
+    let globals = |line: &str| instance("", &format!("global_defs {{\n {line}\n}}\n"));
+    let bfd = "bfd_instance B {\n neighbor_ip 192.0.2.9\n source_ip 192.0.2.8\n}\n";
+    let file = "track_file F {\n file /tmp/f\n init_file 0\n}\n";
+    let group = "vrrp_sync_group G {\n group {\n V\n W\n }\n track_bfd {\n B\n }\n}\n";
+    let other = second("").replace("router_id 51", "router_id 52");
+    let process = |words: &str| {
+        instance("track_process {\n p\n }", "").replace(
+            "vrrp_instance",
+            &format!("vrrp_track_process p {{\n {words}\n}}\nvrrp_instance"),
+        )
+    };
+    let unused = "vrrp_script s {\n script /usr/bin/true\n timeout 2\n}\n";
+    let address = server("", "TCP_CHECK {\n connect_timeout abc\n }");
+    vec![
+        // ---- which of two counts
+        ("MASTER, then BACKUP", instance("state MASTER\n state BACKUP", "")),
+        ("BACKUP, then MASTER", instance("state BACKUP\n state MASTER", "")),
+        ("two versions", instance("version 2\n version 3", "")),
+        ("a version twice", instance("version 3\n version 3", "")),
+        ("two FIFOs", globals("notify_fifo /tmp/a\n notify_fifo /tmp/b")),
+        ("two prefixes", globals("vmac_prefix a\n vmac_prefix b")),
+        ("two prefixes of addresses", globals("vmac_addr_prefix a\n vmac_addr_prefix b")),
+        ("two virtual MAC interfaces", instance("use_vmac a\n use_vmac b", "")),
+        ("two processes", process("process a\n process b")),
+        ("two weights of a process", process("process a\n weight 2\n weight 3")),
+        ("two quorums of a process", process("process a\n quorum 2\n quorum 3")),
+        // ---- values that are none
+        ("a state in lower case", instance("state master", "")),
+        ("a script's interval of 0", script("script /usr/bin/true\n interval 0")),
+        ("neither yes nor no", instance("lower_prio_no_advert maybe", "")),
+        ("neither yes nor no, of mail", globals("smtp_alert maybe")),
+        ("no name of an instance", instance("", "").replace("nce V", "nce")),
+        ("a real server that is no address", address.replace("r 192.0.2.2", "r 10.0.0.999")),
+        // ---- quotes
+        ("an escaped quote in a name", globals(r#"router_id "a \" b""#)),
+        ("escaped quotes in a command", instance(r#"notify "/usr/bin/true \"a\"" root"#, "")),
+        ("escaped quotes around braces", instance(r#"notify "/usr/bin/true \"{ a; }\""#, "")),
+        // ---- include_check
+        ("include_check read", globals("include_check read")),
+        ("include_check readable", globals("include_check readable")),
+        ("include_check of two words", globals("include_check match wildcard_match")),
+        ("include_check with a sign", globals("include_check match +wildcard_match")),
+        // ---- what lbd does not act on
+        ("PING_CHECK", server("", "PING_CHECK {\n }")),
+        ("UDP_CHECK", server("", "UDP_CHECK {\n }")),
+        ("DNS_CHECK", server("", "DNS_CHECK {\n }")),
+        ("SMTP_CHECK", server("", "SMTP_CHECK {\n }")),
+        ("BFD_CHECK", bfd.to_owned() + &server("", "BFD_CHECK {\n name B\n }")),
+        ("FILE_CHECK", file.to_owned() + &server("", "FILE_CHECK {\n track_file F\n }")),
+        ("bfd_instance", instance("", bfd)),
+        ("track_bfd of a group", bfd.to_owned() + &instance("", "") + &other + group),
+        ("no argument inside PING_CHECK", server("", "PING_CHECK {\n connect_timeout\n }")),
+        ("no number inside PING_CHECK", server("", "PING_CHECK {\n retry abc\n }")),
+        ("a niceness out of range", globals("checker_priority 99")),
+        // ---- what keepalived has nothing to say about
+        ("a script that nobody tracks", instance("", unused)),
+        ("one missed advert", instance("down_timer_adverts 1", "")),
+        ("a down delay that is cut", instance("", "interface_up_down_delays {\n eth0 10 1\n}\n")),
+        (
+            "an excluded VIP on another interface",
+            instance("virtual_ipaddress_excluded {\n 192.0.2.1/32 dev lo\n }", ""),
+        ),
+        (
+            "a real server that is another VIP",
+            server("", "")
+                + &server("", "")
+                    .replace("192.0.2.2", "192.0.2.4")
+                    .replace("192.0.2.1", "192.0.2.2"),
+        ),
+        // ---- what lbd refuses
+        ("a VIP in two instances", instance("", "") + &other.replace("192.0.2.3", "192.0.2.1")),
+        ("a real server that is the VIP", server("", "").replace("192.0.2.2", "192.0.2.1")),
+        ("a virtual server without a port", server("", "").replace("192.0.2.1 80", "192.0.2.1")),
+        ("a scheduler that lbd does not have", server("", "").replace("wlc", "dh")),
+        ("track_bfd", bfd.to_owned() + &instance("track_bfd {\n B\n }", "")),
+        (
+            "a VRID of multicast and of unicast",
+            instance("", "")
+                + &second("unicast_src_ip 10.77.0.10\n unicast_peer {\n 10.77.0.20\n }"),
+        ),
+    ]
+}
+
 /// Several faults in one file, and what only a whole file shows.
 fn other_faults() -> Vec<Row> {
     let two = |what, text| Row::secure(what, text);
@@ -183,6 +273,8 @@ fn other_faults() -> Vec<Row> {
         instance("", "").replace(" virtual_router_id", "<<<<<<< HEAD\n virtual_router_id");
     let fwmark = server("", "").replace("virtual_server 192.0.2.1 80", "virtual_server fwmark 3");
     vec![
+        two("nothing but global_defs", String::new()),
+        Row::plain("a namespace", format!("net_namespace lbd\n{}", instance("", ""))),
         Row::plain("a script without security", tracked("")),
         two("no VRID", no_vrid),
         two("no protocol", no_protocol),
@@ -254,13 +346,20 @@ impl Row {
 
 /// Where lbd answers differently on purpose, with its code and keepalived's: the table of codes in
 /// docs/migration.md has them and says why.
-const DIFFERENT: [(&str, i32, i32); 6] = [
+const DIFFERENT: [(&str, i32, i32); 13] = [
     ("a file that is not there", 4, 0),
     ("an empty file", 4, 0),
     ("an executable file with a fault", 5, 0),
     ("a tunnel", 4, 0),
     ("protocol UDP", 4, 0),
     ("a firewall mark", 4, 5),
+    ("a VIP in two instances", 4, 0),
+    ("a real server that is the VIP", 4, 0),
+    ("a virtual server without a port", 4, 5),
+    ("a scheduler that lbd does not have", 4, 0),
+    ("track_bfd", 4, 0),
+    ("a VRID of multicast and of unicast", 4, 0),
+    ("nothing but global_defs", 4, 0),
 ];
 
 /// The code of `-t`, and what was said.
@@ -291,7 +390,8 @@ fn config_test_has_keepaliveds_exit_codes() -> Result<()> {
     let lbd = host::bin_dir().join("lbd");
     let (mut wrong, mut codes) = (Vec::new(), std::collections::BTreeSet::new());
     let single = single_faults().into_iter().map(|(what, text)| Row::secure(what, text));
-    let rows: Vec<Row> = single.chain(other_faults()).collect();
+    let words = words().into_iter().map(|(what, text)| Row::secure(what, text));
+    let rows: Vec<Row> = single.chain(words).chain(other_faults()).collect();
     for (what, ..) in DIFFERENT {
         ensure!(rows.iter().any(|row| row.what == what), "{what} is no row");
     }
