@@ -193,7 +193,15 @@ impl Builder<'_> {
 
     fn lex_error(&mut self, error: LexError) {
         match error {
-            LexError::UnterminatedQuote(span) if self.is_split_again(span) => {}
+            LexError::UnterminatedQuote(span) if self.is_split_again(span) => {
+                let place = self.sink.place(self.source, span);
+                let message = "this line has an odd number of `\"`, one of them behind a backslash";
+                self.sink.push(
+                    Diagnostic::new(Severity::Warning, place, message).help(
+                        "keepalived before 2.3.2 finds fault with it: use single quotes inside",
+                    ),
+                );
+            }
             LexError::UnterminatedQuote(span) => {
                 let place = self.sink.place(self.source, span);
                 let message = "the closing `\"` is missing on this line";

@@ -38,7 +38,7 @@ keywords! {
     Root: "namespace_with_ipsets", Nothing, "", C, Never(T::Firewall), "ipsets inside namespaces";
     Root: "use_pid_dir", Nothing, "off", C, Never(T::Files), "pid files in a directory of their own; ours are in --run-dir";
     Root: "instance", Word("NAME"), "", C, Never(T::Files), "name in file names; use --instance NAME";
-    Root: "child_wait_time", Int { min: 0, max: 1000 }, "5", C, Never(T::Processes), "seconds that children get to end";
+    Root: "child_wait_time", Int { min: 0, max: U32 }, "5", C, Never(T::Processes), "seconds that children get to end";
     Root VrrpInstance: "linkbeat_use_polling", Nothing, "off", C, Never(T::LinkPolling), "poll the link";
     Root: "include", Words("FILE"), "", B, Acts, "reads further files, in any block; FILE may have wildcards and braces; relative to the including file; what is missing is only told" + many;
     Root: "includer", Words("FILE"), "", C, Acts, "include; what is found must be a readable file" + many;
@@ -228,9 +228,9 @@ keywords! {
     BfdInstance: "neighbor_ip", Address, "", B, Later(T::Bfd), "the neighbour";
     BfdInstance: "neighbour_ip", Address, "", C, Later(T::Bfd), "old name of neighbor_ip";
     BfdInstance: "source_ip", Address, "", B, Later(T::Bfd), "source address";
-    BfdInstance: "min_rx", Words("1..4294967 ms"), "10 ms", B, Later(T::Bfd), "milliseconds between packets that we can take";
-    BfdInstance: "min_tx", Words("1..4294967 ms"), "10 ms", B, Later(T::Bfd), "milliseconds between packets that we send";
-    BfdInstance: "idle_tx", Words("1000..4294967 ms"), "1000 ms", C, Later(T::Bfd), "the same while the neighbour is silent";
+    BfdInstance: "min_rx", Millis { min: 1, max: 4_294_967 }, "10 ms", B, Later(T::Bfd), "milliseconds between packets that we can take";
+    BfdInstance: "min_tx", Millis { min: 1, max: 4_294_967 }, "10 ms", B, Later(T::Bfd), "milliseconds between packets that we send";
+    BfdInstance: "idle_tx", Millis { min: 1_000, max: 4_294_967 }, "1000 ms", C, Later(T::Bfd), "the same while the neighbour is silent";
     BfdInstance: "multiplier", Int { min: 1, max: 255 }, "5", B, Later(T::Bfd), "missed packets until down";
     BfdInstance: "ttl", Int { min: 1, max: 255 }, "255", C, Later(T::Bfd), "of our packets";
     BfdInstance: "hoplimit", Int { min: 1, max: 255 }, "64", C, Later(T::Bfd), "of our packets";

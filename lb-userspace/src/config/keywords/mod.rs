@@ -27,6 +27,7 @@ macro_rules! keywords {
     };
 }
 
+mod alone;
 mod checkers;
 mod entries;
 mod global;
@@ -35,6 +36,8 @@ mod lvs;
 mod since;
 mod tracking;
 mod vrrp;
+
+pub use alone::looks_itself;
 
 use std::{fmt, sync::LazyLock};
 
@@ -207,6 +210,8 @@ pub enum Argument {
     Int { min: i64, max: i64 },
     /// Seconds with decimals; limits in µs.
     Seconds { min: u64, max: u64 },
+    /// Milliseconds with decimals; limits in ms.
+    Millis { min: u64, max: u64 },
     /// Ours: seconds with decimals, or a number with `ms` or `s`; limits in µs.
     Time { min: u64, max: u64 },
     /// One of these words.
@@ -256,6 +261,7 @@ impl fmt::Display for Argument {
             Self::Int { min, max } if *max >= i64::from(i32::MAX) => write!(f, "number from {min}"),
             Self::Int { min, max } => write!(f, "{min}..{max}"),
             Self::Seconds { min, max } => write!(f, "{} s", Limits(*min, *max)),
+            Self::Millis { min, max } => write!(f, "{min}..{max} ms"),
             Self::Time { min, max } => write!(f, "time, {} s", Limits(*min, *max)),
             Self::Choice(words) => f.write_str(&words.join("|")),
             Self::Word(name) => f.write_str(name),

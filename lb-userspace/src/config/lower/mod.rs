@@ -86,12 +86,6 @@ enum Form {
     Bad,
 }
 
-/// keepalived looks for some names itself and not for a missing argument.
-fn missing_class(block: Block, name: &str) -> Class {
-    let own = ["vrrp_instance", "vrrp_sync_group", "track_group"].contains(&name);
-    if block == Block::Root && own { Class::Fault } else { Class::MissingArgument }
-}
-
 /// State of one run.
 pub(super) struct Lower<'a> {
     source: &'a Source,
@@ -391,7 +385,10 @@ impl<'a> Lower<'a> {
                     entry.head(),
                     format!("`{}` needs an argument: {}", keyword.name, keyword.argument),
                 )
-                .class(missing_class(block, keyword.name))
+                .class(match keywords::looks_itself(block, keyword.name) {
+                    true => Class::Fault,
+                    false => Class::MissingArgument,
+                })
                 .help(lost.unwrap_or_else(|| keyword.meaning.to_owned()));
             self.sink.push(diagnostic);
             return if keyword.opens.is_some() { Form::Nameless } else { Form::Bad };

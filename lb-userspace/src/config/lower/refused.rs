@@ -59,6 +59,7 @@ impl Lower<'_> {
             Argument::User => drop(self.user(entry)),
             Argument::Nothing
             | Argument::Word(_)
+            | Argument::Millis { .. }
             | Argument::Words(_)
             | Argument::Optional(_)
             | Argument::Secret => {}
@@ -99,6 +100,9 @@ impl Lower<'_> {
             Argument::Seconds { min, max } => {
                 value::seconds(&text).is_some_and(|it| !it.junk && (min..=max).contains(&it.value))
             }
+            Argument::Millis { min, max } => value::seconds(&text).is_some_and(|it| {
+                !it.junk && (min * 1_000_000..=max * 1_000_000).contains(&it.value)
+            }),
             Argument::Choice(words) => words.contains(&&*text),
             Argument::Address => text.parse::<IpAddr>().is_ok(),
             // The others are keepalived's own forms, or ours.

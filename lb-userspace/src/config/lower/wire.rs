@@ -448,7 +448,8 @@ impl Lower<'_> {
         if let Some((prefix, span)) = vips.first()
             && matches!(prefix.addr, IpAddr::V6(first) if !first.is_unicast_link_local())
         {
-            self.warn(
+            // Outside of strict mode keepalived says so in its log alone.
+            self.advise(
                 *span,
                 format!("vrrp_instance `{name}`: the first IPv6 VIP should be link-local"),
                 "RFC 9568 wants one, such as fe80::1; other makers may refuse these adverts",

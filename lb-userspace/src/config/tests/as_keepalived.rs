@@ -108,6 +108,10 @@ fn names_that_keepalived_looks_for_itself_are_faults() {
         let outcome = load("t", &(instance("") + block + " {\n}\n"));
         assert_eq!(outcome.exit_code(), code, "{}", outcome.render());
     }
+    for (word, code) in [("router_id", 5), ("snmp_socket", 5), ("vrrp_version", 2)] {
+        let outcome = load("t", &format!("{}global_defs {{\n {word}\n}}\n", instance("")));
+        assert_eq!(outcome.exit_code(), code, "{}", outcome.render());
+    }
 }
 
 /// What keepalived takes without a word does not change the exit code.
@@ -125,6 +129,7 @@ fn advice_is_told_and_answered_0() {
     for (text, said) in [
         (instance("down_timer_adverts 1"), "a single lost or late advert"),
         (behind("interface_up_down_delays {\n eth0 10 1\n}\n"), "down delay 10s"),
+        (instance("").replace("192.0.2.1/32", "2001:db8::1/64"), "should be link-local"),
         (behind("bfd_instance B {\n neighbor_ip 192.0.2.9\n}\n"), "`bfd_instance` is accepted"),
         (format!("net_namespace x\n{}", instance("")), "`net_namespace` is accepted"),
         (crowd, "one vrrp_instance too many to be fenced"),

@@ -165,6 +165,7 @@ fn sample(block: Block, name: &str) -> String {
         Argument::Nothing | Argument::Bool | Argument::Optional(_) => String::new(),
         Argument::Int { min, .. } => min.max(2).to_string(),
         Argument::Seconds { .. } | Argument::Time { .. } => "1".into(),
+        Argument::Millis { min, .. } => min.to_string(),
         Argument::Choice(words) => words[0].into(),
         Argument::Secret => "x".into(),
         Argument::Address => "192.0.2.9".into(),

@@ -140,7 +140,7 @@ const FILES: [(&str, &str, &[u8], u8); 112] = files![
     "bad" "inside-nameless" 2,
     "bad" "one-vrid" 4,
     "bad" "escaped-quotes" 5,
-    "good" "escaped-quotes-of-scripts" 0,
+    "good" "escaped-quotes-of-scripts" 5,
 ];
 
 macro_rules! included {
