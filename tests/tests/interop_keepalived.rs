@@ -209,7 +209,13 @@ fn words() -> Vec<(&'static str, String)> {
         ("neither yes nor no, of mail", globals("smtp_alert maybe")),
         ("no name of an instance", instance("", "").replace("nce V", "nce")),
         ("a real server that is no address", address.replace("r 192.0.2.2", "r 10.0.0.999")),
+        // ---- arguments that are not there
+        ("no name of the router", globals("router_id")),
+        ("no user of the scripts", globals("script_user")),
+        ("no VRRP version", globals("vrrp_version")),
+        ("a script without its command", script("script")),
         // ---- quotes
+        ("an odd number of quotes", script(r#"script "/usr/bin/true \""#)),
         ("an escaped quote in a name", globals(r#"router_id "a \" b""#)),
         ("escaped quotes in a command", instance(r#"notify "/usr/bin/true \"a\"" root"#, "")),
         ("escaped quotes around braces", instance(r#"notify "/usr/bin/true \"{ a; }\""#, "")),
@@ -231,6 +237,10 @@ fn words() -> Vec<(&'static str, String)> {
         ("no number inside PING_CHECK", server("", "PING_CHECK {\n retry abc\n }")),
         ("a niceness out of range", globals("checker_priority 99")),
         // ---- what keepalived has nothing to say about
+        (
+            "a first IPv6 VIP that is global",
+            instance("", "").replace("192.0.2.1/32", "2001:db8::1/64"),
+        ),
         ("a script that nobody tracks", instance("", unused)),
         ("one missed advert", instance("down_timer_adverts 1", "")),
         ("a down delay that is cut", instance("", "interface_up_down_delays {\n eth0 10 1\n}\n")),
@@ -346,7 +356,7 @@ impl Row {
 
 /// Where lbd answers differently on purpose, with its code and keepalived's: the table of codes in
 /// docs/migration.md has them and says why.
-const DIFFERENT: [(&str, i32, i32); 13] = [
+const DIFFERENT: [(&str, i32, i32); 14] = [
     ("a file that is not there", 4, 0),
     ("an empty file", 4, 0),
     ("an executable file with a fault", 5, 0),
@@ -360,6 +370,7 @@ const DIFFERENT: [(&str, i32, i32); 13] = [
     ("track_bfd", 4, 0),
     ("a VRID of multicast and of unicast", 4, 0),
     ("nothing but global_defs", 4, 0),
+    ("a script without its command", 2, 0),
 ];
 
 /// The code of `-t`, and what was said.

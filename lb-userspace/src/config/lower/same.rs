@@ -15,6 +15,10 @@ use super::{
     cross::Marks,
 };
 
+/// Interfaces with one address that are compared with each other: the time for a file of a million lines
+/// stays short.
+const SAME_LIMIT: usize = 64;
+
 /// A VIP of an instance and where it stands.
 pub(super) struct VipMark {
     pub(super) addr: IpAddr,
@@ -116,7 +120,8 @@ impl Lower<'_> {
                     let message = format!("VIP {} is listed twice", vip.addr);
                     self.twice_here([vip.span, first.span], message, "listed here before", help);
                 }
-                None => before.push((instance, vip)),
+                None if before.len() < SAME_LIMIT => before.push((instance, vip)),
+                None => {}
             }
         }
     }
