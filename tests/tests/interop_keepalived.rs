@@ -370,7 +370,7 @@ const DIFFERENT: [(&str, i32, i32); 14] = [
     ("track_bfd", 4, 0),
     ("a VRID of multicast and of unicast", 4, 0),
     ("nothing but global_defs", 4, 0),
-    ("a script without its command", 2, 0),
+    ("a script without its command", 2, 5),
 ];
 
 /// The code of `-t`, and what was said.
