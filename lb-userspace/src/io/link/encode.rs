@@ -136,6 +136,128 @@ pub(super) fn route(
     Ok((Rtnl::NewRoute(message), ADD))
 }
 
+/// What makes a route what it is, in the kernel's words: in a request, or as the kernel tells it.
+#[derive(Default)]
+struct Seen {
+    to: Option<IpAddr>,
+    from: Option<IpAddr>,
+    source: Option<IpAddr>,
+    table: u32,
+    metric: u32,
+    pref: u8,
+    metrics: Vec<Metric>,
+    ways: Vec<Way>,
+}
+
+/// One next hop: gateway, share, whether that is on the link whatever the addresses say, interface.
+#[derive(Default)]
+struct Way {
+    gateway: Option<RouteAttribute>,
+    hops: u8,
+    onlink: bool,
+    /// Of a request `None`: whichever the gateway is on.
+    interface: Option<u32>,
+}
+
+impl Way {
+    fn is(&self, wanted: &Self) -> bool {
+        (&self.gateway, self.hops, self.onlink) == (&wanted.gateway, wanted.hops, wanted.onlink)
+            && (wanted.interface.is_none() || self.interface == wanted.interface)
+    }
+}
+
+impl Seen {
+    fn new(message: &RouteMessage) -> Self {
+        let header = &message.header;
+        let v6 = header.address_family == AddressFamily::Inet6;
+        let mut seen = Self { table: header.table.into(), ..Self::default() };
+        let onlink = header.flags.contains(RouteFlags::Onlink);
+        let mut way = Way { onlink, ..Way::default() };
+        let mut several = vec![];
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(it) => {
+                    seen.to = prefix_of(it, header.destination_prefix_length);
+                }
+                RouteAttribute::Source(it) => {
+                    seen.from = prefix_of(it, header.source_prefix_length);
+                }
+                RouteAttribute::PrefSource(it) => seen.source = prefix_of(it, 128),
+                RouteAttribute::Table(number) => seen.table = *number,
+                RouteAttribute::Priority(number) => seen.metric = *number,
+                RouteAttribute::Preference(pref) if v6 => seen.pref = (*pref).into(),
+                RouteAttribute::Metrics(metrics) => seen.metrics.clone_from(metrics),
+                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => {
+                    way.gateway = Some(attribute.clone());
+                }
+                RouteAttribute::Oif(index) => way.interface = Some(*index),
+                RouteAttribute::MultiPath(hops) => several.extend(hops.iter().map(|hop| Way {
+                    gateway: hop.attributes.iter().find(|it| is_gateway(it)).cloned(),
+                    hops: hop.hops,
+                    onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+                    interface: Some(hop.interface_index).filter(|index| *index > 0),
+                })),
+                _ => {}
+            }
+        }
+        if several.is_empty() && (way.gateway.is_some() || way.interface.is_some()) {
+            several.push(way);
+        }
+        seen.ways = several;
+        if v6 && seen.metric == 0 {
+            // IP6_RT_PRIO_USER
+            seen.metric = 1024;
+        }
+        seen
+    }
+}
+
+fn is_gateway(attribute: &RouteAttribute) -> bool {
+    matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
+}
+
+/// The network of so many bits; IPv6 cuts the rest off without a word.
+fn prefix_of(address: &RouteAddress, len: u8) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
+            Some(std::net::Ipv6Addr::from_bits(address.to_bits() & mask).into())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a route of the kernel is the one that a request of [`route`] puts there. How long it
+/// still lives is not asked.
+pub(super) fn is_route(found: &RouteMessage, wanted: &RouteMessage) -> bool {
+    let key = |message: &RouteMessage| {
+        let header = &message.header;
+        let lens = (header.destination_prefix_length, header.source_prefix_length);
+        // IPv6 keeps neither.
+        let v4 = header.address_family == AddressFamily::Inet;
+        let of_v4 = v4.then_some((header.tos, header.scope));
+        (header.address_family, lens, header.protocol, header.kind, of_v4)
+    };
+    if key(found) != key(wanted) {
+        return false;
+    }
+    let (is, want) = (Seen::new(found), Seen::new(wanted));
+    let same_metrics = is.metrics.len() == want.metrics.len()
+        && want.metrics.iter().all(|metric| is.metrics.contains(metric));
+    // To IPv6 a route that leads nowhere leads to `lo`.
+    let same_ways = if want.ways.is_empty() {
+        is.ways.iter().all(|way| way.gateway.is_none())
+    } else {
+        is.ways.len() == want.ways.len()
+            && want.ways.iter().all(|wanted| is.ways.iter().any(|way| way.is(wanted)))
+    };
+    (is.to, is.from, is.source) == (want.to, want.from, want.source)
+        && (is.table, is.metric, is.pref) == (want.table, want.metric, want.pref)
+        && same_metrics
+        && same_ways
+}
+
 fn gateway(via: Option<IpAddr>, to: IpAddr) -> Option<RouteAttribute> {
     Some(match via? {
         via if via.is_ipv6() == to.is_ipv6() => RouteAttribute::Gateway(RouteAddress::from(via)),

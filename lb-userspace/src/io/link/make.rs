@@ -1,7 +1,7 @@
 //! Putting objects on the host and taking them off: the part of the thread that changes things.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     net::IpAddr,
     path::Path,
@@ -14,6 +14,7 @@ use netlink_packet_route::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoMacVlan, LinkAttribute,
         LinkFlags, LinkInfo as Info, LinkMessage, MacVlanMode,
     },
+    route::{RouteAttribute, RouteMessage},
     rule::RuleMessage,
 };
 use nix::net::if_::if_nametoindex;
@@ -21,9 +22,9 @@ use nix::net::if_::if_nametoindex;
 use super::{
     Assigned, Declaration, Failure, Object, Setting, VirtualLink, encode, filter,
     journal::{Journal, Predecessor},
-    socket::{REQUEST_TIMEOUT, RequestSocket},
+    socket::{Message, REQUEST_TIMEOUT, RequestSocket},
 };
-use crate::config::model::{Rule, VirtualLinkKind};
+use crate::config::model::{Route, Rule, VirtualLinkKind};
 
 /// What a request did.
 #[derive(Debug, Default)]
@@ -51,11 +52,20 @@ pub(super) struct Maker {
     /// Indexes of the interfaces that addresses were put on: an interface may change its name
     /// meanwhile, and keeps its addresses.
     put: BTreeMap<(String, Assigned), u32>,
+    /// Read while a request is carried out: routes by family, table and protocol.
+    routes: BTreeMap<(u8, u32, u8), Vec<RouteMessage>>,
 }
 
 impl Maker {
     pub(super) fn new(socket: RequestSocket, journal: Journal) -> Self {
-        Self { socket, settings: BTreeMap::new(), journal, declared: false, put: BTreeMap::new() }
+        Self {
+            socket,
+            settings: BTreeMap::new(),
+            journal,
+            declared: false,
+            put: BTreeMap::new(),
+            routes: BTreeMap::new(),
+        }
     }
 
     /// Writes down what may be put on from now on. The first time returns what a predecessor has
@@ -166,6 +176,7 @@ impl Maker {
                 rest = later;
             }
         }
+        self.routes.clear();
         // What could not be taken off stays recorded.
         if outcome.errors.is_empty() && self.journal.taken_off(clear) {
             self.write_journal();
@@ -235,26 +246,7 @@ impl Maker {
                 let wanted = if on { Some(master.as_str()) } else { None };
                 self.join(name, wanted, index)
             }
-            Object::Route(route) => {
-                let find = |name: &str| self.index(name, index);
-                let message = |on| encode::route(route, on, find);
-                if !on {
-                    let Ok(message) = message(false) else { return Ok(()) };
-                    return done(self.socket.one(message), &[libc::ESRCH, libc::ENODEV]);
-                }
-                let (add, remove) = (message(true)?, message(false)?);
-                match self.socket.one(add.clone()) {
-                    // Ours of a process before us makes room; someone else's is left alone.
-                    Some(libc::EEXIST) => {
-                        self.socket.one(remove);
-                        match self.socket.one(add) {
-                            Some(libc::EEXIST) => Err("another route is in its place".into()),
-                            answer => done(answer, &[]),
-                        }
-                    }
-                    answer => done(answer, &[]),
-                }
-            }
+            Object::Route(route) => self.route(route, on, index),
             Object::Rule(rule) => {
                 let gone = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT];
                 let there = [libc::EEXIST];
@@ -266,6 +258,54 @@ impl Maker {
                 done(self.socket.one(encode::rule(rule, on)), accepted)
             }
         }
+    }
+
+    /// One that is there as it is wanted is not touched: connections may depend on it.
+    fn route(
+        &mut self,
+        route: &Route,
+        on: bool,
+        index: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<(), String> {
+        let message = |on| encode::route(route, on, |name| self.index(name, index));
+        if !on {
+            let Ok(message) = message(false) else { return Ok(()) };
+            return done(self.socket.one(message), &[libc::ESRCH, libc::ENODEV]);
+        }
+        let (add, remove) = (message(true)?, message(false)?);
+        let answer = self.socket.one(add.clone());
+        if answer != Some(libc::EEXIST) {
+            return done(answer, &[]);
+        }
+        if self.has_route(&add)? {
+            return Ok(());
+        }
+        // Ours of a process before us makes room, one that differs in what a removal does not
+        // compare; someone else's is left alone.
+        self.socket.one(remove);
+        match self.socket.one(add) {
+            Some(libc::EEXIST) => Err("another route is in its place".into()),
+            answer => done(answer, &[]),
+        }
+    }
+
+    fn has_route(&mut self, wanted: &Message) -> Result<bool, String> {
+        let (Rtnl::NewRoute(wanted), _) = wanted else { return Ok(false) };
+        let header = &wanted.header;
+        let table = wanted.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
+        let table = table.unwrap_or_else(|| header.table.into());
+        let (family, protocol) = (header.address_family, header.protocol);
+        let found = match self.routes.entry((family.into(), table, protocol.into())) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(place) => {
+                let found = self.socket.routes(family, table, protocol);
+                place.insert(found.map_err(|error| format!("read routes: {error}"))?)
+            }
+        };
+        Ok(found.iter().any(|it| encode::is_route(it, wanted)))
     }
 
     fn has_rule(&mut self, rule: &Rule) -> Result<bool, String> {

@@ -142,6 +142,13 @@ impl Object {
             Self::Setting(_) | Self::Filter(_) | Self::Rule(_) => false,
         }
     }
+
+    /// Whether it may be gone when the interface of this name was down or away: beside what is on
+    /// it, routes whose gateway may be reached by it.
+    pub fn goes_with(&self, interface: &str) -> bool {
+        let anywhere = |object: &Self| matches!(object, Self::Route(it) if it.next_hops.iter().any(|hop| hop.dev.is_none()));
+        self.is_on(interface) || anywhere(self)
+    }
 }
 
 impl fmt::Display for Object {

@@ -8,7 +8,10 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage, RouteProtocol},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::{
     socket::{setsockopt, sockopt},
@@ -130,6 +133,29 @@ impl RequestSocket {
             });
         }
         end.unwrap_or(Ok(())).map(|()| found)
+    }
+
+    /// The routes of a family in one table, of one protocol.
+    pub(super) fn routes(
+        &mut self,
+        family: AddressFamily,
+        table: u32,
+        protocol: RouteProtocol,
+    ) -> io::Result<Vec<RouteMessage>> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        request.header.protocol = protocol;
+        request.attributes.push(RouteAttribute::Table(table));
+        // Then the kernel leaves out the others, of which a router may have a million; before Linux
+        // 4.20 it tells them all.
+        let _ = self.socket.set_netlink_get_strict_chk(true);
+        let found = self.dump(RouteNetlinkMessage::GetRoute(request));
+        let _ = self.socket.set_netlink_get_strict_chk(false);
+        let route = |message| match message {
+            RouteNetlinkMessage::NewRoute(it) if it.header.protocol == protocol => Some(it),
+            _ => None,
+        };
+        Ok(found?.into_iter().filter_map(route).collect())
     }
 
     fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<()> {

@@ -70,8 +70,7 @@ impl Instance {
         self.request(change, set, clear, shell);
     }
 
-    /// Takes off what a configuration that comes does not give to this instance any more. What it keeps is
-    /// not put on again by this: a route would be gone for a moment.
+    /// Takes off what a configuration that comes does not give to this instance any more.
     pub(super) fn shed(&mut self, holds: &[Object], shell: &mut Shell) {
         if self.wants_vips && self.holds.iter().any(|it| !holds.contains(it)) {
             self.holds.retain(|it| holds.contains(it));
@@ -235,7 +234,6 @@ impl Instance {
             }
         }
         if self.retry_set.take_if(|at| *at <= now).is_some() {
-            // What is there stays untouched: a route of ours would be taken off for a moment.
             let failed = |object: &&Object| self.set_errors.iter().any(|it| it.object == **object);
             let again = self.holds.iter().filter(failed).cloned().collect();
             self.request(Change::Set, again, self.no_longer_held(), shell);

@@ -1,7 +1,7 @@
 //! Static addresses, routes and rules: put on at the start, put back when someone else removes
 //! them, taken off at the end.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::instance::Shell;
 use crate::{
@@ -20,7 +20,10 @@ pub(super) struct StaticObjects {
     wanted: Vec<Object>,
     /// Requests that are not answered yet.
     waiting: Vec<u64>,
+    /// When to put `due` on again.
     again: Option<Instant>,
+    /// What could not be put on, or went since.
+    due: BTreeSet<Object>,
     errors: Vec<Failure>,
 }
 
@@ -37,6 +40,7 @@ impl StaticObjects {
     pub fn stop(&mut self, shell: &mut Shell) {
         let gone = std::mem::take(&mut self.wanted).into_iter().rev().collect();
         self.again = None;
+        self.due.clear();
         self.request(vec![], gone, shell);
     }
 
@@ -57,7 +61,9 @@ impl StaticObjects {
     pub fn handle_timeout(&mut self, now: Instant, shell: &mut Shell) {
         if self.again.is_some_and(|at| at <= now) {
             self.again = None;
-            self.request(self.wanted.clone(), vec![], shell);
+            let due = std::mem::take(&mut self.due);
+            let again = self.wanted.iter().filter(|it| due.contains(*it)).cloned().collect();
+            self.request(again, vec![], shell);
         }
     }
 
@@ -67,12 +73,21 @@ impl StaticObjects {
         }
         shell.next_request += 1;
         let id = shell.next_request;
-        match shell.links.request(Request { id, set, clear }) {
+        match shell.links.request(Request { id, set: set.clone(), clear }) {
             Ok(()) => self.waiting.push(id),
             Err(error) => {
                 tracing::error!(error, "static objects not changed");
-                self.again = Some(clock::now() + RETRY);
+                self.put_on_later(set, clock::now());
             }
+        }
+    }
+
+    /// Only these: what is there is not asked for each second because something else is missing.
+    fn put_on_later(&mut self, objects: impl IntoIterator<Item = Object>, now: Instant) {
+        let before = self.due.len();
+        self.due.extend(objects);
+        if self.due.len() > before {
+            self.again.get_or_insert(now + RETRY);
         }
     }
 
@@ -86,9 +101,9 @@ impl StaticObjects {
             }
             self.errors = errors.to_vec();
         }
-        if !errors.is_empty() && !self.wanted.is_empty() {
-            self.again = Some(now + RETRY);
-        }
+        let failed = errors.iter().filter(|it| it.on && self.wanted.contains(&it.object));
+        let failed: Vec<Object> = failed.map(|it| it.object.clone()).collect();
+        self.put_on_later(failed, now);
         true
     }
 
@@ -122,14 +137,72 @@ impl StaticObjects {
         self.gone(|object| gone.was(object) && tracked(object), now);
     }
 
-    /// An interface has come: objects on it may be possible now.
+    /// An interface has come or come up: objects on it may be possible now, and routes by it are
+    /// gone, of which the kernel says nothing.
     pub fn interface_came(&mut self, interface: &str, now: Instant) {
-        self.gone(|object| object.is_on(interface), now);
+        self.gone(|object| object.goes_with(interface), now);
     }
 
+    /// Also while a request is not answered: that may have put on before what went after it.
     fn gone(&mut self, is: impl Fn(&Object) -> bool, now: Instant) {
-        if self.waiting.is_empty() && self.again.is_none() && self.wanted.iter().any(is) {
-            self.again = Some(now + RETRY);
+        let gone: Vec<Object> = self.wanted.iter().filter(|it| is(it)).cloned().collect();
+        self.put_on_later(gone, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::model::AddressOptions, io::link::Vip};
+
+    fn vip(last: u8) -> Vip {
+        Vip {
+            interface: "eth0".into(),
+            prefix: format!("192.0.2.{last}/24").parse().expect("a prefix"),
+            label: None,
+            broadcast: None,
+            scope: 0,
+            options: AddressOptions::default(),
         }
+    }
+
+    #[test]
+    fn what_goes_while_a_request_waits_for_its_answer_is_put_on_again() {
+        let now = Instant::from_nanos(1_000_000_000);
+        let wanted: Vec<Object> = [1, 2].map(|last| Object::Address(vip(last))).into();
+        let mut all =
+            StaticObjects { wanted: wanted.clone(), waiting: vec![7], ..StaticObjects::default() };
+        all.address_gone("eth0", vip(3).assigned(), now);
+        all.address_gone("eth1", vip(1).assigned(), now);
+        assert_eq!(all.poll_timeout(), None, "not ours");
+        all.address_gone("eth0", vip(1).assigned(), now);
+        assert!(all.changed(7, &[], now + RETRY / 2));
+        assert_eq!(
+            all.poll_timeout(),
+            Some(now + RETRY),
+            "the answer does not say that it is there"
+        );
+        assert_eq!(all.due, BTreeSet::from([wanted[0].clone()]));
+    }
+
+    #[test]
+    fn only_what_failed_and_is_still_wanted_is_tried_again() {
+        let now = Instant::from_nanos(1_000_000_000);
+        let wanted: Vec<Object> = [1, 2].map(|last| Object::Address(vip(last))).into();
+        let failure = |last: u8, on: bool| {
+            let (object, cause) = (Object::Address(vip(last)), "no such interface".to_owned());
+            Failure { object, on, cause }
+        };
+        let mut all = StaticObjects {
+            wanted: wanted.clone(),
+            waiting: vec![7, 8],
+            ..StaticObjects::default()
+        };
+        assert!(all.changed(7, &[failure(3, true), failure(1, false)], now));
+        assert_eq!(all.poll_timeout(), None);
+        assert!(all.changed(8, &[failure(2, true)], now));
+        assert_eq!(all.due, BTreeSet::from([wanted[1].clone()]));
+        assert_eq!(all.poll_timeout(), Some(now + RETRY));
+        assert!(!all.changed(8, &[], now), "answered before");
     }
 }

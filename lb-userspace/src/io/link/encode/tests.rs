@@ -190,3 +190,100 @@ fn virtual_interfaces_have_the_kernels_numbers() {
         assert_eq!(attributes(&bytes[16..]), [(10, u32::to_ne_bytes(controlled_by).to_vec())]);
     }
 }
+
+/// The request of a line of virtual_routes; every interface has the index 7.
+fn asked(line: &str) -> RouteMessage {
+    let text = format!(
+        "vrrp_instance V {{\n interface eth0\n virtual_router_id 1\n virtual_ipaddress {{\n 192.0.2.10\n }}\n \
+         virtual_routes {{\n {line}\n }}\n}}\n"
+    );
+    let outcome = load("t", &text);
+    let said = outcome.render();
+    let config = outcome.config.unwrap_or_else(|| panic!("{said}"));
+    let route = route(&config.vrrp_instances[0].on_host.routes[0], true, |_| Some(7));
+    let Ok((Rtnl::NewRoute(message), ADD)) = route else { panic!("{line}: {route:?}") };
+    message
+}
+
+/// As the kernel tells a route: with what nobody asked for, in an order of its own.
+fn told(line: &str) -> RouteMessage {
+    let mut message = asked(line);
+    let v6 = message.header.address_family == AddressFamily::Inet6;
+    let all = &mut message.attributes;
+    let has = |all: &[RouteAttribute], is: fn(&RouteAttribute) -> bool| all.iter().any(is);
+    let leads = has(all, |it| is_gateway(it) || matches!(it, RouteAttribute::Oif(_)));
+    if leads && !has(all, |it| matches!(it, RouteAttribute::Oif(_))) {
+        all.push(RouteAttribute::Oif(7));
+    }
+    for attribute in all.iter_mut() {
+        if let RouteAttribute::MultiPath(hops) = attribute {
+            hops.reverse();
+            hops.iter_mut().for_each(|hop| hop.interface_index = 7);
+            hops.iter_mut().for_each(|hop| hop.flags |= RouteNextHopFlags::Linkdown);
+        }
+    }
+    if v6 {
+        let cache = netlink_packet_route::route::RouteCacheInfo::parse(&[0; 32]);
+        all.push(RouteAttribute::CacheInfo(cache.expect("zeros")));
+        if !has(all, |it| matches!(it, RouteAttribute::Preference(_))) {
+            all.push(RouteAttribute::Preference(RoutePreference::Medium));
+        }
+        if !has(all, |it| matches!(it, RouteAttribute::Priority(_))) {
+            all.push(RouteAttribute::Priority(1024));
+        }
+    }
+    all.retain(|it| !matches!(it, RouteAttribute::Expires(_)));
+    all.reverse();
+    message.header.flags |= RouteFlags::Linkdown;
+    message
+}
+
+#[test]
+fn a_route_is_known_again_and_no_other_is_taken_for_it() {
+    let lines = [
+        "198.51.100.0/24 via 192.0.2.1",
+        "198.51.100.0/24 via 192.0.2.2",
+        "198.51.100.0/24 via 192.0.2.1 onlink dev eth0",
+        "198.51.100.0/25 via 192.0.2.1",
+        "198.51.100.0/24 via 192.0.2.1 metric 5",
+        "198.51.100.0/24 via 192.0.2.1 table 77",
+        "198.51.100.0/24 via 192.0.2.1 table 70000",
+        "198.51.100.0/24 via 192.0.2.1 src 192.0.2.10",
+        "198.51.100.0/24 via 192.0.2.1 mtu 1400",
+        "198.51.100.0/24 via 192.0.2.1 mtu lock 1400",
+        "198.51.100.0/24 via 192.0.2.1 mtu 1300",
+        "198.51.100.0/24 via 192.0.2.1 tos 4",
+        "198.51.100.0/24 via 192.0.2.1 protocol 99",
+        "198.51.100.0/24 dev eth0",
+        "blackhole 198.51.100.0/24",
+        "unreachable 198.51.100.0/24",
+        "198.51.100.0/24 nexthop via 192.0.2.1 weight 1 nexthop via 192.0.2.2 weight 1",
+        "198.51.100.0/24 nexthop via 192.0.2.1 weight 1 nexthop via 192.0.2.2 weight 2",
+        "198.51.100.0/24 nexthop via 192.0.2.1 weight 1 nexthop via 192.0.2.3 weight 1",
+        "default via 192.0.2.1",
+        "2001:db8::/32 via fe80::1 dev eth0",
+        "2001:db8::/32 via fe80::2 dev eth0",
+        "2001:db8::/32 via fe80::1 dev eth0 pref high",
+        "2001:db8::/32 via fe80::1 dev eth0 metric 5",
+        "blackhole 2001:db8::/32",
+        "2001:db8::/32 nexthop via fe80::1 dev eth0 nexthop via fe80::2 dev eth0",
+    ];
+    for (at, line) in lines.iter().enumerate() {
+        for (other, wanted) in lines.iter().enumerate() {
+            assert_eq!(is_route(&told(line), &asked(wanted)), at == other, "{line}: {wanted}");
+        }
+    }
+    // The kernel cuts the bits behind the prefix off; how long it still lives is its own affair.
+    let same = "2001:db8::1/32 via fe80::1 dev eth0 expires 600";
+    assert!(is_route(&told(lines[20]), &asked(same)) && is_route(&told(same), &asked(same)));
+    // To IPv6 a route that leads nowhere leads to `lo`.
+    let mut hole = told("blackhole 2001:db8::/32");
+    hole.attributes.push(RouteAttribute::Oif(1));
+    assert!(is_route(&hole, &asked("blackhole 2001:db8::/32")));
+    // By another interface it is another route, when one was asked for.
+    let mut other = asked("198.51.100.0/24 via 192.0.2.1 dev eth0");
+    other.attributes.retain(|it| !matches!(it, RouteAttribute::Oif(_)));
+    other.attributes.push(RouteAttribute::Oif(8));
+    assert!(!is_route(&other, &asked("198.51.100.0/24 via 192.0.2.1 dev eth0")));
+    assert!(is_route(&other, &asked("198.51.100.0/24 via 192.0.2.1")));
+}
