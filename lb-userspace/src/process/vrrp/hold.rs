@@ -246,10 +246,10 @@ impl Instance {
         }
     }
 
-    /// An interface has come: what could not be put on it is possible now, and the kernel has
-    /// forgotten without a word the routes that an interface of this name had.
+    /// An interface has come or come up: what could not be put on it is possible now, and the kernel
+    /// has forgotten without a word the routes that went by it. What is there is not touched.
     pub(super) fn interface_came(&mut self, name: &str, shell: &mut Shell) {
-        if self.wants_vips && self.holds.iter().any(|object| object.is_on(name)) {
+        if self.wants_vips && self.holds.iter().any(|object| object.goes_with(name)) {
             self.change(Change::Set, shell);
         }
     }

@@ -53,6 +53,9 @@ impl VrrpRole {
             _ => true,
         };
         let came = !known(event, &self.shell.interfaces);
+        // Down, it has lost its routes; a flap may be hidden from the instances (link delays).
+        let rose = matches!(event, link::Event::Link(link)
+            if link.up && self.shell.interfaces.get(&link.name).is_none_or(|it| !it.up()));
         // A rename is told as the new name; who followed the old one has to look, too.
         if let link::Event::Link(link) = event {
             self.touched.extend(self.shell.interfaces.name_of(link.index));
@@ -60,6 +63,8 @@ impl VrrpRole {
         let Some(name) = self.shell.interfaces.notice(event) else { return Ok(()) };
         if came {
             self.watch_vips();
+        }
+        if came || rose {
             self.statics.interface_came(&name, now);
             for instance in &mut self.instances {
                 instance.interface_came(&name, &mut self.shell);
