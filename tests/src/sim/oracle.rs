@@ -172,8 +172,14 @@ impl Sim {
             Input::Configure(config) => {
                 let v2 = self.setup.version == Version::V2;
                 let it = &mut self.nodes[node];
-                it.told.config = (**config).clone();
+                let old = std::mem::replace(&mut it.told.config, (**config).clone());
+                let Watch { earliest, master, .. } = it.watch;
                 it.watch.disturbed();
+                let same = (old.priority, old.preempt) == (config.priority, config.preempt);
+                if same && master.is_some() {
+                    // The lease of the master that it follows is as long as it was.
+                    (it.watch.earliest, it.watch.master) = (earliest, master);
+                }
                 if v2 {
                     it.watch.interval = Some(nanos(config.interval));
                 }

@@ -277,3 +277,50 @@ pub(super) fn strangers_farewell(bug: Option<Bug>) -> Option<String> {
 fn a_strangers_farewell_does_not_end_the_guard() {
     assert_eq!(strangers_farewell(None), None);
 }
+
+/// VRRPv2 discards another advert_int: between the reload of one host and that of the other, in
+/// either order, the backup waits for the lease of before.
+#[test]
+fn a_shorter_interval_host_by_host_moves_nothing() {
+    for (first, second) in [(0, 1), (1, 0)] {
+        for after in 0..20 {
+            let mut setup = Setup::plain(&[150, 100]);
+            let five = AdvertInterval::from_centis(500).expect("an interval");
+            setup.words.iter_mut().for_each(|words| words.interval = five);
+            let mut sim = Sim::new(setup, 7919 * (after + 1), None);
+            sim.run(60_000 * MS + after * 500 * MS);
+            let moves = sim.moves();
+            sim.apply(Op::Interval(first, 100));
+            sim.run(8000 * MS);
+            sim.apply(Op::Interval(second, 100));
+            sim.run(5000 * MS);
+            assert_eq!(sim.moves(), moves, "{first} first, after {after}");
+            // Who hangs now is silent when the other takes over.
+            sim.apply(Op::Pause(0));
+            sim.run(5000 * MS);
+            assert_eq!(sim.failure(), None, "{first} first, after {after}");
+            assert!(sim.forwards(1) && !sim.forwards(0), "{first} first, after {after}");
+            assert_eq!(sim.worst_overlap(), 0);
+        }
+    }
+}
+
+/// A master that hangs right after the reload of both.
+#[test]
+fn a_shorter_interval_does_not_leave_the_lease_of_before() {
+    for after in 0..20 {
+        let mut setup = Setup::plain(&[150, 100]);
+        let five = AdvertInterval::from_centis(500).expect("an interval");
+        setup.words.iter_mut().for_each(|words| words.interval = five);
+        let mut sim = Sim::new(setup, 7919 * (after + 1), None);
+        sim.run(60_000 * MS + after * 500 * MS);
+        sim.apply(Op::Intervals(100));
+        sim.apply(Op::Pause(0));
+        for _ in 0..35_000 {
+            sim.run(MS);
+            assert!(!(sim.forwards(0) && sim.forwards(1)), "after {after}");
+        }
+        assert_eq!(sim.failure(), None, "after {after}");
+        assert!(sim.forwards(1));
+    }
+}

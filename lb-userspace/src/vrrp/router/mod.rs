@@ -35,6 +35,7 @@
 //!   Not closed: a shorter lease would stop every host that dies *without* loss an interval
 //!   earlier, asking by ARP would delay every takeover from a dead keepalived, whose kernel goes
 //!   on answering; and no protocol without acknowledgement can know.
+//!   The same holds, by the longer of the two, for the first advert after a reload to a longer advert_int.
 //! - *A router that has not heard the master since it started* knows nothing of its lease: the
 //!   owner takes over at once (RFC 9568 §6.4.1), and in VRRPv3 one whose own advert_int is shorter
 //!   than the master's waits by its own. A live master is told by the first advert and one of the
@@ -200,8 +201,10 @@ pub struct Router {
     quiet_since: Option<Instant>,
     /// Leftovers of a dead predecessor are gone, or were adopted.
     cleared: bool,
-    /// The master's interval as learned (VRRPv3), else ours.
+    /// The master's interval as learned, else ours.
     master_interval: AdvertInterval,
+    /// How many of its adverts may be missed: as configured when it was heard last, or more.
+    master_adverts: u32,
     heard: Option<Heard>,
     /// The host can fence itself.
     fenced: bool,
@@ -266,6 +269,7 @@ impl Router {
             quiet_since: None,
             cleared: false,
             master_interval: config.interval,
+            master_adverts: config.down_adverts,
             heard: None,
             fenced: false,
             prepared: Prepared::No,
@@ -401,7 +405,7 @@ impl Router {
         let interval = self.master_interval;
         match wait {
             Wait::MasterDown => {
-                let adverts = self.config.down_adverts;
+                let adverts = self.master_adverts;
                 Some(since + timing::master_down(version, priority, interval, adverts))
             }
             Wait::Skew => Some(since + timing::skew(version, priority, interval)),

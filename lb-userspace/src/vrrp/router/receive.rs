@@ -221,10 +221,10 @@ impl Router {
         }
     }
 
+    /// VRRPv2 accepts no other interval than ours: after a reload of both it is the new one again.
     fn learn(&mut self, interval: AdvertInterval) {
-        if self.config.version == Version::V3 {
-            self.master_interval = interval;
-        }
+        self.master_interval = interval;
+        self.master_adverts = self.config.down_adverts;
     }
 
     fn backup_hears(&mut self, advert: &Received, since: Instant, wait: Wait, now: Instant) {

@@ -81,7 +81,7 @@ impl Router {
     }
 
     pub(super) fn start(&mut self, now: Instant) {
-        self.master_interval = self.config.interval;
+        self.expect_own_terms();
         self.listening = true;
         // With AH nobody may speak before it has heard the sequence number that the others are at.
         let may_speak = !matches!(self.config.auth, Auth::Ah(_));
@@ -128,7 +128,7 @@ impl Router {
 
     /// First step towards MASTER: an advert, and nothing else until it has left.
     pub(super) fn announce(&mut self, now: Instant) {
-        self.master_interval = self.config.interval;
+        self.expect_own_terms();
         self.state = State::Master {
             next_advert: now + self.config.interval.duration(),
             phase: Phase::Announcing,
@@ -388,19 +388,37 @@ impl Router {
         }
     }
 
+    /// No other router's terms are known.
+    fn expect_own_terms(&mut self) {
+        self.master_interval = self.config.interval;
+        self.master_adverts = self.config.down_adverts;
+    }
+
     pub(super) fn configure(&mut self, config: Config, now: Instant) {
         let before = self.effective_priority();
         let new_addresses = config.addresses != self.config.addresses;
-        // A backup keeps what a master taught it.
+        // A backup keeps what a master taught it: that one's lease is as long as it was when it
+        // spoke last, whatever we are told now.
         let taught = self.heard.is_some() && matches!(self.state, State::Backup { .. });
-        if config.interval != self.config.interval && !taught {
-            self.master_interval = config.interval;
-            if let State::Backup { wait: wait @ (Wait::MasterDown | Wait::Skew), .. } = self.state {
-                self.state = State::Backup { since: now, wait };
+        if taught {
+            self.master_adverts = self.master_adverts.max(config.down_adverts);
+            if config.version == wire::Version::V2 {
+                // A longer interval of ours is the master's as soon as it is heard again.
+                self.master_interval = self.master_interval.max(config.interval);
             }
+        } else if (config.interval, config.down_adverts)
+            != (self.config.interval, self.config.down_adverts)
+            && let State::Backup { wait: wait @ (Wait::MasterDown | Wait::Skew), .. } = self.state
+        {
+            self.state = State::Backup { since: now, wait };
         }
+        let lease = |it: &Config| timing::lease_end(now, it.version, it.interval, it.down_adverts);
+        let shorter = lease(&config) < lease(&self.config);
         self.trackers.configure(config.scripts.clone(), config.interfaces.clone());
         self.config = config;
+        if !taught {
+            self.expect_own_terms();
+        }
         if !self.config.grouped {
             self.leave_group(now);
         }
@@ -408,19 +426,20 @@ impl Router {
         if new_addresses {
             self.tell_overflow();
         }
-        if self.config.version == wire::Version::V2 {
-            self.master_interval = self.config.interval;
-        }
         self.announcements_configured(now);
         // A delay that runs is not longer than the new one.
         let longest = now + self.config.preempt_delay;
         self.preempt_at = self.preempt_at.map(|at| at.min(longest));
         if let State::Master { next_advert, phase } = self.state {
-            // VRRPv2's backups wait by their own, shorter interval from now on.
+            // Backups may wait by their own, shorter time from now on.
             let next_advert = next_advert.min(now + self.config.interval.duration());
             self.state = State::Master { next_advert, phase };
         }
         if self.is_active() {
+            if shorter {
+                // Nor may the lease be longer than that: it follows from this advert.
+                self.send_advert(self.effective_priority());
+            }
             // Also when only prefix, label or interface of a VIP changed: the shell compares.
             self.effects.push_back(Effect::AddVips);
         }

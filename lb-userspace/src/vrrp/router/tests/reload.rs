@@ -76,3 +76,83 @@ fn an_unchanged_instance_does_the_same_with_and_without_a_reload() {
         }
     }
 }
+
+/// `advert_int` in seconds, and how many adverts may be missed.
+fn terms(priority: u8, seconds: u8, down_adverts: u32) -> Config {
+    let interval = AdvertInterval::from_seconds(seconds).expect("an interval");
+    Config { interval, down_adverts, ..config(priority) }
+}
+
+fn reload(bench: &mut Bench, config: &Config) {
+    bench.prepared = true;
+    bench.input(Input::Configure(Box::new(config.clone())));
+}
+
+#[test]
+fn a_backup_that_is_told_shorter_terms_waits_for_the_lease_that_its_master_may_have() {
+    let before = terms(100, 10, 3);
+    for (what, after) in [("interval", terms(100, 1, 3)), ("adverts", terms(100, 10, 1))] {
+        let mut bench = Bench::backup(before.clone());
+        bench.input(advert_from(&before, HIGH, 150));
+        for again in 1..4 {
+            bench.run_to(again * 1500);
+            reload(&mut bench, &after);
+        }
+        // Of VRRPv2 it discards what the master says until that is reloaded, too.
+        bench.run_to(10_000);
+        if what == "interval" {
+            bench.input(advert_from(&before, HIGH, 150));
+        }
+        bench.run_to(30_609);
+        assert_eq!(bench.adverts(), 0, "{what}");
+        bench.run_to(30_610);
+        assert_eq!(bench.adverts(), 1, "{what}");
+        // Heard once more under the new terms, it is waited for by these.
+        let mut bench = Bench::backup(before.clone());
+        bench.input(advert_from(&before, HIGH, 150));
+        reload(&mut bench, &after);
+        bench.run_to(5000);
+        bench.input(advert_from(&after, HIGH, 150));
+        let down = if what == "interval" { 3 * 1000 } else { 10_000 };
+        bench.run_to(5000 + down + 609);
+        assert_eq!(bench.adverts(), 0, "{what}");
+        bench.run_to(5000 + down + 610);
+        assert_eq!(bench.adverts(), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_backup_that_is_told_longer_terms_waits_by_them() {
+    let before = terms(100, 1, 1);
+    for (after, down) in [(terms(100, 5, 1), 5000), (terms(100, 1, 4), 4000)] {
+        let mut bench = Bench::backup(before.clone());
+        bench.input(advert_from(&before, HIGH, 150));
+        bench.run_to(500);
+        reload(&mut bench, &after);
+        bench.run_to(down + 609);
+        assert_eq!(bench.adverts(), 0);
+        bench.run_to(down + 610);
+        assert_eq!(bench.adverts(), 1);
+    }
+}
+
+#[test]
+fn a_master_that_is_told_shorter_terms_says_so_and_its_lease_follows() {
+    let before = terms(255, 10, 3);
+    for (after, end) in [(terms(255, 1, 3), 4990), (terms(255, 10, 2), 21_900)] {
+        let mut bench = Bench::backup(before.clone());
+        bench.run_to(100);
+        assert_eq!(bench.router.state(), VrrpState::Master);
+        bench.run_to(2000);
+        bench.did();
+        reload(&mut bench, &after);
+        let did = bench.did();
+        assert_eq!(did, ["2000:advert 255".into(), "2000:add".into(), format!("2000:lease {end}")]);
+        // Longer ones can wait for the next advert, and so can none.
+        let next = bench.router.poll_timeout();
+        reload(&mut bench, &after);
+        reload(&mut bench, &before);
+        assert!(bench.did().iter().all(|word| word.ends_with(":add")), "said twice");
+        assert!(bench.router.poll_timeout() <= next);
+    }
+}
