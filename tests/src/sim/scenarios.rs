@@ -324,3 +324,20 @@ fn a_shorter_interval_does_not_leave_the_lease_of_before() {
         assert!(sim.forwards(1));
     }
 }
+
+/// Somebody removes a VIP of one member of a sync group.
+#[test]
+fn a_sync_group_that_lost_a_vip_is_back_after_its_skew() {
+    let mut sim = Sim::new(Setup { width: 2, ..Setup::plain(&[150, 100]) }, 7, None);
+    sim.run(10_000 * MS);
+    assert!(sim.forwards(0) && sim.forwards(1));
+    sim.feed(0, Input::VipLost { address: setup::vip(0).into() }, None);
+    sim.run(100 * MS);
+    assert!(!(0..4).any(|node| sim.forwards(node)));
+    // The skews are 0.41 s and 0.61 s.
+    sim.run(500 * MS);
+    assert!(sim.forwards(0) && sim.forwards(1), "it did not come back");
+    sim.run(5000 * MS);
+    assert!(!sim.forwards(2) && !sim.forwards(3));
+    sim.settle(&"a lost VIP");
+}

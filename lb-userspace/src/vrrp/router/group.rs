@@ -35,6 +35,9 @@ impl Router {
                 // that lost do at once.
                 self.release(Farewell::Leaving);
                 self.yield_to(now, &why);
+                // So does it, lest a host whose one member lost a VIP for a moment lose them all. A
+                // better router ends the wait, and the group waits for those that follow one.
+                self.state = State::Backup { since: now, wait: Wait::Skew };
             }
             (Order::Hold(why), _) => {
                 self.hold = why;
