@@ -166,3 +166,27 @@ root_test!(delayed_links_hide_a_flap, {
     role.finish()?;
     Ok(())
 });
+
+// What opens a socket may wait for a lock of the kernel; a takeover must not.
+root_test!(the_sockets_of_a_takeover_are_open_before_it, {
+    for (word, leaves_by) in [("", "eth0"), ("use_vmac", "vrrp.51")] {
+        let (lb, _peer) = cable()?;
+        let words = format!("{word}\n virtual_ipaddress {{\n 10.77.0.100\n}}");
+        let role = RoleThread::start_with(&lb, config(&words, "")?)?;
+        // Columns: socket, references, type, protocol (none: it only sends), interface.
+        let open = || -> Result<bool> {
+            let index = lb.enter(|| nix::net::if_::if_nametoindex(leaves_by))?;
+            let path = "/proc/thread-self/net/packet";
+            let sockets = lb.enter(|| std::fs::read_to_string(path))??;
+            Ok(index.is_ok_and(|index| {
+                let wanted = ["0000".to_owned(), index.to_string()];
+                sockets.lines().any(|line| line.split_whitespace().skip(3).take(2).eq(&wanted))
+            }))
+        };
+        // Nothing has converged: it is not even a backup.
+        wait_true("a socket for frames", SECONDS(10), || open().is_ok_and(|open| open))
+            .with_context(|| leaves_by.to_owned())?;
+        role.finish()?;
+    }
+    Ok(())
+});

@@ -33,9 +33,8 @@ impl ArpSocket {
         let context = |what: &str, error: io::Error| {
             io::Error::new(error.kind(), format!("{what} for ARP on {interface}: {error}"))
         };
-        let address = link_address(interface)
-            .map_err(|error| context("address of the interface", error))?
-            .ok_or_else(|| context("address of the interface", io::ErrorKind::NotFound.into()))?;
+        let address =
+            link_address(interface).map_err(|error| context("index of the interface", error))?;
         let protocol = Protocol::from(i32::from(ETHERTYPE.to_be()));
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
             .map_err(|error| context("packet socket", error))?;

@@ -14,6 +14,7 @@ mod make;
 mod monitor;
 mod send;
 mod socket;
+mod sys;
 mod vmac;
 
 use std::{

@@ -3,10 +3,12 @@
 use std::{io, os::fd::AsRawFd as _};
 
 use nix::{
-    ifaddrs::getifaddrs,
+    net::if_::if_nametoindex,
     sys::socket::{LinkAddr, bind},
 };
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys::packet_address;
 
 /// A packet socket that only sends. Never blocks.
 #[derive(Debug)]
@@ -20,17 +22,25 @@ impl FrameSocket {
     /// # Errors
     /// The system call that failed, with the interface. Needs CAP_NET_RAW.
     pub fn open(interface: &str) -> io::Result<Self> {
-        let context = |what: &str, error: io::Error| {
-            io::Error::new(error.kind(), format!("{what} for frames on {interface}: {error}"))
-        };
-        let address = link_address(interface)
-            .map_err(|error| context("address of the interface", error))?
-            .ok_or_else(|| context("address of the interface", io::ErrorKind::NotFound.into()))?;
+        Self::bound(link_address(interface)).map_err(|error| context(interface, &error))
+    }
+
+    /// Opens a socket on the interface of this index. No system call of it waits for rtnetlink's
+    /// lock, which others may hold for long.
+    ///
+    /// # Errors
+    /// As [`FrameSocket::open`].
+    pub fn open_at(interface: &str, index: u32) -> io::Result<Self> {
+        let address = packet_address(index).ok_or_else(|| io::ErrorKind::NotFound.into());
+        Self::bound(address).map_err(|error| context(interface, &error))
+    }
+
+    fn bound(address: io::Result<LinkAddr>) -> io::Result<Self> {
+        let address = address?;
         // No protocol: it receives nothing, and the kernel reads each frame's own from the frame.
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
-            .map_err(|error| context("packet socket", error))?;
-        socket.set_nonblocking(true).map_err(|error| context("non-blocking mode", error))?;
-        bind(socket.as_raw_fd(), &address).map_err(|error| context("bind", error.into()))?;
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        bind(socket.as_raw_fd(), &address)?;
         Ok(Self { socket })
     }
 
@@ -43,9 +53,11 @@ impl FrameSocket {
     }
 }
 
-/// The link-layer address of an interface, with its index.
-pub(super) fn link_address(interface: &str) -> io::Result<Option<LinkAddr>> {
-    Ok(getifaddrs()?
-        .filter(|it| it.interface_name == interface)
-        .find_map(|it| it.address.as_ref().and_then(|address| address.as_link_addr().copied())))
+fn context(interface: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("packet socket for frames on {interface}: {error}"))
+}
+
+/// What a packet socket on this interface is bound to.
+pub(super) fn link_address(interface: &str) -> io::Result<LinkAddr> {
+    packet_address(if_nametoindex(interface)?).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

@@ -45,9 +45,8 @@ impl VmacSocket {
         let context = |what: &str, error: io::Error| {
             io::Error::new(error.kind(), format!("{what} for adverts on {interface}: {error}"))
         };
-        let address = link_address(interface)
-            .map_err(|error| context("address of the interface", error))?
-            .ok_or_else(|| context("address of the interface", io::ErrorKind::NotFound.into()))?;
+        let address =
+            link_address(interface).map_err(|error| context("index of the interface", error))?;
         let ethertype = if ipv6 { IPV6 } else { IPV4 };
         let protocol = Protocol::from(i32::from(ethertype.to_be()));
         // Without the link-layer header. One protocol: the kernel shows frames that leave only to

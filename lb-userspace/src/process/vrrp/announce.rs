@@ -67,6 +67,19 @@ fn extra_vips<'a>(
 }
 
 impl Instance {
+    /// Adverts with the virtual MAC, announcements and probes leave in frames: a takeover finds their
+    /// sockets open.
+    pub(super) fn open_frames(&self, shell: &mut Shell) {
+        let mut last = None;
+        let vips = self.vips.iter().map(|vip| vip.interface.as_str());
+        for name in self.advert_link().into_iter().chain(vips) {
+            // Thousands of VIPs are on one interface.
+            if last.replace(name) != Some(name) {
+                shell.interfaces.open_frames(name);
+            }
+        }
+    }
+
     /// Queues announcements of every VIP that is here, so often: round after round, as keepalived,
     /// so that every VIP is told early. One that could not be put on is not: nobody would answer.
     pub(super) fn announce(&mut self, repeat: u32, shell: &mut Shell) {

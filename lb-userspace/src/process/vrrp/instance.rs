@@ -269,6 +269,7 @@ impl Instance {
                 tracing::error!(instance, interface, error, "adverts from its MAC are not heard");
             }
         }
+        self.open_frames(shell);
         // Peers behind a router cannot answer a link-local address.
         let far = |peer: &IpAddr| matches!(peer, IpAddr::V6(it) if !it.is_unicast_link_local());
         let global = config.unicast_peers.iter().any(far);

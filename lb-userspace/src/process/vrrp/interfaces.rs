@@ -64,6 +64,17 @@ struct Ports {
     watched: BTreeSet<Ipv4Addr>,
 }
 
+impl Ports {
+    /// The socket for frames, opened anew when the interface is another one.
+    fn frames(&mut self, name: &str, index: u32) -> std::io::Result<&FrameSocket> {
+        let open = match self.frames.take() {
+            Some(open) if open.0 == index => open,
+            _ => (index, FrameSocket::open_at(name, index)?),
+        };
+        Ok(&self.frames.insert(open).1)
+    }
+}
+
 impl Interface {
     fn new(link: LinkInfo) -> Self {
         Self { link, addresses: BTreeMap::new(), seen: 0 }
@@ -263,6 +274,16 @@ impl Interfaces {
         it.socket.get_ref().send(datagram, to).map_err(|error| format!("to {to}: {error}"))
     }
 
+    /// Opens what frames leave by, before a takeover needs it. An error is told when a frame is sent.
+    pub fn open_frames(&mut self, name: &str) {
+        if let Some(index) = self.get(name).map(|it| it.link.index) {
+            let ports = self.ports.entry(name.to_owned()).or_default();
+            if let Err(error) = ports.frames(name, index) {
+                tracing::debug!(interface = name, %error, "no socket for frames yet");
+            }
+        }
+    }
+
     /// Sends a frame that `make` builds from the interface's MAC.
     ///
     /// # Errors
@@ -274,14 +295,8 @@ impl Interfaces {
     ) -> Result<(), String> {
         let link = &self.get(name).ok_or("no such interface")?.link;
         let (index, mac) = (link.index, link.mac.ok_or("the interface has no Ethernet address")?);
-        let frames = &mut self.ports.entry(name.to_owned()).or_default().frames;
-        let socket = match frames {
-            Some((open, socket)) if *open == index => socket,
-            _ => {
-                let socket = FrameSocket::open(name).map_err(|error| error.to_string())?;
-                &mut frames.insert((index, socket)).1
-            }
-        };
+        let ports = self.ports.entry(name.to_owned()).or_default();
+        let socket = ports.frames(name, index).map_err(|error| error.to_string())?;
         socket.send(&make(mac)).map_err(|error| error.to_string())
     }
 
