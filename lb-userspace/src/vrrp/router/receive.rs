@@ -135,11 +135,12 @@ impl Router {
             self.counters.pri_zero_rcvd += 1;
         }
         let source = advert.source;
+        // Whom an owner is deaf to forwards nevertheless: its takeover waits in the guard.
+        self.notice_forwarder(advert, now);
         let owns = self.effective_priority() == Priority::OWNER;
-        if owns && self.config.owner_ignore_adverts && matches!(self.state, State::Master { .. }) {
+        if owns && self.config.owner_ignore_adverts {
             return;
         }
-        self.notice_forwarder(advert, now);
         if !advert.same_addresses {
             let text = format!("{source} advertises other addresses than ours");
             self.note(advert, Note::Addresses, Level::Warn, text);

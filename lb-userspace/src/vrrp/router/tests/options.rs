@@ -167,6 +167,20 @@ fn owner_ignore_adverts_makes_a_deaf_master_and_no_deaf_backup() {
     let mut bench = Bench::master(Config { owner_ignore_adverts: true, ..config(254) });
     bench.hears(HIGH, 255);
     assert_eq!(bench.router.state(), VrrpState::Backup, "not the owner");
+    // An owner that is backup, as a reload makes it one, does not listen either, and waits for the
+    // lease of whom it preempts all the same.
+    let mut bench = Bench::backup(config(100));
+    bench.hears(HIGH, 255);
+    bench.input(Input::Configure(Box::new(owner)));
+    for second in 0..3 {
+        bench.run_to(second * 1000);
+        bench.hears(HIGH, 255);
+    }
+    assert_eq!(bench.router.state(), VrrpState::Backup);
+    bench.run_to(3010);
+    assert_eq!(bench.did(), ["3004:advert 255"]);
+    bench.run_to(3030);
+    assert_eq!(bench.router.state(), VrrpState::Master);
 }
 
 #[test]
