@@ -345,9 +345,10 @@ impl<P: Plane> Forwarder<P> {
         }
     }
 
-    /// Whether a message has come. Those who bring it have their turn first: one yielding for the runtime to look
-    /// at its sockets, one for the task that reads from them.
+    /// Whether a message has come. Those who bring it have their turn first: the watchdog, which may wait for this
+    /// very CPU; then one yielding for the runtime to look at its sockets, one for the task that reads from them.
     async fn has_message(&mut self) -> bool {
+        std::thread::yield_now();
         for _ in 0..2 {
             tokio::task::yield_now().await;
         }
