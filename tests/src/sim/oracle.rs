@@ -242,6 +242,10 @@ impl Sim {
             let first = *watch.lower_since.get_or_insert(now);
             // Whose farewell ends the wait is not known any more.
             watch.master = None;
+            if !watch.undisturbed {
+                // Nor is it bound by the terms from before a reload: the worse one speaks under the new ones.
+                watch.earliest = 0;
+            }
             if delay > 0 && !advertised {
                 // Until the delay has run each of them starts the wait again.
                 if watch.undisturbed && now + SLACK < first + delay {

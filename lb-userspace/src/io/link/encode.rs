@@ -258,6 +258,20 @@ pub(super) fn is_route(found: &RouteMessage, wanted: &RouteMessage) -> bool {
         && same_ways
 }
 
+/// Whether a route of the kernel is where a request of [`route`] puts its own: of one destination and metric
+/// there is one.
+pub(super) fn is_in_its_place(found: &RouteMessage, wanted: &RouteMessage) -> bool {
+    let key = |message: &RouteMessage| {
+        let header = &message.header;
+        let v4 = header.address_family == AddressFamily::Inet;
+        (header.address_family, header.destination_prefix_length, v4.then_some(header.tos))
+    };
+    let (is, want) = (Seen::new(found), Seen::new(wanted));
+    key(found) == key(wanted)
+        && (is.to, is.table, is.metric) == (want.to, want.table, want.metric)
+        && (is.from == want.from || found.header.address_family == AddressFamily::Inet)
+}
+
 fn gateway(via: Option<IpAddr>, to: IpAddr) -> Option<RouteAttribute> {
     Some(match via? {
         via if via.is_ipv6() == to.is_ipv6() => RouteAttribute::Gateway(RouteAddress::from(via)),

@@ -22,7 +22,7 @@ use nix::net::if_::if_nametoindex;
 use super::{
     Assigned, Declaration, Failure, Object, Setting, VirtualLink, encode, filter,
     journal::{Journal, Predecessor},
-    socket::{Message, REQUEST_TIMEOUT, RequestSocket},
+    socket::{REQUEST_TIMEOUT, RequestSocket},
 };
 use crate::config::model::{Route, Rule, VirtualLinkKind};
 
@@ -277,20 +277,25 @@ impl Maker {
         if answer != Some(libc::EEXIST) {
             return done(answer, &[]);
         }
-        if self.has_route(&add)? {
+        let Rtnl::NewRoute(wanted) = &add.0 else { return Ok(()) };
+        let found = self.routes_beside(wanted)?;
+        if found.iter().any(|it| encode::is_route(it, wanted)) {
             return Ok(());
         }
+        let ours = found.iter().any(|it| encode::is_in_its_place(it, wanted));
         // Ours of a process before us makes room, one that differs in what a removal does not
-        // compare; someone else's is left alone.
-        self.socket.one(remove);
+        // compare; someone else's is left alone. To a removal without a metric any of ours would do.
+        if ours {
+            self.socket.one(remove);
+        }
         match self.socket.one(add) {
             Some(libc::EEXIST) => Err("another route is in its place".into()),
             answer => done(answer, &[]),
         }
     }
 
-    fn has_route(&mut self, wanted: &Message) -> Result<bool, String> {
-        let (Rtnl::NewRoute(wanted), _) = wanted else { return Ok(false) };
+    /// The routes of ours in the table of this one.
+    fn routes_beside(&mut self, wanted: &RouteMessage) -> Result<&[RouteMessage], String> {
         let header = &wanted.header;
         let table = wanted.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Table(table) => Some(*table),
@@ -305,7 +310,7 @@ impl Maker {
                 place.insert(found.map_err(|error| format!("read routes: {error}"))?)
             }
         };
-        Ok(found.iter().any(|it| encode::is_route(it, wanted)))
+        Ok(found.as_slice())
     }
 
     fn has_rule(&mut self, rule: &Rule) -> Result<bool, String> {

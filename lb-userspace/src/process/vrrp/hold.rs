@@ -247,11 +247,18 @@ impl Instance {
     }
 
     /// An interface has come or come up: what could not be put on it is possible now, and the kernel
-    /// has forgotten without a word the routes that went by it. What is there is not touched.
+    /// has forgotten without a word the routes that went by it, or from an address on it. Nothing else is
+    /// asked for: interfaces come and go all the time on a host with containers.
     pub(super) fn interface_came(&mut self, name: &str, shell: &mut Shell) {
-        if self.wants_vips && self.holds.iter().any(|object| object.goes_with(name)) {
-            self.change(Change::Set, shell);
+        if !self.wants_vips || !self.holds.iter().any(|object| object.goes_with(name)) {
+            return;
         }
+        let failed = |object: &Object| self.set_errors.iter().any(|it| it.object == *object);
+        let again = self.holds.iter().filter(|object| {
+            object.goes_with(name) || matches!(object, Object::Route(_)) || failed(object)
+        });
+        let again = again.cloned().collect();
+        self.request(Change::Set, again, self.no_longer_held(), shell);
     }
 
     /// Why it does not hold all that it needs from its start or goes with being master, for people;

@@ -464,7 +464,6 @@ impl VrrpRole {
                     }
                 }
             }
-            more = self.read_adverts();
             for _ in 0..MESSAGE_BUDGET {
                 let Some(event) = self.shell.links.try_event() else { break };
                 self.link_event(&event)?;
@@ -477,7 +476,11 @@ impl VrrpRole {
                 let Ok(message) = link.rx.try_recv() else { break };
                 self.message(message);
             }
-            self.handle_timeout(clock::now());
+            // Last before the timers, by a time before it: however long this process was not run in between, no master
+            // is taken for dead whose adverts wait in the socket.
+            let now = clock::now();
+            more = self.read_adverts();
+            self.handle_timeout(now);
             more |= self.send_announcements(clock::now());
             if gone {
                 self.shell.outbox.clear();

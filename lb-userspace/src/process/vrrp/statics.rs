@@ -123,7 +123,10 @@ impl StaticObjects {
             matches!(object, Object::Address(vip)
                 if vip.interface == interface && vip.assigned() == address && !vip.options.no_track)
         };
-        self.gone(ours, now);
+        // The kernel takes the routes from it, or their source, without a word.
+        if self.wanted.iter().any(ours) {
+            self.gone(|object| ours(object) || matches!(object, Object::Route(_)), now);
+        }
     }
 
     /// Someone removed a route or a rule.
@@ -137,10 +140,13 @@ impl StaticObjects {
         self.gone(|object| gone.was(object) && tracked(object), now);
     }
 
-    /// An interface has come or come up: objects on it may be possible now, and routes by it are
-    /// gone, of which the kernel says nothing.
+    /// An interface has come or come up: objects on it may be possible now, and routes by it, or from an
+    /// address on it, are gone, of which the kernel says nothing. One that is there is not touched.
     pub fn interface_came(&mut self, interface: &str, now: Instant) {
-        self.gone(|object| object.goes_with(interface), now);
+        if self.wanted.iter().any(|object| object.goes_with(interface)) {
+            let routes = |object: &Object| matches!(object, Object::Route(_));
+            self.gone(|object| object.goes_with(interface) || routes(object), now);
+        }
     }
 
     /// Also while a request is not answered: that may have put on before what went after it.

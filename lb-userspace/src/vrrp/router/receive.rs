@@ -276,7 +276,11 @@ impl Router {
                 self.preempt_at.get_or_insert(now + delay);
             }
         } else {
-            // Lower, and we preempt: the timer runs on.
+            // Lower, and we preempt: the timer runs on, by the terms that it speaks under now.
+            match self.config.version {
+                Version::V2 => self.learn(advert.interval),
+                Version::V3 => self.master_adverts = self.config.down_adverts,
+            }
             self.state = State::Backup { since, wait };
         }
     }

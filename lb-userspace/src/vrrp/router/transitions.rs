@@ -439,6 +439,10 @@ impl Router {
             if shorter {
                 // Nor may the lease be longer than that: it follows from this advert.
                 self.send_advert(self.effective_priority());
+                if let State::Master { phase, .. } = self.state {
+                    let next_advert = now + self.config.interval.duration();
+                    self.state = State::Master { next_advert, phase };
+                }
             }
             // Also when only prefix, label or interface of a VIP changed: the shell compares.
             self.effects.push_back(Effect::AddVips);

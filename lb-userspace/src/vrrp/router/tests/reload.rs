@@ -121,6 +121,27 @@ fn a_backup_that_is_told_shorter_terms_waits_for_the_lease_that_its_master_may_h
     }
 }
 
+/// It preempts a worse one, by a timer that adverts of that one do not begin anew.
+#[test]
+fn a_backup_that_preempts_learns_the_shorter_terms_of_whom_it_replaces() {
+    for (before, after, down) in [
+        (terms(200, 10, 3), terms(200, 1, 3), 3000),
+        (terms(200, 10, 3), terms(200, 10, 1), 10_000),
+    ] {
+        let mut bench = Bench::backup(before.clone());
+        bench.input(advert_from(&before, LOW, 100));
+        bench.run_to(500);
+        reload(&mut bench, &after);
+        bench.run_to(1000);
+        bench.input(advert_from(&after, LOW, 100));
+        // The skew of 200 is less than a quarter of an interval.
+        bench.run_to(down);
+        assert_eq!(bench.adverts(), 0);
+        bench.run_to(down + down / 4);
+        assert!(bench.adverts() > 0, "it waits by the terms of before");
+    }
+}
+
 #[test]
 fn a_backup_that_is_told_longer_terms_waits_by_them() {
     let before = terms(100, 1, 1);
