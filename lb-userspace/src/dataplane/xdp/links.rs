@@ -131,7 +131,7 @@ pub fn has_program(dir: &Path, id: u32) -> bool {
         paths.iter().filter(|path| named(path).is_some_and(|(mode, _)| mode != Mode::Clsact));
     links
         .filter_map(|path| sys::get(path).ok())
-        .any(|link| sys::link_program(link).ok() == Some(id))
+        .any(|link| sys::link_program(&link).ok() == Some(id))
 }
 
 /// Interfaces on which a filter of ours was put, whether or not it can be read now.

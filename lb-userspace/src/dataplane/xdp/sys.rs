@@ -374,7 +374,7 @@ pub fn link_program(link: impl AsFd) -> io::Result<u32> {
 fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
     let mut info = MaybeUninit::<LinkInfo>::zeroed();
     let mut attr = InfoAttr {
-        bpf_fd: raw(link),
+        bpf_fd: raw(link.as_fd()), // not a descriptor that is closed by then
         info_len: size_of::<LinkInfo>() as u32,
         info: info.as_mut_ptr() as u64,
     };
