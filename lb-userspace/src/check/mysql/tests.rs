@@ -253,16 +253,22 @@ fn a_checker_that_was_not_run_blames_nobody_for_it() {
         sim.check.handle_timeout(sim.now);
         sim.drain();
     };
-    let mut sim = Sim::new(spec(), Server::Alive);
-    sim.run(1000);
-    while sim.exchange.is_none() {
-        sim.step();
-    }
-    // The answer lies in the socket while timers are handled.
-    late(&mut sim, 700);
-    (0..50).for_each(|_| late(&mut sim, 1));
-    sim.run(500);
-    assert_eq!(sim.healths(), [(1, Health::Up)], "{:?}", sim.verdicts);
+    let late_once = |spec: Spec| {
+        let mut sim = Sim::new(spec, Server::Alive);
+        sim.run(1000);
+        while sim.exchange.is_none() {
+            sim.step();
+        }
+        // The answer lies in the socket while timers are handled.
+        late(&mut sim, 700);
+        (0..50).for_each(|_| late(&mut sim, 1));
+        sim.run(500);
+        assert_eq!(sim.healths(), [(1, Health::Up)], "{:?}", sim.verdicts);
+        sim
+    };
+    // Nor with a single miss.
+    late_once(Spec { thresholds: Thresholds { suspect: 1, fall: 2, rise: 2 }, ..spec() });
+    let mut sim = late_once(spec());
     // It is late each time, and the server is dead all the same.
     sim.set(Server::Stopped);
     (0..12).for_each(|_| late(&mut sim, 700));
