@@ -112,12 +112,18 @@ impl Sampler {
 
     /// Time between two instants during which at least two hosts forwarded.
     pub fn overlap(&self, from: Instant, to: Instant) -> Duration {
-        time_with(&self.changes(), from, to, |count| count >= 2)
+        time_with(&self.changes(), from, to, |next| next.at, |count| count >= 2)
+    }
+
+    /// Time between two instants from the first to the last look at such numbers of forwarding hosts: it was so for
+    /// longer, and how much longer nobody knows when the sampler was not run.
+    pub fn surely(&self, from: Instant, to: Instant, counts: impl Fn(u32) -> bool) -> Duration {
+        time_with(&self.changes(), from, to, |next| next.before, counts)
     }
 
     /// Time between two instants during which no host forwarded.
     pub fn silence(&self, from: Instant, to: Instant) -> Duration {
-        time_with(&self.changes(), from, to, |count| count == 0)
+        time_with(&self.changes(), from, to, |next| next.at, |count| count == 0)
     }
 }
 
@@ -136,13 +142,15 @@ fn look_at_all(looks: &mut [Look]) -> u32 {
     looks.fold(0, |mask, (bit, look)| mask | (u32::from(look()) << bit))
 }
 
+/// `end`: when a change lasted until, by the one that followed it.
 fn time_with(
     changes: &[Change],
     from: Instant,
     to: Instant,
+    end: impl Fn(&Change) -> Instant,
     counts: impl Fn(u32) -> bool,
 ) -> Duration {
-    let ends = changes.iter().skip(1).map(|change| change.at).chain([to]);
+    let ends = changes.iter().skip(1).map(end).chain([to]);
     changes
         .iter()
         .zip(ends)
@@ -161,11 +169,12 @@ mod tests {
         let at = |ms| base + Duration::from_millis(ms);
         let changes = [(0, 0b01), (100, 0b11), (130, 0b10), (200, 0)]
             .map(|(ms, forwarders)| Change { before: at(ms), at: at(ms), forwarders });
-        let two = |from, to| time_with(&changes, at(from), at(to), |count| count >= 2);
+        let two =
+            |from, to| time_with(&changes, at(from), at(to), |next| next.at, |count| count >= 2);
         assert_eq!(two(0, 300), Duration::from_millis(30));
         assert_eq!(two(110, 120), Duration::from_millis(10));
         assert_eq!(two(140, 300), Duration::ZERO);
-        let none = time_with(&changes, at(0), at(260), |count| count == 0);
+        let none = time_with(&changes, at(0), at(260), |next| next.at, |count| count == 0);
         assert_eq!(none, Duration::from_millis(60));
     }
 }

@@ -351,14 +351,14 @@ impl Pair {
             self.hosts[host].program(),
         );
         // One look is too many where they may not overlap at all.
-        let overlapped = self.surely(begin, calm, |count| count >= 2);
+        let overlapped = self.sampler.surely(begin, calm, |count| count >= 2);
         ensure!(
             both.is_zero() || (!overlap.is_zero() && overlapped <= overlap),
             "two masters for {both:?}, {overlap:?} allowed\n{}",
             self.story(begin)
         );
         if let Some(most) = silence {
-            let silent = self.surely(begin, calm, |count| count == 0);
+            let silent = self.sampler.surely(begin, calm, |count| count == 0);
             ensure!(
                 silent <= most,
                 "no master for {none:?} after a farewell, {most:?} allowed\n{}",
@@ -366,19 +366,6 @@ impl Pair {
             );
         }
         Ok(took)
-    }
-
-    /// Time from the first to the last look at such numbers of masters: it was so for longer, and how much longer
-    /// nobody knows when the sampler was not run.
-    fn surely(&self, from: Instant, to: Instant, counts: impl Fn(u32) -> bool) -> Duration {
-        let changes = self.sampler.changes();
-        let ends = changes.iter().skip(1).map(|change| change.before).chain([to]);
-        changes
-            .iter()
-            .zip(ends)
-            .filter(|(change, _)| counts(change.forwarders.count_ones()))
-            .map(|(change, end)| end.min(to).saturating_duration_since(change.at.max(from)))
-            .sum()
     }
 
     /// Performs `action` and expects that it changes nothing: `host` is the only master all the
