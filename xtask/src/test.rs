@@ -334,8 +334,8 @@ const AT_ONCE: &str = "4";
 /// Beginning of the names of suites in which real MySQL servers die and hosts fail over: they wait for VRRP, too, but
 /// carry traffic beside it.
 const LAB: &str = "e2e_";
-/// So many of these.
-const LABS_AT_ONCE: &str = "3";
+/// So many of these; `lb_tests::running` allows no more of their labs.
+const LABS_AT_ONCE: &str = "2";
 
 /// The lane of root that a suite of this name is in.
 fn lane_of(suite: &str) -> Lane {
@@ -420,7 +420,12 @@ fn tests(lane: Lane) -> Result<Counts> {
     match lane {
         Lane::Lab => drop(cargo.env("RUST_TEST_THREADS", LABS_AT_ONCE)),
         Lane::Waiting => drop(cargo.env("RUST_TEST_THREADS", AT_ONCE)),
-        Lane::Root | Lane::Plain | Lane::Nobody => {}
+        // One for each CPU, as cargo has it by itself; `.cargo/config.toml` has more for tests that need no root.
+        Lane::Root => {
+            let cpus = thread::available_parallelism().map_or(1, usize::from);
+            cargo.env("RUST_TEST_THREADS", cpus.to_string());
+        }
+        Lane::Plain | Lane::Nobody => {}
     }
     if lane != Lane::Plain {
         // The same in both, or everything would be compiled again.
