@@ -155,6 +155,18 @@ async fn a_new_session_replaces_a_hanging_exchange() {
     assert_eq!(quit.await.expect("in time"), Some(vec![1]), "COM_QUIT");
 }
 
+/// The end of a kept session is an event: nobody waits for the next ping to find out.
+#[tokio::test]
+async fn a_session_that_ends_is_noticed_without_a_ping() {
+    let config = Config { ping_interval: LIMIT * 6, ..config(MysqlLevel::Ping) };
+    let mut bench = Bench::start(config, LIMIT).await;
+    let first = bench.accept(OK).await;
+    bench.health(Health::Up).await;
+    drop(first);
+    let _second = bench.accept(OK).await;
+    bench.stop().await;
+}
+
 /// Without its password a check cannot log in, but it sees a server live and die.
 #[tokio::test]
 async fn a_password_file_that_is_not_there_hides_no_death() {
