@@ -21,6 +21,7 @@ pub mod openmetrics;
 pub mod packet;
 pub mod process;
 pub mod report;
+pub mod running;
 pub mod sampler;
 pub mod script;
 pub mod sim;
