@@ -344,6 +344,11 @@ impl Port {
         self.switch.ip(&["link", "set", &self.name, if up { "up" } else { "down" }]).map(drop)
     }
 
+    /// The command that cuts the cable, for a person in another terminal; with `up` in place of `down` it mends it.
+    pub fn cut_by(&self) -> String {
+        format!("nsenter --net={} ip link set {} down", self.switch.path().display(), self.name)
+    }
+
     /// Isolated ports exchange no frames with each other. The host keeps its carrier and does not
     /// notice.
     ///

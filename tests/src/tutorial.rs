@@ -266,3 +266,42 @@ fn executable(path: &Path, text: &str) -> Result<()> {
 fn bind(source: &Path, target: &str) -> Bind {
     Bind { source: source.to_owned(), target: PathBuf::from(target) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page of the tutorial's shape.
+    const PAGE: &str = "two hosts\n! Configuration File for keepalived\nvrrp_instance A { \
+        # master\n interface ens33\n mcast_src_ip 192.168.0.103\n 192.168.0.102\n}\n3) a script\n\
+        #!/bin/bash\nnetstat\n[root@master ~]# chmod +x\n\
+        ! Configuration File for keepalived\nvrrp_instance A {\n interface ens33\n mcast_src_ip 192.168.0.104\n}\n\
+        [root@slave ~]# cat chk\n#!/bin/bash\nnetstat, again\n\
+        then\n#!/bin/bash\nshow status\n案例二\n\
+        #!/bin/bash\nip a | grep 192.168.0.102\nmount /dev/mapper/mpathb /opt/diskarray\n\
+        umount /dev/mapper/mpathb\nexit 3\n";
+
+    #[test]
+    fn the_page_gives_its_files_as_they_stand_there() {
+        let seed = Seed::cut(PAGE).expect("a page of that shape");
+        let [master, slave] = HOSTS.map(|addr| addr.to_string());
+        assert_eq!(
+            seed.config(0).expect("the master's"),
+            format!(
+                "! Configuration File for keepalived\nvrrp_instance A {{ # master\n interface eth0\n \
+                 mcast_src_ip {master}\n {VIP}\n}}\n"
+            )
+        );
+        assert!(seed.config(1).is_some_and(|it| it.contains(&slave) && !it.contains("cat chk")));
+        assert_eq!(seed.script(Script::Netstat), "#!/bin/bash\nnetstat\n");
+        assert_eq!(seed.script(Script::ShowStatus), "#!/bin/bash\nshow status\n");
+        assert_eq!(
+            seed.script(Script::SharedDisk),
+            format!(
+                "#!/bin/bash\nip a | grep {VIP}\nmkdir -p /run/diskarray/mounted\n\
+                 rmdir /run/diskarray/mounted\nexit 3\n"
+            )
+        );
+        assert!(Seed::cut("another page").is_none());
+    }
+}

@@ -40,7 +40,7 @@ pub struct Seen {
     pub connect_errors: u64,
     /// Failed new connections by kind.
     pub connect_errors_by_kind: BTreeMap<String, u64>,
-    /// Slowest answer on a kept session that survived, milliseconds.
+    /// Slowest answer on a kept session that survived, milliseconds, without the time in which nothing was run.
     pub slowest_query_ms: u64,
     /// Kept sessions that ended.
     pub lost: Vec<LostSession>,
@@ -90,7 +90,7 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
                 seen.connects_failed_for_ms = seen.connects_failed_for_ms.max(failing);
             }
             (Try::Query { .. }, Ok(_)) if in_window => {
-                let took = sample.ended.saturating_duration_since(sample.started);
+                let took = waited(samples, sample.started, sample.ended);
                 seen.slowest_query_ms = seen.slowest_query_ms.max(millis(took));
             }
             (Try::Query { session, idle }, Err(failure)) if in_window => {
@@ -198,6 +198,9 @@ mod tests {
         let seen = judge(&samples, &[at(base, 100)], at(base, 1500));
         let [lost] = seen.lost.as_slice() else { panic!("{seen:?}") };
         assert_eq!((lost.after_event_ms, lost.after_query_ms), (200, 110));
+        let slow = Sample { result: Ok(1), ..samples[0].clone() };
+        let seen = judge(&[slow, samples[2].clone()], &[at(base, 100)], at(base, 1500));
+        assert_eq!(seen.slowest_query_ms, 110);
         assert_eq!(seen.connects_failed_for_ms, 150, "1150 less 1000");
         assert_eq!(seen.longest_gap_ms, 300, "1400 less 1000 and 100");
     }

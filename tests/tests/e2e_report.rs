@@ -293,9 +293,16 @@ fn a_lab_without_a_terminal_says_what_to_try_and_ends_on_term() -> Result<()> {
     let mut lab = Lab::start(Command::new(bin_dir().join("lab")))?;
     lab.line_with("try, in another terminal:")?;
     let mut commands = Vec::new();
-    for command in
-        ["nsenter --net=", " status", " drain ", " reload --plan", "  kill $(cat ", "tail -f "]
-    {
+    for command in [
+        "nsenter --net=",
+        " status",
+        " drain ",
+        " reload --plan",
+        "  kill $(cat ",
+        " link set ",
+        "  kill -9 $(cat ",
+        "tail -f ",
+    ] {
         commands.push(lab.line_with(command)?);
     }
     lab.line_with("No terminal: the lab stays up")?;
@@ -322,6 +329,12 @@ fn a_lab_without_a_terminal_says_what_to_try_and_ends_on_term() -> Result<()> {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         ensure!(output.status.success() && said.contains(part), "{command}: {said}");
     }
+    // A cable is cut, then the host that forwards is killed, all of it: the other one forwards for what is left.
+    for command in &commands[5..7] {
+        let status = Command::new("sh").args(["-c", command.trim()]).status()?;
+        ensure!(status.success(), "{command}: {status}");
+    }
+    lab.line_with("forwards now: lb2")?;
     send(Pid::from_raw(i32::try_from(lab.child.id())?), Signal::SIGTERM)?;
     let (status, said) = lab.finish()?;
     ensure!(status.code() == Some(0), "{status}\n{said}");

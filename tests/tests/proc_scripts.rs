@@ -20,6 +20,64 @@ use lb_tests::{
 use lb_userspace::base::status::{Health, InstanceStatus, VrrpState};
 use nix::unistd::{Group, Pid, User};
 
+/// Notifications and MISC_CHECKs that cannot be run: told with the cause; servers that nobody could ask are not used,
+/// and the instance does what it would.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn broken_notifications_and_misc_checks_are_told_and_hurt_nobody() -> Result<()> {
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let dir = single.dir().to_owned();
+    let plain = single.script("plain.sh", "#!/bin/sh\nexit 0\n")?;
+    fs::set_permissions(&plain, fs::Permissions::from_mode(0o644))?;
+    let fine = single.script("fine.sh", "#!/bin/sh\nexit 0\n")?;
+    let server = |last: u8, script: &Path| {
+        format!(
+            "    real_server 10.79.0.{last} 3306 {{\n        weight 1\n        MISC_CHECK {{\n            \
+             misc_path \"{}\"\n            user root\n        }}\n    }}\n",
+            script.display()
+        )
+    };
+    let pool =
+        [server(101, &dir.join("missing-check.sh")), server(102, &plain), server(103, &fine)];
+    let service = format!(
+        "virtual_server {VIP} 3306 {{\n    delay_loop 1\n    lb_algo rr\n    lb_kind DR\n    \
+         protocol TCP\n{}}}\n",
+        pool.concat()
+    );
+    let notify = format!(
+        "notify_backup {} root\n    notify_master {} root",
+        plain.display(),
+        dir.join("missing-notify.sh").display()
+    );
+    single.host.write_config(&config("0.2", "", &notify, &service))?;
+    single.host.start()?;
+    single.wait_master()?;
+    let status = single.wait_status("three verdicts", |status| {
+        let of = |health| status.servers.iter().filter(|it| it.health == health).count();
+        of(Health::Down) == 2 && of(Health::Up) == 1
+    })?;
+    let up = status.servers.iter().find(|it| it.health == Health::Up);
+    ensure!(
+        up.map(|it| it.real_server.ip()) == Some([10, 79, 0, 103].into()),
+        "{:#?}",
+        status.servers
+    );
+    for phrase in [
+        "missing-check.sh: no such file",
+        "missing-notify.sh: no such file",
+        "plain.sh: not executable",
+    ] {
+        single.wait_log(phrase)?;
+    }
+    let status = single.host.status()?;
+    ensure!(instance(&status)?.state == VrrpState::Master, "{status:#?}");
+    ensure!(status.processes.iter().all(|p| p.ready && p.restarts == 0), "{status:#?}");
+    single.host.stop()
+}
+
 /// Missing, not executable, hanging, forking: none keeps the daemon from answering, the instance
 /// from being master or another check from being made; each is told.
 #[test]

@@ -199,6 +199,8 @@ impl Member {
             vips.into_iter().map(|vip| format!("        {}\n", with_len(vip))).collect();
         let (blocks, tracked) = if self.tracks { self.scripts() } else { Default::default() };
         let (priority, words) = (self.priority, &self.words);
+        // The word decides nothing below priority 255: the host that asks for it is the one that loses.
+        let state = if self.index == HIGH { "BACKUP" } else { "MASTER" };
         format!(
             "global_defs {{
     router_id PAIR
@@ -206,7 +208,7 @@ impl Member {
 }}
 {blocks}vrrp_instance VI_1 {{
     version {version}
-    state BACKUP
+    state {state}
     interface eth0
     virtual_router_id 51
     priority {priority}

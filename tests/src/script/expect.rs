@@ -19,6 +19,9 @@ pub const TOLD_MS: u64 = 1000;
 /// VIP within the skew (under 1 s); a SYN is retried after 1 s.
 pub const SCRIPT_MS: u64 = 4500;
 
+/// A query on a session that nothing happens to: a server under load may write to a slow disk.
+const QUERY_MS: u64 = 1000;
+
 /// What may happen to kept sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sessions {
@@ -114,6 +117,14 @@ pub(super) fn problems(expect: &Expect, seen: &Seen) -> Vec<String> {
             seen.longest_gap_ms
         ));
     }
+    // TCP repeats what was lost at intervals that double, so it may find out as late again after the end of a gap.
+    let query_allowed = 2 * expect.connects_ms + QUERY_MS;
+    if seen.slowest_query_ms > query_allowed {
+        found.push(format!(
+            "a session survived, but waited {} ms for an answer, {query_allowed} ms allowed",
+            seen.slowest_query_ms
+        ));
+    }
     if seen.connects == 0 {
         found.push("no new connection succeeded at all".to_owned());
     }
@@ -179,6 +190,19 @@ mod tests {
 
     fn broken(expect: Expect, lost: Vec<LostSession>) -> Vec<String> {
         problems(&expect, &Seen { connects: 1, lost, ..Seen::default() })
+    }
+
+    #[test]
+    fn a_session_that_stands_still_has_not_just_survived() {
+        for (expect, allowed) in [(UNTOUCHED, 1000), (server_loss(1), 4000)] {
+            let slow = |slowest_query_ms| {
+                let lost = vec![lost(1, "reset", 10)];
+                let lost = if expect.sessions == Sessions::AllSurvive { vec![] } else { lost };
+                problems(&expect, &Seen { connects: 1, slowest_query_ms, lost, ..Seen::default() })
+            };
+            assert_eq!(slow(allowed), [""; 0]);
+            assert!(slow(allowed + 1)[0].contains("waited"));
+        }
     }
 
     #[test]

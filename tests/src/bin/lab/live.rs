@@ -289,6 +289,21 @@ fn commands(lab: &Lab) -> String {
             server.db.dir().join("pid").display()
         ));
     }
+    if let Some(server) = lab.servers.first() {
+        let id = server.db.server_id();
+        text.push_str(&format!(
+            "  {}    # cuts db{id}'s cable; up mends it\n",
+            server.cable.cut_by()
+        ));
+    }
+    if first.program() == Program::Lbd {
+        let run = first.socket().with_file_name("*.pid");
+        text.push_str(&format!(
+            "  kill -9 $(cat {})    # kills {}: every process of lbd there\n",
+            run.display(),
+            first.name()
+        ));
+    }
     if lab.spec.mode != Mode::Local {
         text.push_str(&format!("  tail -f {}\n", lab.hosts[0].log().display()));
     }
