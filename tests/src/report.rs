@@ -29,8 +29,12 @@ pub struct EventReport {
     pub at_s: f64,
     /// How long it was watched, seconds.
     pub watched_s: f64,
-    /// Longest time between two successful new connections, milliseconds.
+    /// Longest time between two successful new connections, milliseconds, without the time in which the machine did
+    /// not run the client or a CPU.
     pub longest_client_gap_ms: u64,
+    /// The same by the clock on the wall.
+    #[serde(default)]
+    pub longest_client_gap_wall_ms: u64,
     /// Kept sessions that ended.
     pub sessions_lost: usize,
     /// Of those, by RST.

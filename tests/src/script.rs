@@ -207,6 +207,7 @@ impl Runner<'_> {
             at_s: event.saturating_duration_since(self.begin).as_secs_f64(),
             watched_s: end.saturating_duration_since(event).as_secs_f64(),
             longest_client_gap_ms: seen.longest_gap_ms,
+            longest_client_gap_wall_ms: seen.longest_gap_wall_ms,
             sessions_lost: seen.lost.len(),
             resets: seen.resets,
             new_connection_errors: seen.connect_errors,

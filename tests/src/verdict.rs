@@ -30,6 +30,9 @@ pub struct Seen {
     /// Longest time between two successful new connections, milliseconds, without the time in which
     /// the client's own thread, or a CPU, was not run.
     pub longest_gap_ms: u64,
+    /// The same by the clock on the wall, whoever was not run meanwhile; nothing is judged by it.
+    #[serde(default)]
+    pub longest_gap_wall_ms: u64,
     /// From the event (or what later made connections fail) until the last new connection that failed
     /// was tried, the longest such time without that in which nothing was run, milliseconds; 0 when none
     /// failed.
@@ -71,8 +74,7 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
             (Try::Connect, Ok(server)) => {
                 if in_window {
                     let since = last_success.unwrap_or(event);
-                    let gap = waited(samples, since, sample.ended);
-                    seen.longest_gap_ms = seen.longest_gap_ms.max(millis(gap));
+                    seen.gap(samples, since, sample.ended);
                     seen.connects += 1;
                     *seen.connects_by_server.entry(*server).or_default() += 1;
                 }
@@ -108,13 +110,17 @@ pub fn judge(samples: &[Sample], causes: &[Instant], end: Instant) -> Seen {
             _ => {}
         }
     }
-    if let Some(last) = last_success {
-        let open_gap = millis(waited(samples, last.max(event), end));
-        seen.longest_gap_ms = seen.longest_gap_ms.max(open_gap);
-    } else {
-        seen.longest_gap_ms = millis(waited(samples, event, end));
-    }
+    seen.gap(samples, last_success.map_or(event, |last| last.max(event)), end);
     seen
+}
+
+impl Seen {
+    /// Counts a time without a new connection.
+    fn gap(&mut self, samples: &[Sample], from: Instant, to: Instant) {
+        let on_the_wall = millis(to.saturating_duration_since(from));
+        self.longest_gap_wall_ms = self.longest_gap_wall_ms.max(on_the_wall);
+        self.longest_gap_ms = self.longest_gap_ms.max(millis(waited(samples, from, to)));
+    }
 }
 
 /// The time between two instants without stalls, which may be several at one time.
@@ -181,6 +187,7 @@ mod tests {
         ];
         let seen = judge(&samples, &[at(base, 100)], at(base, 1200));
         assert_eq!(seen.longest_gap_ms, 195, "810 less 100 and 600; later 295 less 100");
+        assert_eq!(seen.longest_gap_wall_ms, 810);
     }
 
     #[test]
@@ -199,8 +206,8 @@ mod tests {
         let [lost] = seen.lost.as_slice() else { panic!("{seen:?}") };
         assert_eq!((lost.after_event_ms, lost.after_query_ms), (200, 110));
         let slow = Sample { result: Ok(1), ..samples[0].clone() };
-        let seen = judge(&[slow, samples[2].clone()], &[at(base, 100)], at(base, 1500));
-        assert_eq!(seen.slowest_query_ms, 110);
+        let other = judge(&[slow, samples[2].clone()], &[at(base, 100)], at(base, 1500));
+        assert_eq!(other.slowest_query_ms, 110);
         assert_eq!(seen.connects_failed_for_ms, 150, "1150 less 1000");
         assert_eq!(seen.longest_gap_ms, 300, "1400 less 1000 and 100");
     }

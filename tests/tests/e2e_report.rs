@@ -210,6 +210,7 @@ fn exit_code_and_report_of_a_run() -> Result<()> {
     ensure!(event["event"] == "steady", "{event}");
     for number in [
         "longest_client_gap_ms",
+        "longest_client_gap_wall_ms",
         "sessions_lost",
         "resets",
         "new_connection_errors",
