@@ -13,6 +13,7 @@ pub mod ipvs;
 pub mod jail;
 pub mod lab;
 pub mod lab_config;
+pub mod lease_map;
 pub mod links;
 pub mod looks;
 pub mod mariadb;

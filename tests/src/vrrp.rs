@@ -15,6 +15,7 @@ use lb_userspace::{
     base::{
         net::{IpPrefix, Priority, Vrid},
         status::InstanceStatus,
+        table::LeaseSlot,
     },
     config::model::{
         AddressOptions, Authentication, Config, InitialState, NotifyWords, OnHost, VipAddress,
@@ -126,6 +127,14 @@ impl RoleThread {
     /// # Errors
     /// When the thread cannot be told.
     pub fn start_with(netns: &Namespace, config: Config) -> Result<Self> {
+        Self::start_at(netns, config, PathBuf::from("/nonexistent"))
+    }
+
+    /// Starts it with a configuration, and the folder where its data plane has pinned the lease map.
+    ///
+    /// # Errors
+    /// When the thread cannot be told.
+    pub fn start_at(netns: &Namespace, config: Config, pin_dir: PathBuf) -> Result<Self> {
         let (down, rx) = mpsc::channel(64);
         let (tx, up) = mpsc::channel(1024);
         let netns = netns.clone();
@@ -137,7 +146,7 @@ impl RoleThread {
         let runtime = Runtime {
             instance: None,
             run_dir: PathBuf::from("/nonexistent"),
-            pin_dir: PathBuf::from("/nonexistent"),
+            pin_dir,
             config_file: PathBuf::from("test"),
             engine: EngineChoice::Auto,
             record: None,
@@ -164,6 +173,16 @@ impl RoleThread {
     /// When it has ended.
     pub fn converge(&self) -> Result<()> {
         let event = Event::Converged { generation: 1, leases: vec![], fenced: false };
+        self.say(Down::Event { from: Role::Forwarder, event })
+    }
+
+    /// The data plane is ready and silences the host while these leases do not run.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn converge_fenced(&self, leases: &[(&str, LeaseSlot)]) -> Result<()> {
+        let leases = leases.iter().map(|(name, slot)| ((*name).to_owned(), *slot)).collect();
+        let event = Event::Converged { generation: 1, leases, fenced: true };
         self.say(Down::Event { from: Role::Forwarder, event })
     }
 

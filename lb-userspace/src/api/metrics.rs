@@ -187,7 +187,7 @@ impl Snapshot {
                 metric.ratio(&vec![("vrrp_instance", &instance.name)], seconds)?;
             }
         }
-        let counters: [(&str, &str, Read<u64>); 11] = [
+        let counters: [(&str, &str, Read<u64>); 12] = [
             ("vrrp_adverts_received", "Adverts accepted.", |i| i.counters.advert_rcvd),
             ("vrrp_adverts_sent", "Adverts sent.", |i| i.counters.advert_sent),
             ("vrrp_became_master", "Transitions to MASTER.", |i| i.counters.become_master),
@@ -203,6 +203,9 @@ impl Snapshot {
             }),
             ("vrrp_foreign_vips", "VIPs that others put on this host, not master.", |i| {
                 i.counters.foreign_vips
+            }),
+            ("vrrp_lease_faults", "Times that the lease could not be written.", |i| {
+                i.counters.lease_faults
             }),
             ("vrrp_connections_aborted", "Own TCP connections reset as their VIP left.", |i| {
                 i.counters.connections_aborted

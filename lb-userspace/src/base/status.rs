@@ -100,6 +100,9 @@ pub struct InstanceCounters {
     /// VIPs that somebody else put on this host while it was not master.
     #[serde(default)]
     pub foreign_vips: u64,
+    /// Times that its lease could not be written, which is a FAULT.
+    #[serde(default)]
+    pub lease_faults: u64,
     /// Discarded adverts by reason name.
     pub discarded: BTreeMap<String, u64>,
 }

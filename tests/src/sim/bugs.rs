@@ -60,13 +60,15 @@ pub enum Bug {
     PreparedUnfenced,
     /// Anybody's farewell ends the guard that is for another.
     GuardEndedByStranger,
+    /// A master goes on whose lease could not be written.
+    LeaseFaultIgnored,
     /// Who is told of a hand-over forwards without a look at others who were told.
     ToldWithoutGuard,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::SkewDropped,
         Self::TieInverted,
         Self::TimerNotRearmed,
@@ -87,6 +89,7 @@ impl Bug {
         Self::FarewellBeforeFence,
         Self::PreparedUnfenced,
         Self::GuardEndedByStranger,
+        Self::LeaseFaultIgnored,
         Self::ToldWithoutGuard,
     ];
 }

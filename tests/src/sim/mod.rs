@@ -128,6 +128,10 @@ struct Node {
     inbox: Vec<(Input, Option<Tag>)>,
     /// What the kernel has.
     lease: LeaseState,
+    /// What could not be written to it.
+    asked: Option<LeaseState>,
+    /// Until then the lease may run on that could not be ended (global time).
+    stuck: u64,
     vips: usize,
     /// Of the adverts that it sent: number of the last.
     sent: u64,
@@ -150,6 +154,8 @@ struct Host {
     words: Words,
     weighted: bool,
     plain: bool,
+    /// Its leases cannot be written.
+    broken: bool,
     /// When it has several routers and runs.
     group: Option<Group>,
 }
@@ -200,6 +206,8 @@ impl Sim {
             paused: false,
             inbox: vec![],
             lease: LeaseState::Standby,
+            asked: None,
+            stuck: 0,
             vips: 0,
             sent: 0,
             heard: BTreeMap::new(),
@@ -210,6 +218,7 @@ impl Sim {
             words: *words,
             weighted: true,
             plain: true,
+            broken: false,
             group: None,
         });
         let mut sim = Self {
@@ -364,6 +373,10 @@ impl Sim {
                 }
                 Effect::Lease(state) => {
                     self.note(|| format!("{node} lease {state:?}"));
+                    if self.hosts[self.host(node)].broken {
+                        self.lease_fails(node, state);
+                        continue;
+                    }
                     self.check_lease(node, state);
                     match self.late_lease(node, state) {
                         Some(0) => self.nodes[node].lease = self.bugged_lease(state),
@@ -400,6 +413,7 @@ impl Sim {
             it.told = Told { config, link: it.up, weighted: true, plain: true };
             it.router = Some(Router::new(bugged, now));
             it.watch = Watch::default();
+            it.asked = None;
             it.heard.clear();
         }
         self.connections();
@@ -424,6 +438,36 @@ impl Sim {
         }
         if !early {
             self.tell_trackers(host);
+        }
+    }
+
+    /// The shell tells it at once, and tries again while the host's leases cannot be written.
+    fn lease_fails(&mut self, node: usize, asked: LeaseState) {
+        let now = self.at(node);
+        let runs = match self.nodes[node].lease {
+            LeaseState::Until(end) => self.global(node, end),
+            LeaseState::Standby => 0,
+        };
+        let ignored = self.bug == Some(Bug::LeaseFaultIgnored);
+        let it = &mut self.nodes[node];
+        (it.asked, it.stuck) = (Some(asked), it.stuck.max(runs));
+        it.watch.disturbed();
+        if let Some(router) = it.router.as_mut().filter(|_| !ignored) {
+            router.handle(Input::LeaseFault(Some("not permitted".into())), now);
+        }
+    }
+
+    /// Its shell tries again what failed, where it is run.
+    fn mend(&mut self, host: usize) {
+        for node in self.members(host) {
+            if self.hosts[self.host(node)].broken || !self.nodes[node].is_live() {
+                continue;
+            }
+            if let Some(state) = self.nodes[node].asked.take() {
+                self.check_lease(node, state);
+                self.nodes[node].lease = self.bugged_lease(state);
+                self.feed(node, Input::LeaseFault(None), None);
+            }
         }
     }
 
@@ -546,6 +590,7 @@ impl Sim {
         self.apply(Op::Heal);
         for host in 0..self.hosts.len() {
             self.apply(Op::Link(host, true));
+            self.apply(Op::Lease(host, true));
             self.apply(Op::Resume(host));
             self.apply(Op::Restart(host));
             self.apply(Op::PreemptDelay(host, 0));

@@ -32,6 +32,8 @@ pub enum Op {
     Weighted(usize, bool),
     /// So does the one without.
     Plain(usize, bool),
+    /// Its leases can be written, or cannot: its map is gone. Hosts without a fence have none.
+    Lease(usize, bool),
     Priority(usize, u8),
     /// Milliseconds.
     PreemptDelay(usize, u16),
@@ -96,6 +98,11 @@ impl Sim {
                 self.hosts[host % count].plain = good;
                 self.tell_trackers(host % count);
             }
+            Op::Lease(host, works) => {
+                let host = host % count;
+                self.hosts[host].broken = !works && self.hosts[host].words.fences;
+                self.mend(host);
+            }
             Op::Intervals(centis) => {
                 for host in 0..count {
                     self.reconfigure(Op::Interval(host, centis), host);
@@ -137,6 +144,7 @@ impl Sim {
             }
         }
         self.tell_trackers(host % self.hosts.len());
+        self.mend(host);
     }
 
     /// A changed file and SIGHUP.

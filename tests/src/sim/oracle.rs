@@ -267,8 +267,14 @@ impl Sim {
     /// Judges what came of it.
     pub(super) fn after(&mut self, node: usize, watched: Watched) {
         let is = self.looks(node);
+        // A write failed of which it was told.
+        let broken = self.nodes[node].asked.is_some();
+        if broken && is.advertised {
+            self.fail(|| format!("{node} advertises though its lease cannot be written"));
+        }
         if let Some(must_yield) = watched.must_yield
             && must_yield == is.advertised
+            && !broken
         {
             let what = if must_yield { "does not yield to" } else { "yields to" };
             let than = if must_yield { "better" } else { "worse" };
@@ -300,7 +306,8 @@ impl Sim {
     fn check_tracked(&mut self, node: usize) {
         let it = &self.nodes[node];
         let begun = it.router.as_ref().is_some_and(|it| it.standing() != Standing::Init);
-        if begun && !(it.told.plain && it.told.link) && self.forwards(node) {
+        let runs_on = self.now < it.stuck;
+        if begun && !(it.told.plain && it.told.link) && self.forwards(node) && !runs_on {
             self.fail(|| format!("{node} forwards though what it tracks has failed"));
         }
     }
@@ -309,7 +316,9 @@ impl Sim {
     pub(super) fn check_advert(&mut self, node: usize, bytes: &[u8]) {
         let it = &self.nodes[node];
         let (own, config) = (it.effective(&self.setup), &it.told.config);
-        let fences = self.hosts[self.host(node)].words.fences;
+        // Of a lease that cannot be written it knows that it runs on.
+        let broken = it.asked.is_some();
+        let fences = self.hosts[self.host(node)].words.fences && !broken;
         let Some(seen) = Seen::read(bytes) else {
             self.fail(|| format!("{node} sends what is no advert"));
             return;
@@ -325,7 +334,7 @@ impl Sim {
             addresses: addresses.collect(),
             told: seen.told && seen.priority == 0 && config.told_handover && fences,
         };
-        if seen.priority == 0 && self.forwards(node) {
+        if seen.priority == 0 && self.forwards(node) && !broken {
             self.fail(|| format!("{node} says farewell, and forwards"));
         }
         if seen != told {

@@ -131,6 +131,22 @@ fn kinds(seed: u64, setup: &mut Setup) {
     }
 }
 
+/// In a quarter of the runs a host's leases cannot be written for a while. By a dice of its own, as [`kinds`].
+fn break_leases(seed: u64, steps: &mut Vec<(Op, u64)>) {
+    let mut dice = Dice::Seed((seed ^ 0x2545_f491_4f6c_dd1d) | 1);
+    for _ in 0..8 {
+        dice.roll(2);
+    }
+    if steps.is_empty() || !dice.chance(4) {
+        return;
+    }
+    let host = dice.index(5);
+    let from = dice.index(steps.len() as u64);
+    let after = from + 1 + dice.index((steps.len() - from) as u64);
+    steps.insert(after, (Op::Lease(host, true), 0));
+    steps.insert(from, (Op::Lease(host, false), 0));
+}
+
 fn op(dice: &mut Dice<'_>, setup: &Setup) -> Op {
     let (host, other) = (dice.index(5), dice.index(5));
     // Few values, so that some are equal.
@@ -197,6 +213,7 @@ impl Script {
             let fine = dice.roll(1000);
             steps.push((op, thousandths * slowest / 1000 + fine * slowest / 1_000_000));
         }
+        break_leases(seed, &mut steps);
         Self { seed, setup, steps }
     }
 

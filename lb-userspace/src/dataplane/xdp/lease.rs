@@ -164,6 +164,27 @@ impl LeaseWriter {
         pinned_id(pin_dir).is_ok_and(|id| id == self.id)
     }
 
+    /// Takes what is pinned now. What was not known of the kernel's clocks yet, or was known to be bad, stays so.
+    ///
+    /// # Errors
+    /// As [`LeaseWriter::open`]; this handle is then as before.
+    pub fn reopen(&mut self, pin_dir: &Path) -> anyhow::Result<()> {
+        let opened = self.opened;
+        *self = Self { opened, ..Self::open(pin_dir)? };
+        Ok(())
+    }
+
+    /// Whether a lease could be written, as far as that can be known without writing one: both clocks can be read
+    /// and go as they should, and the slot is there.
+    ///
+    /// # Errors
+    /// What a [`LeaseWriter::set`] would fail by.
+    pub fn probe(&mut self, slot: LeaseSlot) -> anyhow::Result<()> {
+        let sample = self.clock.sample()?;
+        self.verify(sample)?;
+        self.raw(slot).map(drop)
+    }
+
     /// Sets a lease. It is in force for the next packet and ends at the asked instant or up to one
     /// jiffy before, never later.
     ///

@@ -13,16 +13,16 @@ use super::{
     hold::{Change, Missed},
     interfaces::Interfaces,
     intruders::Intruders,
-    lease::LeaseStore,
+    lease::{Lease, Leases},
     lower,
     outbox::Outbox,
+    wall,
 };
 use crate::{
     base::{
         core::Core as _,
         net::{Mac, Priority},
         status::{InstanceStatus, VrrpState},
-        table::{LeaseSlot, LeaseState},
         time::Instant,
     },
     config::model::{NotifyWords, VrrpInstance},
@@ -37,7 +37,6 @@ use crate::{
         secrets,
     },
     vrrp::{
-        auth::Auth,
         damper::Damper,
         lateness::Timers,
         notify::{Notification, Subject, What, notification},
@@ -50,8 +49,7 @@ use crate::{
 pub(super) struct Shell {
     pub interfaces: Interfaces,
     pub links: Links,
-    /// `None` until the data plane has converged, and for ever when the host cannot fence itself.
-    pub lease: Option<Box<dyn LeaseStore>>,
+    pub leases: Leases,
     pub recorder: Recorder,
     pub outbox: Outbox,
     pub next_request: u64,
@@ -74,12 +72,12 @@ impl Shell {
 pub(super) struct Instance {
     pub model: VrrpInstance,
     pub identity: lower::Identity,
-    pub slot: Option<LeaseSlot>,
+    pub(super) lease: Lease,
     /// A reload has taken it out of the configuration.
     pub removed: bool,
     /// Effect::Stopped has come.
     pub stopped: bool,
-    router: Router,
+    pub(super) router: Router,
     pub(super) vips: Vec<Vip>,
     /// Addresses of `vips`.
     pub(super) own: BTreeSet<IpAddr>,
@@ -123,7 +121,7 @@ impl Instance {
         let holds = lower::holds(&model);
         Self {
             identity: lower::identity(&model),
-            slot: None,
+            lease: Lease::default(),
             removed: false,
             stopped: false,
             router: Router::new(config, now),
@@ -145,7 +143,7 @@ impl Instance {
             extra: Extra::default(),
             intruders: Intruders::default(),
             published: None,
-            last_transition_ms: clock::unix_ms(),
+            last_transition_ms: wall::stamp(),
             garp_error: None,
             lower_heard: false,
             latest: now,
@@ -227,7 +225,7 @@ impl Instance {
         self.perform(shell);
     }
 
-    fn handle(&mut self, input: Input, now: Instant, shell: &mut Shell) {
+    pub(super) fn handle(&mut self, input: Input, now: Instant, shell: &mut Shell) {
         // A caller's `now` may be older than that of an advert sent meanwhile.
         let now = now.max(self.latest);
         self.latest = now;
@@ -337,7 +335,8 @@ impl Instance {
         self.router.expects_no_vips()
     }
 
-    fn perform(&mut self, shell: &mut Shell) {
+    /// Does what the state machine asks for.
+    pub(super) fn perform(&mut self, shell: &mut Shell) {
         while let Some(effect) = self.router.poll_effect() {
             match effect {
                 Effect::SendAdvert { priority } => self.send(priority, shell),
@@ -409,35 +408,6 @@ impl Instance {
         self.handle(input, clock::now(), shell);
     }
 
-    /// Authentication with sequence numbers wants to know the time of day.
-    fn tell_clock(&mut self, now: Instant, shell: &mut Shell) {
-        let config = self.router.config();
-        let unix = if config.wire.hmac.is_some() {
-            clock::unix()
-        } else if matches!(config.auth, Auth::Ah(_)) {
-            shell.ah_clock.at(self.router.sequence(), now)
-        } else {
-            return;
-        };
-        self.handle(Input::WallClock(unix), now, shell);
-    }
-
-    /// Writes the lease that runs, if one does, into a map that does not know it.
-    pub fn write_running_lease(&mut self, now: Instant, shell: &mut Shell) {
-        if let Some(end) = self.router.lease_end().filter(|end| *end > now) {
-            self.write_lease(LeaseState::Until(end), shell);
-        }
-    }
-
-    fn write_lease(&mut self, state: LeaseState, shell: &mut Shell) {
-        let (Some(lease), Some(slot)) = (&mut shell.lease, self.slot) else { return };
-        if let Err(error) = lease.set(slot, state) {
-            let instance = &self.model.name;
-            tracing::error!(instance, slot = slot.0, ?state, "lease not written: {error:#}");
-            self.handle(Input::Fence(false), clock::now(), shell);
-        }
-    }
-
     /// Another host says on `interface` that it has `address`.
     pub fn claimed(
         &mut self,
@@ -497,7 +467,7 @@ impl Instance {
             return;
         }
         if self.published.is_none_or(|(old, _)| old != state) {
-            self.last_transition_ms = clock::unix_ms();
+            self.last_transition_ms = wall::stamp();
         } else {
             self.tell(What::Priority { master: state == VrrpState::Master }, shell);
         }
@@ -583,7 +553,12 @@ impl Instance {
             master: peer.map(|(source, _)| source.to_string()),
             master_priority: peer.map(|(_, priority)| priority.0),
             master_interval_ms: u64::from(self.router.master_interval().centis()) * 10,
-            lease_ms: shell.lease.as_ref().and(self.router.lease_end()).map(signed_ms),
+            lease_ms: shell
+                .leases
+                .is_open()
+                .then(|| self.router.lease_end())
+                .flatten()
+                .map(signed_ms),
             reason: self.reason(now),
             why: self.router.why(now),
             last_transition_ms: self.last_transition_ms,

@@ -245,4 +245,4 @@ impl Instance {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -25,11 +25,11 @@ mod strays;
 mod sys;
 mod timer;
 pub(super) mod trackers;
+mod wall;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -41,7 +41,7 @@ use self::{
     groups::Groups,
     instance::{Instance, Shell},
     interfaces::Interfaces,
-    lease::LeaseStore,
+    lease::Leases,
     outbox::Outbox,
     scripts::Scripts,
     statics::StaticObjects,
@@ -56,10 +56,7 @@ use super::{
     record::{Recorder, VrrpStep},
 };
 use crate::{
-    base::{
-        table::{LeaseSlot, LeaseState},
-        time::Instant,
-    },
+    base::{table::LeaseSlot, time::Instant},
     config::model::Config,
     io::{link, track::Report, vrrp::Channel},
     vrrp::{
@@ -75,8 +72,6 @@ use crate::{
 const LINKS_LIMIT: Duration = Duration::from_secs(5);
 /// When the data plane has not converged by then, an error says so. Still no advert is sent.
 const CONVERGE_LIMIT: Duration = Duration::from_secs(10);
-/// How often an unusable lease map is tried again.
-const LEASE_RETRY: Duration = Duration::from_secs(1);
 /// An orderly stop takes at most this long; what is left then is told.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Messages of the watchdog and of the kernel that are taken before timers get their turn.
@@ -88,8 +83,6 @@ pub const JOURNAL: &str = "held.json";
 /// How an instance of the configuration is told to its state machine.
 pub use lower::config as router_config;
 
-type OpenLease = fn(&Path) -> anyhow::Result<Box<dyn LeaseStore>>;
-
 /// Runs the role until the watchdog says stop or is gone.
 ///
 /// # Errors
@@ -98,7 +91,7 @@ pub async fn run(link: Link) -> anyhow::Result<()> {
     run_with(link, lease::open).await
 }
 
-async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
+async fn run_with(mut link: Link, open_lease: lease::Open) -> anyhow::Result<()> {
     let (runtime, generation, config) = match link.rx.recv().await {
         Some(Down::Start { runtime, generation, config }) => (runtime, generation, config),
         Some(other) => bail!("the first message was not Start but {other:?}"),
@@ -112,7 +105,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
     let shell = Shell {
         interfaces: Interfaces::default(),
         links: link::Links::start(Some(journal.clone())).context("rtnetlink thread")?,
-        lease: None,
+        leases: Leases::default(),
         recorder,
         outbox: Outbox::default(),
         next_request: 0,
@@ -150,7 +143,7 @@ async fn run_with(mut link: Link, open_lease: OpenLease) -> anyhow::Result<()> {
 
 struct VrrpRole {
     shell: Shell,
-    open_lease: OpenLease,
+    open_lease: lease::Open,
     instances: Vec<Instance>,
     /// Removed by a reload, not yet given back.
     leaving: Vec<Instance>,
@@ -161,7 +154,6 @@ struct VrrpRole {
     groups: Groups,
     /// What the data plane said last.
     converged: Option<(Vec<(String, LeaseSlot)>, bool)>,
-    lease_retry: Option<Instant>,
     converge_by: Option<Instant>,
     stop_by: Option<Instant>,
     /// `vrrp_startup_delay` and `vrrp_delay_after_boot`.
@@ -178,7 +170,7 @@ struct VrrpRole {
 }
 
 impl VrrpRole {
-    fn new(shell: Shell, open_lease: OpenLease, checker: bool) -> Self {
+    fn new(shell: Shell, open_lease: lease::Open, checker: bool) -> Self {
         Self {
             shell,
             open_lease,
@@ -189,7 +181,6 @@ impl VrrpRole {
             checker,
             groups: Groups::default(),
             converged: None,
-            lease_retry: None,
             converge_by: Some(clock::now() + CONVERGE_LIMIT),
             stop_by: None,
             earliest: Instant::ZERO,
@@ -384,51 +375,6 @@ impl VrrpRole {
         }
     }
 
-    /// Tells instances that the data plane is ready for them, with the lease that a process
-    /// before us may have left running.
-    fn lend(&mut self, now: Instant) {
-        let Some((slots, fenced)) = &self.converged else { return };
-        let pin_dir = &self.shell.pin_dir;
-        let open = self.shell.lease.as_ref().is_some_and(|lease| lease.is_current(pin_dir));
-        if *fenced && !open {
-            match (self.open_lease)(&self.shell.pin_dir) {
-                Ok(lease) => self.shell.lease = Some(lease),
-                Err(error) => {
-                    tracing::error!("lease map cannot be opened, no adverts: {error:#}");
-                    self.lease_retry = Some(now + LEASE_RETRY);
-                    return;
-                }
-            }
-        }
-        self.lease_retry = None;
-        for instance in &mut self.instances {
-            let mut resume = None;
-            if *fenced {
-                let slot = slots.iter().find(|(name, _)| *name == instance.model.name);
-                let Some((name, slot)) = slot else { continue };
-                instance.slot = Some(*slot);
-                match self.shell.lease.as_mut().map(|lease| lease.get(*slot)) {
-                    Some(Ok(LeaseState::Until(end))) => resume = Some(end),
-                    Some(Err(error)) => {
-                        tracing::error!(instance = name, "lease not read: {error:#}");
-                    }
-                    Some(Ok(LeaseState::Standby)) | None => {}
-                }
-            }
-            instance.feed(Input::Fence(*fenced), now, &mut self.shell);
-            // What forwards already goes on.
-            if now < self.earliest && resume.is_none_or(|end| end <= now) {
-                self.lease_retry = Some(self.earliest);
-                continue;
-            }
-            instance.feed(Input::Converged { resume }, now, &mut self.shell);
-            if *fenced && !open {
-                // A master whose map was replaced forwards again at once, not after its next advert.
-                instance.write_running_lease(now, &mut self.shell);
-            }
-        }
-    }
-
     // ---- the loop -----------------------------------------------------------------------------
 
     async fn serve(&mut self, link: &mut Link) -> anyhow::Result<()> {
@@ -514,7 +460,7 @@ impl VrrpRole {
             .chain(self.shell.damper.poll_timeout())
             .chain(self.statics.poll_timeout())
             .chain(self.scripts.poll_timeout().filter(|_| self.stop_by.is_none()))
-            .chain([self.lease_retry, self.converge_by, self.stop_by].into_iter().flatten())
+            .chain([self.shell.leases.retry, self.converge_by, self.stop_by].into_iter().flatten())
             .min()
     }
 
@@ -538,7 +484,7 @@ impl VrrpRole {
                 self.shell.say(Up::Script(run));
             }
         }
-        if self.lease_retry.is_some_and(|at| at <= now) {
+        if self.shell.leases.retry.is_some_and(|at| at <= now) {
             self.lend(now);
         }
         if self.converge_by.is_some_and(|at| at <= now) {

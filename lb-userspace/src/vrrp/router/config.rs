@@ -77,9 +77,12 @@ pub enum Input {
     Converged {
         resume: Option<Instant>,
     },
-    /// Whether the host can fence itself: a lease that is not in force silences it. False too when
-    /// a lease could not be written. Without: it cannot.
+    /// Whether the host can fence itself: a lease that is not in force silences it. Without: it
+    /// cannot.
     Fence(bool),
+    /// A lease could not be written, or there is nothing to write it to (`Some`: why); or that works again
+    /// (`None`). To be tried again by the shell; counts only while [`Input::Fence`] says that there is a fence.
+    LeaseFault(Option<String>),
     /// The last [`Effect::SendAdvert`] left the host; `at` is from before the send.
     AdvertSent {
         at: Instant,

@@ -47,7 +47,7 @@ pub(super) enum Farewell {
 impl Router {
     /// When a backup that waits should have its VIPs prepared; `None`: not before it takes over.
     pub(super) fn prepare_at(&self, since: Instant, wait: Wait) -> Option<Instant> {
-        if !self.fenced || self.config.grouped || self.prepared != Prepared::No {
+        if !self.fences() || self.config.grouped || self.prepared != Prepared::No {
             return None;
         }
         let down_at = self.down_at(since, wait)?;
@@ -69,7 +69,7 @@ impl Router {
     /// Its first advert is on its way: what it waits for after that is used to prepare.
     pub(super) fn prepare_in_guard(&mut self, now: Instant) {
         let waits = self.config.grouped || self.guard_until(now).is_some();
-        if self.fenced && waits && self.prepared == Prepared::No && self.lease_end.is_none() {
+        if self.fences() && waits && self.prepared == Prepared::No && self.lease_end.is_none() {
             self.prepare();
         }
     }
@@ -82,7 +82,7 @@ impl Router {
     }
 
     /// [`super::Input::Fence`]: without a fence no VIP waits behind it.
-    pub(super) fn set_fence(&mut self, works: bool) {
+    pub(super) fn set_fence(&mut self, works: bool, now: Instant) {
         self.fenced = works;
         if !works {
             self.effects.retain(|effect| *effect != Effect::PrepareVips);
@@ -92,6 +92,8 @@ impl Router {
                 self.clear_leftovers();
             }
         }
+        // A lease that cannot be written is a fault where there is a fence only.
+        self.settle(now);
     }
 
     /// What a master says that yields. Silent when its lease has run out: nobody waits for it any
@@ -103,7 +105,7 @@ impl Router {
             State::Master { phase: Phase::Guard(_) | Phase::Ready, .. } => true,
             _ => false,
         };
-        if says && self.fenced { Farewell::Yielding } else { Farewell::Silent }
+        if says && self.fences() { Farewell::Yielding } else { Farewell::Silent }
     }
 
     /// A router that says farewell was the one that the guard waits for, and no other is left:
@@ -135,7 +137,7 @@ impl Router {
         priority == Priority::RELEASE
             && self.config.version == Version::V3
             && self.config.told_handover
-            && self.fenced
+            && self.fences()
             && self.leaves_fenced
     }
 }

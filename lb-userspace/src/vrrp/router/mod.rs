@@ -40,6 +40,9 @@
 //!   owner takes over at once (RFC 9568 §6.4.1), and in VRRPv3 one whose own advert_int is shorter
 //!   than the master's waits by its own. A live master is told by the first advert and one of the
 //!   two yields; one that hangs at that moment forwards until its lease ends.
+//! - *A master whose lease cannot be written* says farewell at once and takes its VIPs off, though the
+//!   lease that was written last runs on: until it ends, what others still send to this host's MAC is
+//!   forwarded. Waiting for that end would leave the VIPs to nobody for as long.
 //! - *An advert that an older one overtakes* counts as the older one does, and is made up for by
 //!   the next: an old farewell or an old, shorter interval shortens the wait.
 //!
@@ -50,6 +53,7 @@ mod config;
 mod group;
 mod handover;
 mod late;
+mod lease;
 mod receive;
 mod report;
 mod send;
@@ -206,8 +210,10 @@ pub struct Router {
     /// How many of its adverts may be missed: as configured when it was heard last, or more.
     master_adverts: u32,
     heard: Option<Heard>,
-    /// The host can fence itself.
+    /// The host can fence itself, when leases can be written.
     fenced: bool,
+    /// Why leases cannot be written.
+    lease_fault: Option<String>,
     prepared: Prepared,
     /// It gave up a lease that ran, behind its fence, and nobody is master after it.
     leaves_fenced: bool,
@@ -272,6 +278,7 @@ impl Router {
             master_adverts: config.down_adverts,
             heard: None,
             fenced: false,
+            lease_fault: None,
             prepared: Prepared::No,
             leaves_fenced: false,
             forwarders: vec![],
@@ -379,6 +386,7 @@ impl Router {
 
     fn own_faults(&self) -> Vec<String> {
         let mut faults = self.trackers.faults();
+        faults.extend(self.lease_fault());
         if self.source_known && self.source.is_none() {
             faults.push(self.no_source().into());
         }
@@ -444,7 +452,8 @@ impl Core for Router {
                     self.send_error = Some(error);
                 }
             }
-            Input::Fence(works) => self.set_fence(works),
+            Input::Fence(works) => self.set_fence(works, now),
+            Input::LeaseFault(fault) => self.set_lease_fault(fault, now),
             Input::VipsSet { added } => {
                 if self.prepared == Prepared::Asked && self.clearing == 0 {
                     self.prepared = Prepared::Done;

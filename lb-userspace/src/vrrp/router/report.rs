@@ -82,7 +82,10 @@ impl Router {
     pub fn reason(&self) -> String {
         let own = self.effective_priority();
         match self.state {
-            State::Init if !self.converged => "waiting for the data plane".into(),
+            State::Init if !self.converged => match self.lease_fault() {
+                Some(why) => format!("waiting for the data plane: {why}"),
+                None => "waiting for the data plane".into(),
+            },
             State::Init if !self.cleared => "removing VIPs of a dead predecessor".into(),
             State::Init if !self.source_known => "waiting for the interface".into(),
             State::Init => self.waits_for_result().unwrap_or_else(|| "starting".into()),

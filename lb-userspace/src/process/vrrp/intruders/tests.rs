@@ -17,13 +17,14 @@ use crate::{
     vrrp::{damper::Damper, pacer::Pacer, router::Input},
 };
 
-const INTERFACE: &str = "none0";
+pub(in super::super) const INTERFACE: &str = "none0";
 
-fn role() -> VrrpRole {
+/// With this interface, and without the kernel.
+pub(in super::super) fn role() -> VrrpRole {
     let mut shell = Shell {
         interfaces: Interfaces::default(),
         links: Links::start(None).expect("a thread"),
-        lease: None,
+        leases: lease::Leases::default(),
         recorder: Recorder::open(None, Role::Vrrp).expect("nothing to open"),
         outbox: Outbox::default(),
         next_request: 0,

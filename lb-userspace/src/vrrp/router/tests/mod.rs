@@ -4,6 +4,7 @@ mod clock;
 mod conformance;
 mod election;
 mod handover;
+mod lease;
 mod options;
 mod random;
 mod reload;
@@ -71,6 +72,8 @@ struct Bench {
     /// What it did, in words.
     done: Vec<String>,
     send_fails: bool,
+    /// No lease can be written.
+    lease_fails: bool,
     /// Since then no VIP is missing.
     prepared: bool,
 }
@@ -82,6 +85,7 @@ impl Bench {
             now: 0,
             done: vec![],
             send_fails: false,
+            lease_fails: false,
             prepared: false,
         }
     }
@@ -117,6 +121,9 @@ impl Bench {
     fn drain(&mut self) {
         while let Some(effect) = self.router.poll_effect() {
             let now = at(self.now);
+            if self.lease_fails && matches!(effect, Effect::Lease(_)) {
+                self.router.handle(Input::LeaseFault(Some("it is gone".into())), now);
+            }
             let word = match effect {
                 Effect::SendAdvert { priority } => {
                     let answer = if self.send_fails {

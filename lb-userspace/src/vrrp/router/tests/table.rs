@@ -225,8 +225,8 @@ impl Given {
             Input::Stop => &[Self::Stop],
             // Only what is sent, or when a wait began, depends on them: see the next test.
             Input::Mtu(_) | Input::WallClock(_) | Input::Listen => &[],
-            // tests::handover has it.
-            Input::Fence(_) => &[],
+            // tests::handover and tests::lease have them.
+            Input::Fence(_) | Input::LeaseFault(_) => &[],
             Input::Group(order) => match order {
                 Order::Announce => &[Self::Announce],
                 Order::Forward => &[Self::Forward],
