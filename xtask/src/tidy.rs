@@ -96,6 +96,20 @@ const SHARED: [(&str, &str); 6] = [
     ("dataplane/xdp/encode", "crate::sched"),
     ("dataplane/xdp/syncing", "crate::sync"),
 ];
+/// Where adverts, timers and leases are made: by the monotonic clock only.
+const MONOTONIC: [&str; 3] = ["process/vrrp", "io/vrrp", "io/link"];
+/// What there may tell the time of day: to signed adverts and to people.
+const WALL: [&str; 2] = ["process/vrrp/wall.rs", "process/vrrp/ah_clock.rs"];
+/// Names of the wall clock, at the end of a path.
+const WALL_CLOCKS: [&str; 7] = [
+    "SystemTime",
+    "UNIX_EPOCH",
+    "CLOCK_REALTIME",
+    "CLOCK_REALTIME_COARSE",
+    "CLOCK_TAI",
+    "unix",
+    "unix_ms",
+];
 /// Unfinished code and debugging.
 const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
 
@@ -313,6 +327,17 @@ fn import_rule(file: &str, named: &Named) -> Option<String> {
             format!("{folder} may not import {text}: only base and folders above it (DESIGN §5)")
         });
     }
+    let wall = named.path.iter().find(|word| WALL_CLOCKS.contains(&word.as_str()));
+    // `std::os::unix`, and tokio's, is no clock.
+    let clock = wall.filter(|word| *word != "unix" || named.path.iter().any(|it| it == "clock"));
+    if let Some(clock) = clock
+        && MONOTONIC.iter().any(|place| inside.starts_with(place))
+        && !WALL.contains(&inside)
+    {
+        return Some(format!(
+            "adverts, timers and leases go by the monotonic clock, not by {clock}"
+        ));
+    }
     if ENGINES.contains(&folder)
         && let Some(target) = target
         && (target == "process" || ENGINES.contains(&target) && target != folder)
@@ -421,6 +446,11 @@ mod tests {
             ("lb-userspace/src/config/load.rs", "use hyper_util::rt;"),
             ("lb-userspace/src/io/link.rs", "unsafe fn f() {}"),
             ("lb-userspace/src/io/link.rs", "fn f() { todo!() }"),
+            ("lb-userspace/src/process/vrrp/mod.rs", "use std::time::SystemTime;"),
+            ("lb-userspace/src/process/vrrp/timer.rs", "let a = ClockId::CLOCK_REALTIME;"),
+            ("lb-userspace/src/process/vrrp/instance.rs", "fn f() { clock::unix(); }"),
+            ("lb-userspace/src/process/vrrp/lease.rs", "use crate::process::clock::unix_ms;"),
+            ("lb-userspace/src/io/vrrp.rs", "use std::time::{Duration, UNIX_EPOCH};"),
         ] {
             assert_eq!(rules(path, text).len(), 1, "{path}: {text}");
         }
@@ -449,6 +479,10 @@ mod tests {
             ("lb-userspace/src/dataplane/fake.rs", "use crate::reconcile::Plan;"),
             ("lb-userspace/src/io/track/connector.rs", "use netlink_sys::Socket;"),
             ("lb-userspace/src/io/sys.rs", "fn f() { unsafe { g() } }"),
+            ("lb-userspace/src/process/vrrp/wall.rs", "fn f() { clock::unix(); }"),
+            ("lb-userspace/src/process/vrrp/mod.rs", "use tokio::io::unix::AsyncFd;"),
+            ("lb-userspace/src/process/vrrp/mod.rs", "fn f() { clock::now(); }"),
+            ("lb-userspace/src/process/api.rs", "use std::time::SystemTime;"),
             ("lb-common/src/abi.rs", "unsafe impl aya::Pod for X {}"),
             ("lb-ebpf/src/maps.rs", "// SAFETY: g asks for nothing.\nlet x =\n    unsafe { g() };"),
             ("lb-ebpf/src/access.rs", "trait X { unsafe fn f(); }"),
