@@ -7,6 +7,7 @@
 use std::{
     io::{self, IoSliceMut, Read as _},
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
@@ -59,7 +60,7 @@ pub struct VrrpSocket {
 }
 
 impl VrrpSocket {
-    /// Opens a socket bound to `interface`. It is in no multicast group yet.
+    /// Opens a socket bound to the interface of this index; the name is for errors. It is in no multicast group yet.
     ///
     /// # Errors
     /// The system call that failed, with the interface. Needs CAP_NET_RAW.
@@ -72,7 +73,13 @@ impl VrrpSocket {
         let socket = Socket::new(channel.domain(), Type::RAW, Some(channel.protocol()))
             .map_err(context("raw socket"))?;
         socket.set_nonblocking(true).map_err(context("non-blocking mode"))?;
-        socket.bind_device(Some(interface.as_bytes())).map_err(context("bind to device"))?;
+        // Not by its name, which may be another's by now.
+        let index = NonZeroU32::new(ifindex).ok_or_else(|| io::ErrorKind::NotFound.into());
+        let bound = index.and_then(|index| match channel {
+            Channel::V4 | Channel::V4Ah => socket.bind_device_by_index_v4(Some(index)),
+            Channel::V6 => socket.bind_device_by_index_v6(Some(index)),
+        });
+        bound.map_err(context("bind to device"))?;
         match channel {
             Channel::V4 | Channel::V4Ah => {
                 socket.set_header_included_v4(true).map_err(context("IP_HDRINCL"))?;

@@ -6,10 +6,10 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
-use nix::sys::socket::bind;
+use nix::sys::socket::{LinkAddr, bind};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::send::link_address;
+use super::send::{address_at, link_address};
 
 /// EtherType of ARP.
 const ETHERTYPE: u16 = 0x0806;
@@ -30,11 +30,22 @@ impl ArpSocket {
     /// # Errors
     /// The system call that failed, with the interface. Needs CAP_NET_RAW.
     pub fn open(interface: &str) -> io::Result<Self> {
+        Self::bound(interface, link_address(interface))
+    }
+
+    /// Opens a socket on the interface of this index, whatever its name is by now.
+    ///
+    /// # Errors
+    /// As [`ArpSocket::open`].
+    pub fn open_at(interface: &str, index: u32) -> io::Result<Self> {
+        Self::bound(interface, address_at(index))
+    }
+
+    fn bound(interface: &str, address: io::Result<LinkAddr>) -> io::Result<Self> {
         let context = |what: &str, error: io::Error| {
             io::Error::new(error.kind(), format!("{what} for ARP on {interface}: {error}"))
         };
-        let address =
-            link_address(interface).map_err(|error| context("index of the interface", error))?;
+        let address = address.map_err(|error| context("index of the interface", error))?;
         let protocol = Protocol::from(i32::from(ETHERTYPE.to_be()));
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
             .map_err(|error| context("packet socket", error))?;

@@ -31,8 +31,7 @@ impl FrameSocket {
     /// # Errors
     /// As [`FrameSocket::open`].
     pub fn open_at(interface: &str, index: u32) -> io::Result<Self> {
-        let address = packet_address(index).ok_or_else(|| io::ErrorKind::NotFound.into());
-        Self::bound(address).map_err(|error| context(interface, &error))
+        Self::bound(address_at(index)).map_err(|error| context(interface, &error))
     }
 
     fn bound(address: io::Result<LinkAddr>) -> io::Result<Self> {
@@ -59,5 +58,10 @@ fn context(interface: &str, error: &io::Error) -> io::Error {
 
 /// What a packet socket on this interface is bound to.
 pub(super) fn link_address(interface: &str) -> io::Result<LinkAddr> {
-    packet_address(if_nametoindex(interface)?).ok_or_else(|| io::ErrorKind::NotFound.into())
+    address_at(if_nametoindex(interface)?)
+}
+
+/// The same of its index.
+pub(super) fn address_at(index: u32) -> io::Result<LinkAddr> {
+    packet_address(index).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

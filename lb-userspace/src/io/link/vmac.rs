@@ -8,7 +8,7 @@ use std::{
 use nix::sys::socket::bind;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::send::link_address;
+use super::send::address_at;
 use crate::base::net::Mac;
 
 /// EtherType of IPv4.
@@ -37,16 +37,17 @@ pub struct VmacSocket {
 }
 
 impl VmacSocket {
-    /// Opens a socket on the macvlan `interface`, whose MAC is `mac`.
+    /// Opens a socket on the macvlan of this index, whose MAC is `mac`. The name is for errors: it may be another's by
+    /// now.
     ///
     /// # Errors
     /// The system call that failed, with the interface. Needs CAP_NET_RAW.
-    pub fn open(interface: &str, mac: Mac, ipv6: bool) -> io::Result<Self> {
+    pub fn open_at(interface: &str, index: u32, mac: Mac, ipv6: bool) -> io::Result<Self> {
         let context = |what: &str, error: io::Error| {
             io::Error::new(error.kind(), format!("{what} for adverts on {interface}: {error}"))
         };
         let address =
-            link_address(interface).map_err(|error| context("index of the interface", error))?;
+            address_at(index).map_err(|error| context("index of the interface", error))?;
         let ethertype = if ipv6 { IPV6 } else { IPV4 };
         let protocol = Protocol::from(i32::from(ethertype.to_be()));
         // Without the link-layer header. One protocol: the kernel shows frames that leave only to

@@ -80,6 +80,12 @@ impl Instance {
         }
     }
 
+    /// The interfaces that its frames leave by: adverts, announcements, of its own source too, and probes.
+    pub(super) fn senders(&self) -> impl Iterator<Item = &str> {
+        let vips = self.vips.iter().map(|vip| vip.interface.as_str());
+        self.advert_link().into_iter().chain([self.model.interface.as_str()]).chain(vips)
+    }
+
     /// Queues announcements of every VIP that is here, so often: round after round, as keepalived,
     /// so that every VIP is told early. One that could not be put on is not: nobody would answer.
     pub(super) fn announce(&mut self, repeat: u32, shell: &mut Shell) {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::io::unix::AsyncFd;
 
-use super::{lower::Ear, sys};
+use super::{closing::Closing, lower::Ear, sys};
 
 use crate::{
     base::net::Mac,
@@ -66,12 +66,29 @@ struct Ports {
 
 impl Ports {
     /// The socket for frames, opened anew when the interface is another one.
-    fn frames(&mut self, name: &str, index: u32) -> std::io::Result<&FrameSocket> {
+    fn frames(
+        &mut self,
+        name: &str,
+        index: u32,
+        closing: &mut Closing,
+    ) -> std::io::Result<&FrameSocket> {
+        closing.add(self.frames.take_if(|open| open.0 != index));
         let open = match self.frames.take() {
-            Some(open) if open.0 == index => open,
-            _ => (index, FrameSocket::open_at(name, index)?),
+            Some(open) => open,
+            None => (index, FrameSocket::open_at(name, index)?),
         };
         Ok(&self.frames.insert(open).1)
+    }
+
+    /// Closes all of them.
+    fn close(self, closing: &mut Closing) {
+        let Self { sockets, heard, arp, frames, watched: _ } = self;
+        for (_, it) in sockets {
+            closing.add(Some(it.socket.into_inner()));
+        }
+        closing.add(heard.map(|it| it.socket.into_inner()));
+        closing.add(arp.map(|(_, socket)| socket.into_inner()));
+        closing.add(frames);
     }
 }
 
@@ -126,9 +143,15 @@ pub(super) struct Interfaces {
     /// Indexes by the name of now.
     names: BTreeMap<String, u32>,
     ports: BTreeMap<String, Ports>,
+    closing: Closing,
 }
 
 impl Interfaces {
+    /// Closes what is not used any more, without waiting for it. To be called in every turn of the loop.
+    pub fn close(&mut self) {
+        self.closing.close();
+    }
+
     pub fn get(&self, name: &str) -> Option<&Interface> {
         self.by_index.get(self.names.get(name)?)
     }
@@ -180,7 +203,9 @@ impl Interfaces {
         if self.names.get(name) == Some(&index) {
             self.names.remove(name);
             // What is heard there is no longer heard on an interface of this name.
-            self.ports.remove(name);
+            if let Some(ports) = self.ports.remove(name) {
+                ports.close(&mut self.closing);
+            }
         }
     }
 
@@ -203,7 +228,8 @@ impl Interfaces {
                 let socket = socket.and_then(sys::advert_socket);
                 let socket = socket.map_err(|error| error.to_string())?;
                 let advert = Advert { index, socket, groups: BTreeSet::new() };
-                ports.sockets.insert(*channel, advert);
+                let old = ports.sockets.insert(*channel, advert);
+                self.closing.add(old.map(|it| it.socket.into_inner()));
             }
             if let (Some(it), Some(group)) = (ports.sockets.get_mut(channel), group)
                 && !it.groups.contains(&group)
@@ -226,32 +252,42 @@ impl Interfaces {
         let heard = &mut self.ports.entry(ear.link.clone()).or_default().heard;
         let same = |it: &Heard| it.index == index && it.mac == mac && it.ear == *ear;
         if !heard.as_ref().is_some_and(same) {
-            let socket = VmacSocket::open(&ear.link, mac, ear.ipv6).and_then(sys::vmac_socket);
+            let socket =
+                VmacSocket::open_at(&ear.link, index, mac, ear.ipv6).and_then(sys::vmac_socket);
             let socket = socket.map_err(|error| error.to_string())?;
-            *heard = Some(Heard { index, mac, ear: ear.clone(), socket });
+            let old = heard.replace(Heard { index, mac, ear: ear.clone(), socket });
+            self.closing.add(old.map(|it| it.socket.into_inner()));
         }
         Ok(())
     }
 
     /// Closes the sockets that no instance uses, and leaves the groups that none listens to.
-    /// `used` has the groups of each socket that stays; `ears` are all that are wanted.
+    /// `used` has the groups of each socket that stays; `ears` are all that are wanted; frames leave by the
+    /// interfaces `senders`.
     pub fn keep_only(
         &mut self,
         used: &BTreeMap<(&str, Channel), BTreeSet<IpAddr>>,
         ears: &BTreeSet<Ear>,
+        senders: &BTreeSet<&str>,
     ) {
+        let closing = &mut self.closing;
         for (name, ports) in &mut self.ports {
-            ports.heard.take_if(|it| !ears.contains(&it.ear));
-            ports.sockets.retain(|channel, it| {
-                let Some(wanted) = used.get(&(name.as_str(), *channel)) else { return false };
+            let heard = ports.heard.take_if(|it| !ears.contains(&it.ear));
+            closing.add(heard.map(|it| it.socket.into_inner()));
+            closing.add(ports.frames.take_if(|_| !senders.contains(name.as_str())));
+            let unused = |channel: &Channel| !used.contains_key(&(name.as_str(), *channel));
+            for (_, it) in ports.sockets.extract_if(.., |channel, _| unused(channel)) {
+                closing.add(Some(it.socket.into_inner()));
+            }
+            for (channel, it) in &mut ports.sockets {
+                let Some(wanted) = used.get(&(name.as_str(), *channel)) else { continue };
                 for group in it.groups.difference(wanted) {
                     if let Err(error) = it.socket.get_ref().leave(*group) {
                         tracing::warn!(interface = name, %error, "multicast group not left");
                     }
                 }
                 it.groups.retain(|group| wanted.contains(group));
-                true
-            });
+            }
         }
     }
 
@@ -278,7 +314,7 @@ impl Interfaces {
     pub fn open_frames(&mut self, name: &str) {
         if let Some(index) = self.get(name).map(|it| it.link.index) {
             let ports = self.ports.entry(name.to_owned()).or_default();
-            if let Err(error) = ports.frames(name, index) {
+            if let Err(error) = ports.frames(name, index, &mut self.closing) {
                 tracing::debug!(interface = name, %error, "no socket for frames yet");
             }
         }
@@ -296,7 +332,8 @@ impl Interfaces {
         let link = &self.get(name).ok_or("no such interface")?.link;
         let (index, mac) = (link.index, link.mac.ok_or("the interface has no Ethernet address")?);
         let ports = self.ports.entry(name.to_owned()).or_default();
-        let socket = ports.frames(name, index).map_err(|error| error.to_string())?;
+        let socket =
+            ports.frames(name, index, &mut self.closing).map_err(|error| error.to_string())?;
         socket.send(&make(mac)).map_err(|error| error.to_string())
     }
 
@@ -340,9 +377,10 @@ impl Interfaces {
         let index = self.get(name).ok_or("no such interface")?.link.index;
         let ports = self.ports.entry(name.to_owned()).or_default();
         if ports.arp.as_ref().is_none_or(|(open, _)| *open != index) {
-            let socket = ArpSocket::open(name).map_err(|error| error.to_string())?;
+            let socket = ArpSocket::open_at(name, index).map_err(|error| error.to_string())?;
             let socket = sys::arp_socket(socket).map_err(|error| error.to_string())?;
-            ports.arp = Some((index, socket));
+            let old = ports.arp.replace((index, socket));
+            self.closing.add(old.map(|(_, socket)| socket.into_inner()));
             ports.watched.clear();
         }
         if ports.watched != addresses
@@ -359,7 +397,7 @@ impl Interfaces {
     pub fn unwatch_unless(&mut self, used: impl Fn(&str) -> bool) {
         for (name, ports) in &mut self.ports {
             if !used(name) {
-                ports.arp = None;
+                self.closing.add(ports.arp.take().map(|(_, socket)| socket.into_inner()));
             }
         }
     }

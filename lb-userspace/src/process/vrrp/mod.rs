@@ -6,6 +6,7 @@
 
 mod ah_clock;
 mod announce;
+mod closing;
 mod groups;
 mod hold;
 mod host;
@@ -366,7 +367,9 @@ impl VrrpRole {
             }
         }
         let ears = self.instances.iter().chain(&self.leaving).flat_map(Instance::ears).collect();
-        self.shell.interfaces.keep_only(&used, &ears);
+        let senders =
+            self.instances.iter().chain(&self.leaving).flat_map(Instance::senders).collect();
+        self.shell.interfaces.keep_only(&used, &ears, &senders);
     }
 
     fn feed_all(&mut self, input: &Input, now: Instant) {
@@ -476,8 +479,14 @@ impl VrrpRole {
         self.groups.settle(&mut self.instances, now, &mut self.shell);
         let moved = std::mem::take(&mut self.moved);
         self.look_for_intruders(&moved, now);
+        self.shell.interfaces.close();
+        let leaving = self.leaving.len();
         for gone in self.leaving.extract_if(.., |instance| instance.stopped) {
             self.lateness.add(gone.lateness());
+        }
+        if self.leaving.len() < leaving {
+            self.watch_vips();
+            self.close_unused();
         }
         if self.stop_by.is_none() {
             for run in self.scripts.due(now) {
