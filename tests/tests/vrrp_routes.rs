@@ -193,6 +193,71 @@ root_test!(a_route_that_is_as_it_is_wanted_is_not_touched, {
     Ok(())
 });
 
+// The kernel cuts these numbers, and does not tell one of zero.
+root_test!(a_route_whose_metrics_the_kernel_cuts_is_not_touched, {
+    let (lb, _peer) = dual_cable()?;
+    lb.ip(&["address", "add", "fd77::1/64", "dev", "eth0"])?;
+    let text = |rule: u32| {
+        config(
+            &format!(
+                "virtual_ipaddress {{\n 10.77.0.100/24\n}}\n\
+                 virtual_routes {{\n 10.80.0.0/16 via 10.77.0.2 mtu lock 65535 hoplimit 255\n \
+                 10.81.0.0/16 via 10.77.0.2 advmss 65535 window 0\n \
+                 10.82.0.0/16 via 10.77.0.2 hoplimit 300 mtu 70000\n \
+                 fd81::/32 via fd77::2 mtu 65533 advmss 65500 rtt 0\n}}\n\
+                 virtual_rules {{\n from 10.77.0.100 table 77 priority {rule} no_track\n}}"
+            ),
+            "",
+        )
+    };
+    let mut role = RoleThread::start_with(&lb, text(1000)?)?;
+    master(&mut role)?;
+    wait_true("all routes", SECONDS(10), || count(&lb) == 4 && has_rule(&lb, 1000))?;
+    let cut = route_to(&lb, "10.82.0.0/16").context("the route")?;
+    ensure!(cut["metrics"][0]["mtu"] == 65_520 && cut["metrics"][0]["hoplimit"] == 255, "{cut}");
+    let mut monitor = Monitor::new(&lb)?;
+    role.reload(text(1001)?)?;
+    wait_true("the reload", SECONDS(10), || has_rule(&lb, 1001))?;
+    let told = monitor.until_now()?;
+    ensure!(told.is_empty(), "a reload: {told:#?}");
+    role.finish()?;
+    ensure!(count(&lb) == 0, "left behind");
+    Ok(())
+});
+
+// As many as there may be VIPs: a reload that leaves them alone looks at each once.
+root_test!(thousands_of_routes_are_compared_in_a_moment, {
+    let (lb, _peer) = cable()?;
+    let routes: String = (0..4096)
+        .map(|n| format!(" 10.{}.{}.0/24 via 10.77.0.2\n", 100 + n / 256, n % 256))
+        .collect();
+    let text = |rule: u32| {
+        config(
+            &format!(
+                "virtual_ipaddress {{\n 10.77.0.100/24\n}}\nvirtual_routes {{\n{routes}}}\n\
+                 virtual_rules {{\n from 10.77.0.100 table 77 priority {rule} no_track\n}}"
+            ),
+            "",
+        )
+    };
+    let mut role = RoleThread::start_with(&lb, text(1000)?)?;
+    master(&mut role)?;
+    wait_true("all routes", SECONDS(30), || has_rule(&lb, 1000))?;
+    ensure!(count(&lb) == 4096, "{}", count(&lb));
+    let other = text(1001)?;
+    let since = Instant::now();
+    role.reload(other)?;
+    wait_true("the reload", SECONDS(60), || has_rule(&lb, 1001))?;
+    let took = since.elapsed();
+    println!("4,096 routes are looked at in {took:?}");
+    // 16 million comparisons are half a minute of a test build.
+    ensure!(took < SECONDS(10), "{took:?}");
+    ensure!(count(&lb) == 4096);
+    role.finish()?;
+    ensure!(count(&lb) == 0, "left behind");
+    Ok(())
+});
+
 root_test!(a_static_object_that_fails_leaves_the_others_alone, {
     let (lb, _peer) = cable()?;
     let rest = "global_defs {\n dynamic_interfaces\n}\n\

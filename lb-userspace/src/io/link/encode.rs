@@ -123,7 +123,8 @@ pub(super) fn route(
     let mut metrics = Vec::new();
     for (what, value, locked) in &route.metrics {
         let (number, metric) = metric(*what, *value);
-        metrics.push(metric);
+        // The kernel does not tell it: none is the same.
+        metrics.extend(Some(metric).filter(|_| *value > 0));
         lock |= u32::from(*locked) << number;
     }
     metrics.extend(route.congctl.clone().map(Metric::CcAlgo));
@@ -228,6 +229,15 @@ fn prefix_of(address: &RouteAddress, len: u8) -> Option<IpAddr> {
     }
 }
 
+/// What [`is_route`] and [`is_in_its_place`] agree in: where to look for a route among thousands.
+pub(super) type Place = (Option<IpAddr>, u8, u32);
+
+/// Destination and metric of a route, in a request or as the kernel tells it.
+pub(super) fn place(message: &RouteMessage) -> Place {
+    let Seen { to, metric, .. } = Seen::new(message);
+    (to, message.header.destination_prefix_length, metric)
+}
+
 /// Whether a route of the kernel is the one that a request of [`route`] puts there. How long it
 /// still lives is not asked.
 pub(super) fn is_route(found: &RouteMessage, wanted: &RouteMessage) -> bool {
@@ -309,18 +319,24 @@ fn kind(kind: RouteKind) -> RouteType {
     }
 }
 
+/// The most that the kernel keeps of these: what is more it cuts without a word (`ip_metrics_convert` of
+/// net/ipv4/metrics.c), and the route would never be the one that was asked for.
+const MTU_MOST: u32 = 65_535 - 15;
+const ADVMSS_MOST: u32 = 65_535 - 40;
+const HOPLIMIT_MOST: u32 = 255;
+
 /// rtnetlink's number, which is also the bit of the lock.
 fn metric(what: RouteMetric, value: u32) -> (u32, Metric) {
     match what {
-        RouteMetric::Mtu => (2, Metric::Mtu(value)),
+        RouteMetric::Mtu => (2, Metric::Mtu(value.min(MTU_MOST))),
         RouteMetric::Window => (3, Metric::Window(value)),
         RouteMetric::Rtt => (4, Metric::Rtt(value)),
         RouteMetric::Rttvar => (5, Metric::RttVar(value)),
         RouteMetric::Ssthresh => (6, Metric::SsThresh(value)),
         RouteMetric::Cwnd => (7, Metric::Cwnd(value)),
-        RouteMetric::Advmss => (8, Metric::Advmss(value)),
+        RouteMetric::Advmss => (8, Metric::Advmss(value.min(ADVMSS_MOST))),
         RouteMetric::Reordering => (9, Metric::Reordering(value)),
-        RouteMetric::Hoplimit => (10, Metric::Hoplimit(value)),
+        RouteMetric::Hoplimit => (10, Metric::Hoplimit(value.min(HOPLIMIT_MOST))),
         RouteMetric::Initcwnd => (11, Metric::InitCwnd(value)),
         RouteMetric::Features => (12, Metric::Features(value)),
         RouteMetric::RtoMin => (13, Metric::RtoMin(value)),

@@ -20,7 +20,9 @@ use netlink_packet_route::{
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Assigned, Declaration, Failure, Object, Setting, VirtualLink, encode, filter,
+    Assigned, Declaration, Failure, Object, Setting, VirtualLink,
+    encode::{self, Place},
+    filter,
     journal::{Journal, Predecessor},
     socket::{REQUEST_TIMEOUT, RequestSocket},
 };
@@ -52,8 +54,8 @@ pub(super) struct Maker {
     /// Indexes of the interfaces that addresses were put on: an interface may change its name
     /// meanwhile, and keeps its addresses.
     put: BTreeMap<(String, Assigned), u32>,
-    /// Read while a request is carried out: routes by family, table and protocol.
-    routes: BTreeMap<(u8, u32, u8), Vec<RouteMessage>>,
+    /// Read while a request is carried out: routes by family, table and protocol, and there by their place.
+    routes: BTreeMap<(u8, u32, u8), BTreeMap<Place, Vec<RouteMessage>>>,
 }
 
 impl Maker {
@@ -294,7 +296,7 @@ impl Maker {
         }
     }
 
-    /// The routes of ours in the table of this one.
+    /// The routes of ours that may be this one, or are where it is to be.
     fn routes_beside(&mut self, wanted: &RouteMessage) -> Result<&[RouteMessage], String> {
         let header = &wanted.header;
         let table = wanted.attributes.iter().find_map(|attribute| match attribute {
@@ -307,10 +309,15 @@ impl Maker {
             Entry::Occupied(read) => read.into_mut(),
             Entry::Vacant(place) => {
                 let found = self.socket.routes(family, table, protocol);
-                place.insert(found.map_err(|error| format!("read routes: {error}"))?)
+                let found = found.map_err(|error| format!("read routes: {error}"))?;
+                let mut sorted = BTreeMap::<Place, Vec<RouteMessage>>::new();
+                for route in found {
+                    sorted.entry(encode::place(&route)).or_default().push(route);
+                }
+                place.insert(sorted)
             }
         };
-        Ok(found.as_slice())
+        Ok(found.get(&encode::place(wanted)).map_or(&[], Vec::as_slice))
     }
 
     fn has_rule(&mut self, rule: &Rule) -> Result<bool, String> {

@@ -261,7 +261,7 @@ impl Gone {
 }
 
 /// An object that could not be put on, or not taken off.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failure {
     pub object: Object,
     /// It was to be put on.

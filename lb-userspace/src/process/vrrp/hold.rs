@@ -72,8 +72,10 @@ impl Instance {
 
     /// Takes off what a configuration that comes does not give to this instance any more.
     pub(super) fn shed(&mut self, holds: &[Object], shell: &mut Shell) {
-        if self.wants_vips && self.holds.iter().any(|it| !holds.contains(it)) {
-            self.holds.retain(|it| holds.contains(it));
+        // Of sets: there may be thousands.
+        let stay: BTreeSet<&Object> = holds.iter().collect();
+        if self.wants_vips && self.holds.iter().any(|it| !stay.contains(it)) {
+            self.holds.retain(|it| stay.contains(it));
             let gone = self.no_longer_held();
             self.held = self.holds.iter().cloned().collect();
             self.request(Change::Set, vec![], gone, shell);
@@ -82,7 +84,8 @@ impl Instance {
 
     /// What a configuration before this one put on, or could not be taken off.
     fn no_longer_held(&self) -> Vec<Object> {
-        let gone = self.held.iter().rev().filter(|it| !self.holds.contains(it));
+        let wanted: BTreeSet<&Object> = self.holds.iter().collect();
+        let gone = self.held.iter().rev().filter(|it| !wanted.contains(it));
         gone.cloned().collect()
     }
 
@@ -185,8 +188,8 @@ impl Instance {
             Some(Change::Expel) => self.intruders.failures(),
             _ => &[],
         };
-        let new = errors.iter().filter(|error| !known.contains(error));
-        for error in new {
+        let known: BTreeSet<&Failure> = known.iter().collect();
+        for error in errors.iter().filter(|error| !known.contains(error)) {
             tracing::error!(instance = self.model.name, %error, "host not changed");
         }
         match change {
@@ -234,8 +237,8 @@ impl Instance {
             }
         }
         if self.retry_set.take_if(|at| *at <= now).is_some() {
-            let failed = |object: &&Object| self.set_errors.iter().any(|it| it.object == **object);
-            let again = self.holds.iter().filter(failed).cloned().collect();
+            let failed = self.failed();
+            let again = self.holds.iter().filter(|it| failed.contains(it)).cloned().collect();
             self.request(Change::Set, again, self.no_longer_held(), shell);
         }
         if self.retry_base.is_some_and(|at| at <= now) {
@@ -246,6 +249,11 @@ impl Instance {
         }
     }
 
+    /// What could not be put on.
+    fn failed(&self) -> BTreeSet<&Object> {
+        self.set_errors.iter().map(|it| &it.object).collect()
+    }
+
     /// An interface has come or come up: what could not be put on it is possible now, and the kernel
     /// has forgotten without a word the routes that went by it, or from an address on it. Nothing else is
     /// asked for: interfaces come and go all the time on a host with containers.
@@ -253,9 +261,9 @@ impl Instance {
         if !self.wants_vips || !self.holds.iter().any(|object| object.goes_with(name)) {
             return;
         }
-        let failed = |object: &Object| self.set_errors.iter().any(|it| it.object == *object);
+        let failed = self.failed();
         let again = self.holds.iter().filter(|object| {
-            object.goes_with(name) || matches!(object, Object::Route(_)) || failed(object)
+            object.goes_with(name) || matches!(object, Object::Route(_)) || failed.contains(object)
         });
         let again = again.cloned().collect();
         self.request(Change::Set, again, self.no_longer_held(), shell);
