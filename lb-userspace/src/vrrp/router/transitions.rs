@@ -431,19 +431,14 @@ impl Router {
         let longest = now + self.config.preempt_delay;
         self.preempt_at = self.preempt_at.map(|at| at.min(longest));
         if let State::Master { next_advert, phase } = self.state {
-            // Backups may wait by their own, shorter time from now on.
-            let next_advert = next_advert.min(now + self.config.interval.duration());
-            self.state = State::Master { next_advert, phase };
+            // Backups may wait by their own, shorter time from now on. Nor may the lease be longer than that: it
+            // follows from the next advert, which leaves as soon as the shell has looked at what else is new
+            // (interfaces, source, sockets), in this same turn.
+            let at_once = shorter && phase == Phase::Active;
+            let longest = if at_once { now } else { now + self.config.interval.duration() };
+            self.state = State::Master { next_advert: next_advert.min(longest), phase };
         }
         if self.is_active() {
-            if shorter {
-                // Nor may the lease be longer than that: it follows from this advert.
-                self.send_advert(self.effective_priority());
-                if let State::Master { phase, .. } = self.state {
-                    let next_advert = now + self.config.interval.duration();
-                    self.state = State::Master { next_advert, phase };
-                }
-            }
             // Also when only prefix, label or interface of a VIP changed: the shell compares.
             self.effects.push_back(Effect::AddVips);
         }

@@ -28,6 +28,7 @@ fn a_master_told_a_shorter_interval_does_not_sit_out_the_longer_one() {
     bench.run_to(31_000);
     assert_eq!(bench.did()[0], "30610:advert 100");
     bench.input(Input::Configure(Box::new(config(100))));
+    bench.run_to(31_000);
     assert_eq!(bench.adverts(), 1, "the lease may last no longer than backups wait from now on");
     bench.run_to(31_999);
     assert_eq!(bench.adverts(), 1);
