@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::{Namespace, Port, Switch, ready_or_skip},
-    vrrp::RoleThread,
+    vrrp::{RoleThread, Sniffer, is_vrrp},
     wait::wait_true,
 };
 use lb_userspace::{
+    base::status::VrrpState,
     config::{load, model::Config},
     process::ipc::Up,
 };
@@ -116,6 +117,59 @@ fn one_link_down_moves_both_and_both_come_back() -> Result<()> {
             ensure!(before(&first) && before(&second), "{state}: {told:?}");
         }
     }
+    low.told()?;
+    Ok(())
+}
+
+/// Somebody takes one VIP: both members say farewell, and both are masters again after their skew, which is shorter
+/// than the other host's.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_vip_that_somebody_takes_moves_both_and_both_come_back() -> Result<()> {
+    if !ready_or_skip("vrrp_groups")? {
+        return Ok(());
+    }
+    let lans = [Switch::new("lan0")?, Switch::new("lan1")?];
+    let mut high = Site::new("high", 10, 150, &lans)?;
+    let low = Site::new("low", 11, 100, &lans)?;
+    high.role.converge()?;
+    low.role.converge()?;
+    wait_true("the better one to be master of both", LIMIT, || {
+        (high.holds(), low.holds()) == (3, 0)
+    })?;
+    let both_masters = |role: &mut RoleThread| {
+        role.statuses().is_ok_and(|all| all.iter().all(|it| it.state == VrrpState::Master))
+    };
+    wait_true("both to be told", LIMIT, || both_masters(&mut high.role))?;
+    for taken in [1, 0] {
+        let before = high.role.statuses()?;
+        let sniffer = Sniffer::new(&low.netns)?;
+        let address = format!("10.77.{taken}.100/24");
+        high.netns.ip(&["address", "del", &address, "dev", &format!("eth{taken}")])?;
+        // Of both members, and none comes back before both have said it.
+        let mut last = vec![];
+        while last.len() < 2 {
+            let frame = sniffer.next(LIMIT, |frame| {
+                is_vrrp(frame) && frame[26..28] == [10, 77] && frame[29] == 10
+            })?;
+            let (lan, priority) = (frame[28], frame[36]);
+            if priority == 0 {
+                ensure!(!last.contains(&lan), "twice");
+                last.push(lan);
+            } else {
+                ensure!(!last.contains(&lan), "LAN {lan} has a master of half a group");
+            }
+        }
+        wait_true("both to come back", LIMIT, || {
+            (high.holds(), low.holds()) == (3, 0) && both_masters(&mut high.role)
+        })?;
+        for (before, after) in before.iter().zip(high.role.statuses()?) {
+            let (before, after) = (&before.counters, &after.counters);
+            ensure!(after.become_master > before.become_master, "{before:?} {after:?}");
+            ensure!(after.pri_zero_sent > before.pri_zero_sent, "{before:?} {after:?}");
+        }
+    }
+    high.told()?;
     low.told()?;
     Ok(())
 }

@@ -10,7 +10,11 @@ use lb_tests::{
     vrrp::{RoleThread, Sniffer, cable, is_vrrp},
     wait::wait_true,
 };
-use lb_userspace::{base::status::VrrpState, process::ipc::Down};
+use lb_userspace::{
+    base::{net::Priority, status::VrrpState},
+    config::load,
+    process::ipc::Down,
+};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
@@ -144,7 +148,7 @@ root_test!(delayed_links_hide_a_flap, {
     // Loading cut it to two adverts of the interval before. The kernel takes a second to tell a carrier, twice, and
     // this test may be stopped meanwhile.
     config.link_delays[0].down = SECONDS(8);
-    config.vrrp_instances[0].priority = lb_userspace::base::net::Priority(255);
+    config.vrrp_instances[0].priority = Priority(255);
     let mut role = RoleThread::start_with(&lb, config)?;
     master(&mut role)?;
     let transitions = role.status()?.counters.release_master;
@@ -188,5 +192,76 @@ root_test!(the_sockets_of_a_takeover_are_open_before_it, {
             .with_context(|| leaves_by.to_owned())?;
         role.finish()?;
     }
+    Ok(())
+});
+
+// keepalived's word for an instance that goes on when its own interface is down: its peer may be
+// elsewhere, or its VIPs on another one.
+root_test!(dont_track_primary_keeps_its_master_without_a_cable, {
+    let (lb, peer) = cable()?;
+    let text = |number: u8, word: &str| {
+        format!(
+            "vrrp_instance VI_{number} {{\n interface eth0\n virtual_router_id 5{number}\n \
+             priority 150\n version 3\n advert_int 0.1\n {word}\n virtual_ipaddress {{\n \
+             10.77.0.10{number}\n }}\n}}\n"
+        )
+    };
+    let outcome = load("test", &format!("{}{}", text(1, "dont_track_primary"), text(2, "")));
+    let told = outcome.render();
+    let mut role = RoleThread::start_with(&lb, outcome.config.context(told)?)?;
+    role.converge()?;
+    use VrrpState::{Fault, Master};
+    let both = |role: &mut RoleThread, what: &str, wanted: [VrrpState; 2], vips: [bool; 2]| {
+        wait_true(what, SECONDS(10), || {
+            let states =
+                role.statuses().map(|all| all.iter().map(|it| it.state).collect::<Vec<_>>());
+            let there = ["10.77.0.101/32", "10.77.0.102/32"].map(|vip| has(&lb, "eth0", vip));
+            states.is_ok_and(|states| states == wanted) && there == vips
+        })
+    };
+    both(&mut role, "both masters", [Master, Master], [true, true])?;
+    let adverts = role.statuses()?.remove(0).counters.advert_sent;
+    // Our end is up, and has no carrier.
+    peer.ip(&["link", "set", "eth0", "down"])?;
+    both(&mut role, "the second alone in FAULT", [Master, Fault], [true, false])?;
+    wait_true("adverts into the void", SECONDS(10), || {
+        role.statuses().is_ok_and(|all| all[0].counters.advert_sent > adverts + 10)
+    })?;
+    both(&mut role, "still", [Master, Fault], [true, false])?;
+    peer.ip(&["link", "set", "eth0", "up"])?;
+    both(&mut role, "both masters again", [Master, Master], [true, true])?;
+    let counters = role.statuses()?.remove(0).counters;
+    ensure!((counters.become_master, counters.release_master) == (1, 0), "{counters:?}");
+    role.finish()?;
+    Ok(())
+});
+
+// It elects with nothing to hold: what it is there for are its scripts, or another instance's addresses.
+root_test!(an_instance_without_vips_elects_and_advertises_none, {
+    let (lb, peer) = cable()?;
+    let mut high = RoleThread::start_with(&lb, config("no_virtual_ipaddress", "")?)?;
+    let mut lower = config("no_virtual_ipaddress", "")?;
+    lower.vrrp_instances[0].priority = Priority(100);
+    let mut low = RoleThread::start_with(&peer, lower)?;
+    let sniffer = Sniffer::new(&peer)?;
+    high.converge()?;
+    low.converge()?;
+    wait_true("the better one to be master", SECONDS(10), || {
+        let (high, low) = (high.status(), low.status());
+        high.is_ok_and(|it| it.state == VrrpState::Master)
+            && low.is_ok_and(|it| it.state == VrrpState::Backup)
+    })?;
+    let own = |frame: &[u8]| is_vrrp(frame) && frame[11] == 1;
+    // Address count of VRRPv3, and the datagram's length: eight bytes of VRRP.
+    let advert = sniffer.next(SECONDS(10), own)?;
+    ensure!(advert[37] == 0 && advert[16..18] == [0, 28], "{advert:02x?}");
+    let heard = low.status()?.counters;
+    ensure!(heard.advert_rcvd > 0 && heard.discarded.is_empty(), "{heard:?}");
+    high.finish()?;
+    wait_true("the other one to follow", SECONDS(10), || {
+        low.status().is_ok_and(|it| it.state == VrrpState::Master)
+    })?;
+    ensure!(low.status()?.counters.pri_zero_rcvd == 1, "no farewell was heard");
+    low.finish()?;
     Ok(())
 });
