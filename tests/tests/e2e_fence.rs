@@ -16,7 +16,7 @@ use lb_tests::{
     wait::{wait_for, wait_until},
     witness::both_acted,
 };
-use lb_userspace::{base::net::Mac, io::link::ArpSocket, vrrp::arp};
+use lb_userspace::{base::net::Mac, io::link::FrameSocket, vrrp::arp};
 use nix::sys::signal::Signal;
 
 /// How a master falls silent.
@@ -55,7 +55,7 @@ fn fenced_before_the_peer(running: &mut Running, silence: Silence) -> Result<boo
     let vip = VIP.to_string();
     let to_old = ["neigh", "replace", &vip, "lladdr", &macs[0], "nud", "permanent", "dev", "eth0"];
     lab.client.ip(&to_old)?;
-    let asker = lab.client.enter(|| ArpSocket::open("eth0"))??;
+    let asker = lab.client.enter(|| FrameSocket::open("eth0"))??;
     let client: Mac = Mac(mac_bytes(&lab.client)?);
     connect(lab).context("before the fault")?;
     asker.send(&arp::probe(client, VIP))?;

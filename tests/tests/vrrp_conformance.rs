@@ -21,7 +21,7 @@ use lb_userspace::{
         status::{InstanceCounters, VrrpState},
     },
     config::{load, model::Config},
-    io::link::ArpSocket,
+    io::link::FrameSocket,
     vrrp::{
         auth::Auth,
         timing::AdvertInterval,
@@ -119,7 +119,7 @@ root_test!(one_vrid_is_a_router_of_its_own_on_each_interface_and_in_each_family,
     let other = beyond.next(LIMIT, is_vrrp)?;
     ensure!(other[26..30] == [10, 78, 0, 1], "eth1 has its own router: {other:02x?}");
     // A better router of one of them is a better router of that one alone.
-    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    let out = peer.enter(|| FrameSocket::open("eth0"))??;
     let better = advert_frame(Ipv4Addr::new(10, 77, 0, 2), VIP, 200, 100);
     wait_true("A to yield", LIMIT, || {
         out.send(&better).is_ok() && states(&mut role)[..1] == [Backup]
@@ -177,7 +177,7 @@ root_test!(bad_adverts_over_ipv6_are_counted_and_change_nothing, {
         checksum: ChecksumForm::PseudoHeader,
     };
     let good = better.datagram(&envelope, Seal { sequence: 0, trailer: None });
-    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    let out = peer.enter(|| FrameSocket::open("eth0"))??;
     let send = |datagram: &[u8]| -> Result<()> {
         let mut datagram = datagram.to_vec();
         let payload = u16::try_from(datagram.len() - 40)?;
@@ -430,7 +430,7 @@ fn a_backup_that_was_stopped_reads_before_it_takes_over() -> Result<()> {
     // pause of this test is shorter.
     let single = Single::start(&single::config("0.1", "", "", ""))?;
     let (from, vip) = (single::OTHER, single::VIP);
-    let out = single.other.enter(|| ArpSocket::open("eth0"))??;
+    let out = single.other.enter(|| FrameSocket::open("eth0"))??;
     let speak = |span: Duration| -> Result<()> {
         let begin = Instant::now();
         while begin.elapsed() < span {

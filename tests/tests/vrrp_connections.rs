@@ -17,7 +17,7 @@ use lb_tests::{
 use lb_userspace::{
     base::net::IpPrefix,
     config::model::AddressOptions,
-    io::link::{Aborted, ArpSocket, Event, Links, Object, Request, Vip},
+    io::link::{Aborted, Event, FrameSocket, Links, Object, Request, Vip},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -216,7 +216,7 @@ fn vip_leaves(
 #[ignore = "needs root: cargo xtask test"]
 fn a_better_master_resets_clients_of_the_old_one() -> Result<()> {
     vip_leaves(false, |_, peer| {
-        let out = peer.enter(|| ArpSocket::open("eth0"))??;
+        let out = peer.enter(|| FrameSocket::open("eth0"))??;
         Ok(out.send(&better_advert())?)
     })
     .map(drop)

@@ -21,7 +21,7 @@ use lb_userspace::{
     config::model::{
         Authentication, Command, Config, NotifyWords, TrackScript, VrrpInstance, VrrpScript,
     },
-    io::link::ArpSocket,
+    io::link::FrameSocket,
     process::ipc::{Down, Event, ScriptDone, ScriptOutcome, Up},
     vrrp::{
         auth::Auth,
@@ -271,7 +271,7 @@ fn a_storm_of_bad_packets_changes_no_rhythm() -> Result<()> {
         authentication: Authentication::Pass(*b"s3cret\0\0"),
         ..instance(150, &[100])
     };
-    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    let out = peer.enter(|| FrameSocket::open("eth0"))??;
     let bad = [
         frame(200, GOOD, |it| it[8] = 1),
         frame(200, GOOD, |it| it[26] ^= 1),

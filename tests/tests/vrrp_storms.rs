@@ -25,7 +25,7 @@ use lb_userspace::{
         status::VrrpState,
     },
     config::model::{Authentication, VrrpInstance, VrrpVersion},
-    io::link::ArpSocket,
+    io::link::FrameSocket,
     vrrp::{
         auth::{
             Auth, ah,
@@ -330,7 +330,7 @@ struct Weather {
 }
 
 /// The other router: good adverts twice an interval until it dies, bad ones until the end.
-fn storm(case: &Case, out: &ArpSocket, weather: &Weather) -> Result<()> {
+fn storm(case: &Case, out: &FrameSocket, weather: &Weather) -> Result<()> {
     let good_every = case.good.interval.duration() / 2;
     let (mut goods, mut bads) = (0u32, 0u32);
     while !weather.over.load(Ordering::Relaxed) {
@@ -368,7 +368,7 @@ fn weather_it(reason: Reason, case: &Case) -> Result<String> {
         lb.sysctl("net/ipv4/conf/all/accept_local", "1")?;
         lb.sysctl("net/ipv4/conf/all/rp_filter", "0")?;
     }
-    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    let out = peer.enter(|| FrameSocket::open("eth0"))??;
     let sniffer = Sniffer::new(&peer)?;
     let mut role = RoleThread::start(&lb, case.demands.clone())?;
     role.converge()?;

@@ -198,9 +198,11 @@ impl Snapshot {
             ("vrrp_late_timers", "Timers later than a tenth of their interval.", |i| {
                 i.counters.late_timers
             }),
-            ("vrrp_vip_claims", "ARP packets of others that claimed a VIP.", |i| {
-                i.counters.vip_claims
-            }),
+            (
+                "vrrp_vip_claims",
+                "ARP packets and neighbour advertisements of others that claimed a VIP.",
+                |i| i.counters.vip_claims,
+            ),
             ("vrrp_foreign_vips", "VIPs that others put on this host, not master.", |i| {
                 i.counters.foreign_vips
             }),

@@ -92,7 +92,7 @@ pub struct InstanceCounters {
     pub garp_sent: u64,
     /// Timers that fired later than a tenth of their interval.
     pub late_timers: u64,
-    /// ARP packets of other hosts that claimed a VIP while this host was its master.
+    /// ARP packets and neighbour advertisements of other hosts that claimed a VIP while this host was its master.
     pub vip_claims: u64,
     /// TCP connections of this host itself that were reset because their VIP left it.
     #[serde(default)]

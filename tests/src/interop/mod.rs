@@ -210,14 +210,10 @@ impl Pair {
     /// How long a takeover by this host may overlap with the other's end, when that other is
     /// alive and has to hear of it.
     pub fn preempts(&self, host: usize) -> Duration {
-        // An answer from the virtual MAC that both have is as lbd's own to it.
-        let one_mac = self.members.iter().all(|member| member.words.contains("use_vmac"));
-        let unheard = one_mac && self.hosts[1 - host].program() == Program::Keepalived;
         match self.hosts[host].program() {
-            // lbd asks by ARP whether the other has let go. Over IPv6 it only waits a moment, which was
-            // enough in each of 51 moves; a keepalived that is slower than that overlaps.
-            Program::Lbd if !self.form.is_v6() && !unheard => Duration::ZERO,
-            Program::Lbd | Program::Keepalived => KEEPALIVED,
+            // lbd asks the LAN whether the other has let go.
+            Program::Lbd => Duration::ZERO,
+            Program::Keepalived => KEEPALIVED,
         }
     }
 

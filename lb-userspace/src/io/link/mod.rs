@@ -5,7 +5,7 @@
 //! their own, many in one system call; the kernel queues the notifications that they cause before
 //! it acknowledges them, so that what a request caused is told before its end.
 
-mod arp;
+mod claims;
 mod connections;
 mod encode;
 mod filter;
@@ -26,7 +26,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use arp::ArpSocket;
+pub use claims::ClaimSocket;
 pub use connections::Aborted;
 pub use send::FrameSocket;
 pub use vmac::VmacSocket;

@@ -71,8 +71,7 @@ impl Instance {
     /// sockets open.
     pub(super) fn open_frames(&self, shell: &mut Shell) {
         let mut last = None;
-        let vips = self.vips.iter().map(|vip| vip.interface.as_str());
-        for name in self.advert_link().into_iter().chain(vips) {
+        for name in self.advert_link().into_iter().chain(self.frames_of_vips()) {
             // Thousands of VIPs are on one interface.
             if last.replace(name) != Some(name) {
                 shell.interfaces.open_frames(name);
@@ -82,8 +81,14 @@ impl Instance {
 
     /// The interfaces that its frames leave by: adverts, announcements, of its own source too, and probes.
     pub(super) fn senders(&self) -> impl Iterator<Item = &str> {
-        let vips = self.vips.iter().map(|vip| vip.interface.as_str());
-        self.advert_link().into_iter().chain([self.model.interface.as_str()]).chain(vips)
+        let own = [self.model.interface.as_str()];
+        self.advert_link().into_iter().chain(own).chain(self.frames_of_vips())
+    }
+
+    /// Where VIPs are announced, and where they are asked for.
+    fn frames_of_vips(&self) -> impl Iterator<Item = &str> {
+        let interfaces = || self.vips.iter().map(|vip| vip.interface.as_str());
+        interfaces().chain(interfaces().map(|name| self.asked_on(name).0))
     }
 
     /// Queues announcements of every VIP that is here, so often: round after round, as keepalived,
@@ -106,13 +111,25 @@ impl Instance {
         }
     }
 
-    /// Asks by ARP who has the VIPs.
+    /// Asks the LAN who has the VIPs, by ARP and by neighbour solicitations.
     pub(super) fn probe(&mut self, shell: &mut Shell) {
+        let own: BTreeSet<IpAddr> = self.vips.iter().map(|vip| vip.prefix.addr).collect();
         for vip in &self.vips {
-            let IpAddr::V4(address) = vip.prefix.addr else { continue };
-            let sent = shell
-                .interfaces
-                .send_frame(&vip.interface, |mac| arp::probe(mac, address).to_vec());
+            let (link, _) = self.asked_on(&vip.interface);
+            let sent = match vip.prefix.addr {
+                IpAddr::V4(address) => {
+                    shell.interfaces.send_frame(link, |mac| arp::probe(mac, address).to_vec())
+                }
+                IpAddr::V6(address) => {
+                    let interface = shell.interfaces.get(link);
+                    match interface.and_then(|it| it.source(&own, true, false)) {
+                        Some(IpAddr::V6(source)) => shell.interfaces.send_frame(link, |mac| {
+                            nd::solicitation(mac, source, address).to_vec()
+                        }),
+                        _ => Err(format!("{link} has no link-local address")),
+                    }
+                }
+            };
             if let Err(error) = sent {
                 tracing::debug!(instance = self.model.name, error, "VIP not asked for");
             }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -25,9 +25,9 @@ use crate::{
         status::{InstanceStatus, VrrpState},
         time::Instant,
     },
-    config::model::{NotifyWords, VrrpInstance},
+    config::model::{NotifyWords, VirtualLinkKind, VrrpInstance},
     io::{
-        link::{Aborted, Failure, Links, Object, Vip},
+        link::{Aborted, Failure, Links, Object, Vip, VirtualLink},
         vrrp::Channel,
     },
     process::{
@@ -413,13 +413,29 @@ impl Instance {
         &mut self,
         interface: &str,
         mac: Mac,
-        address: Ipv4Addr,
+        address: IpAddr,
         now: Instant,
         shell: &mut Shell,
     ) {
-        let address = IpAddr::V4(address);
-        if self.vips.iter().any(|vip| vip.interface == interface && vip.prefix.addr == address) {
+        let here =
+            |vip: &Vip| vip.prefix.addr == address && self.asked_on(&vip.interface).0 == interface;
+        if self.vips.iter().any(here) {
             self.feed(Input::Claim { address, mac }, now, shell);
+        }
+    }
+
+    /// Where others are asked for the VIPs of an interface: below a macvlan of this instance, because others have its MAC,
+    /// which comes with it.
+    pub fn asked_on<'a>(&'a self, interface: &'a str) -> (&'a str, Option<Mac>) {
+        let link = self.base.iter().find_map(|object| match object {
+            Object::Link(link) if link.name == interface => Some(link),
+            _ => None,
+        });
+        match link {
+            Some(VirtualLink { base, kind: VirtualLinkKind::Macvlan { .. }, mac, .. }) => {
+                (base, Some(*mac))
+            }
+            _ => (interface, None),
         }
     }
 

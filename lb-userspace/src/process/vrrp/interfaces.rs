@@ -2,29 +2,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use tokio::io::unix::AsyncFd;
 
-use super::{closing::Closing, lower::Ear, sys};
+use super::{
+    claims::{Claims, Watched},
+    closing::Closing,
+    lower::Ear,
+    sys,
+};
 
 use crate::{
     base::net::Mac,
     io::{
-        link::{AddressInfo, ArpSocket, Assigned, Event, FrameSocket, LinkInfo, VmacSocket},
+        link::{AddressInfo, Assigned, Event, FrameSocket, LinkInfo, VmacSocket},
         vrrp::{Channel, VrrpSocket},
     },
-    vrrp::{
-        arp,
-        wire::{Datagram, PROTOCOL_AH},
-    },
+    vrrp::wire::{Datagram, PROTOCOL_AH},
 };
 
 /// Datagrams read from one socket before timers get their turn again.
 const READ_BUDGET: usize = 512;
-/// ARP packets read from one socket in one turn; claims of VIPs are told, not counted on.
-const ARP_BUDGET: usize = 64;
 
 /// A link as the kernel told it, with its addresses.
 pub(super) struct Interface {
@@ -58,10 +58,8 @@ struct Heard {
 struct Ports {
     sockets: BTreeMap<Channel, Advert>,
     heard: Option<Heard>,
-    arp: Option<(u32, AsyncFd<ArpSocket>)>,
+    claims: Claims,
     frames: Option<(u32, FrameSocket)>,
-    /// Whose ARP packets the ARP socket receives.
-    watched: BTreeSet<Ipv4Addr>,
 }
 
 impl Ports {
@@ -82,12 +80,12 @@ impl Ports {
 
     /// Closes all of them.
     fn close(self, closing: &mut Closing) {
-        let Self { sockets, heard, arp, frames, watched: _ } = self;
+        let Self { sockets, heard, mut claims, frames } = self;
         for (_, it) in sockets {
             closing.add(Some(it.socket.into_inner()));
         }
         closing.add(heard.map(|it| it.socket.into_inner()));
-        closing.add(arp.map(|(_, socket)| socket.into_inner()));
+        claims.close(closing);
         closing.add(frames);
     }
 }
@@ -368,61 +366,33 @@ impl Interfaces {
         self.by_index.values().any(|it| it.addresses.keys().any(|it| it.prefix.addr == address))
     }
 
-    /// Opens the ARP socket of an interface, again when the interface was made anew, and receives
-    /// what is said of these addresses.
+    /// Opens the sockets of an interface that receive what others say of these addresses, again when the interface was made
+    /// anew.
     ///
     /// # Errors
     /// For the log.
-    pub fn watch(&mut self, name: &str, addresses: BTreeSet<Ipv4Addr>) -> Result<(), String> {
+    pub fn watch(&mut self, name: &str, watched: Watched) -> Result<(), String> {
         let index = self.get(name).ok_or("no such interface")?.link.index;
         let ports = self.ports.entry(name.to_owned()).or_default();
-        if ports.arp.as_ref().is_none_or(|(open, _)| *open != index) {
-            let socket = ArpSocket::open_at(name, index).map_err(|error| error.to_string())?;
-            let socket = sys::arp_socket(socket).map_err(|error| error.to_string())?;
-            let old = ports.arp.replace((index, socket));
-            self.closing.add(old.map(|(_, socket)| socket.into_inner()));
-            ports.watched.clear();
-        }
-        if ports.watched != addresses
-            && let Some((_, socket)) = &ports.arp
-        {
-            let senders: Vec<Ipv4Addr> = addresses.iter().copied().collect();
-            socket.get_ref().watch(&senders).map_err(|error| error.to_string())?;
-            ports.watched = addresses;
-        }
-        Ok(())
+        ports.claims.watch(name, index, watched, &mut self.closing)
     }
 
-    /// Closes the ARP sockets of interfaces that hold no VIP.
+    /// Closes those of interfaces on which no VIP is asked for.
     pub fn unwatch_unless(&mut self, used: impl Fn(&str) -> bool) {
         for (name, ports) in &mut self.ports {
             if !used(name) {
-                self.closing.add(ports.arp.take().map(|(_, socket)| socket.into_inner()));
+                ports.claims.close(&mut self.closing);
             }
         }
     }
 
     /// What hosts other than this one said they have: interface, MAC, address.
-    pub fn claims(&self) -> Vec<(String, Mac, Ipv4Addr)> {
-        let own: BTreeSet<Mac> = self.by_index.values().filter_map(|it| it.link.mac).collect();
+    pub fn claims(&self) -> Vec<(String, Mac, IpAddr)> {
+        let is_own = |mac| self.by_index.values().any(|it| it.link.mac == Some(mac));
         let mut claims = Vec::new();
-        let mut buffer = [0u8; 64];
         for (name, ports) in &self.ports {
-            let Some((_, socket)) = &ports.arp else { continue };
-            for _ in 0..ARP_BUDGET {
-                match socket.get_ref().receive(&mut buffer) {
-                    Ok(Some(len)) => {
-                        let claim = arp::claim(buffer.get(..len).unwrap_or_default());
-                        claims.extend(
-                            claim
-                                .filter(|(mac, _)| !own.contains(mac))
-                                .map(|(mac, address)| (name.clone(), mac, address)),
-                        );
-                    }
-                    Ok(None) => break,
-                    Err(error) => tracing::debug!(interface = name, %error, "receive ARP"),
-                }
-            }
+            let said = ports.claims.read(name, is_own);
+            claims.extend(said.into_iter().map(|(mac, address)| (name.clone(), mac, address)));
         }
         claims
     }
@@ -443,7 +413,7 @@ impl Interfaces {
                     ready = true;
                 }
             }
-            for (_, socket) in self.ports.values().filter_map(|it| it.arp.as_ref()) {
+            for socket in self.ports.values().flat_map(|it| it.claims.sockets()) {
                 while let std::task::Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
                     guard.clear_ready();
                     ready = true;

@@ -6,6 +6,7 @@
 
 mod ah_clock;
 mod announce;
+mod claims;
 mod closing;
 mod groups;
 mod hold;
@@ -30,7 +31,7 @@ mod wall;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -39,6 +40,7 @@ use anyhow::{Context as _, bail};
 
 use self::{
     ah_clock::AhClock,
+    claims::Watched,
     groups::Groups,
     instance::{Instance, Shell},
     interfaces::Interfaces,
@@ -338,22 +340,24 @@ impl VrrpRole {
         }
     }
 
-    /// Opens the ARP sockets of the interfaces of VIPs, for these VIPs.
+    /// Opens the sockets that hear what others say of these VIPs.
     fn watch_vips(&mut self) {
-        let mut watched: BTreeMap<String, BTreeSet<Ipv4Addr>> = BTreeMap::new();
-        for vip in self.instances.iter().chain(&self.leaving).flat_map(|it| it.vips()) {
-            let addresses = watched.entry(vip.interface.clone()).or_default();
-            if let IpAddr::V4(address) = vip.prefix.addr {
-                addresses.insert(address);
+        let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
+        for instance in self.instances.iter().chain(&self.leaving) {
+            for vip in instance.vips() {
+                let (link, shared) = instance.asked_on(&vip.interface);
+                let there = watched.entry(link.to_owned()).or_default();
+                there.addresses.insert(vip.prefix.addr);
+                there.shared.extend(shared);
             }
         }
         self.shell.interfaces.unwatch_unless(|name| watched.contains_key(name));
-        for (interface, addresses) in watched {
+        for (interface, watched) in watched {
             if self.shell.interfaces.get(&interface).is_none() {
                 continue;
             }
-            if let Err(error) = self.shell.interfaces.watch(&interface, addresses) {
-                tracing::error!(interface, error, "no ARP for VIPs");
+            if let Err(error) = self.shell.interfaces.watch(&interface, watched) {
+                tracing::error!(interface, error, "other holders of VIPs are not heard");
             }
         }
     }

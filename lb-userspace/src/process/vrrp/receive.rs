@@ -1,4 +1,4 @@
-//! Adverts that have come in, each to the instance that it is for; and who claims VIPs by ARP.
+//! Adverts that have come in, each to the instance that it is for; and who claims VIPs.
 
 use super::{super::clock, VrrpRole, lower};
 use crate::{

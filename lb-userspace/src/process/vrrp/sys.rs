@@ -7,7 +7,7 @@ use std::{io, os::fd::OwnedFd};
 use tokio::io::unix::AsyncFd;
 
 use crate::io::{
-    link::{ArpSocket, VmacSocket},
+    link::{ClaimSocket, VmacSocket},
     vrrp::VrrpSocket,
 };
 
@@ -18,8 +18,8 @@ pub(super) fn advert_socket(socket: VrrpSocket) -> io::Result<AsyncFd<VrrpSocket
     unsafe { AsyncFd::register(socket) }.map_err(Into::into)
 }
 
-/// An ARP socket.
-pub(super) fn arp_socket(socket: ArpSocket) -> io::Result<AsyncFd<ArpSocket>> {
+/// A socket for what others say of VIPs.
+pub(super) fn claim_socket(socket: ClaimSocket) -> io::Result<AsyncFd<ClaimSocket>> {
     // SAFETY: as of `advert_socket`.
     unsafe { AsyncFd::register(socket) }.map_err(Into::into)
 }

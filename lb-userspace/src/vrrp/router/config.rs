@@ -200,7 +200,7 @@ pub enum Effect {
     Garp {
         repeat: u32,
     },
-    /// Ask by ARP who has the VIPs; an answer of another host comes as [`Input::Claim`].
+    /// Ask the LAN who has the VIPs; an answer of another host comes as [`Input::Claim`].
     Probe,
     /// Run the notify scripts. [`Notify::MasterRxLowerPri`] is told to the sync group, too.
     Notify(Notify),

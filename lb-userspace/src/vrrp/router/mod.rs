@@ -18,7 +18,7 @@
 //! is left, and what is done about it:
 //!
 //! - *A master that hangs shortly before it is preempted* cannot hear that it is. In the guard the
-//!   preempting router asks by ARP who holds the VIP (the hung host's kernel answers while its
+//!   preempting router asks the LAN who holds the VIP (the hung host's kernel answers while its
 //!   lease runs, and not after) and waits on while it is answered, at most until three intervals
 //!   after the last advert that it heard. Left: the answer is lost or slower than half the guard.
 //! - *A keepalived that is stopped in the guard of the lbd that preempts it* says its farewell before
