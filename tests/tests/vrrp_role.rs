@@ -16,7 +16,7 @@ use lb_tests::{
 use lb_userspace::{
     base::{
         net::{Priority, Vrid},
-        status::VrrpState,
+        status::{InstanceStatus, VrrpState},
     },
     config::model::{
         Authentication, Command, Config, NotifyWords, TrackScript, VrrpInstance, VrrpScript,
@@ -150,6 +150,56 @@ fn a_reload_touches_only_what_it_names() -> Result<()> {
         .map(|[state, priority]| ["INSTANCE", "VI_1", state, priority].map(str::to_owned).to_vec());
     ensure!(words == want, "notify was told {words:?}");
     Ok(())
+}
+
+/// An instance is the same one as long as VRID, family and interface are: other peers it takes over as it is, on another
+/// interface it is another one, which begins anew after the old one's farewell.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_reload_knows_an_instance_by_vrid_family_and_interface() -> Result<()> {
+    if !ready_or_skip("vrrp_role")? {
+        return Ok(());
+    }
+    let _alone = alone();
+    let (lb, peer) = cable()?;
+    lb.ip(&["link", "add", "eth1", "type", "veth", "peer", "name", "far1"])?;
+    lb.ip(&["address", "add", "10.78.0.1/24", "dev", "eth1"])?;
+    for name in ["eth1", "far1"] {
+        lb.ip(&["link", "set", name, "up"])?;
+    }
+    let mut instance = fast(150, &[100]);
+    instance.virtual_ipaddress[0].label = None;
+    let on_eth1 = |netns: &Namespace| {
+        netns
+            .ip(&["-o", "address", "show", "dev", "eth1"])
+            .is_ok_and(|text| text.contains("10.77.0.100/"))
+    };
+    let sniffer = Sniffer::new(&peer)?;
+    let mut role = RoleThread::start_with(&lb, one(instance.clone()))?;
+    role.converge()?;
+    wait_true("the VIP", LIMIT, || has(&lb, 100))?;
+    let begun = role.status()?;
+    // To one peer instead of the group.
+    let peers = vec![[10, 77, 0, 2].into()];
+    let unicast = VrrpInstance { unicast_peers: peers, ..instance.clone() };
+    role.reload(one(unicast))?;
+    let to_peer = |frame: &[u8]| is_vrrp(frame) && frame[30..34] == [10, 77, 0, 2];
+    let frame = sniffer.next(LIMIT, to_peer)?;
+    ensure!(frame[36] == 150, "no farewell: {frame:02x?}");
+    let now = role.status()?;
+    let same = |it: &InstanceStatus| (it.state, it.last_transition_ms, it.counters.become_master);
+    ensure!(same(&now) == same(&begun), "{begun:#?} became {now:#?}");
+    ensure!(has(&lb, 100) && !on_eth1(&lb));
+    // On another interface.
+    let moved = VrrpInstance { interface: "eth1".into(), ..instance };
+    role.reload(one(moved))?;
+    sniffer.next(LIMIT, |frame| to_peer(frame) && frame[36] == 0).context("a farewell")?;
+    wait_true("the VIP on the other interface", LIMIT, || on_eth1(&lb))?;
+    let now = role.status()?;
+    ensure!(now.counters.become_master == 1 && now.counters.release_master == 0, "{now:#?}");
+    let left = lb.ip(&["-o", "address", "show", "dev", "eth0"])?;
+    ensure!(!left.contains("10.77.0.100/"), "{left}");
+    role.finish().map(drop)
 }
 
 #[test]
