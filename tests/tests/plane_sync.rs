@@ -334,6 +334,23 @@ fn nothing_is_lost(mode: Mode, sync: [&str; 2]) -> Result<()> {
     let is_fair = |count: &u64| count.abs_diff(SESSIONS as u64 / 2) <= SESSIONS as u64 / 100;
     ensure!(wanted.len() == 2 && wanted.values().all(is_fair), "wlc: {wanted:?}");
     bed.wait_flows(1, SESSIONS as u64)?;
+    // A reload of something else leaves the stream where it is: no peer begins again, nothing is told twice.
+    let resyncs = |bed: &Bed, host: usize| -> Result<(Vec<u64>, u64)> {
+        let sync = bed.sync(host)?;
+        Ok((sync.peers.iter().map(|peer| peer.resyncs).collect(), sync.resyncs_sent))
+    };
+    let before = [resyncs(&bed, 0)?, resyncs(&bed, 1)?];
+    for (host, sync) in sync.into_iter().enumerate() {
+        let text = config(mode, host, sync)
+            .replace("advert_int 0.3", "advert_int 0.3\n    garp_master_delay 4");
+        bed.hosts[host].write_config(&text)?;
+        let said = bed.hosts[host].lbctl(&["reload"])?;
+        ensure!(said.contains("garp_master_delay"), "{said}");
+    }
+    for host in [0, 1] {
+        bed.wait_synced(host)?;
+        ensure!(resyncs(&bed, host)? == before[host], "{before:?}: {:#?}", bed.sync(host));
+    }
     let pause = std::env::var("LB_SYNC_IDLE").ok().and_then(|text| text.parse().ok());
     let mut pause = Duration::from_secs(pause.unwrap_or(5));
 

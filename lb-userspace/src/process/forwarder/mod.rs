@@ -230,7 +230,7 @@ impl<P: Plane> Forwarder<P> {
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // When the next slice of a sweep or of a listing may be done.
         let mut slice = tokio::time::Instant::now();
-        self.configure_sync();
+        self.configure_sync(true);
         loop {
             self.announce().await?;
             let round = self.state.rounds.poll_timeout();
@@ -294,11 +294,11 @@ impl<P: Plane> Forwarder<P> {
         }
     }
 
-    /// Flow sync as the configuration in force has it.
-    fn configure_sync(&mut self) {
+    /// Flow sync as the configuration in force has it; `others`: with other virtual servers than before.
+    fn configure_sync(&mut self, others: bool) {
         if let Some(tables) = self.state.engine.tables() {
             let wanted = self.state.config.global.flow_sync.as_ref();
-            self.syncing.configure(wanted, tables, clock::now());
+            self.syncing.configure(wanted, others, tables, clock::now());
         } else if self.state.config.global.flow_sync.is_some() {
             warn!("flow_sync does nothing with the engine ipvs: its connections are the kernel's");
         }
@@ -533,6 +533,7 @@ impl<P: Plane> Forwarder<P> {
         let (before, wanted) = (self.state.config.global.attachment(), config.global.attachment());
         let held = (before != wanted).then(|| self.state.attached());
         self.state.engine.set_attachment(wanted);
+        let others = self.state.config.virtual_servers != config.virtual_servers;
         self.state.offer(generation, config);
         self.look_around().await?;
         if let Err(why) = self.state.take(held.as_ref(), clock::now()) {
@@ -543,7 +544,7 @@ impl<P: Plane> Forwarder<P> {
         }
         self.admin_file.save(&self.state.admin);
         self.state.round(clock::now());
-        self.configure_sync();
+        self.configure_sync(others);
         self.send(Up::Taken { generation }).await
     }
 

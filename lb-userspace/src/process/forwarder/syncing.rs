@@ -71,14 +71,22 @@ impl Syncing {
         }
     }
 
-    /// Puts a configuration in force. What has not changed goes on; its connections are asked for anew, because
-    /// servers may have come that they were told of before.
-    pub(super) fn configure(&mut self, wanted: Option<&FlowSync>, tables: &mut Xdp, now: Instant) {
+    /// Puts a configuration in force. What has not changed goes on. With `others`, other virtual servers, all connections are
+    /// asked for anew, because servers may have come that they were told of before.
+    pub(super) fn configure(
+        &mut self,
+        wanted: Option<&FlowSync>,
+        others: bool,
+        tables: &mut Xdp,
+        now: Instant,
+    ) {
         let is_start = !std::mem::replace(&mut self.configured, true);
         if self.wanted.as_ref() == wanted && (self.parts.is_some() || wanted.is_none()) {
             if let Some(parts) = &mut self.parts {
                 parts.node.set_refresh(refresh(tables));
-                parts.node.rejoin(now);
+                if others {
+                    parts.node.rejoin(now);
+                }
                 parts.perform(tables, now);
             } else if let Err(error) = tables.sync_enable(false) {
                 warn!(error = format!("{error:#}"), "changes of connections are still reported");
