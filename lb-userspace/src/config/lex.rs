@@ -32,10 +32,15 @@ pub(super) struct Word {
 }
 
 impl Word {
+    /// Whether its text is that of its span.
+    pub(super) fn is_written(self) -> bool {
+        self.quoted || !self.escaped
+    }
+
     /// The word as keepalived sees it: `\#` and `\!` outside quotes lose their backslash.
     pub(super) fn text(self, source: &Source) -> std::borrow::Cow<'_, str> {
         let text = source.slice(self.span);
-        if !self.quoted && self.escaped && (text.contains("\\#") || text.contains("\\!")) {
+        if !self.is_written() && (text.contains("\\#") || text.contains("\\!")) {
             return text.replace("\\#", "#").replace("\\!", "!").into();
         }
         text.into()
@@ -84,42 +89,122 @@ fn class(byte: u8) -> u8 {
     CLASSES[usize::from(byte)]
 }
 
-/// A line of a text.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Line<'a> {
-    /// Offset of its first byte.
-    pub(super) start: u32,
-    /// Without the byte that ends it.
-    bytes: &'a [u8],
-    /// Nothing but words, blanks and braces.
-    plain: bool,
+/// Gives the tokens of a text to `take`, line by line, each line closed by [`Token::EndOfLine`], until it answers
+/// false: then where that was. Most lines are words, blanks and braces: they are read here, each byte once. The
+/// others have a [`Lexer`].
+pub(super) fn read(
+    text: &str,
+    mut take: impl FnMut(Result<Token, LexError>) -> bool,
+) -> Option<usize> {
+    let bytes = text.as_bytes();
+    // What makes a line more than plain, the first of each from here on; apart, so that each byte is looked at once
+    // however many there are of one kind.
+    let (mut sign, mut backslash) = (None, None);
+    let mut from = 0;
+    loop {
+        let rest = bytes.get(from..).unwrap_or(&[]);
+        let sign = next_of(&mut sign, from, || memchr::memchr3(b'"', b'#', b'!', rest));
+        let backslash = next_of(&mut backslash, from, || memchr::memchr(b'\\', rest));
+        let Some(before) = bytes.get(from..sign.min(backslash)) else {
+            // No line behind this one has any.
+            return match plain_lines(bytes, from, &mut take) {
+                Err(at) => Some(at),
+                // A lexer had the last line and has closed it.
+                Ok(at) if at > bytes.len() => None,
+                Ok(at) => (!take(Ok(Token::EndOfLine))).then_some(at),
+            };
+        };
+        let line = memchr::memrchr(b'\n', before).map_or(from, |at| from + at + 1);
+        if let Err(at) = plain_lines(bytes.get(..line).unwrap_or(&[]), from, &mut take) {
+            return Some(at);
+        }
+        let code = line_from(bytes, line);
+        if !Lexer::new(line, code, false).all(&mut take) {
+            return Some(line);
+        }
+        from = line + code.len() + 1;
+        if from > bytes.len() {
+            return None;
+        }
+    }
 }
 
-/// Every line of a text; the last one may be empty.
-pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
-    let mut rest = Some((0, text.as_bytes()));
-    std::iter::from_fn(move || {
-        let (start, bytes) = rest?;
-        let mut seen = 0;
-        let end = bytes.iter().position(|byte| {
-            let class = class(*byte);
-            seen |= class;
-            class == END
-        });
-        let (bytes, next) = match end {
-            Some(end) => bytes.split_at(end),
-            None => (bytes, &[][..]),
+/// What was found last, or, when it lies before `from`, what is found from there.
+fn next_of(last: &mut Option<usize>, from: usize, find: impl Fn() -> Option<usize>) -> usize {
+    match *last {
+        Some(at) if at >= from => at,
+        _ => *last.insert(find().map_or(usize::MAX, |at| from + at)),
+    }
+}
+
+/// The rest of a line, without the byte that ends it.
+fn line_from(bytes: &[u8], from: usize) -> &[u8] {
+    let rest = bytes.get(from..).unwrap_or(&[]);
+    rest.get(..memchr::memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or(rest)
+}
+
+/// Reads lines of words, blanks and braces from an offset to the end of `bytes`: the offset behind the last token, or,
+/// as an error, where `take` was false.
+fn plain_lines(
+    bytes: &[u8],
+    mut at: usize,
+    take: &mut impl FnMut(Result<Token, LexError>) -> bool,
+) -> Result<usize, usize> {
+    while let Some(rest) = bytes.get(at..)
+        && let Some(first) = rest.first().copied()
+    {
+        let (token, len) = match class(first) {
+            BLANK => {
+                // Lines begin with many of them, nearly always spaces.
+                at += if rest.starts_with(b"    ") { 4 } else { 1 };
+                continue;
+            }
+            END => (Token::EndOfLine, 1),
+            BRACE if first == b'}' => (Token::Close(Span::new(at..at + 1)), 1),
+            BRACE if matches!(rest.get(1), Some(b'{' | b'%')) => {
+                // Perhaps the placeholder of a template.
+                let code = line_from(bytes, at);
+                if !Lexer::new(at, code, true).all(&mut *take) {
+                    return Err(at);
+                }
+                at += code.len() + 1;
+                continue;
+            }
+            BRACE => (Token::Open(Span::new(at..at + 1)), 1),
+            _ => {
+                let len = plain_word(rest);
+                let span = Span::new(at..at + len);
+                (Token::Word(Word { span, quoted: false, escaped: false }), len)
+            }
         };
-        let after = start + bytes.len() + 1;
-        rest = end.map(|_| (after, next.get(1..).unwrap_or(&[])));
-        let start = u32::try_from(start).unwrap_or(u32::MAX);
-        Some(Line { start, bytes, plain: seen & SIGN == 0 })
-    })
+        if !take(Ok(token)) {
+            return Err(at);
+        }
+        at += len;
+    }
+    Ok(at)
+}
+
+/// Length of the word that these bytes begin with, when no quote and no comment can end it.
+fn plain_word(bytes: &[u8]) -> usize {
+    let mut len = 0;
+    loop {
+        let rest = bytes.get(len..).unwrap_or(&[]);
+        let more = rest.iter().position(|byte| class(*byte) & (BLANK | BRACE | END) != 0);
+        len += more.unwrap_or(rest.len());
+        // Braces of a variable that nobody defined belong to its word.
+        let open = bytes.get(len) == Some(&b'{') && len > 0 && bytes.get(len - 1) == Some(&b'$');
+        match open.then(|| variable_braces(bytes.get(len..)?)).flatten() {
+            Some(braces) => len += braces,
+            None => return len,
+        }
+    }
 }
 
 /// Tokens of one line, always closed by [`Token::EndOfLine`].
-pub(super) struct Lexer<'a> {
-    base: u32,
+struct Lexer<'a> {
+    /// Offset of its first byte.
+    base: usize,
     code: &'a [u8],
     at: usize,
     /// There is no backslash in it.
@@ -132,9 +217,8 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(line: Line<'a>) -> Self {
-        let Line { start, bytes, plain } = line;
-        let (base, code) = (start, bytes);
+    /// Of a line without the byte that ends it; `plain`: there is no quote, comment or backslash in it.
+    fn new(base: usize, code: &'a [u8], plain: bool) -> Self {
         let mut lexer = Self { base, code, at: 0, plain, error: None, pending: None, ended: false };
         if !plain {
             lexer.uncomment();
@@ -160,8 +244,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn span(&self, from: usize, to: usize) -> Span {
-        let base = self.base as usize;
-        Span::new(base + from..base + to)
+        Span::new(self.base + from..self.base + to)
     }
 
     fn word(&self, from: usize, to: usize, quoted: bool) -> Token {
@@ -316,7 +399,21 @@ mod tests {
     fn words(text: &str) -> (Vec<String>, Vec<LexError>) {
         let source = Source::new("t", text.as_bytes());
         let (mut out, mut errors) = (Vec::new(), Vec::new());
-        for token in lines(text).flat_map(Lexer::new) {
+        let mut tokens = Vec::new();
+        let stopped = read(text, |token| {
+            tokens.push(token);
+            true
+        });
+        assert_eq!(stopped, None);
+        // Plain lines have a reader of their own, which finds what the other one does.
+        let mut slow = Vec::new();
+        let mut at = 0;
+        for line in text.split('\n') {
+            slow.extend(Lexer::new(at, line.as_bytes(), false));
+            at += line.len() + 1;
+        }
+        assert_eq!(tokens, slow, "{text}");
+        for token in tokens {
             match token {
                 Err(error) => errors.push(error),
                 Ok(Token::Word(w)) => out.push(w.text(&source).into_owned()),
@@ -326,6 +423,62 @@ mod tests {
             }
         }
         (out, errors)
+    }
+
+    /// Any text of what means something to the lexer gives the same tokens by either reader, over lines that are
+    /// plain and lines that are not.
+    #[test]
+    fn plain_lines_are_read_as_the_others() {
+        let parts = [
+            "a",
+            "word",
+            " ",
+            "    ",
+            "\t",
+            "\r",
+            "{",
+            "}",
+            "$",
+            "${A}",
+            "%",
+            "\n",
+            "\n",
+            "€",
+            "x1",
+            "a_long_word",
+            "\u{1}",
+            "~z|",
+        ];
+        let signs = ["\"", "#", "!", "\\"];
+        let mut seed = 1_u64;
+        let mut next = |most: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(seed >> 33).unwrap_or(0) % most
+        };
+        let mut tokens = 0;
+        for _ in 0..2_000 {
+            let mut text = String::new();
+            for _ in 0..next(40) {
+                let sign = next(20) == 0;
+                text.push_str(if sign {
+                    signs[next(signs.len())]
+                } else {
+                    parts[next(parts.len())]
+                });
+            }
+            tokens += words(&text).0.len();
+            // Whoever has enough of it is not asked again.
+            let (most, mut taken) = (next(30), 0);
+            let stopped = read(&text, |_| {
+                taken += 1;
+                taken <= most
+            });
+            assert_eq!(stopped.is_some(), taken > most, "{text}");
+            assert!(taken <= most + 1 && stopped.is_none_or(|at| at <= text.len()), "{text}");
+        }
+        assert!(tokens > 10_000, "{tokens}");
     }
 
     #[test]

@@ -209,7 +209,7 @@ pub fn check_in<'a>(
             format!("the file has {} bytes, the limit is {SOURCE_LIMIT}", bytes.len()),
         );
     }
-    if bytes.contains(&0) {
+    if memchr::memchr(0, &bytes).is_some() {
         return Outcome::unreadable(name, "not a text file: it contains NUL bytes");
     }
     if is_blank(&bytes) {

@@ -8,7 +8,7 @@
 use super::{
     diag::{Diagnostic, Place, Severity, Sink},
     keywords::{self, Block, Keyword, RowNumber},
-    lex::{self, LexError, Lexer, Token, Word},
+    lex::{self, LexError, Token, Word},
     source::{Source, Span},
 };
 
@@ -142,6 +142,8 @@ struct Frame {
 
 struct Builder<'a> {
     source: &'a Source,
+    /// That of the source, at hand for each word.
+    text: &'a str,
     sink: &'a mut Sink,
     tree: Tree,
     frames: Vec<Frame>,
@@ -156,8 +158,10 @@ struct Builder<'a> {
 
 /// Parses a whole source.
 pub(super) fn parse(source: &Source, sink: &mut Sink) -> Tree {
+    let text = source.text();
     let mut builder = Builder {
         source,
+        text,
         sink,
         tree: Tree::default(),
         frames: Vec::new(),
@@ -166,21 +170,19 @@ pub(super) fn parse(source: &Source, sink: &mut Sink) -> Tree {
         buried: 0,
         count: 0,
     };
-    'text: for line in lex::lines(source.text()) {
-        for token in Lexer::new(line) {
-            match token {
-                Ok(token) => builder.token(token),
-                Err(error) => builder.lex_error(error),
-            }
-            if builder.count > STATEMENT_LIMIT {
-                let at = Span { start: line.start, end: line.start };
-                let place = Place::new(source, at);
-                let message =
-                    format!("more than {STATEMENT_LIMIT} statements; the rest is not read");
-                builder.sink.push(Diagnostic::new(Severity::Error, place, message));
-                break 'text;
-            }
+    let stopped = lex::read(text, |token| {
+        match token {
+            Ok(token) => builder.token(token),
+            Err(error) => builder.lex_error(error),
         }
+        builder.count <= STATEMENT_LIMIT
+    });
+    if let Some(at) = stopped {
+        let before = text.get(..at).unwrap_or("");
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        let place = Place::new(source, Span::new(start..start));
+        let message = format!("more than {STATEMENT_LIMIT} statements; the rest is not read");
+        builder.sink.push(Diagnostic::new(Severity::Error, place, message));
     }
     builder.finish()
 }
@@ -358,8 +360,7 @@ impl Builder<'_> {
     /// Closes blocks whose `}` is missing before this statement, and finds the row of its first word.
     fn recover(&mut self, head: Word, words: u16, opens: bool) -> Option<RowNumber> {
         let kind = self.kind()?;
-        let word = head.text(self.source);
-        let here = keywords::number(kind, &word);
+        let here = self.row_of(kind, head);
         if kind == Block::Root {
             return here;
         }
@@ -375,7 +376,8 @@ impl Builder<'_> {
             return here;
         }
         let wanted = |block: Block| {
-            keywords::find(block, &word).is_some_and(|k| !opens || k.opens.is_some())
+            let row = self.row_of(block, head).and_then(RowNumber::row);
+            row.is_some_and(|row| !opens || row.opens.is_some())
         };
         let home =
             self.frames.iter().rev().skip(1).position(|frame| frame.kind.is_some_and(wanted));
@@ -384,6 +386,7 @@ impl Builder<'_> {
             None if wanted(Block::Root) && opens => self.frames.len(),
             None => return here,
         };
+        let word = head.text(self.source);
         let unclosed = self.frames.iter().rev().take(levels).next_back();
         if let Some((open, block)) = unclosed.map(|it| (it.open, self.name(it).to_owned())) {
             let place = self.sink.place(self.source, head.span);
@@ -401,7 +404,15 @@ impl Builder<'_> {
         for _ in 0..levels {
             self.pop();
         }
-        keywords::number(self.kind()?, &word)
+        self.row_of(self.kind()?, head)
+    }
+
+    /// The row of a word in a block.
+    fn row_of(&self, block: Block, word: Word) -> Option<RowNumber> {
+        match word.is_written() {
+            true => keywords::number(block, self.text.get(word.span.range())?),
+            false => keywords::number(block, &word.text(self.source)),
+        }
     }
 
     fn finish(mut self) -> Tree {

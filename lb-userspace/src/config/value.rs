@@ -7,8 +7,21 @@ pub(super) struct Read<T> {
     pub(super) junk: bool,
 }
 
+/// Digits alone, and few enough to fit: what nearly every number of a file is.
+fn digits(text: &str) -> Option<u32> {
+    if text.is_empty() || text.len() > 9 {
+        return None;
+    }
+    text.bytes().try_fold(0, |value, byte| {
+        byte.is_ascii_digit().then(|| value * 10 + u32::from(byte - b'0'))
+    })
+}
+
 /// Decimal whole number with sign. `None`: no digit at its beginning, or beyond 64 bits.
 pub(super) fn int(text: &str) -> Option<Read<i64>> {
+    if let Some(value) = digits(text) {
+        return Some(Read { value: value.into(), junk: false });
+    }
     let digits_at = usize::from(text.starts_with(['-', '+']));
     let len = text.get(digits_at..)?.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = text.split_at_checked(digits_at + len)?;
@@ -18,6 +31,9 @@ pub(super) fn int(text: &str) -> Option<Read<i64>> {
 
 /// Seconds with decimals, in µs; digits beyond µs are dropped.
 pub(super) fn seconds(text: &str) -> Option<Read<u64>> {
+    if let Some(whole) = digits(text) {
+        return Some(Read { value: u64::from(whole) * 1_000_000, junk: false });
+    }
     let text = text.strip_prefix('+').unwrap_or(text);
     let whole_len = text.bytes().take_while(u8::is_ascii_digit).count();
     let (whole, rest) = text.split_at_checked(whole_len)?;
@@ -66,6 +82,9 @@ mod tests {
             ("-", None),
             ("", None),
             ("99999999999999999999", None),
+            ("999999999", Some((999_999_999, false))),
+            ("9999999999", Some((9_999_999_999, false))),
+            ("000000000007", Some((7, false))),
         ] {
             assert_eq!(int(text).map(|r| (r.value, r.junk)), value, "{text}");
         }
