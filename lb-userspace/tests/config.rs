@@ -28,6 +28,18 @@ fn a_line_of_ten_megabytes_ends_quickly() {
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
+/// With a variable every byte of a line is carried through expansion, which has no bound for the line alone.
+#[test]
+fn a_line_of_a_megabyte_with_a_variable_ends_quickly() {
+    let start = Instant::now();
+    for fill in ["a", "a ", "{ ", "x{}", "$A ", "@ "] {
+        let line = fill.repeat((1 << 20) / fill.len());
+        let outcome = load("t", &format!("$A=1\nx {line}$A\n"));
+        assert!(outcome.config.is_none() && outcome.diagnostics.len() <= TOLD_LIMIT, "{fill}");
+    }
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+}
+
 #[test]
 fn a_quarter_megabyte_of_braces_and_of_unknown_words_end_quickly() {
     let start = Instant::now();

@@ -14,7 +14,7 @@ const ELSEWHERE: [(&str, &str); 24] = [
     ("this one is not read", BOUND),
     ("files are included", BOUND),
     ("the files together have more than", BOUND),
-    ("variables, conditions and sequences cannot stand in a line of more than", BOUND),
+    ("an `include` has more than", BOUND),
     ("variables lead to variables more than", BOUND),
     ("files, sequences and variables are nested deeper than", BOUND),
     ("~SEQ, ~LST, variables and include make more than", BOUND),

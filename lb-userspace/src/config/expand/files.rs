@@ -10,6 +10,8 @@ use super::{
 
 /// Longest path of a file (PATH_MAX).
 const PATH_LIMIT: usize = 4096;
+/// Bytes behind `include` that are looked at for braces, each of which makes a copy of the others.
+const PATTERN_LIMIT: usize = 64 * 1024;
 
 impl Expander<'_> {
     /// Carries an `include` out; false when the line is none. `special`: it came from a variable
@@ -25,6 +27,11 @@ impl Expander<'_> {
                 "an include that depends on a condition or a variable",
                 "lbd reads it once, as it is meant; keepalived's processes read such a file twice",
             );
+        }
+        if found.pattern.len() > PATTERN_LIMIT {
+            let message = format!("an `include` has more than {PATTERN_LIMIT} bytes");
+            self.tell(Severity::Error, place, message, "");
+            return true;
         }
         let Some(patterns) = include::alternatives(&found.pattern) else {
             let limit = include::ALTERNATIVES_LIMIT;

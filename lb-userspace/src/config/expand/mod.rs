@@ -10,6 +10,7 @@
 mod files;
 mod include;
 mod line;
+mod outline;
 mod run;
 mod sequence;
 mod substitute;
@@ -23,6 +24,7 @@ use std::{borrow::Cow, sync::Arc};
 use self::{
     include::Checks,
     line::{Line, Unit},
+    outline::Outline,
     variables::{Value, Variables},
 };
 use super::{
@@ -32,14 +34,13 @@ use super::{
     source::{Definer, Expansion, Kind, Map, Pos, Run, Source, Traced},
 };
 
-/// Bytes of the expanded text; the limit of the files together is the same.
+/// Bytes of the expanded text, and of one line of it on its way there, which takes 24 to 36 bytes of memory for
+/// each; the limit of the files together is the same.
 pub const EXPANDED_LIMIT: usize = SOURCE_LIMIT;
 /// Bytes that expansion looks at, 64 for each line beside its length: bounds the time of sequences
 /// that lead to nothing.
 pub const WORK_LIMIT: usize = 32 << 20;
-/// Bytes of a line that is expanded; keepalived's limit is 1024. Other lines have none.
-pub const EXPANDED_LINE_LIMIT: usize = 64 * 1024;
-/// Variables replaced in one line.
+/// Variables replaced for each one that a line has: what its value has stands for more of them.
 pub const REPLACEMENTS_LIMIT: usize = 1024;
 /// Bytes before a variable that are searched for a word that makes its value secret.
 const SECRET_LOOKED_AT: usize = 1024;
@@ -167,6 +168,7 @@ fn expand_within(
         included: Vec::new(),
         collecting: None,
         conditions: Conditions::default(),
+        outline: Outline::default(),
         stopped: false,
     };
     if let Some(at) = web_blank {
@@ -235,6 +237,7 @@ struct Expander<'a> {
     included: Vec<Included>,
     collecting: Option<Collecting>,
     conditions: Conditions,
+    outline: Outline,
     /// A bound was reached: nothing more is read.
     stopped: bool,
 }

@@ -1,28 +1,34 @@
 //! The loop over lines, and what is done with each.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use memchr::memmem::Finder;
 
 use super::{
     super::lex,
-    Definer, EXPANDED_LINE_LIMIT, Expander, Frame, Kind, NESTING_LIMIT, Pos, Run, Severity,
+    Definer, Expander, Frame, Kind, NESTING_LIMIT, Pos, Run, Severity,
     include::Ignored,
-    line::{self, Line, Unit, contains, decomment, skip_blanks, trim},
+    line::{self, Line, Unit, contains, decomment, skip_blanks, starts_with, trim},
     sequence::{self, Head},
     variables::Value,
 };
 
+/// Words by which a text may need expansion; every byte of a file is looked at for them, and most files have
+/// neither.
+static WORDS: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| ["include", "random_seed"].map(Finder::new));
+
 /// Whether a text may hold anything that is expanded.
 pub(super) fn has_language(text: &str) -> bool {
-    memchr::memchr3(b'$', b'@', b'~', text.as_bytes()).is_some()
-        || ["include", "random_seed"].iter().any(|word| text.contains(word))
+    let bytes = text.as_bytes();
+    memchr::memchr3(b'$', b'@', b'~', bytes).is_some()
+        || WORDS.iter().any(|word| word.find(bytes).is_some())
 }
 
-/// Whether this one does; in a long line only what surely does.
-fn is_special(code: &str) -> bool {
-    if code.len() <= EXPANDED_LINE_LIMIT {
-        return has_language(code);
-    }
-    code.contains('$') || code.starts_with(['@', '~'])
+/// Whether what stands behind a brace is more than a statement.
+fn begins_language(line: &[Unit]) -> bool {
+    line.first().is_some_and(|unit| matches!(unit.byte, b'@' | b'$' | b'~'))
+        || starts_with(line, "include")
 }
 
 /// What a line is, looked at once.
@@ -90,7 +96,7 @@ impl Expander<'_> {
         if code.is_empty() {
             return;
         }
-        if !is_special(code) {
+        if !has_language(code) {
             let run = Run { at: 0, pos, within: 0, fixed: false };
             self.work += 1;
             push_run(&mut self.runs, &self.out, run);
@@ -99,16 +105,6 @@ impl Expander<'_> {
             if self.out.len() > self.limits.text {
                 self.stop(&line::units(" ", pos), self.too_long());
             }
-            return;
-        }
-        if code.len() > EXPANDED_LINE_LIMIT {
-            let line = line::units(code.get(..1).unwrap_or(""), pos);
-            let place = self.place_of(&line);
-            let message = format!(
-                "variables, conditions and sequences cannot stand in a line of more than \
-                 {EXPANDED_LINE_LIMIT} bytes"
-            );
-            self.tell(Severity::Error, place, message, "");
             return;
         }
         let mut line = line::units(code, pos);
@@ -136,16 +132,29 @@ impl Expander<'_> {
     }
 
     /// One line: its statements one after the other.
-    fn line(&mut self, mut line: Line) {
+    fn line(&mut self, line: Line) {
         let mut wrote = false;
-        while !line.is_empty() && !self.stopped {
+        let mut next = Some(line);
+        while let Some(line) = next.take() {
             let Prepared::Text(text) = self.prepare(line) else { break };
-            let (statement, rest) = text.split_at(line::statement_end(&text).min(text.len()));
-            self.settings(statement);
-            self.undefined(statement);
-            self.emit(statement);
-            wrote = true;
-            line = rest.to_vec();
+            let mut rest = text.as_slice();
+            while !rest.is_empty() && !self.stopped {
+                let (statement, behind) = rest.split_at(line::statement_end(rest).min(rest.len()));
+                self.settings(statement);
+                self.undefined(statement);
+                self.emit(statement);
+                wrote = true;
+                rest = behind;
+                // Behind a brace begins a line of its own. Its variables are replaced: what is no language is
+                // neither copied nor looked at again, so that the time grows with the length of the line alone.
+                if begins_language(rest) {
+                    next = Some(rest.to_vec());
+                    break;
+                }
+                if !self.charge(statement) {
+                    break;
+                }
+            }
         }
         if wrote {
             self.out.push('\n');
@@ -322,9 +331,12 @@ impl Expander<'_> {
         }
     }
 
-    /// Words that act on reading itself; the parser sees them too.
+    /// Words of `global_defs` that act on reading itself; the parser sees them too, and tells of them elsewhere.
     fn settings(&mut self, statement: &[Unit]) {
-        if statement.first().is_none_or(|unit| !matches!(unit.byte, b'i' | b'r')) {
+        let begins = |word: &&str| starts_with(statement, word);
+        if !["include_check", "random_seed"].iter().any(begins)
+            || !self.outline.in_global_defs(&self.out)
+        {
             return;
         }
         let text = line::text(statement);
@@ -389,7 +401,7 @@ impl Expander<'_> {
         }
     }
 
-    fn too_long(&self) -> String {
+    pub(super) fn too_long(&self) -> String {
         let limit = self.limits.text;
         format!("~SEQ, ~LST, variables and include make more than {limit} bytes of it")
     }
@@ -429,8 +441,6 @@ mod tests {
             assert!(has_language(text), "{text}");
         }
         assert!(!has_language("vrrp_instance V {\n priority 1 # x\n}"));
-        let long = "x".repeat(EXPANDED_LINE_LIMIT);
-        assert!(!is_special(&format!("{long} a@b")) && is_special(&format!("{long}$A")));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Collecting, Definer, EXPANDED_LINE_LIMIT, Expander, Expansion, Frame, Kind, Pos,
-    REPLACEMENTS_LIMIT, Severity, VALUES_LIMIT,
+    Collecting, Definer, Expander, Expansion, Frame, Kind, Pos, REPLACEMENTS_LIMIT, Severity,
+    VALUES_LIMIT,
     line::{self, Line, Unit, contains, decomment, is_blank, name_len, skip_blanks, trim},
     variables::{Use, Value, Variable, read_use},
 };
@@ -88,6 +88,8 @@ impl Expander<'_> {
         let mut right: Line = std::mem::take(line);
         right.reverse();
         let mut left = Line::with_capacity(right.len());
+        let uses = right.iter().filter(|unit| unit.byte == b'$').count();
+        let most = uses.saturating_mul(REPLACEMENTS_LIMIT);
         let mut replaced = 0;
         while let Some(unit) = right.pop() {
             let found = if unit.byte == b'$' { read_use(&right) } else { None };
@@ -101,17 +103,21 @@ impl Expander<'_> {
                 continue;
             };
             replaced += 1;
-            self.work += 64;
             right.truncate(right.len() - found.len);
-            if replaced > REPLACEMENTS_LIMIT
-                || left.len() + right.len() + value.len() > EXPANDED_LINE_LIMIT
-            {
+            if replaced > most {
                 let message = format!(
-                    "variables in one line: more than {REPLACEMENTS_LIMIT}, or the line becomes \
-                     longer than {EXPANDED_LINE_LIMIT} bytes; does `${}` stand for itself?",
+                    "more than {REPLACEMENTS_LIMIT} variables for each one of this line; does `${}` \
+                     stand for itself?",
                     found.name
                 );
                 self.stop(&[unit], message);
+                return false;
+            }
+            if left.len() + right.len() + value.len() > self.limits.text {
+                self.stop(&[unit], self.too_long());
+                return false;
+            }
+            if !self.charge(&[unit]) {
                 return false;
             }
             let stands_alone = value.get(skip_blanks(&value, 0)).is_some_and(|u| u.byte == b'~');

@@ -165,7 +165,14 @@ fn includes() {
         ("@x include x.conf", "from x", "notice: an include that depends on"),
         ("@y include x.conf\na $_PWD", "a /etc", "notice: no `@` line is for this host"),
         ("include ${_INSTANCE}.conf", "from x", "notice: an include that depends on"),
-        ("include_check +match\ninclude none", "include_check +match", "error: included `none`"),
+        (
+            "global_defs {\ninclude_check +match\n}\ninclude none",
+            "global_defs {|include_check +match|}",
+            "error: included `none`",
+        ),
+        // Elsewhere it is an unknown word, which the parser tells.
+        ("include_check\ninclude none", "include_check", "notice: included `none`"),
+        ("a {\ninclude_check\n}\ninclude none", "a {|include_check|}", "notice: included `none`"),
     ] {
         let (out, told) = expanded(&around, text);
         assert_eq!(out, expect, "{text}: {told:?}");
@@ -176,7 +183,8 @@ fn includes() {
 
 #[test]
 fn include_check_ends_with_its_file() {
-    let files = [("/etc/b.conf", "include_check\nincludem none1\n"), ("/etc/none", "")];
+    let strict = "global_defs {\ninclude_check\nincludem none1\n}\n";
+    let files = [("/etc/b.conf", strict), ("/etc/none", "")];
     let (_, told) = expanded(&memory("", &files), "include b.conf\ninclude none2");
     let kinds: Vec<_> =
         told.iter().map(|it| (it.contains("none1"), it.contains("error"))).collect();
@@ -204,7 +212,7 @@ fn what_cannot_be_read_is_told() {
         ("a ${_ENV LBD_NOT_SET}", "notice", "is not set"),
         ("r${_HASH}x", "warning", "begins a comment"),
         ("@x", "notice", "nothing behind `@x`"),
-        ("include_check bogus", "warning", "has no `bogus`"),
+        ("global_defs { include_check bogus }", "warning", "has no `bogus`"),
         ("@main a\n@backup b", "notice", "no `@` line is for this host, whose id is `x`"),
     ] {
         let (_, said) = expanded(&memory("x", &[]), text);
@@ -220,8 +228,14 @@ fn random_numbers_are_those_of_the_seed() {
     assert_eq!(expanded(&memory("x", &[]), text).0, first, "a reload changes nothing");
     assert_ne!(expanded(&memory("y", &[]), text).0, first);
     assert!(first.contains(" 5 "), "{first}");
-    let seeded = |seed| lines(&format!("random_seed {seed}\na ${{_RANDOM}}"));
+    let seeded = |seed| lines(&format!("global_defs {{\nrandom_seed {seed}\n}}\na ${{_RANDOM}}"));
     assert_ne!(seeded(1), seeded(2).replace("seed 2", "seed 1"));
+    let outside = |seed| lines(&format!("random_seed {seed}\na ${{_RANDOM}}"));
+    assert_eq!(
+        outside(1),
+        outside(2).replace("seed 2", "seed 1"),
+        "keepalived knows it nowhere else"
+    );
 }
 
 const INSTANCE: &str = "vrrp_instance V {\n interface eth0\n virtual_router_id 1\n \
@@ -315,19 +329,19 @@ fn each_bound_is_an_error_that_names_it() {
         (0..30).map(|n| format!("$D{n}=${{D{}}}${{D{}}}\n", n + 1, n + 1)).collect();
     let nested: String = (0..80).map(|n| format!("~SEQ(N{n},2) ")).collect();
     for (text, words) in [
-        ("$A=$A\n$A".to_owned(), format!("more than {REPLACEMENTS_LIMIT}")),
-        (format!("{double}$D30=xxxxxxxx\n$D0"), format!("longer than {EXPANDED_LINE_LIMIT} bytes")),
+        ("$A=$A\n$A".to_owned(), format!("more than {REPLACEMENTS_LIMIT} variables for each")),
+        (format!("{double}$D30=x\n$D0"), format!("more than {REPLACEMENTS_LIMIT} variables")),
         ("$A= \\\n x \\\n $A\n$A".to_owned(), format!("nested deeper than {NESTING_LIMIT}")),
         (nested + "x", format!("nested deeper than {NESTING_LIMIT}")),
         (
             (0..21).map(|n| format!("$A{n}={}\n", "x".repeat(VALUES_LIMIT / 20))).collect(),
             format!("have more than {VALUES_LIMIT} bytes"),
         ),
-        (
-            format!("{}$A", "x ".repeat(EXPANDED_LINE_LIMIT)),
-            format!("more than {EXPANDED_LINE_LIMIT} bytes"),
-        ),
         (format!("include {}", "{a,b}".repeat(12)), "more than 256 names".to_owned()),
+        (
+            format!("include {}", "x".repeat(1 << 17)),
+            "an `include` has more than 65536 bytes".to_owned(),
+        ),
     ] {
         let outcome = read(&around, &text);
         let said = outcome.render();
@@ -346,6 +360,16 @@ fn work_and_its_outcome_are_bounded() {
         ("~SEQ(A,1,1000000000) @no x".to_owned(), "more than 1048576 bytes to look at"),
         (format!("~SEQ(A,1,1000000000) {}", "word ".repeat(200)), "make more than 100000 bytes"),
         (format!("{}$A=1", "plain line\n".repeat(20_000)), "make more than 100000 bytes"),
+        // In one line, before it is written.
+        (
+            format!("$A={}\nx{}", "y ".repeat(5_000), " $A".repeat(11)),
+            "make more than 100000 bytes",
+        ),
+        // Each use stands for a few more: too many of them to look at.
+        (
+            format!("$A={}\n$B=\nx{}", "$B ".repeat(500), " $A".repeat(100)),
+            "more than 1048576 bytes to look at",
+        ),
     ] {
         let mut sink = Sink::default();
         let out = expand_within("a", text.as_bytes().into(), &memory("x", &[]), &mut sink, limits);
@@ -353,6 +377,25 @@ fn work_and_its_outcome_are_bounded() {
         let said: Vec<_> = sink.finish("a").iter().map(ToString::to_string).collect();
         assert!(said.len() == 1 && said[0].contains(words), "{said:?}");
     }
+}
+
+/// keepalived's limit is 1024 bytes; here nothing but memory bounds a line.
+#[test]
+fn a_line_has_no_length_of_its_own() {
+    // Far beyond 64 KiB, with more variables than one of them may stand for, and many statements.
+    let (text, expect): (String, String) = (0..5_000)
+        .map(|n| (format!("w{n} $A {{ v ${{A}}{n} }} "), format!("w{n} end {{ v end{n} }} ")))
+        .unzip();
+    assert!(text.len() > 100_000);
+    assert_eq!(lines(&format!("$A=end\n{text}")), expect.trim_end());
+    // One statement, one variable, a megabyte before it.
+    let long = "x".repeat(1 << 20);
+    assert!(lines(&format!("$A=end\na {long} $A")) == format!("a {long} end"));
+    // What stands behind a brace is looked at as a line of its own, wherever it is.
+    let many = "a { b } ".repeat(20_000);
+    let out = lines(&format!("$A=1\n{many}@^x no\n{many}c $A {{ @x d {{ ~SEQ(N,1,2) e$N"));
+    assert!(out.ends_with("c 1 { d {|e1|e2"), "{}", &out[out.len() - 40..]);
+    assert_eq!(out.matches("a {").count(), 40_000);
 }
 
 #[test]

@@ -46,7 +46,7 @@ keywords! {
     Root: "includew", Words("FILE"), "", C, Acts, "include; also wildcards must find a file" + many;
     Root: "includeb", Words("FILE"), "", C, Acts, "include; each alternative of {…,…} must exist" + many;
     Root: "includea", Words("FILE"), "", C, Acts, "include; all of these" + many;
-    Root GlobalDefs: "include_check", Optional("[+|-]CHECKS"), "none", C, Acts, "how strict every include from here to the end of the file is: read, match, wildcard_match or brace_match, further ones with a sign; no word: all" + many;
+    GlobalDefs: "include_check", Optional("[+|-]CHECKS"), "none", C, Acts, "how strict every include from here to the end of the file is: read, match, wildcard_match or brace_match, further ones with a sign; no word: all" + many;
     Ssl: "password", Secret, "", C, Later(T::CheckerDetail), "of the key";
     Ssl: "ca", Word("FILE"), "", C, Later(T::CheckerDetail), "certificate authority";
     Ssl: "certificate", Word("FILE"), "", C, Later(T::CheckerDetail), "client certificate";

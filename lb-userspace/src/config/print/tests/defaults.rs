@@ -98,7 +98,7 @@ const NOT_PRINTED: [(&str, Block); 20] = [
 ];
 
 /// Defaults that are no value to print: they say where the value comes from, or that nothing is done.
-const IN_WORDS: [(&str, Block); 93] = [
+const IN_WORDS: [(&str, Block); 92] = [
     // Switches: they stand only where they are on, and off is their absence.
     ("alpha", Block::TrackMysql),
     ("alpha", Block::VirtualServer),
@@ -116,7 +116,6 @@ const IN_WORDS: [(&str, Block); 93] = [
     ("fifo_write_vrrp_states_on_reload", Block::GlobalDefs),
     ("flow_sync", Block::GlobalDefs),
     ("full_command", Block::TrackProcess),
-    ("include_check", Block::Root),
     ("include_check", Block::GlobalDefs),
     ("inhibit_on_failure", Block::VirtualServer),
     ("inhibit_on_failure", Block::RealServer),
