@@ -3,7 +3,7 @@
 
 use super::Block;
 
-const LOOKED_FOR: [(Block, &[&str]); 12] = [
+const LOOKED_FOR: [(Block, &[&str]); 13] = [
     (
         Block::Root,
         &[
@@ -63,11 +63,13 @@ const LOOKED_FOR: [(Block, &[&str]); 12] = [
         ],
     ),
     (Block::VrrpInstance, &["kernel_rx_buf_size"]),
+    // Without its command the script is left out, as one without `script`.
+    (Block::VrrpScript, &["script"]),
     (Block::TrackProcess, &["weight"]),
     (Block::TrackFile, &["file", "weight"]),
     (Block::VirtualServer, &["snmp_name", "sorry_server_lvs_method", "virtualhost"]),
     (Block::RealServer, &["snmp_name", "virtualhost"]),
-    (Block::MiscCheck, &["user"]),
+    (Block::MiscCheck, &["misc_path", "user"]),
     (Block::HttpGet, &["http_protocol", "virtualhost"]),
     (Block::Url, &["virtualhost"]),
     (Block::UdpCheck, &["payload"]),

@@ -78,12 +78,12 @@ keywords! {
     VrrpInstance: "strict_mode", Bool, "off", B, Acts, "RFC mode, see vrrp_strict";
     VrrpInstance: "accept", Nothing, "on", B, Acts, "the VIP answers on this host";
     VrrpInstance: "no_accept", Nothing, "off", B, Acts, "packets to the VIPs are dropped by nftables, neighbour discovery excepted";
-    VrrpInstance: "use_vmac", Optional("[NAME] [MAC]"), "off", B, Acts, "VIPs and adverts on a macvlan interface with the virtual MAC 00:00:5e:00:01:VRID (IPv6: …:02:VRID)";
+    VrrpInstance: "use_vmac", Optional("[NAME] [MAC]"), "off", B, Acts, "VIPs and adverts on a macvlan interface with the virtual MAC 00:00:5e:00:01:VRID (IPv6: …:02:VRID); further lines add what is not given yet" + many;
     VrrpInstance: "vmac_xmit_base", Nothing, "off", C, Acts, "adverts from the base interface";
     VrrpInstance: "use_vmac_addr", Nothing, "off", C, Acts, "virtual MAC for VIPs of other interfaces";
     VrrpInstance: "use_ipvlan", Optional("[NAME] [IP] [bridge|private|vepa]"), "off", C, Acts, "VIPs on an ipvlan interface, where the kernel has that kind";
     VrrpInstance: "promote_secondaries", Nothing, "off", C, Acts, "sysctl of the interface: secondary addresses stay when the first one goes";
-    VrrpInstance: "vrf", Word("NAME"), "", C, Acts, "virtual interfaces join this VRF";
+    VrrpInstance: "vrf", Word("NAME"), "", C, Acts, "virtual interfaces join this VRF; keepalived leaves it out beside `interface`";
     VrrpInstance: "virtual_routes", Optional("[ROUTE]"), "", B, Acts, "routes while master", opens Routes + many;
     VrrpInstance: "virtual_rules", Optional("[RULE]"), "", C, Acts, "policy rules while master", opens Routes + many;
     Routes: "ROUTE or RULE", Nothing, "", B, Acts, "as in ip-route(8) and ip-rule(8)" + many;

@@ -18,12 +18,19 @@ impl Lower<'_> {
                 "adverts leave by the interface itself anyway",
             ));
         }
-        if let Some(span) = host.vrf.filter(|_| !links) {
-            findings.push((
-                span,
-                "`vrf` without `use_vmac` or `use_ipvlan`",
-                "it is for virtual interfaces: put the interface itself into the VRF by `ip link`",
-            ));
+        // keepalived finds fault with either: with it `vrf` is for unicast without an `interface`.
+        if let Some(span) = host.vrf {
+            let finding = match links {
+                true => (
+                    "`vrf` beside `interface`, which keepalived leaves out",
+                    "lbd puts the virtual interfaces into it: take the line out if that is not meant",
+                ),
+                false => (
+                    "`vrf` without `use_vmac` or `use_ipvlan`",
+                    "it is for virtual interfaces: put the interface itself into the VRF by `ip link`",
+                ),
+            };
+            findings.push((span, finding.0, finding.1));
         }
         if let Some(span) = raw.wire.group_span().filter(|_| !raw.wire.peers.is_empty()) {
             findings.push((

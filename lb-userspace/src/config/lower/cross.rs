@@ -20,8 +20,11 @@ use super::{
         source::Span,
     },
     Lower,
-    same::{RealMark, VipMark},
+    same::VipMark,
 };
+
+/// Why a file may not have more of something: its language has no such limit.
+const NO_ROOM: &str = "lbd's data plane has no room for more: its tables have a fixed size";
 
 /// Places of an instance's words.
 pub(super) struct InstanceMarks {
@@ -44,8 +47,8 @@ pub(super) struct Marks {
     pub(super) instances: Vec<InstanceMarks>,
     pub(super) groups: Vec<super::group::GroupMarks>,
     pub(super) virtual_servers: Vec<Span>,
-    /// Those of all virtual servers.
-    pub(super) reals: Vec<RealMark>,
+    /// Real servers of one virtual server after the other.
+    pub(super) reals: Vec<Span>,
     /// A TCP_CHECK of MySQL has been told of.
     pub(super) tcp_told: bool,
     pub(super) tracking: super::tracking::TrackMarks,
@@ -243,8 +246,7 @@ impl Lower<'_> {
             }
         }
         for (span, message) in findings {
-            let diagnostic = self.diagnostic(Severity::Error, span, message);
-            self.sink.push(diagnostic.class(super::Class::CannotRun));
+            self.cannot(span, message, NO_ROOM);
         }
     }
 }

@@ -165,8 +165,8 @@ impl Lower<'_> {
                 host.rules.extend(rules);
             }
             "use_vmac" | "use_ipvlan" => {
-                words.link = Some(entry.head());
-                self.virtual_link(entry, host);
+                let first = *words.link.get_or_insert(entry.head());
+                self.virtual_link(entry, host, first);
             }
             "vmac_xmit_base" => words.xmit_base = Some(entry.head()),
             "use_vmac_addr" => host.vmac_addresses = true,
@@ -189,8 +189,8 @@ impl Lower<'_> {
         true
     }
 
-    /// `use_vmac`, `use_ipvlan`: one of them.
-    fn virtual_link(&mut self, entry: &Entry<'_>, host: &mut OnHost) {
+    /// `use_vmac`, `use_ipvlan`: one of them, at `first` for the first time.
+    fn virtual_link(&mut self, entry: &Entry<'_>, host: &mut OnHost, first: Span) {
         let before = host.virtual_link.as_ref().map(|link| match link.kind {
             VirtualLinkKind::Macvlan { .. } => "use_vmac",
             VirtualLinkKind::Ipvlan { .. } => "use_ipvlan",
@@ -199,15 +199,18 @@ impl Lower<'_> {
             let message = format!("`{}` cannot go with `{before}`", entry.name());
             self.error(entry.head(), message);
         } else if entry.name() == "use_vmac" {
-            self.use_vmac(entry, host);
+            self.use_vmac(entry, host, first);
         } else {
             self.use_ipvlan(entry, host);
         }
     }
 
-    /// `use_vmac [NAME] [MAC]`.
-    fn use_vmac(&mut self, entry: &Entry<'_>, host: &mut OnHost) {
-        let (mut name, mut mac) = (String::new(), None);
+    /// `use_vmac [NAME] [MAC]`. The words of several lines add up, each of them from the first that has it.
+    fn use_vmac(&mut self, entry: &Entry<'_>, host: &mut OnHost, first: Span) {
+        let (mut name, mut mac) = match host.virtual_link.take() {
+            Some(VirtualLink { name, kind: VirtualLinkKind::Macvlan { mac }, .. }) => (name, mac),
+            _ => (String::new(), None),
+        };
         let mut words = entry.args().iter();
         while let Some(word) = words.next() {
             let text = self.text(*word).into_owned();
@@ -223,17 +226,30 @@ impl Lower<'_> {
                     );
                 }
                 _ if text.contains(':') => match mac_address(&text) {
-                    Some(read) if read.0[0] & 1 == 0 => mac = Some(read),
+                    Some(read) if read.0[0] & 1 == 0 => match mac {
+                        None => mac = Some(read),
+                        Some(_) => self.has_one_already(*word, "an address", first),
+                    },
                     _ => {
                         let message = "use_vmac: this is no MAC address of one host";
                         self.error(word.span, message);
                     }
                 },
+                _ if !name.is_empty() => self.has_one_already(*word, "a name", first),
                 _ => name = self.link_name(*word),
             }
         }
         let kind = VirtualLinkKind::Macvlan { mac };
         host.virtual_link = Some(VirtualLink { name, kind, xmit_base: false });
+    }
+
+    /// A second name or address of `use_vmac`, which began at `first`.
+    fn has_one_already(&mut self, word: Word, what: &str, first: Span) {
+        let message = format!("`use_vmac` has {what} already; the first one counts");
+        let diagnostic = self
+            .diagnostic(Severity::Warning, word.span, message)
+            .related(self.place(first), "given here before");
+        self.sink.push(diagnostic);
     }
 
     /// `use_ipvlan [NAME] [IP[/LEN]] [bridge|private|vepa]`.

@@ -1,7 +1,6 @@
 //! `virtual_server` and `real_server`.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -21,7 +20,6 @@ use super::{
     Entry, Lower, Spanned,
     checkers::Schedule,
     quirks,
-    same::RealMark,
 };
 
 /// The port of MySQL.
@@ -72,6 +70,7 @@ impl Lower<'_> {
         };
         let head = block.statement.span();
         let entries = self.entries(Block::VirtualServer, block.block());
+        self.other_family(vip, block);
         let raw = self.virtual_server_words(vip, head, &entries);
         let reals: Vec<_> = entries.iter().filter(|e| e.name() == "real_server").collect();
         let protocol = self.protocol(vip, head, &raw, &reals);
@@ -91,26 +90,13 @@ impl Lower<'_> {
             schedule: raw.schedule.clone(),
         };
         let mut real_servers = Vec::with_capacity(reals.len());
-        let mut seen: BTreeMap<SocketAddr, Span> = BTreeMap::new();
+        let first = self.marks.reals.len();
         for entry in reals {
             let Some(real) = self.real_server(&defaults, entry) else { continue };
-            if let Some(first) = seen.insert(real.addr, entry.statement.span()) {
-                let diagnostic = self
-                    .diagnostic(
-                        Severity::Error,
-                        entry.statement.span(),
-                        format!(
-                            "real_server {} is listed twice in virtual_server {vip}",
-                            real.addr
-                        ),
-                    )
-                    .related(self.place(first), "listed here before");
-                self.sink.push(diagnostic);
-            }
-            let mark = RealMark { vip: vip.ip(), addr: real.addr, span: entry.statement.span() };
-            self.marks.reals.push(mark);
+            self.marks.reals.push(entry.statement.span());
             real_servers.push(real);
         }
+        self.listed_twice(vip, &real_servers, first);
         let total = real_servers.iter().fold(0_u32, |sum, real| sum.saturating_add(real.weight));
         let (quorum, hysteresis) = self.quorum(vip, &raw, total);
         let sorry_server = raw
@@ -153,6 +139,21 @@ impl Lower<'_> {
         };
         self.marks.virtual_servers.push(head);
         self.config.virtual_servers.push(server);
+    }
+
+    /// Real servers that a virtual server has twice; the mark of its first one is number `first`.
+    fn listed_twice(&mut self, vip: SocketAddr, reals: &[RealServer], first: usize) {
+        let marks = self.marks.reals.get(first..).unwrap_or(&[]);
+        let mut listed: Vec<_> = reals.iter().map(|real| real.addr).zip(marks.to_vec()).collect();
+        // Stable: those of one address stay in the order of the text. Most files have the others in order, too.
+        listed.sort_by_key(|(addr, _)| *addr);
+        for pair in listed.windows(2) {
+            let [(addr, first), (again, at)] = pair else { continue };
+            if addr == again {
+                let message = format!("real_server {addr} is listed twice in virtual_server {vip}");
+                self.twice(*at, *first, message, "listed here before");
+            }
+        }
     }
 
     fn virtual_server_address(&mut self, block: &Entry<'_>) -> Option<SocketAddr> {
@@ -535,7 +536,7 @@ impl Lower<'_> {
                 other => self.unhandled(entry, other),
             }
         }
-        for entry in &entries {
+        for entry in entries.iter().filter(|it| it.keyword.opens.is_some()) {
             let checker = match entry.name() {
                 "TCP_CHECK" => self.tcp_check(addr, &schedule, entry),
                 "MISC_CHECK" => self.misc_check(addr, &schedule, entry),

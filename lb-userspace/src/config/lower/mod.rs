@@ -11,6 +11,7 @@ mod global;
 mod group;
 mod host;
 mod http;
+mod inactive;
 mod links;
 mod lvs;
 mod notify;
@@ -96,6 +97,8 @@ pub(super) struct Lower<'a> {
     topics: BTreeMap<(Topic, bool, &'static str), Told>,
     extra_close: Option<Span>,
     marks: cross::Marks,
+    /// Room for [`Lower::entries`].
+    uses: Vec<repeats::Use>,
     /// Bounds that were reached and told of.
     full: std::collections::BTreeSet<&'static str>,
 }
@@ -129,6 +132,7 @@ pub(super) fn lower(source: &Source, sink: &mut Sink, tree: &Tree) -> (Config, V
         topics: BTreeMap::new(),
         extra_close: tree.extra_close,
         marks: cross::Marks::default(),
+        uses: Vec::new(),
         full: Default::default(),
     };
     let entries = lower.entries(Block::Root, tree.statements());
@@ -226,8 +230,9 @@ impl<'a> Lower<'a> {
 
     /// Acting statements of a block in file order; the others are dealt with here.
     fn entries<'t>(&mut self, block: Block, statements: Statements<'t>) -> Vec<Entry<'t>> {
-        // Words that may stand once, each with the use that counts: as many as the block has rows, at most.
-        let mut uses = Vec::new();
+        // Words that may stand once, each with the use that counts: as many as the block has rows, at most. Blocks
+        // are very many: one list serves those behind each other.
+        let mut uses = std::mem::take(&mut self.uses);
         let mut out = Vec::new();
         for statement in statements {
             let Some(keyword) = self.keyword(block, statement) else { continue };
@@ -267,6 +272,8 @@ impl<'a> Lower<'a> {
                 }
             }
         }
+        uses.clear();
+        self.uses = uses;
         out
     }
 
@@ -376,8 +383,8 @@ impl<'a> Lower<'a> {
             self.error(entry.head(), format!("`{}` needs a block `{{ … }}`", keyword.name));
             return Form::Bad;
         }
-        let given = entry.args().len();
-        if keyword.argument.is_required() && given == 0 {
+        let args = entry.args();
+        if args.is_empty() && keyword.argument.is_required() {
             let lost = keyword.is_secret().then(|| self.lost_secret(entry.head())).flatten();
             let diagnostic = self
                 .diagnostic(
@@ -399,9 +406,9 @@ impl<'a> Lower<'a> {
             return Form::Bad;
         }
         // The second word of a user is his group, unless the next statement stands there.
-        let group = (keyword.argument == Argument::User).then(|| entry.args().get(1)).flatten();
+        let group = matches!(keyword.argument, Argument::User).then(|| args.get(1)).flatten();
         let swallowed = group.filter(|word| keywords::find(block, &self.text(**word)).is_some());
-        let extra = entry.args().get(keyword.argument.max_words());
+        let extra = args.get(keyword.argument.max_words());
         if let Some(extra) = swallowed.or(extra) {
             self.extra_words(block, entry, *extra);
         }

@@ -1,13 +1,10 @@
 //! What stands in a block whose head is refused: read for its own mistakes, so that one run tells all of them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{
-    super::{
-        keywords::{Argument, Block},
-        value,
-    },
-    Entry, Form, Lower,
+    super::keywords::{Argument, Block},
+    Entry, Lower,
     checkers::Schedule,
 };
 
@@ -72,44 +69,6 @@ impl Lower<'_> {
         let Some(opens) = entry.keyword.opens.filter(|opens| !opens.is_list()) else { return };
         for inner in self.entries(opens, entry.block()) {
             self.value_alone(&inner);
-        }
-    }
-
-    /// A word that does not act, and its block: unknown words in it, missing arguments, and values that
-    /// keepalived would find fault with.
-    pub(super) fn inactive(&mut self, entry: &Entry<'_>) {
-        self.inactive_value(entry);
-        let Some(block) = entry.keyword.opens.filter(|opens| !opens.is_list()) else { return };
-        for statement in entry.block() {
-            let Some(keyword) = self.keyword(block, statement) else { continue };
-            let inner = Entry { keyword, statement };
-            if self.form(block, &inner) == Form::Good {
-                self.inactive(&inner);
-            }
-        }
-    }
-
-    fn inactive_value(&mut self, entry: &Entry<'_>) {
-        let Some(word) = self.first(entry) else { return };
-        let text = self.text(word);
-        let good = match entry.keyword.argument {
-            Argument::Bool => ["true", "on", "yes", "false", "off", "no"].contains(&&*text),
-            Argument::Int { min, max } => {
-                value::int(&text).is_some_and(|it| !it.junk && (min..=max).contains(&it.value))
-            }
-            Argument::Seconds { min, max } => {
-                value::seconds(&text).is_some_and(|it| !it.junk && (min..=max).contains(&it.value))
-            }
-            Argument::Millis { min, max } => value::seconds(&text).is_some_and(|it| {
-                !it.junk && (min * 1_000_000..=max * 1_000_000).contains(&it.value)
-            }),
-            Argument::Choice(words) => words.contains(&&*text),
-            Argument::Address => text.parse::<IpAddr>().is_ok(),
-            // The others are keepalived's own forms, or ours.
-            _ => true,
-        };
-        if !good {
-            self.left_alone(entry, word);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     super::{
         diag::{Class, Severity},
-        keywords::{Argument, Block},
+        keywords::{Argument, Block, Keyword},
         source::Span,
     },
     Entry, Lower,
@@ -11,7 +11,8 @@ use super::{
 
 /// A word that may stand once, where it was given.
 pub(super) struct Use {
-    name: &'static str,
+    /// Its row, of which a block has one for each word.
+    keyword: &'static Keyword,
     head: Span,
     /// Its first argument.
     value: Option<Span>,
@@ -20,7 +21,7 @@ pub(super) struct Use {
 impl Use {
     fn of(entry: &Entry<'_>) -> Self {
         let value = entry.args().first().map(|word| word.span);
-        Self { name: entry.name(), head: entry.head(), value }
+        Self { keyword: entry.keyword, head: entry.head(), value }
     }
 }
 
@@ -63,7 +64,7 @@ impl Lower<'_> {
     /// Whether a word that may stand once is to be used; a second one is told of.
     pub(super) fn counts(&mut self, block: Block, entry: &Entry<'_>, uses: &mut Vec<Use>) -> bool {
         let own = Use::of(entry);
-        let Some(before) = uses.iter_mut().find(|it| it.name == own.name) else {
+        let Some(before) = uses.iter_mut().find(|it| std::ptr::eq(it.keyword, own.keyword)) else {
             uses.push(own);
             return true;
         };
@@ -94,11 +95,6 @@ impl Lower<'_> {
             // MASTER is never taken back to BACKUP; the other way round it is.
             (Block::VrrpInstance, "state") if (earlier, later) == ("MASTER", "BACKUP") => FIRST,
             (Block::VrrpInstance, "version") if earlier != later => FIRST,
-            // Its words add up there, each of them from the first line that has it.
-            (Block::VrrpInstance, "use_vmac") if !earlier.is_empty() && later.is_empty() => {
-                Rule { first: true, class: Class::Advice }
-            }
-            (Block::VrrpInstance, "use_vmac") if !earlier.is_empty() => FIRST,
             _ if keeps_first(block, entry) => FIRST,
             _ => LAST,
         }

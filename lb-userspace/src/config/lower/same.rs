@@ -1,9 +1,6 @@
 //! Objects that are given twice, and addresses that stand for two things.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     super::{
@@ -26,14 +23,6 @@ pub(super) struct VipMark {
     pub(super) interface: String,
     /// It is one of `virtual_ipaddress_excluded`.
     pub(super) excluded: bool,
-    pub(super) span: Span,
-}
-
-/// A real server and where it stands.
-pub(super) struct RealMark {
-    /// That of the virtual server.
-    pub(super) vip: IpAddr,
-    pub(super) addr: SocketAddr,
     pub(super) span: Span,
 }
 
@@ -135,16 +124,22 @@ impl Lower<'_> {
         for (server, span) in self.config.virtual_servers.iter().zip(&marks.virtual_servers) {
             vips.entry(server.key.addr.ip()).or_insert(*span);
         }
-        for real in &marks.reals {
-            // That of its own virtual server is an error.
-            let Some(vip) = vips.get(&real.addr.ip()).filter(|_| real.addr.ip() != real.vip) else {
-                continue;
-            };
-            let message = format!("real_server {} is a VIP of this file", real.addr);
+        let reals = self.config.virtual_servers.iter().flat_map(|server| {
+            let vip = server.key.addr.ip();
+            server.real_servers.iter().map(move |real| (vip, real.addr))
+        });
+        // That of its own virtual server is an error.
+        let found: Vec<_> = reals
+            .zip(&marks.reals)
+            .filter(|((vip, real), _)| real.ip() != *vip)
+            .filter_map(|((_, real), span)| Some((real, *span, *vips.get(&real.ip())?)))
+            .collect();
+        for (real, span, vip) in found {
+            let message = format!("real_server {real} is a VIP of this file");
             let diagnostic = self
-                .diagnostic(Severity::Warning, real.span, message)
+                .diagnostic(Severity::Warning, span, message)
                 .class(Class::Advice)
-                .related(self.place(*vip), "listed here")
+                .related(self.place(vip), "listed here")
                 .help(
                     "while this host holds that VIP connections end at the host itself, and at none of \
                      that VIP's servers: name the servers",

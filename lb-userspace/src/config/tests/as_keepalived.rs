@@ -7,7 +7,7 @@ use crate::{
     base::net::Priority,
     config::{
         load,
-        model::{Checker, InitialState, VrrpVersion},
+        model::{Checker, InitialState, VirtualLinkKind, VrrpVersion},
     },
 };
 
@@ -39,6 +39,29 @@ fn the_first_of_two_counts_where_keepalived_keeps_it() {
     assert_eq!(link(a).as_deref(), Some("vrrp.a"));
     assert_eq!((b.state, link(b).as_deref()), (InitialState::Master, Some("vrrp.c")));
     assert_eq!(config.vrrp_sync_groups[0].members, ["A", "B"]);
+}
+
+/// Name and address are those of the first line that has them, whichever line that is.
+#[test]
+fn lines_of_use_vmac_add_up() {
+    for (lines, name, mac, code) in [
+        ("use_vmac", "vrrp.51", "", 0),
+        ("use_vmac\n use_vmac b", "b", "", 0),
+        ("use_vmac a\n use_vmac", "a", "", 0),
+        ("use_vmac a\n use_vmac 02:00:5e:00:01:99", "a", "02:00:5e:00:01:99", 0),
+        ("use_vmac\n use_vmac\n use_vmac b", "b", "", 0),
+        ("use_vmac a\n use_vmac b", "a", "", 5),
+        ("use_vmac a\n use_vmac a", "a", "", 5),
+        ("use_vmac 02:00:5e:00:01:98\n use_vmac c 02:00:5e:00:01:99", "c", "02:00:5e:00:01:98", 5),
+    ] {
+        let outcome = load("t", &instance(lines));
+        assert_eq!(outcome.exit_code(), code, "{lines}: {}", outcome.render());
+        let config = outcome.config.unwrap_or_else(|| panic!("{lines}"));
+        let link = config.vrrp_instances[0].on_host.virtual_link.as_ref().expect("a link");
+        let VirtualLinkKind::Macvlan { mac: read } = &link.kind else { panic!("{lines}") };
+        let read = read.map(|mac| mac.to_string()).unwrap_or_default();
+        assert_eq!((link.name.as_str(), read.as_str()), (name, mac), "{lines}");
+    }
 }
 
 /// Without `priority` it is another master.

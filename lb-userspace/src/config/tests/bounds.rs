@@ -1,5 +1,9 @@
 //! Arbitrary input never panics, positions stay inside the text, every bound is reached once.
 
+use lb_common::{
+    abi::{POOL_LEN, SOURCE_LEN},
+    maps,
+};
 use proptest::prelude::*;
 
 use crate::config::{
@@ -272,6 +276,20 @@ fn limits_of_the_data_plane_are_errors() {
     };
     let (refused, code, words) = said(pool(1, "DR", 65));
     assert!(refused && code == 4 && words.contains("65 real servers, 64 at most"), "{words}");
+    // Whose bound it is: the language has none, and every word of the file was checked.
+    assert!(words.contains("lbd's data plane has no room for more"), "{words}");
+    let late = pool(1, "DR", 65) + "bogus\n";
+    assert!(said(late).2.contains("unknown keyword `bogus`"));
+    let listed = include_str!("../introduction.md").replace('\n', " ");
+    for (number, what) in [
+        (maps::SERVICES as usize - 1, "virtual servers of"),
+        (POOL_LEN, "real servers each"),
+        (maps::REALS as usize - 1, "in all"),
+        (SOURCE_LEN, "virtual servers for one real server under NAT"),
+        (maps::VIP_LIMIT as usize, "VIPs"),
+    ] {
+        assert!(listed.contains(&format!("{number} {what}")), "{number} {what}");
+    }
     let (refused, _, words) = said(pool(1, "DR", 64));
     assert!(!refused, "{words}");
     let shared: String = (1..=9).map(|vip| pool(vip, "NAT", 1)).collect();

@@ -89,7 +89,7 @@ const FILES: [(&str, &str, &[u8], u8); 112] = files![
     "good" "every-tracker" 0,
     "good" "sync-group" 0,
     "good" "static-and-routes" 0,
-    "good" "virtual-links" 0,
+    "good" "virtual-links" 5,
     "good" "signed-adverts" 0,
     "good" "what-tells" 0,
     "good" "never" 0,

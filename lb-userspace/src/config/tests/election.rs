@@ -304,6 +304,13 @@ fn words_that_contradict_each_other_are_told_at_their_place() {
         ("accept\nno_accept", "8: `accept` and `no_accept` in one vrrp_instance"),
         ("vmac_xmit_base", "7: vrrp_instance `A`: `vmac_xmit_base` without"),
         ("vrf blue", "7: vrrp_instance `A`: `vrf` without"),
+        ("use_vmac\nvrf blue", "8: vrrp_instance `A`: `vrf` beside `interface`, which"),
+        ("use_vmac a\nuse_vmac b", "8: `use_vmac` has a name already"),
+        ("use_vmac a b", "7: `use_vmac` has a name already"),
+        (
+            "use_vmac 02:00:00:00:00:01\nuse_vmac 02:00:00:00:00:02",
+            "8: `use_vmac` has an address already",
+        ),
         (
             "unicast_peer { 192.0.2.8 }\nmcast_dst_ip 224.0.0.9",
             "8: vrrp_instance `A`: `mcast_dst_ip` has no effect beside",
@@ -324,7 +331,8 @@ fn words_that_contradict_each_other_are_told_at_their_place() {
         assert!(said.iter().any(|it| it.starts_with(want)), "{want}: {said:#?}");
     }
     let quiet = [
-        "use_vmac\nvmac_xmit_base\nvrf blue",
+        "use_vmac\nvmac_xmit_base",
+        "use_vmac\nuse_vmac a\nuse_vmac\nuse_vmac 02:00:00:00:00:01",
         "accept",
         "mcast_src_ip 192.0.2.7",
         "unicast_src_ip 192.0.2.7\nunicast_peer { 192.0.2.8 }",
