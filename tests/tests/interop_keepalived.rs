@@ -187,6 +187,7 @@ fn words() -> Vec<(&'static str, String)> {
             &format!("vrrp_track_process p {{\n {words}\n}}\nvrrp_instance"),
         )
     };
+    let udp = |words: &str| server("", &format!("UDP_CHECK {{\n {words}\n }}"));
     let unused = "vrrp_script s {\n script /usr/bin/true\n timeout 2\n}\n";
     let address = server("", "TCP_CHECK {\n connect_timeout abc\n }");
     vec![
@@ -199,6 +200,12 @@ fn words() -> Vec<(&'static str, String)> {
         ("two prefixes", globals("vmac_prefix a\n vmac_prefix b")),
         ("two prefixes of addresses", globals("vmac_addr_prefix a\n vmac_addr_prefix b")),
         ("two virtual MAC interfaces", instance("use_vmac a\n use_vmac b", "")),
+        ("two virtual MAC interfaces on a line", instance("use_vmac a b", "")),
+        ("a virtual MAC interface, then its name", instance("use_vmac\n use_vmac b", "")),
+        ("a name, then a MAC", instance("use_vmac a\n use_vmac 02:00:5e:00:01:99", "")),
+        ("two MACs", instance("use_vmac 02:00:5e:00:01:98\n use_vmac 02:00:5e:00:01:99", "")),
+        ("a VRF and an interface", instance("vrf lo", "")),
+        ("a VRF and an interface, with a virtual MAC", instance("use_vmac\n vrf lo", "")),
         ("two processes", process("process a\n process b")),
         ("two weights of a process", process("process a\n weight 2\n weight 3")),
         ("two quorums of a process", process("process a\n quorum 2\n quorum 3")),
@@ -214,6 +221,8 @@ fn words() -> Vec<(&'static str, String)> {
         ("no user of the scripts", globals("script_user")),
         ("no VRRP version", globals("vrrp_version")),
         ("a script without its command", script("script")),
+        ("a check script without its command", server("", "MISC_CHECK {\n misc_path\n }")),
+        ("a regex without its pattern", server("", "HTTP_GET {\n url {\n path /\n regex\n }\n }")),
         // ---- quotes
         ("an odd number of quotes", script(r#"script "/usr/bin/true \""#)),
         ("an escaped quote in a name", globals(r#"router_id "a \" b""#)),
@@ -224,7 +233,16 @@ fn words() -> Vec<(&'static str, String)> {
         ("include_check readable", globals("include_check readable")),
         ("include_check of two words", globals("include_check match wildcard_match")),
         ("include_check with a sign", globals("include_check match +wildcard_match")),
+        ("include_check outside global_defs", instance("", "include_check read\n")),
+        ("include_check in an instance", instance("include_check", "")),
+        ("random_seed outside global_defs", instance("", "random_seed 5\n")),
         // ---- what lbd does not act on
+        ("a family that is the address's", server("ip_family inet", "")),
+        ("a family that is not the address's", server("ip_family inet6", "")),
+        ("a reply that can never come", udp("min_reply_length 300")),
+        ("a reply that may come", udp("min_reply_length 300\n max_reply_length 300")),
+        ("a payload that is none", udp("payload 0x12")),
+        ("a reply with a mask", udp("require_reply aX b")),
         ("PING_CHECK", server("", "PING_CHECK {\n }")),
         ("UDP_CHECK", server("", "UDP_CHECK {\n }")),
         ("DNS_CHECK", server("", "DNS_CHECK {\n }")),
@@ -370,7 +388,7 @@ const DIFFERENT: [(&str, i32, i32); 14] = [
     ("track_bfd", 4, 0),
     ("a VRID of multicast and of unicast", 4, 0),
     ("nothing but global_defs", 4, 0),
-    ("a script without its command", 2, 5),
+    ("a regex without its pattern", 2, 0),
 ];
 
 /// The code of `-t`, and what was said.
