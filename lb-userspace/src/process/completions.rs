@@ -104,7 +104,10 @@ mod tests {
         }
         for (word, help) in [
             ("priority", "the highest becomes master"),
-            ("vrf", "virtual interfaces join this VRF"),
+            (
+                "vrf",
+                "virtual interfaces join this VRF; keepalived leaves it out beside `interface`",
+            ),
             ("TCP_CHECK", ""),
             ("SSL", ""),
             ("metric", "route: the least one counts"),
