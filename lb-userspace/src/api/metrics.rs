@@ -187,7 +187,7 @@ impl Snapshot {
                 metric.ratio(&vec![("vrrp_instance", &instance.name)], seconds)?;
             }
         }
-        let counters: [(&str, &str, Read<u64>); 12] = [
+        let counters: [(&str, &str, Read<u64>); 13] = [
             ("vrrp_adverts_received", "Adverts accepted.", |i| i.counters.advert_rcvd),
             ("vrrp_adverts_sent", "Adverts sent.", |i| i.counters.advert_sent),
             ("vrrp_became_master", "Transitions to MASTER.", |i| i.counters.become_master),
@@ -208,6 +208,9 @@ impl Snapshot {
             }),
             ("vrrp_lease_faults", "Times that the lease could not be written.", |i| {
                 i.counters.lease_faults
+            }),
+            ("vrrp_address_list_differs", "Adverts accepted with other VIPs than ours.", |i| {
+                i.counters.address_list_differs
             }),
             ("vrrp_connections_aborted", "Own TCP connections reset as their VIP left.", |i| {
                 i.counters.connections_aborted

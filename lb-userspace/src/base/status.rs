@@ -103,6 +103,9 @@ pub struct InstanceCounters {
     /// Times that its lease could not be written, which is a FAULT.
     #[serde(default)]
     pub lease_faults: u64,
+    /// Accepted adverts whose addresses are not ours.
+    #[serde(default)]
+    pub address_list_differs: u64,
     /// Discarded adverts by reason name.
     pub discarded: BTreeMap<String, u64>,
 }
@@ -135,6 +138,19 @@ pub struct StrayStatus {
     /// Of an advert that is sound but not ours.
     pub vrid: Option<u8>,
     pub count: u64,
+}
+
+/// A `vrrp_track_process`, as the thread that counts them saw it last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackedProcess {
+    /// Of the block.
+    pub name: String,
+    /// Processes that match.
+    pub count: u32,
+    /// More of them than before would change the verdict, which waits for `fork_delay`.
+    pub fork_delay_runs: bool,
+    /// Fewer, for `terminate_delay`.
+    pub terminate_delay_runs: bool,
 }
 
 /// Health of a real server as its checkers see it.

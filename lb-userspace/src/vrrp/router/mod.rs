@@ -251,6 +251,8 @@ pub struct Router {
     /// Of its interface; `None`: not known.
     mtu: Option<u32>,
     noted: BTreeSet<(IpAddr, receive::Note)>,
+    /// When a sender's other addresses were told last.
+    lists_told: BTreeMap<IpAddr, Instant>,
     discard_logged: BTreeMap<Reason, Instant>,
     lower_logged: Option<Instant>,
     counters: InstanceCounters,
@@ -303,6 +305,7 @@ impl Router {
             numbers: Numbers::default(),
             mtu: None,
             noted: BTreeSet::new(),
+            lists_told: BTreeMap::new(),
             discard_logged: BTreeMap::new(),
             lower_logged: None,
             counters: InstanceCounters::default(),

@@ -1,6 +1,6 @@
 //! What a received datagram does. A discarded one changes nothing but a counter.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::{Effect, FORWARDER_LIMIT, Heard, Level, Notify, Router, State, Wait};
 use crate::{
@@ -13,8 +13,11 @@ use crate::{
 
 /// A discard of one reason, and routers of lower priority, are logged at most this often.
 const LOG_GAP: Duration = Duration::from_secs(10);
-/// Peers about which something was noted once; at the bound no more is said.
+/// Peers about which something was noted; at the bound no more is said.
 const NOTE_LIMIT: usize = 64;
+/// Other addresses of one sender are told at most this often. Its adverts count, so that this may
+/// last for ever.
+const LIST_GAP: Duration = Duration::from_mins(5);
 /// Losing adverts are answered at most this many times an interval, so that a storm of them does
 /// not make one of ours.
 const ANSWERS_PER_INTERVAL: u32 = 100;
@@ -22,7 +25,6 @@ const ANSWERS_PER_INTERVAL: u32 = 100;
 /// What of a peer differs from us; said once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Note {
-    Addresses,
     Checksum,
     Interval,
     Owner,
@@ -142,8 +144,7 @@ impl Router {
             return;
         }
         if !advert.same_addresses {
-            let text = format!("{source} advertises other addresses than ours");
-            self.note(advert, Note::Addresses, Level::Warn, text);
+            self.other_addresses(source, now);
         }
         if self.config.version == Version::V3 {
             self.note_dialect(advert);
@@ -155,6 +156,21 @@ impl Router {
             State::Init | State::Fault => self.remember(advert, now),
             State::Stopping | State::Stopped => {}
         }
+    }
+
+    /// Only one of two hosts holds what the other's list lacks: no error of the wire, and none
+    /// that ends by itself.
+    fn other_addresses(&mut self, source: IpAddr, now: Instant) {
+        self.counters.address_list_differs += 1;
+        self.lists_told.retain(|_, last| now.saturating_since(*last) < LIST_GAP);
+        if self.lists_told.contains_key(&source) || self.lists_told.len() == NOTE_LIMIT {
+            return;
+        }
+        self.lists_told.insert(source, now);
+        let count = self.counters.address_list_differs;
+        let text =
+            format!("{source} advertises other addresses than ours ({count} adverts so far)");
+        self.log(Level::Warn, text);
     }
 
     fn note_dialect(&mut self, advert: &Received) {

@@ -285,17 +285,38 @@ fn addresses_that_do_not_fit_are_told_and_not_advertised() {
 
 // RX-10
 #[test]
-fn another_list_is_accepted_and_told_once() {
+fn another_list_is_accepted_counted_and_told_now_and_then() {
     for version in [Version::V2, Version::V3] {
         let ours = Config { version, ..config(100) };
         let theirs = Config { addresses: vec![VIP.into(), LOW.into()], ..ours.clone() };
         let mut bench = Bench::backup(ours);
         bench.run_to(1000);
         let told = logs(&mut bench, advert_from(&theirs, HIGH, 150));
-        assert!(told.iter().any(|it| it.contains("other addresses than ours")), "{told:?}");
+        let of = |told: &[String]| {
+            told.iter().filter(|it| it.contains("other addresses than ours")).count()
+        };
+        assert_eq!(of(&told), 1, "{told:?}");
         assert_eq!(logs(&mut bench, advert_from(&theirs, HIGH, 150)), [""; 0]);
+        // Another sender is another mistake.
+        assert_eq!(of(&logs(&mut bench, advert_from(&theirs, LOW, 150))), 1);
         bench.run_to(4609);
         assert_eq!(bench.adverts(), 0, "{version:?}: the advert counted");
+        let counters = bench.router.counters();
+        assert_eq!((counters.advert_rcvd, counters.address_list_differs), (3, 3));
+        assert!(counters.discarded.is_empty(), "{counters:?}");
+        bench.input(advert_from(&theirs, HIGH, 150));
+        // It goes on for an hour: told each five minutes.
+        let lines: usize = (5..3600)
+            .map(|second| {
+                bench.run_to(second * 1000);
+                of(&logs(&mut bench, advert_from(&theirs, HIGH, 150)))
+            })
+            .sum();
+        assert_eq!(lines, 11, "{version:?}");
+        assert_eq!(bench.router.counters().address_list_differs, 4 + 3595);
+        // And what is as ours is not counted.
+        bench.input(advert_from(&Config { version, ..config(100) }, HIGH, 150));
+        assert_eq!(bench.router.counters().address_list_differs, 4 + 3595);
     }
 }
 
