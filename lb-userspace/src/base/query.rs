@@ -11,7 +11,7 @@ use super::{
     plan::Plan,
     status::{
         FlowStatus, ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, Status,
-        StrayStatus, TimerStatus,
+        StrayStatus, TimerStatus, TrackedProcess,
     },
     written::Statement,
 };
@@ -63,6 +63,7 @@ pub enum Reply {
         instances: Vec<InstanceStatus>,
         timers: TimerStatus,
         strays: Vec<StrayStatus>,
+        processes: Vec<TrackedProcess>,
     },
     Checker {
         servers: Vec<ServerHealth>,

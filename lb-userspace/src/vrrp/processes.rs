@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::time::Instant,
+    base::{status::TrackedProcess, time::Instant},
     config::model::{ParamMatch, TrackProcess},
 };
 
@@ -62,13 +62,26 @@ struct Tracker {
     spec: TrackProcess,
     pids: BTreeSet<u32>,
     verdict: Option<bool>,
-    /// The other verdict, and when it counts.
-    pending: Option<(bool, Instant)>,
+    pending: Option<Pending>,
+}
+
+/// The other verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pending {
+    verdict: bool,
+    /// When it counts.
+    at: Instant,
+    /// More processes made it, or fewer.
+    more: bool,
 }
 
 impl Tracker {
+    fn count(&self) -> u32 {
+        u32::try_from(self.pids.len()).unwrap_or(u32::MAX)
+    }
+
     fn wanted(&self) -> bool {
-        let count = u32::try_from(self.pids.len()).unwrap_or(u32::MAX);
+        let count = self.count();
         count >= self.spec.quorum && self.spec.quorum_max.is_none_or(|max| count <= max)
     }
 }
@@ -133,13 +146,13 @@ impl Processes {
 
     /// When [`Processes::handle_timeout`] has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.trackers.values().filter_map(|it| it.pending).map(|(_, at)| at).min()
+        self.trackers.values().filter_map(|it| it.pending).map(|it| it.at).min()
     }
 
     /// Delays that are over.
     pub fn handle_timeout(&mut self, now: Instant) {
         for (name, tracker) in &mut self.trackers {
-            if let Some((verdict, at)) = tracker.pending
+            if let Some(Pending { verdict, at, .. }) = tracker.pending
                 && at <= now
             {
                 tracker.pending = None;
@@ -147,6 +160,17 @@ impl Processes {
                 self.changes.push_back((name.clone(), verdict));
             }
         }
+    }
+
+    /// How many there are, and what waits.
+    pub fn status(&self) -> Vec<TrackedProcess> {
+        let one = |(name, it): (&String, &Tracker)| TrackedProcess {
+            name: name.clone(),
+            count: it.count(),
+            fork_delay_runs: it.pending.is_some_and(|it| it.more),
+            terminate_delay_runs: it.pending.is_some_and(|it| !it.more),
+        };
+        self.trackers.iter().map(one).collect()
     }
 
     /// The next tracker whose verdict changed, with it.
@@ -168,7 +192,7 @@ fn judge(tracker: &mut Tracker, more: bool, now: Instant, changes: &mut VecDeque
         tracker.verdict = Some(wanted);
         changes.push_back((tracker.spec.name.clone(), wanted));
     } else if tracker.pending.is_none() {
-        tracker.pending = Some((wanted, now + delay));
+        tracker.pending = Some(Pending { verdict: wanted, at: now + delay, more });
     }
 }
 
@@ -255,8 +279,14 @@ mod tests {
         it.configure(vec![damped.clone()]);
         it.scanned(&BTreeMap::from([(1, process("x", &[]))]), at(0));
         assert_eq!(all(&mut it), [true]);
+        let is = |count, fork_delay_runs, terminate_delay_runs| {
+            let name = "t".to_owned();
+            [TrackedProcess { name, count, fork_delay_runs, terminate_delay_runs }]
+        };
+        assert_eq!(it.status(), is(1, false, false));
         it.gone(1, at(0));
         assert_eq!(it.poll_timeout(), Some(at(200)));
+        assert_eq!(it.status(), is(0, false, true));
         it.handle_timeout(at(199));
         it.seen(2, &process("x", &[]), at(199));
         assert_eq!((all(&mut it), it.poll_timeout()), (vec![], None), "a restart is no end");
@@ -265,8 +295,10 @@ mod tests {
         assert_eq!(all(&mut it), [false]);
         it.seen(3, &process("x", &[]), at(600));
         assert_eq!(it.poll_timeout(), Some(at(700)));
+        assert_eq!(it.status(), is(1, true, false));
         it.handle_timeout(at(700));
         assert_eq!(all(&mut it), [true]);
+        assert_eq!(it.status(), is(1, false, false));
         it.configure(vec![damped]);
         it.scanned(&BTreeMap::from([(3, process("x", &[]))]), at(800));
         assert_eq!(all(&mut it), [false; 0], "a reload that changes nothing says nothing");

@@ -8,12 +8,13 @@ mod sys;
 
 use std::{io, path::PathBuf};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use connector::{Connector, Happened};
 pub use files::parse as file_value;
 
 use crate::{
+    base::status::TrackedProcess,
     config::model::TrackProcess,
     vrrp::track::{Kind, Verdict},
 };
@@ -42,6 +43,7 @@ pub struct Report {
 pub struct Sources {
     watch: mpsc::UnboundedSender<Watch>,
     reports: mpsc::Receiver<Report>,
+    processes: watch::Receiver<Vec<TrackedProcess>>,
 }
 
 impl Sources {
@@ -53,19 +55,25 @@ impl Sources {
         // One message for each reload.
         let (watch, watches) = mpsc::unbounded_channel();
         let (tx, reports) = mpsc::channel(REPORT_LIMIT);
+        let (counts, processes) = watch::channel(vec![]);
         std::thread::Builder::new().name("trackers".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(run(watches, tx)),
+                Ok(runtime) => runtime.block_on(run(watches, tx, counts)),
                 Err(error) => tracing::error!(%error, "trackers do not run"),
             }
         })?;
-        Ok(Self { watch, reports })
+        Ok(Self { watch, reports, processes })
     }
 
     /// Looks at these from now on. What it looked at before and goes on to is not told again.
     pub fn watch(&self, watch: Watch) {
         let _ = self.watch.send(watch); // the thread ends only with us
+    }
+
+    /// The processes that are tracked, as they were seen last.
+    pub fn processes(&self) -> Vec<TrackedProcess> {
+        self.processes.borrow().clone()
     }
 
     /// The next report; `None` when the thread has ended.
@@ -79,7 +87,11 @@ impl Sources {
     }
 }
 
-async fn run(mut watches: mpsc::UnboundedReceiver<Watch>, reports: mpsc::Sender<Report>) {
+async fn run(
+    mut watches: mpsc::UnboundedReceiver<Watch>,
+    reports: mpsc::Sender<Report>,
+    counts: watch::Sender<Vec<TrackedProcess>>,
+) {
     let mut files = files::Files::default();
     let mut processes = processes::Watcher::default();
     loop {
@@ -92,6 +104,12 @@ async fn run(mut watches: mpsc::UnboundedReceiver<Watch>, reports: mpsc::Sender<
             told = files.next() => told,
             () = processes.next() => vec![],
         };
+        let status = processes.status();
+        counts.send_if_modified(|last| {
+            let differs = *last != status;
+            *last = status;
+            differs
+        });
         let files =
             told.into_iter().map(|(name, value)| (Kind::File.key(&name), Verdict::Value(value)));
         let counted = processes.changes().into_iter().map(|(name, good)| {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use super::connector::{Connector, Happened};
 use crate::{
-    base::time::Instant,
+    base::{status::TrackedProcess, time::Instant},
     config::model::TrackProcess,
     vrrp::processes::{Process, Processes},
 };
@@ -105,6 +105,10 @@ impl Watcher {
 
     pub(super) fn changes(&mut self) -> Vec<(String, bool)> {
         std::iter::from_fn(|| self.core.poll_change()).collect()
+    }
+
+    pub(super) fn status(&self) -> Vec<TrackedProcess> {
+        self.core.status()
     }
 
     fn scan(&mut self) {

@@ -116,8 +116,7 @@ struct AuthExt {
     auth_ext_replay: u64,
 }
 
-/// A tracked process. How many there are and which of its timers run is known to the vrrp process
-/// alone, so `current_processes` and the `…_timer_running` of keepalived are not here.
+/// A tracked process, keys in keepalived 2.4's order.
 #[derive(Serialize)]
 struct Process {
     process: String,
@@ -127,10 +126,13 @@ struct Process {
     min_processes: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_processes: Option<u32>,
+    current_processes: u32,
     have_quorum: bool,
     weight: i32,
     terminate_delay: f64,
     fork_delay: f64,
+    fork_delay_timer_running: bool,
+    terminate_delay_timer_running: bool,
     full_command: bool,
 }
 
@@ -160,6 +162,7 @@ pub fn render(known: &Known<'_>) -> String {
                 let process = words.next().cloned().unwrap_or_default();
                 let parameters: Vec<&str> = words.map(String::as_str).collect();
                 let verdict = known.verdict(&Kind::Process.key(&it.name));
+                let seen = known.processes.iter().find(|seen| seen.name == it.name);
                 Process {
                     process,
                     parameters: (!parameters.is_empty()).then(|| parameters.join(" ")),
@@ -171,10 +174,13 @@ pub fn render(known: &Known<'_>) -> String {
                     },
                     min_processes: it.quorum,
                     max_processes: it.quorum_max,
+                    current_processes: seen.map_or(0, |it| it.count),
                     have_quorum: verdict == Some(Verdict::Good),
                     weight: if it.reverse { -it.weight } else { it.weight },
                     terminate_delay: it.terminate_delay.as_secs_f64(),
                     fork_delay: it.fork_delay.as_secs_f64(),
+                    fork_delay_timer_running: seen.is_some_and(|it| it.fork_delay_runs),
+                    terminate_delay_timer_running: seen.is_some_and(|it| it.terminate_delay_runs),
                     full_command: it.full_command,
                 }
             })

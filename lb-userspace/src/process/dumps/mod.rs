@@ -14,9 +14,9 @@ use std::{
 };
 
 use crate::{
-    base::status::{InstanceCounters, InstanceStatus, VrrpState},
+    base::status::{InstanceCounters, InstanceStatus, TrackedProcess, VrrpState},
     config::model::{Config, VrrpInstance},
-    vrrp::track::Verdict,
+    vrrp::{track::Verdict, wire::Reason},
 };
 
 pub use json::render as json;
@@ -87,6 +87,8 @@ pub struct Known<'a> {
     pub instances: &'a [InstanceStatus],
     /// Last verdicts of tracked objects.
     pub verdicts: &'a [(String, Verdict)],
+    /// Tracked processes, as counted last.
+    pub processes: &'a [TrackedProcess],
 }
 
 impl<'a> Known<'a> {
@@ -127,21 +129,59 @@ struct Errors {
     auth_failure: u64,
 }
 
+/// Where keepalived 2.4 counts what it discards for this reason. It never counts an interval that
+/// is not its own, though it has a field for it: ours are there.
+fn field(errors: &mut Errors, reason: Reason) -> Option<&mut u64> {
+    Some(match reason {
+        // Without `auth_hmac` a trailer is so many bytes too many.
+        Reason::IpTruncated | Reason::TooShort | Reason::TooLong | Reason::HmacTrailer => {
+            &mut errors.length
+        }
+        Reason::Interval | Reason::IntervalZero => &mut errors.interval,
+        Reason::Ttl | Reason::PeerTtl => &mut errors.ttl,
+        Reason::Type => &mut errors.kind,
+        // Unicast where multicast is expected, and the reverse, are addresses to it, too.
+        Reason::NoAddress | Reason::AddressList | Reason::Mode => &mut errors.addresses,
+        Reason::AuthTypeUnknown => &mut errors.auth_type,
+        Reason::AuthTypeMismatch | Reason::AuthHeader | Reason::AuthHeaderMissing => {
+            &mut errors.auth_mismatch
+        }
+        Reason::AuthFailed
+        | Reason::AuthHeaderMalformed
+        | Reason::AuthHeaderIcv
+        | Reason::AuthHeaderSpi
+        | Reason::AuthHeaderReplay => &mut errors.auth_failure,
+        // Fields of their own in the JSON of an instance with `auth_hmac`.
+        Reason::HmacMissing
+        | Reason::HmacMalformed
+        | Reason::HmacStale
+        | Reason::HmacKey
+        | Reason::HmacInvalid
+        | Reason::HmacReplay => return None,
+        // It has no field for these, or they do not reach it.
+        Reason::IpHeader
+        | Reason::IpChecksum
+        | Reason::IpFragment
+        | Reason::IpProtocol
+        | Reason::Family
+        | Reason::PeerUnknown
+        | Reason::Version
+        | Reason::Checksum
+        | Reason::Vrid
+        | Reason::Group
+        | Reason::OwnAddress => return None,
+    })
+}
+
 fn errors(counters: &InstanceCounters) -> Errors {
-    let mut errors = Errors::default();
-    for (name, count) in &counters.discarded {
-        let to = match name.as_str() {
-            "ip_truncated" | "too_short" | "too_long" => &mut errors.length,
-            "interval_mismatch" => &mut errors.interval,
-            "ttl" | "peer_ttl" => &mut errors.ttl,
-            "type" => &mut errors.kind,
-            "address_list" => &mut errors.addresses,
-            "auth_type_unknown" => &mut errors.auth_type,
-            "auth_type_mismatch" => &mut errors.auth_mismatch,
-            name if name.starts_with("auth_") => &mut errors.auth_failure,
-            _ => continue,
-        };
-        *to += count;
+    // keepalived counts other addresses of adverts that it accepts.
+    let mut errors = Errors { addresses: counters.address_list_differs, ..Errors::default() };
+    for reason in Reason::ALL {
+        if let Some(count) = counters.discarded.get(reason.name())
+            && let Some(field) = field(&mut errors, *reason)
+        {
+            *field += count;
+        }
     }
     errors
 }

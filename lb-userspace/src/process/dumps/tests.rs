@@ -38,7 +38,7 @@ fn status() -> InstanceStatus {
 fn with<T>(text: &str, act: impl FnOnce(&Known<'_>) -> T) -> T {
     let config = load("t", text).config.expect("good");
     let (instances, verdicts) = ([status()], [("chk".to_owned(), Verdict::Good)]);
-    act(&Known { config: &config, instances: &instances, verdicts: &verdicts })
+    act(&Known { config: &config, instances: &instances, verdicts: &verdicts, processes: &[] })
 }
 
 /// The keys that a keepalived 2.2.7 wrote for this configuration, in its order.
@@ -122,6 +122,69 @@ fn json_has_keepaliveds_keys_and_types() {
     assert!(two["track_process"].is_array());
 }
 
+/// Each reason in its field of the JSON, and in that one alone; a reason that no row names has none.
+#[test]
+fn every_reason_is_counted_where_keepalived_counts_it() {
+    let rows: [(&str, &[&str]); 14] = [
+        ("packet_len_err", &["ip_truncated", "too_short", "too_long", "hmac_trailer"]),
+        ("advert_interval_err", &["interval_mismatch", "interval_zero"]),
+        ("ip_ttl_err", &["ttl", "peer_ttl"]),
+        ("invalid_type_rcvd", &["type"]),
+        ("addr_list_err", &["no_address", "address_list", "delivery_mode"]),
+        ("invalid_authtype", &["auth_type_unknown"]),
+        (
+            "authtype_mismatch",
+            &["auth_type_mismatch", "auth_header_unexpected", "auth_header_missing"],
+        ),
+        (
+            "auth_failure",
+            &[
+                "auth_failed",
+                "auth_header_malformed",
+                "auth_header_icv",
+                "auth_header_spi",
+                "auth_header_replay",
+            ],
+        ),
+        ("auth_ext_missing", &["hmac_missing"]),
+        ("auth_ext_malformed", &["hmac_malformed"]),
+        ("auth_ext_unknown_key", &["hmac_key_unknown"]),
+        ("auth_ext_invalid_hmac", &["hmac_invalid"]),
+        ("auth_ext_stale", &["hmac_stale"]),
+        ("auth_ext_replay", &["hmac_replay"]),
+    ];
+    let text = TEXT.replace("virtual_router_id 51", "virtual_router_id 51\n version 3").replace(
+        "authentication {\n auth_type PASS\n auth_pass secret\n }",
+        "auth_hmac {\n key 1 01234567890123456789012345678901\n }",
+    );
+    let outcome = load("t", &text);
+    let said = outcome.render();
+    let config = outcome.config.expect(&said);
+    // What is not zero of a status with these counters.
+    let counted = |counters: InstanceCounters| -> Vec<(String, u64)> {
+        let instances = [InstanceStatus { counters, ..status() }];
+        let known = Known { config: &config, instances: &instances, verdicts: &[], processes: &[] };
+        let all: serde_json::Value = serde_json::from_str(&json(&known)).expect("JSON");
+        let stats = all[0]["stats"].as_object().expect("an object");
+        let fields = stats.iter().map(|(key, value)| (key.clone(), value.as_u64().unwrap_or(99)));
+        fields.filter(|(_, value)| *value != 0).collect()
+    };
+    let mut told = 0;
+    for reason in Reason::ALL {
+        let discarded = BTreeMap::from([(reason.name().to_owned(), 7)]);
+        let found = counted(InstanceCounters { discarded, ..Default::default() });
+        let wanted = rows.iter().find(|(_, names)| names.contains(&reason.name()));
+        let wanted = wanted.map(|(field, _)| ((*field).to_owned(), 7));
+        told += usize::from(wanted.is_some());
+        assert_eq!(found, Vec::from_iter(wanted), "{reason}");
+    }
+    let named: usize = rows.iter().map(|(_, names)| names.len()).sum();
+    assert_eq!((told, Reason::ALL.len() - told), (named, 11), "every name is a reason's");
+    // One that was accepted, as keepalived counts it.
+    let accepted = InstanceCounters { address_list_differs: 3, ..Default::default() };
+    assert_eq!(counted(accepted), [("addr_list_err".to_owned(), 3)]);
+}
+
 /// What the file and the state say, not keepalived's defaults.
 #[test]
 fn json_says_what_is_configured_and_what_is() {
@@ -144,7 +207,14 @@ fn json_says_what_is_configured_and_what_is() {
     let mut status = InstanceStatus { master_interval_ms: 250, ..status() };
     status.counters.discarded.insert("hmac_stale".into(), 6);
     let verdicts = [(Kind::Process.key("db"), Verdict::Good)];
-    let known = Known { config: &config, instances: &[status], verdicts: &verdicts };
+    let counted = TrackedProcess {
+        name: "db".into(),
+        count: 3,
+        fork_delay_runs: true,
+        terminate_delay_runs: false,
+    };
+    let known =
+        Known { config: &config, instances: &[status], verdicts: &verdicts, processes: &[counted] };
     let all: serde_json::Value = serde_json::from_str(&json(&known)).expect("JSON");
     let (data, stats) = (&all["vrrp"][0]["data"], &all["vrrp"][0]["stats"]);
     let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect("JSON") };
@@ -174,8 +244,11 @@ fn json_says_what_is_configured_and_what_is() {
     }
     assert_eq!((&stats["auth_ext_stale"], &stats["auth_ext_replay"]), (&json("6"), &json("0")));
     let process = "{\"process\":\"mysqld\",\"parameters\":\"--user mysql\",\
-        \"param_match\":\"exact\",\"min_processes\":2,\"max_processes\":5,\"have_quorum\":true,\
-        \"weight\":7,\"terminate_delay\":0.0,\"fork_delay\":0.5,\"full_command\":false}";
+        \"param_match\":\"exact\",\"min_processes\":2,\"max_processes\":5,\"current_processes\":3,\
+        \"have_quorum\":true,\"weight\":7,\"terminate_delay\":0.0,\"fork_delay\":0.5,\
+        \"fork_delay_timer_running\":true,\"terminate_delay_timer_running\":false,\
+        \"full_command\":false}";
+    assert!(super::json(&known).contains(process), "in keepalived's order: {process}");
     assert_eq!(all["track_process"], json(&format!("[{process}]")));
     // Without all that: keepalived's defaults.
     let all: serde_json::Value = serde_json::from_str(&with(TEXT, super::json)).expect("JSON");

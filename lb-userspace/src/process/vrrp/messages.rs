@@ -66,7 +66,8 @@ impl VrrpRole {
                 let instances =
                     self.instances.iter().map(|it| it.status(now, &self.shell)).collect();
                 let (timers, strays) = (self.timers(), self.strays.status());
-                let reply = Reply::Vrrp { instances, timers, strays };
+                let processes = self.trackers.processes();
+                let reply = Reply::Vrrp { instances, timers, strays, processes };
                 self.shell.say(Up::Reply { id, reply });
             }
             Down::Query { id, query: Query::Explain { what } } => {

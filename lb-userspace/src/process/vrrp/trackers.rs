@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    base::status::TrackedProcess,
     config::model::{Config, TrackLists, TrackScript},
     io::track::{Report, Sources, Watch},
     vrrp::track::{Kind, Tracked, Verdict},
@@ -58,6 +59,11 @@ impl Trackers {
     /// All that is known.
     pub fn verdicts(&self) -> Vec<(String, Verdict)> {
         self.verdicts.iter().map(|(key, verdict)| (key.clone(), *verdict)).collect()
+    }
+
+    /// What is known of tracked processes.
+    pub fn processes(&self) -> Vec<TrackedProcess> {
+        self.sources.as_ref().map(Sources::processes).unwrap_or_default()
     }
 
     /// The next report of our thread; never comes when there is none.

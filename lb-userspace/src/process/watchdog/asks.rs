@@ -13,6 +13,7 @@ use crate::{
         query::Reply,
         status::{
             ForwarderStatus, InstanceStatus, QuorumStatus, ServerHealth, StrayStatus, TimerStatus,
+            TrackedProcess,
         },
         time::Instant,
     },
@@ -30,6 +31,8 @@ pub struct Parts {
     pub vrrp: Vec<InstanceStatus>,
     pub vrrp_timers: TimerStatus,
     pub strays: Vec<StrayStatus>,
+    /// For dumps.
+    pub processes: Vec<TrackedProcess>,
     pub servers: Vec<ServerHealth>,
     pub quorum: Vec<QuorumStatus>,
     pub forwarder: Option<ForwarderStatus>,
@@ -109,7 +112,8 @@ impl Asks {
                     return None;
                 }
                 match reply {
-                    Reply::Vrrp { instances, timers, strays } => {
+                    Reply::Vrrp { instances, timers, strays, processes } => {
+                        parts.processes = processes;
                         parts.vrrp = instances;
                         parts.vrrp_timers = timers;
                         parts.strays = strays;
@@ -203,7 +207,12 @@ mod tests {
     const ROLES: [Role; 3] = [Role::Vrrp, Role::Checker, Role::Forwarder];
 
     fn no_instances() -> Reply {
-        Reply::Vrrp { instances: Vec::new(), timers: TimerStatus::default(), strays: Vec::new() }
+        Reply::Vrrp {
+            instances: Vec::new(),
+            timers: TimerStatus::default(),
+            strays: Vec::new(),
+            processes: Vec::new(),
+        }
     }
 
     #[test]

@@ -48,7 +48,12 @@ impl Watchdog {
             })
             .collect();
         tokio::task::spawn_blocking(move || {
-            let known = Known { config: &config, instances: &parts.vrrp, verdicts: &verdicts };
+            let known = Known {
+                config: &config,
+                instances: &parts.vrrp,
+                verdicts: &verdicts,
+                processes: &parts.processes,
+            };
             let path_shown = path.display().to_string();
             match dumps::write(&path, &dump.render(&known)) {
                 Ok(()) => tracing::info!(file = path_shown, ?dump, "dump written"),
