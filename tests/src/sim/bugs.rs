@@ -7,7 +7,7 @@ use lb_userspace::{
     base::{net::Priority, table::LeaseState, time::Instant},
     vrrp::{
         auth::Auth,
-        router::{Config, Input, Order, Router, Standing},
+        router::{Config, Effect, Input, Order, Router, Standing},
         timing::{AdvertInterval, DOWN_ADVERTS},
         track::Verdict,
         wire::{Advert, ChecksumForm, GROUP, Version},
@@ -64,11 +64,17 @@ pub enum Bug {
     LeaseFaultIgnored,
     /// Who is told of a hand-over forwards without a look at others who were told.
     ToldWithoutGuard,
+    /// VIPs that are on already are asked for again.
+    VipsTakenTwice,
+    /// VIPs that are off already are taken off again.
+    VipsReleasedTwice,
+    /// A master keeps its VIPs when it ceases to be one.
+    VipsKept,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::SkewDropped,
         Self::TieInverted,
         Self::TimerNotRearmed,
@@ -91,6 +97,9 @@ impl Bug {
         Self::GuardEndedByStranger,
         Self::LeaseFaultIgnored,
         Self::ToldWithoutGuard,
+        Self::VipsTakenTwice,
+        Self::VipsReleasedTwice,
+        Self::VipsKept,
     ];
 }
 
@@ -197,6 +206,16 @@ impl Sim {
             Some(Bug::FarewellBeforeFence) if fence && !standby => Some(5 * MS),
             Some(Bug::PreparedUnfenced) if fence && standby => None,
             _ => Some(0),
+        }
+    }
+
+    /// How many times the router wants done what it says once.
+    pub(super) fn bugged_times(&self, effect: &Effect) -> usize {
+        match (self.bug, effect) {
+            (Some(Bug::VipsTakenTwice), Effect::AddVips)
+            | (Some(Bug::VipsReleasedTwice), Effect::RemoveVips) => 2,
+            (Some(Bug::VipsKept), Effect::RemoveVips) => 0,
+            _ => 1,
         }
     }
 

@@ -8,7 +8,7 @@
 //! | `ops` | what happens to them: [`Op`] |
 //! | `network` | loss, duplicates, reorder, partition |
 //! | `oracle` | what each router should do, told from outside: when it may, must, must not take over |
-//! | `safety` | at most one host forwards, and how much of the time that was judged |
+//! | `safety` | at most one host forwards, how much of the time that was judged, VIPs on and off take turns |
 //! | `random` | scripts from seeds or from bytes, shrunk when they fail |
 //! | [`bugs`] | planted bugs: with each the simulation must fail |
 //!
@@ -52,7 +52,7 @@ use self::{
     network::{Kind, Tag, nanos},
     ops::Op,
     oracle::Watch,
-    safety::Pairs,
+    safety::{Pairs, Taken},
     setup::{Setup, Words},
 };
 
@@ -133,6 +133,8 @@ struct Node {
     /// Until then the lease may run on that could not be ended (global time).
     stuck: u64,
     vips: usize,
+    /// What its router has asked for last.
+    taken: Taken,
     /// Of the adverts that it sent: number of the last.
     sent: u64,
     /// The last advert that it was given of each other in this life.
@@ -209,6 +211,7 @@ impl Sim {
             asked: None,
             stuck: 0,
             vips: 0,
+            taken: Taken::Unknown,
             sent: 0,
             heard: BTreeMap::new(),
             unaware: BTreeSet::new(),
@@ -307,6 +310,7 @@ impl Sim {
         }
         let watched = self.before(node, &input);
         let reconfigured = matches!(input, Input::Configure(_));
+        self.nodes[node].taken.may_change(reconfigured);
         if let Some(input) = self.bugged(node, input) {
             let now = self.at(node);
             if let Some(router) = &mut self.nodes[node].router {
@@ -386,14 +390,19 @@ impl Sim {
                 }
                 Effect::Probe => self.probe(node),
                 Effect::AddVips | Effect::PrepareVips => {
+                    (0..self.bugged_times(&effect)).for_each(|_| self.takes(node, &effect));
                     let count = self.nodes[node].router.as_ref();
                     let count = count.map_or(0, |it| it.config().addresses.len());
                     self.later(MS, Event::VipsSet { node, life, count });
                 }
-                Effect::RemoveVips => self.later(MS, Event::VipsCleared { node, life }),
+                Effect::RemoveVips => {
+                    (0..self.bugged_times(&effect)).for_each(|_| self.takes(node, &effect));
+                    self.later(MS, Event::VipsCleared { node, life });
+                }
                 _ => {}
             }
         }
+        self.check_taken(node);
     }
 
     fn restart(&mut self, host: usize) {
@@ -410,6 +419,7 @@ impl Sim {
             let bugged = self.bugged_config(node, config.clone(), false);
             let it = &mut self.nodes[node];
             it.life += 1;
+            it.taken = Taken::Unknown;
             it.told = Told { config, link: it.up, weighted: true, plain: true };
             it.router = Some(Router::new(bugged, now));
             it.watch = Watch::default();

@@ -21,7 +21,13 @@
 
 use std::collections::BTreeMap;
 
-use lb_userspace::{base::table::LeaseState, vrrp::timing};
+use lb_userspace::{
+    base::table::LeaseState,
+    vrrp::{
+        router::{Effect, Standing},
+        timing,
+    },
+};
 
 use super::{
     Sim,
@@ -40,6 +46,30 @@ impl std::ops::AddAssign for Share {
     fn add_assign(&mut self, more: Self) {
         self.judged += more.judged;
         self.all += more.all;
+    }
+}
+
+/// What a router has asked for: VIPs on and VIPs off take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Its life begins: a predecessor's may be there.
+    Unknown,
+    Released,
+    /// On, behind the fence.
+    Prepared,
+    /// On. `again`: it may ask once more, because its configuration has just changed, or because its lease ran out and it
+    /// hands over to itself.
+    Taken {
+        again: bool,
+    },
+}
+
+impl Taken {
+    /// Another configuration may have come.
+    pub(super) fn may_change(&mut self, configured: bool) {
+        if let Self::Taken { again } = self {
+            *again |= configured;
+        }
     }
 }
 
@@ -97,6 +127,39 @@ impl Pairs {
 }
 
 impl Sim {
+    /// A router asks for its VIPs, or for their removal.
+    pub(super) fn takes(&mut self, node: usize, effect: &Effect) {
+        let before = self.nodes[node].taken;
+        let (fits, after) = match (effect, before) {
+            (Effect::AddVips, Taken::Taken { again }) => (again, Taken::Taken { again: false }),
+            (Effect::AddVips, _) => (true, Taken::Taken { again: false }),
+            (Effect::PrepareVips, Taken::Unknown | Taken::Released) => (true, Taken::Prepared),
+            (Effect::PrepareVips, it) => (false, it),
+            (_, Taken::Released) => (false, Taken::Released),
+            _ => (true, Taken::Released),
+        };
+        self.nodes[node].taken = after;
+        if !fits {
+            self.fail(|| format!("{node} says {effect:?}, its VIPs are {before:?}"));
+        }
+    }
+
+    /// A master has asked for its VIPs, and nobody else keeps them.
+    pub(super) fn check_taken(&mut self, node: usize) {
+        let it = &self.nodes[node];
+        let (Some(router), taken) = (&it.router, it.taken) else { return };
+        match (router.standing(), taken) {
+            (Standing::Announcing | Standing::Ready, Taken::Taken { .. }) => {
+                self.nodes[node].taken = Taken::Taken { again: true };
+            }
+            (standing, _) => {
+                if matches!(taken, Taken::Taken { .. }) != (standing == Standing::Master) {
+                    self.fail(|| format!("{node} is {standing:?}, its VIPs are {taken:?}"));
+                }
+            }
+        }
+    }
+
     /// How much of the time was judged.
     pub fn share(&self) -> Share {
         self.pairs.share
