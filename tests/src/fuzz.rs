@@ -48,18 +48,23 @@ pub const TARGETS: [(&str, Decoder); 10] = [
 ];
 
 /// A corpus names them by their place: new ones come behind.
-const INSTANCES: [&str; 6] = ["version 2", "version 3", PASS, AH, HMAC, V6];
+const INSTANCES: [&str; 8] = ["version 2", "version 3", PASS, AH, HMAC, V6, UNICAST, V2_OVER_V6];
 const PASS: &str = "version 2\nauthentication {\n auth_type PASS\n auth_pass s3cret\n }";
 const AH: &str = "version 2\nauthentication {\n auth_type AH\n auth_pass s3cret\n }";
 const HMAC: &str = "version 3\nauth_hmac {\n key 1 0123456789abcdef0123456789abcdef\n }";
 /// Of IPv6 addresses.
 const V6: &str = "version 3\n";
+/// As keepalived has it; no RFC does.
+const V2_OVER_V6: &str = "version 2\n";
+/// Of one peer, which is the sender of the golden adverts, and one with a range of TTLs.
+const UNICAST: &str =
+    "version 3\nunicast_peer {\n 10.77.0.1\n 10.77.0.3 min_ttl 250 max_ttl 254\n }";
 /// The wall clock of the router, which auth_hmac compares.
 const UNIX: Duration = Duration::from_secs(1);
 
 /// A router in BACKUP.
 fn backup(words: &str, now: Instant) -> Router {
-    let (own, vips): (IpAddr, &str) = match words == V6 {
+    let (own, vips): (IpAddr, &str) = match [V6, V2_OVER_V6].contains(&words) {
         true => (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2).into(), "fe80::5e:33\n fd77::100"),
         false => (Ipv4Addr::new(10, 77, 0, 2).into(), "10.77.0.100/24"),
     };

@@ -93,6 +93,7 @@ pub struct Host {
     hook: Option<&'static str>,
     process: Option<Process>,
     jail: Option<(Jail, PathBuf)>,
+    tmp: Option<PathBuf>,
 }
 
 impl Host {
@@ -116,6 +117,7 @@ impl Host {
             hook: Some("xdp"),
             process: None,
             jail: None,
+            tmp: None,
         })
     }
 
@@ -128,6 +130,11 @@ impl Host {
         let jail = Jail::new(&self.netns, &self.dir, binds)?;
         self.jail = Some((jail, config.to_owned()));
         Ok(())
+    }
+
+    /// From now on it writes its dumps there: `TMPDIR`.
+    pub fn set_tmp(&mut self, dir: &Path) {
+        self.tmp = Some(dir.to_owned());
     }
 
     /// From now on the daemon finds a kernel without bpf(2).
@@ -268,6 +275,9 @@ impl Host {
             command.arg("-D");
         }
         command.args(&self.arguments);
+        if let Some(tmp) = &self.tmp {
+            command.env("TMPDIR", tmp);
+        }
         if self.without_bpf {
             sys::without_bpf(&mut command);
         }

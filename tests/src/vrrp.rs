@@ -400,6 +400,11 @@ pub fn is_vrrp(frame: &[u8]) -> bool {
     frame.len() > 34 && frame[12..14] == [8, 0] && frame[23] == 112
 }
 
+/// An advert over IPv6.
+pub fn is_vrrp6(frame: &[u8]) -> bool {
+    frame.len() > 62 && frame[12..14] == [0x86, 0xdd] && frame[20] == 112
+}
+
 /// A gratuitous ARP.
 pub fn is_garp(frame: &[u8]) -> bool {
     frame.len() >= 42 && frame[12..14] == [8, 6] && frame[28..32] == frame[38..42]

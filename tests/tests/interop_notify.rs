@@ -1,9 +1,10 @@
-//! What is told around reloads and at the stop: lbd writes into its FIFO, and calls its notify script, as real
-//! keepalived does.
+//! What is told around reloads and at the stop, of priorities and of losing adverts: lbd writes into its FIFO, and calls
+//! its notify scripts, as real keepalived does.
 
 use std::{
     fs,
     io::Read as _,
+    net::Ipv4Addr,
     os::{
         fd::AsFd as _,
         unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -21,8 +22,10 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     host::{self, Host, Program},
     netns::{Namespace, Switch, ready_or_skip},
+    vrrp::{VIP, advert_frame, cable},
     wait::wait_until,
 };
+use lb_userspace::io::link::ArpSocket;
 use nix::{
     poll::{PollFd, PollFlags, poll},
     sys::signal::Signal,
@@ -249,6 +252,81 @@ fn what_is_told_around_reloads_and_at_the_stop_is_keepaliveds() -> Result<()> {
     };
     ensure!(of_masters(&mut ours.reload) == MASTERS, "{ours:#?}");
     ensure!(of_masters(&mut ours.removal) == MASTERS[..2], "{ours:#?}");
+    ensure!(ours == theirs, "lbd {ours:#?}\nkeepalived {theirs:#?}");
+    Ok(())
+}
+
+/// What is told of one instance, step by step.
+fn tell_priorities(program: Program, name: &'static str) -> Result<Vec<Vec<String>>> {
+    let dir = tempfile::tempdir()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let (netns, peer) = cable()?;
+    let [script, notes, value, fifo] =
+        ["low.sh", "notes", "value", "fifo"].map(|name| dir.path().join(name));
+    fs::write(&script, format!("#!/bin/sh\necho \"low $*\" >> {}\n", notes.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    fs::write(&value, "0\n")?;
+    let host = Host::new(&netns, program, dir.path())?;
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let mut bed = Bed { name, host, netns, said, notes };
+    bed.host.write_config(&format!(
+        "global_defs {{\n script_user root\n vrrp_notify_fifo {}\n}}\n\
+         vrrp_track_file f {{\n file {}\n weight 1\n}}\n\
+         vrrp_instance VI_1 {{\n interface eth0\n version 3\n virtual_router_id 51\n priority \
+         100\n advert_int 0.2\n notify_priority_changes true\n notify_master_rx_lower_pri {}\n \
+         track_file {{\n  f weight 1\n }}\n virtual_ipaddress {{\n  {VIP}\n }}\n}}\n",
+        fifo.display(),
+        value.display(),
+        script.display(),
+    ))?;
+    bed.host.start()?;
+    wait_until(
+        &format!("{name}: its FIFO"),
+        LIMIT,
+        || Ok(fifo.exists().then_some(())),
+        || bed.host.log_tail(40),
+    )?;
+    let (sink, over) = (Arc::clone(&bed.said), Arc::new(AtomicBool::new(false)));
+    let end = Arc::clone(&over);
+    let reader = thread::spawn(move || read(&fifo, &sink, &end));
+    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    // A backup of a master that speaks each ten seconds stays one for longer than this takes.
+    let advert =
+        |priority: u8| out.send(&advert_frame(Ipv4Addr::new(10, 77, 0, 2), VIP, priority, 1000));
+    let line = |state: &str| format!("INSTANCE \"VI_1\" {state}");
+    let mut told = vec![bed.take("MASTER", &[&line("MASTER 100")])?];
+    fs::write(&value, "10\n")?;
+    told.push(bed.take("a master's weight", &[&line("MASTER_PRIORITY")])?);
+    advert(50)?;
+    told.push(bed.take("a losing advert", &[&line("MASTER_RX_LOWER_PRI")])?);
+    advert(200)?;
+    told.push(bed.take("BACKUP", &[&line("BACKUP ")])?);
+    fs::write(&value, "-20\n")?;
+    told.push(bed.take("a backup's weight", &[&line("BACKUP_PRIORITY")])?);
+    bed.host.stop()?;
+    told.push(bed.take("the end", &[&line("STOP")])?);
+    over.store(true, Ordering::Relaxed);
+    reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+    let notes = fs::read_to_string(&bed.notes).unwrap_or_default();
+    told.push(notes.lines().map(|line| line.trim().to_owned()).collect());
+    Ok(told)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_is_told_of_priorities_and_losing_adverts_is_keepaliveds() -> Result<()> {
+    if !ready_or_skip("interop_notify")? {
+        return Ok(());
+    }
+    for program in [Program::Lbd, Program::Keepalived] {
+        host::available(program).map_err(|why| anyhow::anyhow!(why))?;
+    }
+    let (ours, theirs) = thread::scope(|scope| {
+        let theirs = scope.spawn(|| tell_priorities(Program::Keepalived, "keepalived"));
+        (tell_priorities(Program::Lbd, "lbd"), theirs.join())
+    });
+    let theirs = theirs.map_err(|_| anyhow::anyhow!("panicked"))??;
+    let ours = ours?;
     ensure!(ours == theirs, "lbd {ours:#?}\nkeepalived {theirs:#?}");
     Ok(())
 }

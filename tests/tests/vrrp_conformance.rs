@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     netns::{Namespace, arping, ready_or_skip},
     single::{self, Single},
-    vrrp::{RoleThread, Sniffer, VIP, advert_frame, cable, dual_cable, is_garp, is_vrrp},
+    vrrp::{RoleThread, Sniffer, VIP, advert_frame, cable, dual_cable, is_garp, is_vrrp, is_vrrp6},
     wait::{wait_for, wait_true},
 };
 use lb_userspace::{
@@ -50,11 +50,6 @@ fn config(text: &str) -> Result<Config> {
     let outcome = load("test", text);
     let told = outcome.render();
     outcome.config.with_context(|| told)
-}
-
-/// An advert over IPv6.
-fn is_vrrp6(frame: &[u8]) -> bool {
-    frame.len() > 62 && frame[12..14] == [0x86, 0xdd] && frame[20] == 112
 }
 
 /// A further interface of `lb` on a cable of its own; the host at its other end.

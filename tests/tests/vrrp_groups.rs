@@ -1,24 +1,33 @@
 //! vrrp_sync_group on real interfaces: two LANs between two hosts, an instance on each, and both
 //! move together, told in order.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::{
     netns::{Namespace, Port, Switch, ready_or_skip},
     vrrp::{RoleThread, Sniffer, is_vrrp},
     wait::wait_true,
 };
 use lb_userspace::{
-    base::status::VrrpState,
+    base::status::{InstanceStatus, VrrpState},
     config::{load, model::Config},
-    process::ipc::Up,
+    process::ipc::{Down, Query, Reply, ScriptDone, ScriptOutcome, Up},
+    vrrp::notify::Notification,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Two instances in one group, on eth0 and eth1.
 fn config(priority: u8) -> Result<Config> {
+    with(priority, "", "")
+}
+
+/// [`config`] with more words of the group, and of the file.
+fn with(priority: u8, words: &str, rest: &str) -> Result<Config> {
     let instance = |number: u8| {
         format!(
             "vrrp_instance VI_{number} {{\n interface eth{number}\n virtual_router_id 5{number}\n \
@@ -28,7 +37,7 @@ fn config(priority: u8) -> Result<Config> {
     };
     let text = format!(
         "global_defs {{\n script_user root\n}}\nvrrp_sync_group G {{\n group {{\n  VI_0\n  VI_1\n \
-         }}\n notify /bin/true\n}}\n{}{}",
+         }}\n notify /bin/true\n{words}\n}}\n{}{}{rest}",
         instance(0),
         instance(1)
     );
@@ -41,6 +50,14 @@ struct Site {
     netns: Namespace,
     ports: [Port; 2],
     role: RoleThread,
+    /// What [`Site::answers`] was told.
+    heard: Vec<String>,
+}
+
+/// `INSTANCE VI_0 MASTER`
+fn args(told: Notification) -> Vec<String> {
+    let scripts = told.scripts.into_iter();
+    scripts.map(|script| script.args.get(..3).unwrap_or_default().join(" ")).collect()
 }
 
 impl Site {
@@ -58,7 +75,43 @@ impl Site {
             })?;
         }
         let role = RoleThread::start_with(&netns, config(priority)?)?;
-        Ok(Self { netns, ports, role })
+        Ok(Self { netns, ports, role, heard: vec![] })
+    }
+
+    /// Answers its scripts with this exit code, and asks for its status meanwhile, until `over` of
+    /// the number of answers, and of priority and state of its instances.
+    fn answers(
+        &mut self,
+        what: &str,
+        exit: i32,
+        over: impl Fn(&Self, usize, &[(u8, VrrpState)]) -> bool,
+    ) -> Result<()> {
+        let (begin, mut answered, mut stand) = (Instant::now(), 0, vec![]);
+        while begin.elapsed() < LIMIT {
+            self.role.say(Down::Query { id: 7, query: Query::Status })?;
+            let pause = Instant::now() + Duration::from_millis(20);
+            while Instant::now() < pause {
+                match self.role.up.try_recv() {
+                    Ok(Up::Script(run)) if run.reply => {
+                        let (id, outcome) = (run.id, ScriptOutcome::Exit(exit));
+                        let done = ScriptDone { id, outcome, elapsed: Duration::ZERO };
+                        self.role.say(Down::ScriptDone(done))?;
+                        answered += 1;
+                    }
+                    Ok(Up::Reply { id: 7, reply: Reply::Vrrp { instances, .. } }) => {
+                        let of = |it: &InstanceStatus| (it.effective_priority, it.state);
+                        stand = instances.iter().map(of).collect();
+                    }
+                    Ok(Up::Notify(told)) => self.heard.extend(args(told)),
+                    Ok(_) => {}
+                    Err(_) => thread::sleep(Duration::from_millis(1)),
+                }
+            }
+            if over(self, answered, &stand) {
+                return Ok(());
+            }
+        }
+        bail!("{what}: not within {LIMIT:?}; {answered} answers, {stand:?}, {:?}", self.heard)
     }
 
     /// The VIPs it holds, one bit a LAN.
@@ -70,14 +123,11 @@ impl Site {
     /// What its instances and its group said, as `INSTANCE VI_0 MASTER`.
     fn told(self) -> Result<Vec<String>> {
         let said = self.role.finish()?;
-        let args = said.into_iter().filter_map(|said| match said {
-            Up::Notify(told) => Some(told.scripts),
+        let told = said.into_iter().filter_map(|said| match said {
+            Up::Notify(told) => Some(args(told)),
             _ => None,
         });
-        Ok(args
-            .flatten()
-            .map(|script| script.args.get(..3).unwrap_or_default().join(" "))
-            .collect())
+        Ok(told.flatten().collect())
     }
 }
 
@@ -196,5 +246,64 @@ fn a_group_is_backup_before_it_is_master_however_late_it_may_begin() -> Result<(
             told.iter().filter_map(|it| it.strip_prefix(who)).map(str::trim).collect();
         ensure!(states == ["BACKUP", "MASTER"], "{who}: {told:?}");
     }
+    Ok(())
+}
+
+/// What the group tracks counts for all its members: a script without weight, one with a weight where
+/// `sync_group_tracking_weight` says so, an interface that no member is on.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_a_group_tracks_moves_both() -> Result<()> {
+    if !ready_or_skip("vrrp_groups")? {
+        return Ok(());
+    }
+    let lans = [Switch::new("lan0")?, Switch::new("lan1")?];
+    let mut high = Site::new("high", 10, 150, &lans)?;
+    let low = Site::new("low", 11, 100, &lans)?;
+    high.netns.ip(&["link", "add", "eth2", "type", "veth", "peer", "name", "far2"])?;
+    high.netns.ip(&["link", "set", "far2", "up"])?;
+    let eth2 = |netns: &Namespace, to: &str| netns.ip(&["link", "set", "eth2", to]).map(drop);
+    eth2(&high.netns, "up")?;
+    let script = |weight: &str| {
+        format!(
+            "vrrp_script chk {{\n script /bin/true\n interval 0.1\n rise 1\n fall 1\n{weight}\n}}\n"
+        )
+    };
+    let tracks =
+        |words: &str| format!("track_script {{\n chk\n}}\ntrack_interface {{\n eth2\n}}\n{words}");
+    use VrrpState::{Backup, Fault, Master};
+    low.role.converge()?;
+    high.role.converge()?;
+    high.role.reload(with(150, &tracks(""), &script(""))?)?;
+    let masters = |it: &Site, stand: &[(u8, VrrpState)]| {
+        it.holds() == 3 && low.holds() == 0 && stand == [(150, Master); 2]
+    };
+    let moved = |it: &Site| it.holds() == 0 && low.holds() == 3;
+    high.answers("good: master of both", 0, |it, _, stand| masters(it, stand))?;
+    high.heard.clear();
+    high.answers("bad: both in FAULT", 1, |it, _, stand| moved(it) && stand == [(150, Fault); 2])?;
+    let faults = |heard: &[String]| heard.iter().filter(|it| it.ends_with(" FAULT")).count();
+    ensure!(faults(&high.heard) == 3 && high.heard.contains(&"GROUP G FAULT".to_owned()));
+    high.answers("good again", 0, |it, _, stand| masters(it, stand))?;
+
+    eth2(&high.netns, "down")?;
+    high.answers("eth2 down", 0, |it, _, stand| moved(it) && stand == [(150, Fault); 2])?;
+    eth2(&high.netns, "up")?;
+    high.answers("eth2 up again", 0, |it, _, stand| masters(it, stand))?;
+
+    // A weight in a group counts if it is asked for.
+    high.role.reload(with(150, &tracks(""), &script("weight -100"))?)?;
+    high.heard.clear();
+    high.answers("a weight that does not count", 1, |_, answered, _| answered >= 5)?;
+    high.answers("still master", 1, |it, answered, stand| answered > 0 && masters(it, stand))?;
+    ensure!(high.heard.is_empty(), "{:?}", high.heard);
+    let weighs = with(150, &tracks("sync_group_tracking_weight"), &script("weight -100"))?;
+    high.role.reload(weighs)?;
+    let lowered = |it: &Site, stand: &[(u8, VrrpState)]| moved(it) && stand == [(50, Backup); 2];
+    high.answers("the weight counts", 1, |it, _, stand| lowered(it, stand))?;
+    high.answers("and is taken back", 0, |it, _, stand| masters(it, stand))?;
+    ensure!(faults(&high.heard) == 0, "{:?}", high.heard);
+    high.told()?;
+    low.told()?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use lb_tests::{
     links::{addresses, config, has, master},
     netns::{Namespace, ready_or_skip},
-    vrrp::{RoleThread, cable},
+    vrrp::{RoleThread, cable, dual_cable},
     wait::wait_true,
 };
 use lb_userspace::{
@@ -52,8 +52,9 @@ fn is_backup(role: &mut RoleThread) -> bool {
 
 // Two hosts would answer for it: keepalived leaves such an address until its next change of state.
 root_test!(a_vip_that_others_put_on_a_backup_is_told_and_taken_off, {
-    let (lb, peer) = cable()?;
-    let text = "virtual_ipaddress {\n 10.77.0.100\n 10.77.0.101\n}";
+    let (lb, peer) = dual_cable()?;
+    let text = "virtual_ipaddress {\n 10.77.0.100\n 10.77.0.101\n}\n\
+                virtual_ipaddress_excluded {\n fd77::100/64\n}";
     let other = better(&peer, text)?;
     let mut role = RoleThread::start_with(&lb, slow(text)?)?;
     role.converge()?;
@@ -70,6 +71,16 @@ root_test!(a_vip_that_others_put_on_a_backup_is_told_and_taken_off, {
         })?;
         ensure!(role.status()?.counters.foreign_vips == round);
     }
+    lb.ip(&["addr", "add", "fd77::100/64", "dev", "eth0", "nodad"])?;
+    wait_true("the IPv6 VIP to be taken off", SECONDS(10), || {
+        !has(&lb, "eth0", "fd77::100/64")
+            && role.status().is_ok_and(|it| {
+                it.counters.foreign_vips == 4
+                    && it.reason.ends_with(
+                        "; somebody else put VIP fd77::100/64 on eth0, it was taken off (4 so far)",
+                    )
+            })
+    })?;
     // Another prefix length: not what lbd would put there, so it stays, and is told while it does.
     lb.ip(&["addr", "add", "10.77.0.100/24", "dev", "eth0"])?;
     let told = |role: &mut RoleThread| {
@@ -87,7 +98,7 @@ root_test!(a_vip_that_others_put_on_a_backup_is_told_and_taken_off, {
         role.status().is_ok_and(|it| it.state == VrrpState::Master && it.vips_set)
     })?;
     let status = role.status()?;
-    ensure!(!status.reason.contains("somebody") && status.counters.foreign_vips == 3, "{status:?}");
+    ensure!(!status.reason.contains("somebody") && status.counters.foreign_vips == 4, "{status:?}");
     peer.ip(&["link", "set", "eth0", "down"])?;
     wait_true("FAULT without VIPs", SECONDS(10), || {
         role.status().is_ok_and(|it| it.state == VrrpState::Fault)

@@ -139,9 +139,10 @@ root_test!(options_routes_and_rules_come_with_the_master_and_go_with_it, {
 });
 
 root_test!(what_others_remove_means_a_new_election_or_is_put_back, {
-    let (lb, peer) = cable()?;
+    let (lb, peer) = dual_cable()?;
     let config = config(
         "virtual_ipaddress {\n 10.77.0.100\n 10.77.0.101 no_track\n 10.77.0.102 peer 10.77.9.1/25\n}\n\
+         virtual_ipaddress_excluded {\n fd77::100/64\n fd77::101/64 no_track\n}\n\
          virtual_routes {\n 10.80.0.0/16 via 10.77.0.2\n 10.81.0.0/16 via 10.77.0.2 no_track\n}\n\
          virtual_rules {\n from 10.77.0.100 table 77 priority 1000\n}",
         "",
@@ -152,6 +153,7 @@ root_test!(what_others_remove_means_a_new_election_or_is_put_back, {
     for words in [
         &["addr", "del", "10.77.0.100/32", "dev", "eth0"][..],
         &["addr", "del", "10.77.0.102", "peer", "10.77.9.1/25", "dev", "eth0"],
+        &["addr", "del", "fd77::100/64", "dev", "eth0"],
         &["route", "del", "10.80.0.0/16"],
         &["rule", "del", "from", "10.77.0.100", "table", "77"],
     ] {
@@ -163,15 +165,19 @@ root_test!(what_others_remove_means_a_new_election_or_is_put_back, {
             role.status().is_ok_and(|it| it.state == VrrpState::Master && it.vips_set)
                 && route_to(&lb, "10.80.0.0/16").is_some()
                 && rules(&lb).len() == 1
+                && has(&lb, "eth0", "fd77::100/64")
         })?;
         ensure!(role.status()?.counters.release_master == before + 1, "{words:?}");
     }
     let sniffer = Sniffer::new(&peer)?;
     let before = role.status()?.counters.release_master;
     lb.ip(&["addr", "del", "10.77.0.101/32", "dev", "eth0"])?;
+    lb.ip(&["addr", "del", "fd77::101/64", "dev", "eth0"])?;
     lb.ip(&["route", "del", "10.81.0.0/16"])?;
     wait_true("what is not tracked to be put back", SECONDS(10), || {
-        has(&lb, "eth0", "10.77.0.101/32") && route_to(&lb, "10.81.0.0/16").is_some()
+        has(&lb, "eth0", "10.77.0.101/32")
+            && has(&lb, "eth0", "fd77::101/64")
+            && route_to(&lb, "10.81.0.0/16").is_some()
     })?;
     ensure!(sniffer.next(Duration::from_millis(200), farewell).is_err(), "it gave up");
     ensure!(role.status()?.counters.release_master == before);
