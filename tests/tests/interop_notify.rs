@@ -25,7 +25,7 @@ use lb_tests::{
     vrrp::{VIP, advert_frame, cable},
     wait::wait_until,
 };
-use lb_userspace::io::link::ArpSocket;
+use lb_userspace::io::link::FrameSocket;
 use nix::{
     poll::{PollFd, PollFlags, poll},
     sys::signal::Signal,
@@ -289,7 +289,7 @@ fn tell_priorities(program: Program, name: &'static str) -> Result<Vec<Vec<Strin
     let (sink, over) = (Arc::clone(&bed.said), Arc::new(AtomicBool::new(false)));
     let end = Arc::clone(&over);
     let reader = thread::spawn(move || read(&fifo, &sink, &end));
-    let out = peer.enter(|| ArpSocket::open("eth0"))??;
+    let out = peer.enter(|| FrameSocket::open("eth0"))??;
     // A backup of a master that speaks each ten seconds stays one for longer than this takes.
     let advert =
         |priority: u8| out.send(&advert_frame(Ipv4Addr::new(10, 77, 0, 2), VIP, priority, 1000));

@@ -59,7 +59,7 @@ pub(super) enum Taken {
     Prepared,
     /// On. `again`: it may ask once more, because its configuration has just changed, or because its lease ran out and it
     /// hands over to itself.
-    Taken {
+    On {
         again: bool,
     },
 }
@@ -67,7 +67,7 @@ pub(super) enum Taken {
 impl Taken {
     /// Another configuration may have come.
     pub(super) fn may_change(&mut self, configured: bool) {
-        if let Self::Taken { again } = self {
+        if let Self::On { again } = self {
             *again |= configured;
         }
     }
@@ -131,8 +131,8 @@ impl Sim {
     pub(super) fn takes(&mut self, node: usize, effect: &Effect) {
         let before = self.nodes[node].taken;
         let (fits, after) = match (effect, before) {
-            (Effect::AddVips, Taken::Taken { again }) => (again, Taken::Taken { again: false }),
-            (Effect::AddVips, _) => (true, Taken::Taken { again: false }),
+            (Effect::AddVips, Taken::On { again }) => (again, Taken::On { again: false }),
+            (Effect::AddVips, _) => (true, Taken::On { again: false }),
             (Effect::PrepareVips, Taken::Unknown | Taken::Released) => (true, Taken::Prepared),
             (Effect::PrepareVips, it) => (false, it),
             (_, Taken::Released) => (false, Taken::Released),
@@ -149,11 +149,11 @@ impl Sim {
         let it = &self.nodes[node];
         let (Some(router), taken) = (&it.router, it.taken) else { return };
         match (router.standing(), taken) {
-            (Standing::Announcing | Standing::Ready, Taken::Taken { .. }) => {
-                self.nodes[node].taken = Taken::Taken { again: true };
+            (Standing::Announcing | Standing::Ready, Taken::On { .. }) => {
+                self.nodes[node].taken = Taken::On { again: true };
             }
             (standing, _) => {
-                if matches!(taken, Taken::Taken { .. }) != (standing == Standing::Master) {
+                if matches!(taken, Taken::On { .. }) != (standing == Standing::Master) {
                     self.fail(|| format!("{node} is {standing:?}, its VIPs are {taken:?}"));
                 }
             }
