@@ -1,9 +1,12 @@
-//! What a change interrupts, in sentences. Each says what the roles do; tests/tests/
-//! proc_reload_touches.rs and the roles' own tests hold them to it.
+//! What a change interrupts, in sentences. Each says what the roles do: plan/tests has a change for each, and
+//! fails for one that it does not have; that the roles do so is held by tests/tests/proc_reload_touches.rs and the
+//! roles' own tests, for what they reach.
 
 use std::net::IpAddr;
 
-use super::super::model::{OnDown, RealServer, VirtualServer, VrrpInstance, VrrpVersion};
+use super::super::model::{
+    OnDown, RealServer, VirtualServer, VrrpInstance, VrrpScript, VrrpVersion,
+};
 use crate::base::{
     net::Priority,
     plan::{Action, Change},
@@ -67,11 +70,21 @@ pub(super) fn statics(_changes: &[Change]) -> Vec<String> {
     one("addresses, routes and rules that changed are taken off and put on; the others stay")
 }
 
-pub(super) fn script(action: Action, changes: &[Change]) -> Vec<String> {
+/// `new`: what it is now.
+pub(super) fn script(action: Action, changes: &[Change], new: Option<&VrrpScript>) -> Vec<String> {
     if action == Action::Change && any(changes, &["script", "user"]) {
-        return one("it counts as good until its first result, as in keepalived");
+        // It is another script, which begins as it would at a start.
+        return one(match new.is_some_and(|script| script.init_fail) {
+            true => {
+                "it counts as bad until it has been good `rise` times (init_fail): who tracks it with \
+                 weight 0 goes to FAULT, a master too; another weight changes priorities at once"
+            }
+            false => "it counts as good until its first result, as in keepalived",
+        });
     }
-    tracker(action, changes)
+    // For the start only.
+    let changes: Vec<_> = changes.iter().filter(|it| !is(it, "init_fail")).cloned().collect();
+    tracker(action, &changes)
 }
 
 pub(super) fn tracker(action: Action, changes: &[Change]) -> Vec<String> {
@@ -159,19 +172,20 @@ pub(super) fn instance_removed(instance: &VrrpInstance, state: Option<VrrpState>
     }
 }
 
-/// Words that change what is on the wire, so that hosts which do not have the change yet discard
-/// the adverts.
-const SHARED: [&str; 4] = ["version", "authentication", "auth_hmac", "v3_checksum_as_v2"];
-/// Words about where adverts come from and go to.
-const WAYS: [&str; 7] = [
-    "unicast_peer",
-    "unicast_src_ip",
-    "mcast_src_ip",
+/// Words that decide which adverts are taken, or where they are heard: hosts that do not have the change yet
+/// discard them, or do not hear them.
+const SHARED: [&str; 8] = [
+    "version",
+    "authentication",
+    "auth_hmac",
+    "v3_checksum_as_v2",
     "mcast_dst_ip",
-    "unicast_ttl",
+    "unicast_peer",
     "check_unicast_src",
-    "native_ipv6",
+    "check_adv_addr",
 ];
+/// Words about where adverts come from and how they go.
+const WAYS: [&str; 4] = ["unicast_src_ip", "mcast_src_ip", "unicast_ttl", "native_ipv6"];
 /// Words about interfaces that VIPs are on.
 const LINKS: [&str; 5] = ["use_vmac", "use_ipvlan", "use_vmac_addr", "vrf", "vmac_xmit_base"];
 const TRACKED: [&str; 6] = [
@@ -191,9 +205,8 @@ pub(super) fn instance_changed(
 ) -> Vec<String> {
     let mut out = Vec::new();
     let master = matches!(state, Some(VrrpState::Master) | None);
-    if any(changes, &["priority"]) {
-        out.extend(priority(old, new, state));
-    }
+    let raised = any(changes, &["priority"]).then(|| priority(old, new, state)).flatten();
+    out.extend(raised.or_else(|| preempts(old, new, state)));
     let gone: Vec<_> = vips(old).filter(|vip| !vips(new).any(|other| other == *vip)).collect();
     let come: Vec<_> = vips(new).filter(|vip| !vips(old).any(|other| other == *vip)).collect();
     if master && !gone.is_empty() {
@@ -206,6 +219,9 @@ pub(super) fn instance_changed(
     }
     if any(changes, &["virtual_ipaddress"]) && !(gone.is_empty() && come.is_empty()) {
         out.push("peers log another VIP list until they have the same".into());
+    }
+    if changes.iter().any(|it| it.word == "order of virtual_ipaddress") {
+        out.push("adverts list the addresses in another order from the next one on".into());
     }
     let moved = changes.iter().filter(|it| {
         ["virtual_ipaddress", "virtual_ipaddress_excluded"].iter().any(|list| is(it, list))
@@ -239,7 +255,12 @@ pub(super) fn instance_changed(
     if any(changes, &["accept", "no_accept"]) {
         out.push("packets to the VIPs are filtered from now on, or no longer".into());
     }
-    if any(changes, &TRACKED) {
+    // Its own interface is tracked but for `dont_track_primary`; no peer may be a fault, too.
+    let peerless = |it: &VrrpInstance| it.wire.fault_without_peers && it.unicast_peers.is_empty();
+    if any(changes, &TRACKED)
+        || any(changes, &["dont_track_primary"])
+        || peerless(old) != peerless(new)
+    {
         out.push("what it tracks now decides at once, and may move its VIPs".into());
     }
     if any(changes, &["virtual_routes", "virtual_rules"]) && master {
@@ -257,10 +278,27 @@ fn priority(old: &VrrpInstance, new: &VrrpInstance, state: Option<VrrpState>) ->
             Some("a backup that is better now takes the VIPs over, unless it has nopreempt".into())
         }
         Some(VrrpState::Backup) if new.priority > old.priority && !new.nopreempt => {
-            Some("it takes over from a master of lower priority".into())
+            Some(TAKES.into())
         }
         Some(_) => None,
-        None => Some("the better router takes the VIPs".into()),
+        None => Some(BETTER.into()),
+    }
+}
+
+const TAKES: &str = "it takes over from a master of lower priority";
+const BETTER: &str = "the better router takes the VIPs";
+
+/// A backup that is better and was held back: by `nopreempt`, or longer by `preempt_delay`.
+fn preempts(old: &VrrpInstance, new: &VrrpInstance, state: Option<VrrpState>) -> Option<String> {
+    // The owner takes over whatever `nopreempt` says.
+    let freed = old.nopreempt && new.priority != Priority::OWNER;
+    if new.nopreempt || !(freed || new.preempt_delay < old.preempt_delay) {
+        return None;
+    }
+    match state {
+        Some(VrrpState::Backup) => Some(TAKES.into()),
+        Some(_) => None,
+        None => Some(BETTER.into()),
     }
 }
 

@@ -45,7 +45,7 @@ pub fn plan(old: &Config, new: &Config, states: &States) -> Plan {
         &by_key(new.track_processes.values(), |it| it.name.clone()),
         print::track_process,
         |_, _| vec![],
-        effects::tracker,
+        |action, changes, _| effects::tracker(action, changes),
     );
     planner.named(
         "track_file",
@@ -53,7 +53,7 @@ pub fn plan(old: &Config, new: &Config, states: &States) -> Plan {
         &by_key(new.track_files.values(), |it| it.name.clone()),
         print::track_file,
         |_, _| vec![],
-        effects::tracker,
+        |action, changes, _| effects::tracker(action, changes),
     );
     planner.named(
         "track_mysql",
@@ -64,7 +64,7 @@ pub fn plan(old: &Config, new: &Config, states: &States) -> Plan {
             let [old, new] = [old, new].map(|it| std::slice::from_ref(&it.checker));
             words::contents("", old, new)
         },
-        effects::tracker,
+        |action, changes, _| effects::tracker(action, changes),
     );
     planner.instances();
     planner.named(
@@ -73,7 +73,7 @@ pub fn plan(old: &Config, new: &Config, states: &States) -> Plan {
         &by_key(&new.vrrp_sync_groups, |it| it.name.clone()),
         print::sync_group,
         |_, _| vec![],
-        effects::group,
+        |action, changes, _| effects::group(action, changes),
     );
     planner.virtual_servers();
     planner.plan
@@ -105,6 +105,13 @@ fn by_key<'a, K: Ord + Clone, T>(
     let order: Vec<_> = objects.into_iter().map(|object| (key(object), object)).collect();
     let by_key = order.iter().cloned().collect();
     Keyed { order, by_key }
+}
+
+/// Whether those that stay stand in another order.
+fn reordered<K: Ord, T>(old: &Keyed<'_, K, T>, new: &Keyed<'_, K, T>) -> bool {
+    let before = old.order.iter().map(|(key, _)| key).filter(|key| new.by_key.contains_key(key));
+    let after = new.order.iter().map(|(key, _)| key).filter(|key| old.by_key.contains_key(key));
+    !before.eq(after)
 }
 
 struct Planner<'a> {
@@ -173,16 +180,16 @@ impl Planner<'_> {
         new: &Keyed<'_, String, T>,
         print: impl Fn(&T) -> Item,
         contents: impl Fn(&T, &T) -> Vec<Change>,
-        effects: impl Fn(Action, &[Change]) -> Vec<String>,
+        effects: impl Fn(Action, &[Change], Option<&T>) -> Vec<String>,
     ) {
         for (name, _) in old.order.iter().filter(|(name, _)| !new.by_key.contains_key(name)) {
-            let interrupts = effects(Action::Remove, &[]);
+            let interrupts = effects(Action::Remove, &[], None);
             self.step(Action::Remove, format!("{keyword} {name}"), interrupts);
         }
         for (name, object) in &new.order {
             let title = format!("{keyword} {name}");
             match old.by_key.get(name) {
-                None => self.step(Action::Add, title, effects(Action::Add, &[])),
+                None => self.step(Action::Add, title, effects(Action::Add, &[], Some(object))),
                 Some(before) if before == object => self.plan.untouched += 1,
                 Some(before) => {
                     let mut changes = words::changes(&print(before), &print(object));
@@ -192,10 +199,18 @@ impl Planner<'_> {
                         self.plan.untouched += 1;
                         continue;
                     }
-                    let interrupts = effects(Action::Change, &changes);
+                    let interrupts = effects(Action::Change, &changes, Some(object));
                     self.changed(title, changes, interrupts);
                 }
             }
+        }
+        self.order(keyword, old, new);
+    }
+
+    /// Objects of which the order alone differs are as they were, each of them.
+    fn order<K: Ord, T>(&mut self, keyword: &str, old: &Keyed<'_, K, T>, new: &Keyed<'_, K, T>) {
+        if reordered(old, new) {
+            self.changed(words::order(keyword).word, vec![], vec![]);
         }
     }
 
@@ -231,6 +246,7 @@ impl Planner<'_> {
             let (action, object) = (Action::Change, title);
             self.push(Step { action, object, renamed_from, changes, interrupts });
         }
+        self.order("vrrp_instance", &old, &new);
     }
 
     fn virtual_servers(&mut self) {
@@ -252,21 +268,29 @@ impl Planner<'_> {
                 continue;
             }
             let words = [before, server].map(|it| print::virtual_server_words(it));
-            let changes = words::changes(&words[0], &words[1]);
+            let mut changes = words::changes(&words[0], &words[1]);
+            let real = |server: &RealServer| server.addr;
+            let [reals_before, reals] = [before, server].map(|it| by_key(&it.real_servers, real));
+            if reordered(&reals_before, &reals) {
+                changes.push(words::order("real_server"));
+            }
             if changes.is_empty() {
                 self.plan.untouched += 1;
             } else {
                 let interrupts = effects::virtual_server_changed(&changes);
                 self.changed(title, changes, interrupts);
             }
-            self.real_servers(before, server);
+            self.real_servers(server, &reals_before, &reals);
         }
+        self.order("virtual_server", &old, &new);
     }
 
-    fn real_servers(&mut self, before: &VirtualServer, after: &VirtualServer) {
-        let key = |server: &RealServer| server.addr;
-        let old: Keyed<'_, SocketAddr, _> = by_key(&before.real_servers, key);
-        let new = by_key(&after.real_servers, key);
+    fn real_servers(
+        &mut self,
+        after: &VirtualServer,
+        old: &Keyed<'_, SocketAddr, RealServer>,
+        new: &Keyed<'_, SocketAddr, RealServer>,
+    ) {
         let title = |addr: &SocketAddr| format!("real_server {addr} of {}", after.key);
         for (addr, _) in old.order.iter().filter(|(addr, _)| !new.by_key.contains_key(addr)) {
             let interrupts = effects::real_server_removed(after.on_down);

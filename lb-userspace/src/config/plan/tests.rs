@@ -1,5 +1,7 @@
 //! Pairs of configurations and the plan between them, line by line.
 
+mod sentences;
+
 use proptest::{prelude::*, sample::subsequence};
 
 use super::{States, plan};
@@ -284,16 +286,19 @@ fn a_changed_group_says_what_its_change_does() {
     let told = said(&plain, &group(" notify_master /bin/true\n"));
     assert!(told.contains("notify_master") && told.contains("interrupts nothing"), "{told}");
     let tracking = said(&plain, &group(" track_interface {\n eth5\n }\n"));
-    assert!(tracking.contains("may move the whole group"), "{tracking}");
+    let decides = "what it tracks now decides at once, and may move the whole group";
+    assert!(tracking.contains(decides), "{tracking}");
     let weights = said(&plain, &group(" sync_group_tracking_weight\n"));
-    assert!(weights.contains("weights of its trackers count from now on"), "{weights}");
+    let counts = "weights of its trackers count from now on, or no longer";
+    assert!(weights.contains(counts), "{weights}");
     for other in [&told, &tracking, &weights] {
         assert!(!other.contains("from now on; those that leave"), "{other}");
     }
     let mut fewer = plain.clone();
     fewer.vrrp_sync_groups[0].members.pop();
     let members = said(&fewer, &plain);
-    assert!(members.contains("instances that come move with the others"), "{members}");
+    let moves = "instances that come move with the others from now on; those that leave hold their own elections";
+    assert!(members.contains(moves), "{members}");
 }
 
 /// Clients lose what they keep when they are not recognised any more, and not for another time.
@@ -315,7 +320,8 @@ fn changes_of_persistence_say_whether_clients_lose_their_servers() {
     ] {
         let plan = plan(&config(&file(old)), &config(&file(new)), &States::new());
         let [step] = &plan.steps[..] else { panic!("{plan}") };
-        let said = step.to_string().contains("clients are given real servers anew");
+        let anew = "clients are given real servers anew at their next connections";
+        let said = step.to_string().contains(anew);
         assert_eq!(said, loses, "{step}");
     }
 }
@@ -434,29 +440,38 @@ fn number_of_steps_is_bounded() {
     assert!(plan.to_string().contains("7 more steps are not listed"));
 }
 
-fn chosen() -> impl Strategy<Value = Option<Config>> {
+type Chosen<'a> = Vec<(&'a str, Vec<&'a str>)>;
+
+/// Lines for the frame, and the same in another order.
+fn chosen() -> impl Strategy<Value = (Chosen<'static>, Chosen<'static>)> {
     let blocks: Vec<_> = lines::BLOCKS
         .iter()
         .map(|(block, lines)| {
-            subsequence(lines.to_vec(), 0..=lines.len().min(8)).prop_map(|some| (*block, some))
+            let some = subsequence(lines.to_vec(), 0..=lines.len().min(8));
+            some.prop_flat_map(|some| (Just(some.clone()), Just(some).prop_shuffle()))
+                .prop_map(|(some, shuffled)| ((*block, some), (*block, shuffled)))
         })
         .collect();
-    blocks.prop_map(|chosen| load("chosen", &lines::file(&chosen)).config)
+    blocks.prop_map(|chosen| chosen.into_iter().unzip())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// From a configuration to itself there is nothing to do; between two of them there is, and
-    /// the way back has as many steps.
+    /// the way back has as many steps: also when all that differs is an order.
     #[test]
-    fn a_plan_is_empty_for_equals_only((old, new) in (chosen(), chosen())) {
-        if let (Some(old), Some(new)) = (old, new) {
-            prop_assert!(plan(&old, &old, &States::new()).is_empty());
-            let there = plan(&old, &new, &States::new());
-            let back = plan(&new, &old, &States::new());
-            prop_assert_eq!(there.is_empty(), old == new, "{}", there);
-            prop_assert_eq!(there.steps.len(), back.steps.len());
+    fn a_plan_is_empty_for_equals_only(((old, shuffled), (new, _)) in (chosen(), chosen())) {
+        let [old, shuffled, new] =
+            [old, shuffled, new].map(|chosen| load("chosen", &lines::file(&chosen)).config);
+        let others = [shuffled, new].into_iter().flatten();
+        for (old, new) in old.iter().flat_map(|old| others.clone().map(move |new| (old, new))) {
+            prop_assert!(plan(old, old, &States::new()).is_empty());
+            let there = plan(old, &new, &States::new());
+            let back = plan(&new, old, &States::new());
+            prop_assert_eq!(there.is_empty(), *old == new, "{}", there);
+            let (there_steps, back_steps) = (there.steps.len(), back.steps.len());
+            prop_assert_eq!(there_steps, back_steps, "{}", there);
             prop_assert_eq!(there.untouched, back.untouched);
         }
     }

@@ -94,8 +94,11 @@ fn block(path: &str, old: &[Item], new: &[Item], out: &mut Vec<Change>) {
     let (olds, news) = (keys(old, new), keys(new, old));
     let find =
         |all: &[(Key<'_>, &Item)], key: &Key<'_>| all.iter().position(|(other, _)| other == key);
+    let mut places = Vec::new();
     for (key, item) in &news {
-        let before = find(&olds, key).and_then(|at| olds.get(at)).map(|(_, item)| *item);
+        let place = find(&olds, key);
+        places.extend(place);
+        let before = place.and_then(|at| olds.get(at)).map(|(_, item)| *item);
         compare(path, before, Some(*item), out);
     }
     for (key, item) in &olds {
@@ -103,6 +106,15 @@ fn block(path: &str, old: &[Item], new: &[Item], out: &mut Vec<Change>) {
             compare(path, Some(*item), None, out);
         }
     }
+    // Those that stay stand in another order.
+    if !places.is_sorted() {
+        out.push(order(if path.is_empty() { "its blocks" } else { path }));
+    }
+}
+
+/// That the same things come in another order: adverts list VIPs as the file does, tables hold real servers so.
+pub(super) fn order(what: &str) -> Change {
+    Change { word: format!("order of {what}"), old: None, new: None }
 }
 
 fn compare(path: &str, old: Option<&Item>, new: Option<&Item>, out: &mut Vec<Change>) {
