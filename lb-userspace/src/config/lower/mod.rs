@@ -32,6 +32,8 @@ mod vrrp;
 mod weights;
 mod wire;
 
+pub(super) use self::repeats::first_counts;
+
 use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{

@@ -55,9 +55,34 @@ const KEPT: [(Block, &str); 14] = [
     (Block::VrrpInstance, "notify_deleted"),
 ];
 
-fn keeps_first(block: Block, entry: &Entry<'_>) -> bool {
-    matches!(entry.keyword.argument, Argument::Command { user: true })
-        || KEPT.contains(&(block, entry.name()))
+fn keeps_first(block: Block, keyword: &Keyword) -> bool {
+    matches!(keyword.argument, Argument::Command { user: true })
+        || KEPT.contains(&(block, keyword.name))
+}
+
+/// `earlier` and `later`: their first arguments, empty without one.
+fn of_two(block: Block, keyword: &Keyword, earlier: &str, later: &str) -> Rule {
+    match (block, keyword.name) {
+        // MASTER is never taken back to BACKUP; the other way round it is.
+        (Block::VrrpInstance, "state") if (earlier, later) == ("MASTER", "BACKUP") => FIRST,
+        (Block::VrrpInstance, "version") if earlier != later => FIRST,
+        _ if keeps_first(block, keyword) => FIRST,
+        _ => LAST,
+    }
+}
+
+/// Whether the earlier of two counts: for those who ask where a value comes from.
+pub(in crate::config) fn first_counts(
+    block: Block,
+    keyword: &Keyword,
+    earlier: &str,
+    later: &str,
+) -> bool {
+    // Its lines add up: it stands where its first word does.
+    if (block, keyword.name) == (Block::VrrpInstance, "use_vmac") {
+        return !earlier.is_empty();
+    }
+    !keyword.repeats && of_two(block, keyword, earlier, later).first
 }
 
 impl Lower<'_> {
@@ -80,7 +105,7 @@ impl Lower<'_> {
     /// The same for one that another block of `global_defs` has too: there only what stays is told.
     pub(super) fn counts_in_globals(&mut self, entry: &Entry<'_>) -> bool {
         match self.marks.global.get(entry.name()).copied() {
-            Some(first) if keeps_first(Block::GlobalDefs, entry) => {
+            Some(first) if keeps_first(Block::GlobalDefs, entry.keyword) => {
                 self.repeated(entry, first, &FIRST);
                 false
             }
@@ -91,13 +116,7 @@ impl Lower<'_> {
     fn of_two(&self, block: Block, entry: &Entry<'_>, before: &Use) -> Rule {
         let value = |it: Option<Span>| it.map_or("", |span| self.source.slice(span));
         let (earlier, later) = (value(before.value), value(Use::of(entry).value));
-        match (block, entry.name()) {
-            // MASTER is never taken back to BACKUP; the other way round it is.
-            (Block::VrrpInstance, "state") if (earlier, later) == ("MASTER", "BACKUP") => FIRST,
-            (Block::VrrpInstance, "version") if earlier != later => FIRST,
-            _ if keeps_first(block, entry) => FIRST,
-            _ => LAST,
-        }
+        of_two(block, entry.keyword, earlier, later)
     }
 
     fn repeated(&mut self, entry: &Entry<'_>, first: Span, rule: &Rule) {

@@ -1,12 +1,18 @@
 //! Where the statements in force come from: the text that they were read from is kept, and looked
 //! through when somebody asks.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use super::{
     super::{
         diag::{Place, Sink},
-        keywords::{self, Argument, Block},
+        keywords::{self, Block},
+        lower,
         source::{Source, Span},
         syntax::{self, Statements as Parsed},
     },
@@ -72,7 +78,14 @@ fn names(keyword: &str) -> impl Iterator<Item = &str> {
 /// Places by path: the headings of the blocks around a statement and its keyword.
 struct Places<'a> {
     source: &'a Source,
-    by_path: BTreeMap<String, Span>,
+    by_path: BTreeMap<String, Use>,
+}
+
+/// The statement of its path that counts.
+struct Use {
+    head: Span,
+    /// Its first argument.
+    value: Option<Span>,
 }
 
 impl<'a> Places<'a> {
@@ -94,7 +107,8 @@ impl<'a> Places<'a> {
                     // A VIP is written with its prefix length, a peer without.
                     let prefix = text.parse::<IpPrefix>().ok().map(|it| it.to_string());
                     for form in prefix.into_iter().chain([quote::word(text)]) {
-                        self.by_path.entry(format!("{path}/{form}")).or_insert(word.span);
+                        let of_list = Use { head: word.span, value: None };
+                        self.by_path.entry(format!("{path}/{form}")).or_insert(of_list);
                     }
                 }
                 continue;
@@ -111,11 +125,21 @@ impl<'a> Places<'a> {
                 }
                 None => format!("{path}/{keyword}"),
             };
-            // Of scripts the first counts, of all else the last.
-            let first = matches!(row.argument, Argument::Command { user: true });
-            let entry = self.by_path.entry(heading).or_insert(statement.head());
-            if !first {
-                *entry = statement.head();
+            let own = Use {
+                head: statement.head(),
+                value: statement.words().get(1).map(|word| word.span),
+            };
+            match self.by_path.entry(heading) {
+                Entry::Vacant(place) => {
+                    place.insert(own);
+                }
+                Entry::Occupied(mut place) => {
+                    let value = |it: &Use| it.value.map_or("", |span| self.source.slice(span));
+                    let (earlier, later) = (value(place.get()), value(&own));
+                    if !lower::first_counts(block, row, earlier, later) {
+                        place.insert(own);
+                    }
+                }
             }
         }
     }
@@ -127,8 +151,8 @@ impl<'a> Places<'a> {
 
     /// In the block of this path, under any of the word's names.
     fn find(&self, path: &str, keyword: &str) -> Option<(String, u32)> {
-        let span = names(keyword).find_map(|name| self.by_path.get(&format!("{path}/{name}")))?;
-        Some(self.place(*span))
+        let place = |name: &str| self.by_path.get(&format!("{path}/{name}"));
+        Some(self.place(names(keyword).find_map(place)?.head))
     }
 
     fn origin(&self, path: &str, list: bool, word: &str) -> Origin {
@@ -138,8 +162,8 @@ impl<'a> Places<'a> {
         if list {
             // A route, or an entry in a form of its own: at least its list is known.
             return match self.by_path.get(path) {
-                Some(span) => {
-                    let (file, line) = self.place(*span);
+                Some(list) => {
+                    let (file, line) = self.place(list.head);
                     Origin::At { file, line }
                 }
                 None => Origin::Default,

@@ -13,8 +13,9 @@ use super::{Original, Secrets, annotate, annotated, items, page, plain};
 use crate::{
     base::written::Origin,
     config::{
-        Outcome,
+        Outcome, check_in,
         diag::Severity,
+        expand,
         keywords::{self, Block, Keyword, Status},
         load,
         model::Config,
@@ -282,6 +283,101 @@ fn each_statement_has_its_place_or_is_a_default() {
         "{shown}"
     );
     assert!(load("annotated", &shown).config.is_some(), "comments change nothing:\n{shown}");
+}
+
+/// Words with origins, `statement # origin`: whether each stands there.
+fn stands(shown: &str, rows: &[(&str, &str)]) {
+    let lines: Vec<_> = shown.lines().filter_map(|line| line.split_once("# ")).collect();
+    for (statement, origin) in rows {
+        let of: Vec<_> = lines.iter().filter(|(words, _)| words.trim() == *statement).collect();
+        assert!(of.iter().any(|(_, at)| at == origin), "{statement} # {origin}: {of:?}\n{shown}");
+    }
+}
+
+/// Of words of which the first counts the place is that of the first: `lower` and the origins ask one rule.
+#[test]
+fn what_counts_is_what_is_pointed_at() {
+    let file = |it: &(String, Vec<u8>)| it.0 == "first-counts";
+    let (_, bytes) = lines::corpus().into_iter().find(file).expect("the file");
+    let (shown, _) = shown(&String::from_utf8(bytes).expect("text"));
+    stands(
+        &shown,
+        &[
+            ("vmac_prefix one", "a.conf:2"),
+            ("vmac_addr_prefix four", "a.conf:9"),
+            ("notify_fifo /run/one", "a.conf:4"),
+            ("process mysqld", "a.conf:12"),
+            ("weight 2", "a.conf:14"),
+            ("quorum 3", "a.conf:17"),
+            ("file /run/one", "a.conf:20"),
+            ("weight 1", "a.conf:22"),
+            ("state MASTER", "a.conf:26"),
+            ("version 3", "a.conf:31"),
+            ("use_vmac vrrp.a", "a.conf:33"),
+            ("vrf red", "a.conf:35"),
+            ("state MASTER", "a.conf:43"),
+            ("version 2", "a.conf:48"),
+            ("use_vmac vrrp.c", "a.conf:50"),
+            ("group {", "a.conf:60"),
+            ("A", "a.conf:61"),
+            ("B", "a.conf:62"),
+        ],
+    );
+    // `use_ipvlan` and `notify_deleted` are not in that file; scripts of any block.
+    let text = "vrrp_instance V {\n  interface lo\n  virtual_router_id 9\n  use_ipvlan one\n  \
+        use_ipvlan two\n  notify_deleted /bin/one\n  notify_deleted /bin/two\n  notify_master /bin/a\n  \
+        notify_master /bin/b\n  virtual_ipaddress {\n    192.0.2.1\n  }\n}\n";
+    let (shown, _) = self::shown(text);
+    let origins = |word: &str| -> Vec<_> {
+        let lines = shown.lines().filter(|line| line.trim_start().starts_with(word));
+        lines.filter_map(|line| line.split_once("# ")).map(|(_, at)| at.to_owned()).collect()
+    };
+    for (word, at) in [("use_ipvlan one", 4), ("notify_deleted", 6), ("notify_master", 8)] {
+        assert_eq!(origins(word), [format!("a.conf:{at}")], "{word}\n{shown}");
+    }
+}
+
+/// A statement's place is that of its text: in the file that was included, in the definition of a variable, in
+/// the line of a sequence.
+#[test]
+fn places_lead_through_includes_variables_and_sequences() {
+    let text = "$P=70\n$LINES= \\\n  advert_int 2 \\\n  nopreempt\n\
+        vrrp_instance V {\n  interface lo\n  virtual_router_id 9\n  include b.conf\n  $LINES\n  \
+        virtual_ipaddress {\n    192.0.2.1\n    include vips.conf\n  }\n}\n\
+        vrrp_instance W {\n  interface eth1\n  virtual_router_id 10\n  priority $P\n  \
+        virtual_ipaddress {\n    192.0.2.2\n  }\n}\n\
+        virtual_server 192.0.2.1 3306 {\n  protocol TCP\n  \
+        ~SEQ(N, 1, 2) real_server 192.0.2.1$N 3306 { weight $N }\n}\ninclude c.conf\n";
+    let around = expand::tests::memory(
+        "x",
+        &[
+            ("/etc/b.conf", "# the priority\npriority 50\n"),
+            ("/etc/vips.conf", "192.0.2.7\n192.0.2.8\n"),
+            ("/etc/c.conf", "\n\nglobal_defs {\n  router_id $P\n}\n"),
+        ],
+    );
+    let outcome = check_in("/etc/a.conf", text.as_bytes(), &around);
+    let config = outcome.config.clone().unwrap_or_else(|| panic!("{}", errors(&outcome)));
+    let original = outcome.original.expect("a text");
+    let shown = annotated(&annotate(&items(&config), Some(&original)));
+    stands(
+        &shown,
+        &[
+            ("vrrp_instance V {", "/etc/a.conf:5"),
+            ("priority 50", "/etc/b.conf:2"),
+            ("advert_int 2", "/etc/a.conf:3"),
+            ("nopreempt", "/etc/a.conf:4"),
+            ("192.0.2.1/32", "/etc/a.conf:11"),
+            ("192.0.2.7/32", "/etc/vips.conf:1"),
+            ("192.0.2.8/32", "/etc/vips.conf:2"),
+            ("priority 70", "/etc/a.conf:18"),
+            ("real_server 192.0.2.11 3306 {", "/etc/a.conf:25"),
+            ("real_server 192.0.2.12 3306 {", "/etc/a.conf:25"),
+            ("weight 1", "/etc/a.conf:25"),
+            ("weight 2", "/etc/a.conf:25"),
+            ("router_id 70", "/etc/c.conf:4"),
+        ],
+    );
 }
 
 #[test]
