@@ -287,6 +287,81 @@ fn words() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What lbd refuses for good, and blocks that are there twice.
+fn refused() -> Vec<(&'static str, String)> {
+    let route = |words: &str| {
+        let route = format!("198.51.100.0/24 via 192.0.2.9 dev eth0 {words}");
+        instance(&format!("virtual_routes {{\n {route}\n }}"), "")
+    };
+    let twice = |text: &str| format!("{text}{text}");
+    let strict = |words: &str| instance(&format!("strict_mode\n {words}"), "");
+    let pass = "authentication {\n auth_type PASS\n auth_pass hunter2\n }";
+    let fwd = |nth: usize| {
+        let address = format!("virtual_server 192.0.2.{nth} 80");
+        server("", "").replace("DR", "NAT").replace("virtual_server 192.0.2.1 80", &address)
+    };
+    let many = |instance: usize| -> String {
+        let vips = (0..255).map(|vip| format!(" 10.9.{instance}.{vip}/32\n")).collect::<String>();
+        self::instance("", "")
+            .replace("nce V", &format!("nce V{instance}"))
+            .replace("router_id 51", &format!("router_id {}", instance + 1))
+            .replace(" 192.0.2.1/32\n", &vips)
+    };
+    let unchecked = server("", "MISC_CHECK {\n misc_path /usr/bin/true\n }");
+    vec![
+        ("encap of a route", route("encap ip id 3 dst 192.0.2.8")),
+        ("as of a route", route("as to 192.0.2.8")),
+        ("ttl-propagate of a route", route("ttl-propagate enabled")),
+        ("vrf of a route", route("vrf red")),
+        ("or of a route", route("").replace("dev eth0", "or 192.0.2.8")),
+        ("realms of a route", route("realms 3")),
+        ("a routing table by its name", route("table mysql")),
+        ("a routing table that the kernel names", route("table main")),
+        ("a method of one real server", server("", "lvs_method NAT")),
+        ("a group of use_vmac", instance("use_vmac vrrp.a group 3", "")),
+        ("a real server of NAT in nine services", (101..110).map(fwd).collect()),
+        ("more than 8192 VIPs", (0..33).map(many).collect()),
+        ("no protocol and no TCP check", unchecked.replace(" protocol TCP\n", "")),
+        // ---- what is said of both
+        ("no scheduler", server("", "").replace(" lb_algo wlc\n", "")),
+        ("no method", server("", "").replace(" lb_kind DR\n", "")),
+        ("a password in strict mode", strict(pass)),
+        ("no late announcements in strict mode", strict("garp_lower_prio_repeat 0")),
+        ("no delay of them in strict mode", strict("garp_lower_prio_delay 0")),
+        ("late announcements in strict mode", strict("garp_lower_prio_repeat 3")),
+        (
+            "a password and no late announcements in strict mode",
+            strict(&format!("garp_lower_prio_repeat 0\n {pass}")),
+        ),
+        // ---- twice
+        (
+            "an instance twice",
+            instance("", "") + &second("").replace("nce W", "nce V").replace("d 51", "d 52"),
+        ),
+        ("a real server twice", {
+            let text = server("", "");
+            let head = text.trim_end().trim_end_matches('}');
+            format!("{head} real_server 192.0.2.2 80 {{\n }}\n}}\n")
+        }),
+        ("a virtual server twice", twice(&server("", ""))),
+        (
+            "a script twice",
+            twice("vrrp_script s {\n script /usr/bin/true\n timeout 2\n}\n")
+                + &instance("track_script {\n s\n }", ""),
+        ),
+        (
+            "a process twice",
+            twice("vrrp_track_process p {\n process a\n}\n")
+                + &instance("track_process {\n p\n }", ""),
+        ),
+        (
+            "a file twice",
+            twice("track_file f {\n file /tmp/f\n init_file 0\n}\n")
+                + &instance("track_file {\n f\n }", ""),
+        ),
+    ]
+}
+
 /// Several faults in one file, and what only a whole file shows.
 fn other_faults() -> Vec<Row> {
     let two = |what, text| Row::secure(what, text);
@@ -374,7 +449,7 @@ impl Row {
 
 /// Where lbd answers differently on purpose, with its code and keepalived's: the table of codes in
 /// docs/migration.md has them and says why.
-const DIFFERENT: [(&str, i32, i32); 14] = [
+const DIFFERENT: [(&str, i32, i32); 30] = [
     ("a file that is not there", 4, 0),
     ("an empty file", 4, 0),
     ("an executable file with a fault", 5, 0),
@@ -389,6 +464,22 @@ const DIFFERENT: [(&str, i32, i32); 14] = [
     ("a VRID of multicast and of unicast", 4, 0),
     ("nothing but global_defs", 4, 0),
     ("a regex without its pattern", 2, 0),
+    ("encap of a route", 4, 0),
+    ("as of a route", 4, 5),
+    ("ttl-propagate of a route", 4, 0),
+    ("vrf of a route", 4, 5),
+    ("or of a route", 4, 5),
+    ("realms of a route", 4, 0),
+    ("a routing table by its name", 4, 5),
+    ("a method of one real server", 4, 0),
+    ("a group of use_vmac", 4, 5),
+    ("a real server of NAT in nine services", 4, 0),
+    ("more than 8192 VIPs", 4, 0),
+    ("no protocol and no TCP check", 4, 5),
+    ("a virtual server twice", 4, 0),
+    ("a script twice", 4, 0),
+    ("a process twice", 4, 0),
+    ("a file twice", 4, 0),
 ];
 
 /// The code of `-t`, and what was said.
@@ -419,7 +510,8 @@ fn config_test_has_keepaliveds_exit_codes() -> Result<()> {
     let lbd = host::bin_dir().join("lbd");
     let (mut wrong, mut codes) = (Vec::new(), std::collections::BTreeSet::new());
     let single = single_faults().into_iter().map(|(what, text)| Row::secure(what, text));
-    let words = words().into_iter().map(|(what, text)| Row::secure(what, text));
+    let words = words().into_iter().chain(refused());
+    let words = words.map(|(what, text)| Row::secure(what, text));
     let rows: Vec<Row> = single.chain(words).chain(other_faults()).collect();
     for (what, ..) in DIFFERENT {
         ensure!(rows.iter().any(|row| row.what == what), "{what} is no row");

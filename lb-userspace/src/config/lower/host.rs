@@ -142,11 +142,16 @@ impl Lower<'_> {
             "garp_master_refresh_repeat" => garp.refresh_repeat = self.u32(entry),
             "garp_lower_prio_delay" => {
                 garp.lower_delay = self.u32(entry);
-                words.lower_garp = Some(entry.head());
+                if garp.lower_delay != Some(0) {
+                    words.lower_garp = Some(entry.head());
+                }
             }
             "garp_lower_prio_repeat" => {
                 garp.lower_repeat = self.u32(entry);
-                words.lower_garp = Some(entry.head());
+                // None is what strict mode has anyway.
+                if garp.lower_repeat != Some(0) {
+                    words.lower_garp = Some(entry.head());
+                }
             }
             "garp_extra_if" | "vmac_garp_intvl" => {
                 words.extra_given = true;

@@ -48,6 +48,16 @@ impl Lower<'_> {
         self.sink.push(diagnostic);
     }
 
+    /// The same of a block that keepalived takes twice without a word: who wrote two of one name meant both of
+    /// them, and one would be lost.
+    pub(super) fn defined_twice(&mut self, at: Span, first: Span, message: String) {
+        let diagnostic = self
+            .diagnostic(Severity::Error, at, message)
+            .class(Class::CannotRun)
+            .related(self.place(first), "defined here before");
+        self.sink.push(diagnostic);
+    }
+
     /// The same where keepalived has nothing to say, and lbd cannot run it.
     fn twice_here(&mut self, [at, first]: [Span; 2], message: String, remark: &str, help: &str) {
         let diagnostic = self
@@ -153,12 +163,8 @@ impl Lower<'_> {
         let keys: Vec<_> = self.config.virtual_servers.iter().map(|server| server.key).collect();
         for (key, span) in keys.into_iter().zip(&marks.virtual_servers) {
             if let Some(first) = seen.get(&key) {
-                self.twice(
-                    *span,
-                    *first,
-                    format!("virtual_server {key} is defined twice"),
-                    "defined here before",
-                );
+                let message = format!("virtual_server {key} is defined twice");
+                self.defined_twice(*span, *first, message);
             } else {
                 seen.insert(key, *span);
             }

@@ -7,7 +7,6 @@ use std::{
 
 use super::{
     super::{
-        diag::Severity,
         keywords::Block,
         lex::Word,
         model::{
@@ -72,10 +71,7 @@ impl Lower<'_> {
         let key = (object, name.value.clone());
         if let Some(first) = self.marks.tracking.defined.get(&key).copied() {
             let message = format!("{} `{}` is defined twice", object.keyword(), name.value);
-            let diagnostic = self
-                .diagnostic(Severity::Error, name.span, message)
-                .related(self.place(first), "defined here before");
-            self.sink.push(diagnostic);
+            self.defined_twice(name.span, first, message);
             return Some((name, false));
         }
         self.marks.tracking.defined.insert(key, name.span);

@@ -72,7 +72,7 @@ impl Lower<'_> {
         match before {
             Some(first) => {
                 let message = format!("vrrp_script `{}` is defined twice", name.value);
-                self.twice(name.span, first, message, "defined here before");
+                self.defined_twice(name.span, first, message);
             }
             None => drop(self.marks.scripts.insert(name.value.clone(), name.span)),
         }

@@ -86,6 +86,42 @@ fn master_is_not_taken_back() {
     has(&instance("state <STATE>"), "t:4:", "fill it in");
 }
 
+/// Blocks that keepalived takes twice without a word are refused with the code of what lbd cannot run; those
+/// that it finds fault with, with its own.
+#[test]
+fn blocks_of_one_name_have_codes_of_their_own() {
+    let server = "virtual_server 192.0.2.1 80 {\n protocol TCP\n real_server 192.0.2.2 80 {\n TCP_CHECK \
+                  {\n }\n }\n}\n";
+    let group = "vrrp_sync_group G {\n group {\n V\n }\n}\n";
+    for (block, code) in [
+        ("vrrp_script s {\n script /bin/true\n}\n", 4),
+        ("vrrp_track_process p {\n process a\n}\n", 4),
+        ("track_file f {\n file /run/f\n}\n", 4),
+        (server, 4),
+        (group, 5),
+    ] {
+        let text = format!("{block}{block}");
+        let text = if block == group { instance("") + &text } else { text };
+        let outcome = load("t", &text);
+        assert_eq!(outcome.exit_code(), code, "{}", outcome.render());
+        assert!(outcome.render().contains("defined twice"), "{}", outcome.render());
+    }
+}
+
+/// Strict mode clears what asks for announcements, and not what asks for none.
+#[test]
+fn none_is_what_strict_mode_has() {
+    for (words, code) in [
+        ("garp_lower_prio_repeat 0", 0),
+        ("garp_lower_prio_delay 0", 0),
+        ("garp_lower_prio_repeat 3", 5),
+        ("garp_lower_prio_delay 3\n garp_lower_prio_repeat 0", 5),
+    ] {
+        let outcome = load("t", &instance(&format!("strict_mode\n {words}")));
+        assert_eq!(outcome.exit_code(), code, "{words}: {}", outcome.render());
+    }
+}
+
 #[test]
 fn what_keepalived_goes_on_without_leaves_what_holds() {
     let config = config("goes-on");
