@@ -138,6 +138,27 @@ fn config_test_writes_to_stderr_or_to_its_file() {
     assert!(fs::read_to_string(&log).expect("written").contains("NUL"));
 }
 
+/// `-i`: lines with the `@` of another host are not read, and one file is tested for each of its hosts.
+#[test]
+fn config_test_reads_the_lines_of_the_host_that_is_named() {
+    let scratch = Scratch::new();
+    let lines = "@a priority 100\n  @b priority 300\n  @^a prioritty 5";
+    let text = String::from_utf8_lossy(GOOD).replace("priority 100", lines);
+    let path = scratch.file("hosts.conf", text.as_bytes());
+    for (id, expected, phrases) in [
+        ("a", 0, &[][..]),
+        ("b", 5, &["hosts.conf:6:15", "hosts.conf:7:7"]),
+        ("c", 5, &["no `@` line is for this host, whose id is `c`", "hosts.conf:7:7"]),
+    ] {
+        let output = lbd(&["-t", "-i", id, "-f", self::text(&path)]);
+        let said = stderr(&output);
+        assert_eq!(code(&output), expected, "{id}: {said}");
+        assert_eq!(said.is_empty(), phrases.is_empty(), "{id}: {said}");
+        assert!(phrases.iter().all(|phrase| said.contains(phrase)), "{id}: {said}");
+        assert!(id == "b" || !said.contains("300"), "{id}: {said}");
+    }
+}
+
 /// `--format json`: the shape is that of `config::report`; here that `-t` writes it to standard output and
 /// nothing else anywhere, or to its file, with the same code as the text has.
 #[test]

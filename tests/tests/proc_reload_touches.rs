@@ -131,6 +131,29 @@ fn counted(status: &Status) -> Result<BTreeMap<SocketAddr, (u64, u64, u32)>> {
     Ok(servers.map(|it| (it.addr, (it.connections, it.packets, it.generation))).collect())
 }
 
+/// The dry run for programs says of each object what the one for people says.
+fn for_programs(json: &str, text: &str) -> Result<()> {
+    let answer: serde_json::Value = serde_json::from_str(json).context("no JSON")?;
+    let steps = answer["plan"]["steps"].as_array().context("no steps")?;
+    let objects = text.lines().filter(|line| line.starts_with(['+', '-', '~'])).count();
+    ensure!(steps.len() == objects, "{steps:?}");
+    for step in steps {
+        let object = step["object"].as_str().context("no object")?;
+        ensure!(text.contains(object), "{object}");
+        let interrupts = step["interrupts"].as_array().context("no list of what it interrupts")?;
+        let said = interrupts.iter().map(|it| it.as_str().context("no sentence"));
+        for sentence in said.collect::<Result<Vec<_>>>()? {
+            ensure!(text.contains(&format!("! {sentence}")), "{sentence}");
+        }
+    }
+    // One object at most: nothing, or all that the text has.
+    let said = text.lines().filter(|line| line.trim_start().starts_with("! ")).count();
+    let first = answer["plan"]["steps"][0]["interrupts"].as_array().map_or(0, Vec::len);
+    ensure!(first == said, "{answer}");
+    ensure!(steps.is_empty() || (said == 0) == text.contains("interrupts nothing"), "{answer}");
+    Ok(())
+}
+
 /// Reloads that name one thing, one after the other, under an open connection. Each says what it does,
 /// does it, and leaves the rest as it was: a master, a backup that waits, an instance in FAULT, a
 /// server that is up and one that is down.
@@ -210,6 +233,8 @@ fn a_reload_touches_what_it_names_and_nothing_else() -> Result<()> {
         let before = single.host.status()?;
         single.host.write_config(&text)?;
         let planned = stdout(&single.lbctl(&["reload", "--plan"])?);
+        for_programs(&stdout(&single.lbctl(&["reload", "--plan", "--json"])?), &planned)
+            .with_context(|| format!("{what}: {planned}"))?;
         ensure!(single.host.status()?.config_generation == before.config_generation, "{what}");
         let output = single.lbctl(&["reload"])?;
         let said = stdout(&output);

@@ -264,6 +264,60 @@ fn notifications_are_complete_and_in_order() -> Result<()> {
     Ok(())
 }
 
+/// Words of each kind of script as its process has them: quotes are gone, what they held is one word, and a
+/// notification's own words stand behind.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn scripts_have_the_words_that_their_quotes_make() -> Result<()> {
+    if !single::ready("proc_scripts")? {
+        return Ok(());
+    }
+    let mut single = Single::new()?;
+    let notes = single.dir().join("words");
+    // One write a run: they run at once.
+    let words = single.script(
+        "words.sh",
+        &format!(
+            "#!/bin/sh\nline=$(printf '[%s]' \"$@\")\necho \"$line\" >> {}\n",
+            notes.display()
+        ),
+    )?;
+    let words = words.display();
+    let given = |kind: &str| format!("\"{words} {kind} 'two  words' plain 'a;b $HOME *'\"");
+    let check = format!(
+        "vrrp_script chk {{\n    script {}\n    interval 1\n    user root\n}}\n",
+        given("check")
+    );
+    let service = format!(
+        "virtual_server {VIP} 3306 {{\n    delay_loop 1\n    lb_algo rr\n    lb_kind DR\n    \
+         protocol TCP\n    real_server 10.79.0.101 3306 {{\n        MISC_CHECK {{\n            \
+         misc_path {}\n            user root\n        }}\n    }}\n}}\n",
+        given("misc")
+    );
+    let lines = format!(
+        "notify_master {} root\n    notify {} root\n    track_script {{\n        chk\n    }}\n",
+        given("master"),
+        given("notify")
+    );
+    single.host.write_config(&config("0.2", "", &lines, &format!("{check}{service}")))?;
+    single.host.start()?;
+    single.wait_master()?;
+    let quoted = "[two  words][plain][a;b $HOME *]";
+    for (kind, behind) in
+        [("check", ""), ("misc", ""), ("master", ""), ("notify", "[INSTANCE][VI_1][MASTER][101]")]
+    {
+        let wanted = format!("[{kind}]{quoted}{behind}");
+        let read = || fs::read_to_string(&notes).unwrap_or_default();
+        wait_until(
+            &wanted,
+            LIMIT,
+            || Ok(read().lines().any(|line| line == wanted).then_some(())),
+            read,
+        )?;
+    }
+    single.host.stop()
+}
+
 /// What a script writes about itself: user, group, further groups, capability sets.
 const WHO_AM_I: &str = "#!/bin/sh\n{ id -u; id -g; id -G; grep '^Cap' /proc/self/status; } > $1.new && \
                         mv $1.new $1\n";

@@ -114,7 +114,9 @@ enum Command {
     /// Read the configuration again, as SIGHUP does, wait until it is in force, and say what that
     /// changed. Exit code 1: refused, what was in force stays
     Reload {
-        /// Change nothing: say what a reload would add, change and remove, and what that interrupts
+        /// Change nothing: say what a reload would add, change and remove, and what that interrupts. The data
+        /// plane is not asked: a reload can be refused for what only it knows (an interface that does not
+        /// carry the program)
         #[arg(long)]
         plan: bool,
     },
