@@ -39,7 +39,7 @@ use crate::csum;
 pub use crate::addr::Addr;
 
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
-pub const LAYOUT_VERSION: u32 = 11;
+pub const LAYOUT_VERSION: u32 = 12;
 
 /// IPv4 address as it lies in the packet.
 pub type Be32 = u32;
@@ -285,7 +285,7 @@ pub struct Real {
     pub vip_port: Be16,
     /// Its address.
     pub addr: Addr,
-    /// Address of its virtual server, of the same family.
+    /// Address of its virtual server, of the same family unless it is reached by a tunnel.
     pub vip: Addr,
     /// Change of the IPv4 header checksum when `vip` becomes `addr`; see [`Real::with_nat`].
     pub ip_delta: u16,
@@ -300,6 +300,14 @@ pub struct Real {
     pub lower: u32,
     /// [`Service::granularity`]: whoever enters a connection has the real server at hand and not the virtual one.
     pub granularity: Addr,
+    /// Source of the outer header of a tunnel, of the family of `addr`, which is its destination.
+    pub tunnel_source: Addr,
+    /// Sum of what all outer headers to it have in common; see [`Real::with_tunnel`].
+    pub tunnel_sum: u16,
+    /// Longest packet of a client that fits with its outer header; 0 without a tunnel.
+    pub tunnel_room: u16,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Real {
@@ -319,6 +327,49 @@ impl Real {
         }
         self.l4_delta = csum::fold(sum + csum::delta16(vip_port, port));
         self
+    }
+
+    /// Sets what outer headers from `source` by a way of `mtu` are made of, once addresses and method are set:
+    /// their sum without traffic class and length (a checksum's part, or that of an IPv6 header, which has none).
+    #[must_use]
+    pub const fn with_tunnel(mut self, source: Addr, mtu: u32) -> Self {
+        let mtu = if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 };
+        self.tunnel_source = source;
+        self.tunnel_room = mtu.saturating_sub(self.tunnel_header());
+        let (from, to) = (source.words, self.addr.words);
+        let inner = [TUNNEL_TTL, self.tunnelled()];
+        self.tunnel_sum = if self.method == METHOD_TUN {
+            let fixed =
+                be16(0x4500) as u32 + DONT_FRAGMENT as u32 + u16::from_ne_bytes(inner) as u32;
+            csum::fold(fixed + csum::sum32(from[3]) + csum::sum32(to[3]))
+        } else {
+            let next = u16::from_ne_bytes([inner[1], inner[0]]) as u32;
+            let (mut sum, mut word) = (be16(0x6000) as u32 + next, 0);
+            while word < 4 {
+                sum += csum::sum32(from[word]) + csum::sum32(to[word]);
+                word += 1;
+            }
+            csum::fold(sum)
+        };
+        self
+    }
+
+    /// Bytes of the outer header.
+    #[inline(always)]
+    pub const fn tunnel_header(&self) -> u16 {
+        if self.method == METHOD_TUN6 { 40 } else { 20 }
+    }
+
+    /// Protocol number of what is in the tunnel: a packet of the virtual server's family.
+    #[inline(always)]
+    pub const fn tunnelled(&self) -> u8 {
+        if self.vip.to_v4().is_some() { PROTO_IPIP } else { PROTO_IPV6 }
+    }
+
+    /// Whether it is reached by a tunnel.
+    #[inline(always)]
+    pub const fn is_tunnel(&self) -> bool {
+        self.method >= METHOD_TUN
     }
 
     /// Whether its virtual server has persistence.
@@ -344,6 +395,19 @@ pub const METHOD_DR: u8 = 1;
 pub const METHOD_NAT: u8 = 2;
 /// This host.
 pub const METHOD_LOCAL: u8 = 3;
+/// In a packet of its own family: an outer IPv4 header.
+pub const METHOD_TUN: u8 = 4;
+/// The same with an outer IPv6 header.
+pub const METHOD_TUN6: u8 = 5;
+
+/// IPv4 in an IP packet (RFC 2003, RFC 2473).
+pub const PROTO_IPIP: u8 = 4;
+/// IPv6 in an IP packet (RFC 2473, RFC 4213).
+pub const PROTO_IPV6: u8 = 41;
+/// Time to live, or hop limit, of outer headers.
+pub const TUNNEL_TTL: u8 = 64;
+/// As it lies in an IPv4 header.
+pub const DONT_FRAGMENT: u16 = be16(0x4000);
 
 /// `macs` and `ifindex` are known; without it packets are dropped as `next_hop_unresolved`.
 pub const FLAG_RESOLVED: u16 = 1;
@@ -600,7 +664,7 @@ layout!(
     PoolEntry = 8,
     Pool = 528,
     Ring = 8192,
-    Real = 96,
+    Real = 120,
     Source = 16,
     FlowKey4 = 16,
     FlowKey6 = 40,

@@ -148,6 +148,9 @@ pub const ORPHANS_BYTES: u32 = 131_072;
 /// Size of `changes`: 21,845 of them, more than two million a second until they are read. When full, changes are
 /// counted in `changes_lost`, and the forwarder tells its peers everything anew.
 pub const CHANGES_BYTES: u32 = 1 << 20;
+/// Packets that are too big for a tunnel, of which a CPU tells the senders in a second: as many ICMP errors as
+/// Linux sends.
+pub const TOO_BIG_LIMIT: u64 = 1000;
 /// Least size of `embryo4` and of `embryo6`. Each CPU has its share and, when that is full, evicts the oldest embryo of its
 /// own: a list of all CPUs would cost a new connection 60 to 110 ns more.
 pub const EMBRYO_DEFAULT: u32 = 65_536;

@@ -10,7 +10,7 @@ pub enum Action {
     Drop,
     /// To a real server, or to the client (NAT replies).
     Forward,
-    /// Turned into a RST and sent back.
+    /// Turned into an answer (a RST, or an ICMP error) and sent back.
     Reset,
 }
 
@@ -104,9 +104,18 @@ outcomes! {
 
     /// The checksum could not be brought in line after a rewrite (tc: the kernel had no memory for the packet's head).
     RewriteFailed = "rewrite_failed" => Drop,
+    /// TUN: there was no room before the packet for another header.
+    TunnelFailed = "tunnel_failed" => Drop,
+    /// TUN: longer than the way to the real server takes, and its sender does not want to hear of that (IPv4 without
+    /// DF): lbd does not fragment.
+    TooBigDropped = "too_big_dropped" => Drop,
+    /// TUN: the same, where too many senders were told a moment ago.
+    TooBigLimited = "too_big_limited" => Drop,
 
     /// Established connection, DR.
     DrForwarded = "dr_forwarded" => Forward,
+    /// Established connection, TUN.
+    TunForwarded = "tun_forwarded" => Forward,
     /// Established connection, NAT, towards the real server.
     NatForwarded = "nat_forwarded" => Forward,
     /// Established connection, NAT, towards the client.
@@ -138,4 +147,6 @@ outcomes! {
     NatCollision = "nat_collision" => Reset,
     /// NAT reply without a flow: RST to the client.
     OrphanReset = "orphan_reset" => Reset,
+    /// TUN: longer than the way to the real server takes: ICMP's "fragmentation needed", or ICMPv6's "packet too big".
+    TooBig = "too_big" => Reset,
 }

@@ -3,7 +3,10 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_fib_lookup, xdp_md},
+    bindings::{
+        __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_PSEUDO_HDR, bpf_adj_room_mode, bpf_fib_lookup, xdp_md,
+    },
     helpers::generated as helper,
     programs::{TcContext, XdpContext},
 };
@@ -52,8 +55,42 @@ pub trait Hook {
     /// # Safety
     /// As [`Hook::ifindex`].
     unsafe fn add_to_sum(ctx: *mut Self::Context, delta: u32) -> i64;
+    /// Makes room behind the Ethernet header, or before it; the header is to be written anew.
+    ///
+    /// # Safety
+    /// As [`Hook::trim`].
+    unsafe fn grow(ctx: *mut Self::Context, by: u32, what: Room) -> bool;
+    /// Payload of each of the segments that the packet will be cut into; 0: it is one.
+    ///
+    /// # Safety
+    /// As [`Hook::ifindex`].
+    unsafe fn segment_payload(ctx: *mut Self::Context) -> u32;
     /// Length that the routing is asked with. An skb says itself what it is cut into.
     fn route_len(len: u16) -> u16;
+}
+
+/// What room before a packet is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// An outer IPv4 header.
+    Outer4,
+    /// An outer IPv6 header.
+    Outer6,
+    /// Headers of an answer, of which the packet becomes the data.
+    Answer,
+}
+
+impl Room {
+    /// What tc's helper wants to be told. Segments keep their payload: whoever asks has seen that they fit, and a
+    /// size that is not the one by which they were put together has been more than old kernels could take.
+    #[inline(always)]
+    const fn flags(self) -> u64 {
+        match self {
+            Self::Outer4 => (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64,
+            Self::Outer6 => (BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64,
+            Self::Answer => 0,
+        }
+    }
 }
 
 /// The driver, before there is an skb. A packet's checksum is complete, or has been checked by the device.
@@ -95,6 +132,17 @@ impl Hook for Driver {
     #[inline(always)]
     unsafe fn add_to_sum(_: *mut xdp_md, _: u32) -> i64 {
         -1
+    }
+
+    #[inline(always)]
+    unsafe fn grow(ctx: *mut xdp_md, by: u32, _: Room) -> bool {
+        // SAFETY: the caller's.
+        unsafe { helper::bpf_xdp_adjust_head(ctx, -by.cast_signed()) == 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn segment_payload(_: *mut xdp_md) -> u32 {
+        0
     }
 
     #[inline(always)]
@@ -144,6 +192,19 @@ impl Hook for Ingress {
     unsafe fn add_to_sum(ctx: *mut __sk_buff, delta: u32) -> i64 {
         // SAFETY: the caller's.
         unsafe { helper::bpf_csum_update(ctx, delta) }
+    }
+
+    #[inline(always)]
+    unsafe fn grow(ctx: *mut __sk_buff, by: u32, what: Room) -> bool {
+        let (by, mode) = (by.cast_signed(), bpf_adj_room_mode::BPF_ADJ_ROOM_MAC);
+        // SAFETY: the caller's.
+        unsafe { helper::bpf_skb_adjust_room(ctx, by, mode, what.flags()) == 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn segment_payload(ctx: *mut __sk_buff) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (*ctx).gso_size }
     }
 
     #[inline(always)]
@@ -250,6 +311,27 @@ impl<H: Hook> Packet<H> {
     pub fn trim(&mut self, from: u32, to: u32) -> bool {
         // SAFETY: takes a valid context.
         from == to || unsafe { H::trim(self.ctx, from, to) }
+    }
+
+    /// Makes room for headers behind the Ethernet header, all of which are to be written then. Views end here.
+    #[inline(always)]
+    pub fn grow(&mut self, by: u32, what: Room) -> bool {
+        // SAFETY: takes a valid context.
+        unsafe { H::grow(self.ctx, by, what) }
+    }
+
+    /// Payload of each of the segments that the packet will be cut into; 0: it is one.
+    #[inline(always)]
+    pub fn segment_payload(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { H::segment_payload(self.ctx) }
+    }
+
+    /// What was put before the packet adds `delta` to the device's sum of it.
+    #[inline(always)]
+    pub fn add_to_sum(&mut self, delta: u32) {
+        // SAFETY: as above.
+        unsafe { H::add_to_sum(self.ctx, delta) };
     }
 
     /// Brings the transport checksum in line with changes that add `addresses` to the sum of the pseudo header and
@@ -465,6 +547,20 @@ impl<'a, const N: usize> View<'a, N> {
             u32::store::<8>(at, addr.words[2]);
             u32::store::<12>(at, addr.words[3]);
         }
+    }
+
+    /// Sum of the 16-bit words from offset `FROM` to `TO`, an even number of them, not folded.
+    #[inline(always)]
+    pub fn sum<const FROM: usize, const TO: usize>(&self) -> u32 {
+        const { assert!(FROM < TO && TO <= N && (TO - FROM).is_multiple_of(4)) };
+        let (mut sum, mut at) = (0, FROM);
+        while at < TO {
+            // SAFETY: as in `get`.
+            let word = unsafe { u32::load::<0>(self.start.add(at)) };
+            sum += (word & 0xffff) + (word >> 16);
+            at += 4;
+        }
+        sum
     }
 
     /// Destination and source MAC as words.

@@ -32,6 +32,22 @@ pub fn bench_wrapper(ctx: XdpContext) -> u32 {
     XDP_ABORTED
 }
 
+/// As `bench_wrapper`, where the program puts twenty bytes before the packet each time: they are taken off again.
+#[xdp(frags)]
+pub fn bench_wrapper_tunnel(ctx: XdpContext) -> u32 {
+    // The first run finds the packet as it was given.
+    if Packet::new(&ctx).linear_len() > TUNNELLED && !sys::take_off(&ctx, 20) {
+        return XDP_ABORTED;
+    }
+    if restore(&Packet::new(&ctx)).is_some() {
+        sys::jump(&ctx);
+    }
+    XDP_ABORTED
+}
+
+/// Length of the frame that goes into a tunnel.
+const TUNNELLED: u32 = 86;
+
 /// On tc's ingress. 0 says, as XDP_ABORTED does, that there was no program to go on with.
 #[classifier]
 pub fn bench_wrapper_tc(ctx: TcContext) -> i32 {

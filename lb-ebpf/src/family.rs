@@ -2,7 +2,10 @@
 //! [`Addr`] is IPv6. Everything else is written once, and compiled for each.
 
 use lb_common::{
-    abi::{Addr, Be16, Be32, FILTER_NAT_SOURCE, FILTER_NAT_SOURCE6, FlowKey, PROTO_TCP, Real},
+    abi::{
+        Addr, Be16, Be32, DONT_FRAGMENT, FILTER_NAT_SOURCE, FILTER_NAT_SOURCE6, FlowKey,
+        PROTO_IPIP, PROTO_IPV6, PROTO_TCP, Real,
+    },
     csum, hash,
 };
 
@@ -10,14 +13,15 @@ use crate::{
     access::{Hook, NextHop, Packet, View},
     maps::{self, Tables},
     parse::{
-        ETH_LEN, Frame, IP_CHECK, IP_DST, IP_FRAGS, IP_ID, IP_LEN, IP_PROTO, IP_SRC, IP_TTL,
-        IP_VIHL, IP4_END, IP6_DST, IP6_END, IP6_HEAD, IP6_HOPS, IP6_LEN, IP6_NEXT, IP6_SRC,
+        ETH_LEN, Frame, IP_CHECK, IP_DST, IP_FRAGS, IP_ID, IP_LEN, IP_PROTO, IP_SRC, IP_TOS,
+        IP_TTL, IP_VIHL, IP4_END, IP6_DST, IP6_END, IP6_HEAD, IP6_HOPS, IP6_LEN, IP6_NEXT, IP6_SRC,
         TCP_LEN,
     },
+    too_big::{self, Error},
 };
 
 /// TTL and hop limit of packets that we make.
-const TTL: u8 = 64;
+pub const TTL: u8 = 64;
 
 pub trait Family: Tables + PartialEq {
     /// View of the Ethernet and the IP header.
@@ -26,6 +30,8 @@ pub trait Family: Tables + PartialEq {
     const HEADER: u32;
     /// Whether the IP header has a checksum, so that its sum stays whatever its addresses are.
     const BALANCED: bool;
+    /// What a tunnel's header says of a packet of the family in it.
+    const TUNNELLED: u8;
 
     /// The headers of a packet, if it has them, with an IP header of that length.
     fn frame<H: Hook>(packet: &Packet<H>) -> Option<Frame<'_, Self>>;
@@ -35,6 +41,12 @@ pub trait Family: Tables + PartialEq {
     fn dst(ip: &Self::Ip<'_>) -> Self;
     /// Length of the packet as its IP header states it.
     fn len(ip: &Self::Ip<'_>) -> u32;
+    /// DSCP and ECN: IPv4's type of service, IPv6's traffic class.
+    fn class(ip: &Self::Ip<'_>) -> u8;
+    /// Whether its sender is to be told, and not the packet cut in pieces, where it is too long for a way.
+    fn is_whole(ip: &Self::Ip<'_>) -> bool;
+    /// Makes the answer of that of a packet, which is cut to its headers, with room for the answer's before it.
+    fn too_big<H: Hook>(packet: &mut Packet<H>, error: &Error<Self>) -> bool;
     /// Destination and source MAC.
     fn macs(ip: &Self::Ip<'_>) -> [u32; 3];
     /// Writes destination and source MAC.
@@ -64,6 +76,7 @@ impl Family for Be32 {
     type Ip<'a> = View<'a, IP4_END>;
     const HEADER: u32 = (IP4_END - ETH_LEN) as u32;
     const BALANCED: bool = true;
+    const TUNNELLED: u8 = PROTO_IPIP;
 
     #[inline(always)]
     fn frame<H: Hook>(packet: &Packet<H>) -> Option<Frame<'_, Self>> {
@@ -92,6 +105,21 @@ impl Family for Be32 {
     }
 
     #[inline(always)]
+    fn class(ip: &Self::Ip<'_>) -> u8 {
+        ip.get::<u8, IP_TOS>()
+    }
+
+    #[inline(always)]
+    fn is_whole(ip: &Self::Ip<'_>) -> bool {
+        ip.get::<u16, IP_FRAGS>() & DONT_FRAGMENT != 0
+    }
+
+    #[inline(always)]
+    fn too_big<H: Hook>(packet: &mut Packet<H>, error: &Error<Self>) -> bool {
+        too_big::write4(packet, error)
+    }
+
+    #[inline(always)]
     fn macs(ip: &Self::Ip<'_>) -> [u32; 3] {
         ip.macs()
     }
@@ -117,7 +145,6 @@ impl Family for Be32 {
     #[inline(always)]
     fn write(ip: &Self::Ip<'_>, src: Self, dst: Self) -> u32 {
         const LEN: u16 = (IP4_END - ETH_LEN + TCP_LEN) as u16;
-        const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
         let addresses = csum::sum32(src) + csum::sum32(dst);
         ip.set::<u16, IP_VIHL>(0x4500_u16.to_be());
         ip.set::<u16, IP_LEN>(LEN.to_be());
@@ -171,6 +198,7 @@ impl Family for Addr {
     type Ip<'a> = View<'a, IP6_END>;
     const HEADER: u32 = (IP6_END - ETH_LEN) as u32;
     const BALANCED: bool = false;
+    const TUNNELLED: u8 = PROTO_IPV6;
 
     #[inline(always)]
     fn frame<H: Hook>(packet: &Packet<H>) -> Option<Frame<'_, Self>> {
@@ -196,6 +224,21 @@ impl Family for Addr {
     #[inline(always)]
     fn len(ip: &Self::Ip<'_>) -> u32 {
         u32::from(u16::from_be(ip.get::<u16, IP6_LEN>())) + Self::HEADER
+    }
+
+    #[inline(always)]
+    fn class(ip: &Self::Ip<'_>) -> u8 {
+        (u32::from_be(ip.get::<u32, IP6_HEAD>()) >> 20) as u8
+    }
+
+    #[inline(always)]
+    fn is_whole(_: &Self::Ip<'_>) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn too_big<H: Hook>(packet: &mut Packet<H>, error: &Error<Self>) -> bool {
+        too_big::write6(packet, error)
     }
 
     #[inline(always)]

@@ -56,6 +56,10 @@ pub fn segment<A: Family, H: Hook>(packet: &mut Packet<H>, to: A, to_vip: bool) 
     }
     match plan {
         Plan::Done(outcome) => Decision::of(outcome),
+        Plan::Forward { id, real, what } if real.is_tunnel() => {
+            let marks = forward::tun::Marks::of(&frame);
+            forward::tun::to_server(packet, &marks, id, real, &segment, what)
+        }
         Plan::Forward { id, real, what } => {
             let decision = forward::to_real::<A, H>(&frame, id, real, &segment, what);
             if !forward::nat::complete_to_server::<A, H>(packet, real) {

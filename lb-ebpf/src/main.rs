@@ -3,7 +3,7 @@
 //! A packet is parsed ([`parse`]), checked against the filter ([`lookup`], [`ipv6`]), and then either comes
 //! from a client ([`client`]: flow table, embryo, [`persistence`], [`schedule`]) or from a NAT real server
 //! ([`reply`]); both ask the [`gate`] whether this host may act. What is to be done is a [`Plan`];
-//! [`forward`] and [`reset`] carry it out. Every packet ends in one [`Outcome`], which is counted
+//! [`forward`], [`reset`] and [`too_big`] carry it out. Every packet ends in one [`Outcome`], which is counted
 //! here and nowhere else.
 #![no_std]
 #![no_main]
@@ -33,6 +33,7 @@ mod persistence;
 mod reply;
 mod reset;
 mod schedule;
+mod too_big;
 
 use aya_ebpf::{
     bindings::{

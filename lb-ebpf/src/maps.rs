@@ -207,12 +207,15 @@ impl<T> Deref for Lent<T> {
     }
 }
 
-/// What [`Lent`] lends, and room for a question to the kernel's routing.
+/// What [`Lent`] lends, room for a question to the kernel's routing, and how many senders were told something
+/// since when.
 #[repr(C)]
 pub struct Desk {
     keys: [FlowKey6; 3],
     flows: [Flow; 2],
     route: RouteQuery,
+    told: u64,
+    told_since: u64,
 }
 
 impl Tables for Addr {
@@ -287,6 +290,22 @@ pub fn report(orphan: Orphan) -> bool {
 pub fn route_query() -> Option<&'static mut RouteQuery> {
     // SAFETY: per CPU, and no packet's program interrupts another's: all run in softirqs.
     DESK.get_ptr_mut(0).map(|desk| unsafe { &mut (*desk).route })
+}
+
+/// Takes one of the errors that this CPU may tell senders in a second; false when there is none left.
+#[inline(always)]
+pub fn may_tell(now: u64) -> bool {
+    let second = control().map_or(0, |control| control.second);
+    let Some(desk) = DESK.get_ptr_mut(0) else { return false };
+    // SAFETY: as above.
+    unsafe {
+        if now.wrapping_sub((*desk).told_since) >= u64::from(second) {
+            (*desk).told_since = now;
+            (*desk).told = 0;
+        }
+        (*desk).told += 1;
+        (*desk).told <= size::TOO_BIG_LIMIT
+    }
 }
 
 /// Flags of an address in the filter.

@@ -24,6 +24,7 @@ pub const IP6_END: usize = ETH_LEN + Ipv6Hdr::LEN;
 pub const TCP_LEN: usize = TcpHdr::LEN;
 
 pub const IP_VIHL: usize = ETH_LEN + offset_of!(Ipv4Hdr, vihl);
+pub const IP_TOS: usize = ETH_LEN + offset_of!(Ipv4Hdr, tos);
 pub const IP_LEN: usize = ETH_LEN + offset_of!(Ipv4Hdr, tot_len);
 pub const IP_ID: usize = ETH_LEN + offset_of!(Ipv4Hdr, id);
 pub const IP_FRAGS: usize = ETH_LEN + offset_of!(Ipv4Hdr, frags);

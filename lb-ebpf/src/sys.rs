@@ -1,6 +1,7 @@
 //! Maps of the bench and the tail call.
 
 use aya_ebpf::{
+    helpers::generated::bpf_xdp_adjust_head,
     macros::map,
     maps::{Array, ProgramArray},
     programs::{TcContext, XdpContext},
@@ -36,6 +37,13 @@ pub fn next() -> Option<u64> {
         *next
     };
     Some(number & (walk - 1))
+}
+
+/// Takes bytes off before the packet. Views of it end here.
+#[inline(always)]
+pub fn take_off(ctx: &XdpContext, bytes: i32) -> bool {
+    // SAFETY: a valid context.
+    unsafe { bpf_xdp_adjust_head(ctx.ctx, bytes) == 0 }
 }
 
 /// Goes on with the program under test; comes back only if there is none.

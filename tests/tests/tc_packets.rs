@@ -17,6 +17,8 @@ mod xdp_persistence;
 mod xdp_schedule;
 #[path = "xdp_sync.rs"]
 mod xdp_sync;
+#[path = "xdp_tun.rs"]
+mod xdp_tun;
 
 use lb_common::abi;
 use lb_tests::packet::{bed::*, build::is_tc};

@@ -15,6 +15,8 @@ mod xdp_persistence;
 mod xdp_schedule;
 #[path = "xdp_sync.rs"]
 mod xdp_sync;
+#[path = "xdp_tun.rs"]
+mod xdp_tun;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -2,6 +2,7 @@
 
 pub mod dsr;
 pub mod nat;
+pub mod tun;
 
 use lb_common::{
     abi::{FLAG_RESOLVED, FLAG_TX, METHOD_DR, METHOD_NAT, Real},
@@ -16,7 +17,7 @@ use crate::{
     parse::{Frame, Segment},
 };
 
-/// Rewrites the packet for `real`. `what` is the outcome, with [`DrForwarded`] standing for "any
+/// Rewrites the packet for `real`, which is reached by no tunnel. `what` is the outcome, with [`DrForwarded`] standing for "any
 /// established connection".
 #[inline(always)]
 pub fn to_real<A: Family, H: Hook>(
@@ -40,11 +41,17 @@ pub fn to_real<A: Family, H: Hook>(
         }
         _ => Local,
     };
+    count(id, segment);
+    Decision { outcome, ifindex: exit(real, real.ifindex, segment) }
+}
+
+/// Counts a packet to a real server.
+#[inline(always)]
+fn count<A: Family>(id: u16, segment: &Segment<A>) {
     if let Some(stats) = maps::real_stats(id) {
         stats.packets += 1;
         stats.bytes += u64::from(segment.len);
     }
-    Decision { outcome, ifindex: exit(real, real.ifindex, segment) }
 }
 
 /// [`Decision::ifindex`] of a frame that leaves by `ifindex`.

@@ -60,6 +60,8 @@ fn is_never_cut(frame: &[u8]) -> bool {
 /// A loaded object and its maps.
 pub struct Engine {
     ebpf: Ebpf,
+    /// See [`Engine::cuts_nothing`].
+    cuts: bool,
 }
 
 impl Engine {
@@ -91,7 +93,7 @@ impl Engine {
                 ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
             program.load().with_context(|| format!("verifier refuses {name}"))?;
         }
-        let mut engine = Self { ebpf };
+        let mut engine = Self { ebpf, cuts: true };
         for (name, map) in
             [(maps::PROGRAM6, maps::PROGRAMS), (maps::PROGRAM_TC6, maps::PROGRAMS_TC)]
         {
@@ -108,6 +110,16 @@ impl Engine {
     /// When there is none of that name.
     pub fn any_program(&self, name: &str) -> Result<&Program> {
         self.ebpf.program(name).with_context(|| format!("no program {name}"))
+    }
+
+    /// No frame of what follows is cut, so that tc's are run with the device's sum whatever their length.
+    pub fn cuts_nothing(&mut self) {
+        self.cuts = false;
+    }
+
+    /// The opposite, which is the rule.
+    pub fn cuts(&mut self) {
+        self.cuts = true;
     }
 
     /// A program of XDP.
@@ -217,7 +229,7 @@ impl Engine {
         };
         let (action, len) = if is_tc() {
             let program: &SchedClassifier = self.any_program(maps::PROGRAM_TC)?.try_into()?;
-            if is_never_cut(frame) {
+            if !self.cuts || is_never_cut(frame) {
                 match crate::sys::run_summed(program.fd()?, frame) {
                     Ok((action, frame)) => return Ok((as_of_xdp(action)?, frame)),
                     // A kernel that does not know the flag: without the sum.
