@@ -34,8 +34,6 @@
 //! write `generation + 1` with [`STATE_ABSENT`] and all else unchanged, then the new content under
 //! that generation. Generations of an id never go back while the maps live.
 
-use crate::csum;
-
 pub use crate::addr::Addr;
 
 /// Raised by every change of layout or meaning; pins of another version are not re-adopted.
@@ -306,78 +304,8 @@ pub struct Real {
     pub tunnel_sum: u16,
     /// Longest packet of a client that fits with its outer header; 0 without a tunnel.
     pub tunnel_room: u16,
-    /// Zero.
-    pub pad: u32,
-}
-
-impl Real {
-    /// Sets addresses and ports and the checksum deltas that follow from them.
-    #[must_use]
-    pub const fn with_nat(mut self, vip: Addr, vip_port: Be16, addr: Addr, port: Be16) -> Self {
-        self.vip = vip;
-        self.vip_port = vip_port;
-        self.addr = addr;
-        self.port = port;
-        let (old, new) = (vip.words, addr.words);
-        let mut sum = csum::delta32(old[3], new[3]);
-        self.ip_delta = csum::fold(sum);
-        if addr.to_v4().is_none() {
-            let rest = csum::delta32(old[0], new[0]) + csum::delta32(old[1], new[1]);
-            sum += rest + csum::delta32(old[2], new[2]);
-        }
-        self.l4_delta = csum::fold(sum + csum::delta16(vip_port, port));
-        self
-    }
-
-    /// Sets what outer headers from `source` by a way of `mtu` are made of, once addresses and method are set:
-    /// their sum without traffic class and length (a checksum's part, or that of an IPv6 header, which has none).
-    #[must_use]
-    pub const fn with_tunnel(mut self, source: Addr, mtu: u32) -> Self {
-        let mtu = if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 };
-        self.tunnel_source = source;
-        self.tunnel_room = mtu.saturating_sub(self.tunnel_header());
-        let (from, to) = (source.words, self.addr.words);
-        let inner = [TUNNEL_TTL, self.tunnelled()];
-        self.tunnel_sum = if self.method == METHOD_TUN {
-            let fixed =
-                be16(0x4500) as u32 + DONT_FRAGMENT as u32 + u16::from_ne_bytes(inner) as u32;
-            csum::fold(fixed + csum::sum32(from[3]) + csum::sum32(to[3]))
-        } else {
-            let next = u16::from_ne_bytes([inner[1], inner[0]]) as u32;
-            let (mut sum, mut word) = (be16(0x6000) as u32 + next, 0);
-            while word < 4 {
-                sum += csum::sum32(from[word]) + csum::sum32(to[word]);
-                word += 1;
-            }
-            csum::fold(sum)
-        };
-        self
-    }
-
-    /// Bytes of the outer header.
-    #[inline(always)]
-    pub const fn tunnel_header(&self) -> u16 {
-        if self.method == METHOD_TUN6 { 40 } else { 20 }
-    }
-
-    /// Protocol number of what is in the tunnel: a packet of the virtual server's family.
-    #[inline(always)]
-    pub const fn tunnelled(&self) -> u8 {
-        if self.vip.to_v4().is_some() { PROTO_IPIP } else { PROTO_IPV6 }
-    }
-
-    /// Whether it is reached by a tunnel.
-    #[inline(always)]
-    pub const fn is_tunnel(&self) -> bool {
-        self.method >= METHOD_TUN
-    }
-
-    /// Whether its virtual server has persistence.
-    #[inline(always)]
-    pub const fn is_persistent(&self) -> bool {
-        // A mask begins with its first bit, in either family.
-        self.granularity.words[0] != 0
-    }
+    /// Zero. It makes the size a power of two, by which the kernel's look-up shifts instead of multiplying.
+    pub pad: [u32; 3],
 }
 
 /// Nobody: every flow that names the id is dead.
@@ -664,7 +592,7 @@ layout!(
     PoolEntry = 8,
     Pool = 528,
     Ring = 8192,
-    Real = 120,
+    Real = 128,
     Source = 16,
     FlowKey4 = 16,
     FlowKey6 = 40,

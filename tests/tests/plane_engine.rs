@@ -97,7 +97,8 @@ fn surroundings() -> Result<Surroundings> {
             {
                 let out = &snapshot.interfaces[&way.ifindex];
                 let (ifindex, source) = (way.ifindex, out.mac);
-                let hop = NextHop { ifindex, source, neighbour, mtu: out.mtu, nic: out.nic };
+                let (mtu, nic, own) = (out.mtu, out.nic, way.own);
+                let hop = NextHop { ifindex, source, neighbour, mtu, nic, own };
                 return Ok(Surroundings {
                     next_hops: [(IpAddr::V4(DB), Ok(hop))].into(),
                     own: snapshot.addresses.iter().map(|(_, prefix)| prefix.addr).collect(),

@@ -189,6 +189,9 @@ pub enum Method {
     Dr,
     /// Destination NAT; replies come back through us, the client's address is kept.
     Nat,
+    /// Tunnel (IPIP and its kin): the packet goes, unchanged, inside of another one to the real server, which may be of
+    /// the other address family and behind routers. Replies go to the client directly.
+    Tun,
     /// The real server is this host: the packet goes up the stack unchanged.
     Local,
 }

@@ -326,12 +326,12 @@ mod tests {
         assert!(!shown.contains("worth a look"), "told once: {shown}");
 
         let refused = format!(
-            "{CLASSIC}virtual_server 192.0.2.1 80 {{\n  protocol TCP\n  lb_kind TUN\n  real_server \
+            "{CLASSIC}virtual_server 192.0.2.1 80 {{\n  protocol TCP\n  lb_kind TUN type gue port 9000\n  real_server \
              192.0.2.9 80 {{\n    TCP_CHECK {{\n    }}\n  }}\n}}\n"
         );
         let report = of(&refused);
         assert_eq!((report.exit_code(), report.refused), (2, 1), "{report:#?}");
-        assert!(report.render().contains("k.conf:14:11"), "{}", report.render());
+        assert!(report.render().contains("k.conf:14:20"), "{}", report.render());
         assert_eq!(find(&report, "TCP_CHECK in real_server").verdict, Verdict::Better);
     }
 

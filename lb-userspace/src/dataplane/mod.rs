@@ -87,6 +87,8 @@ pub struct NextHop {
     pub mtu: u32,
     /// The interface is a network card rather than made of software.
     pub nic: bool,
+    /// This host's own address towards it: the source of what is sent to it.
+    pub own: Option<IpAddr>,
 }
 
 /// What the engine is told of the host around it.

@@ -29,7 +29,8 @@ pub fn xdp(vs: &VirtualServer) -> Result<&'static str, String> {
     if vs.key.addr.port() == 0 {
         return Err("the xdp engine needs a port, 0 (every port) is not supported".into());
     }
-    let is_other = |addr: &SocketAddr| addr.is_ipv4() != vs.key.addr.is_ipv4();
+    let is_other =
+        |addr: &SocketAddr| addr.is_ipv4() != vs.key.addr.is_ipv4() && vs.method != Method::Tun;
     let mut servers = vs.real_servers.iter().map(|rs| rs.addr).chain(vs.sorry_server);
     if let Some(addr) = servers.find(is_other) {
         return Err(format!("real server {addr} is of another address family than the VIP"));
@@ -50,7 +51,8 @@ pub fn ipvs(vs: &VirtualServer) -> Result<&'static str, String> {
     }
     let v6 = vs.key.addr.is_ipv6();
     let servers = || vs.real_servers.iter().map(|rs| rs.addr).chain(vs.sorry_server);
-    if let Some(addr) = servers().find(|addr| addr.is_ipv6() != v6) {
+    let is_other = |addr: &SocketAddr| addr.is_ipv6() != v6 && vs.method != Method::Tun;
+    if let Some(addr) = servers().find(is_other) {
         return Err(format!("real server {addr} is of another family than the virtual server"));
     }
     if vs.method != Method::Nat {
@@ -59,8 +61,9 @@ pub fn ipvs(vs: &VirtualServer) -> Result<&'static str, String> {
         let all = servers().collect::<std::collections::BTreeSet<_>>();
         if let Some(addr) = all.into_iter().find(|addr| !seen.insert(addr.ip())) {
             return Err(format!(
-                "real server {addr} has another one's address: by DR the port does not change, so that they \
-                 are the same to IPVS"
+                "real server {addr} has another one's address: by {} the port does not change, so that \
+                 they are the same to IPVS",
+                if vs.method == Method::Tun { "TUN" } else { "DR" }
             ));
         }
     }
@@ -86,6 +89,7 @@ pub fn hint(vs: &VirtualServer, addr: SocketAddr, method: Method) -> Option<Stri
     }
     let how = match method {
         Method::Local => "is this host: packets are passed up unchanged",
+        Method::Tun => "is reached by a tunnel: ports are not changed",
         Method::Dr | Method::Nat => "is reached by DR: ports are not changed",
     };
     Some(format!("{addr} {how}, so it must listen on port {port}, not {}", addr.port()))
@@ -306,6 +310,7 @@ fn reason(
     let method = match server.method {
         Method::Dr => "DR",
         Method::Nat => "NAT",
+        Method::Tun => "TUN",
         Method::Local => "local (this host)",
     };
     let health = inputs.health.get(vs.key, addr).0;

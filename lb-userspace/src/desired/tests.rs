@@ -536,6 +536,22 @@ fn what_xdp_cannot_do_is_left_out_and_said() {
     }
 }
 
+/// By a tunnel a real server may be of the other family, and by either engine.
+#[test]
+fn tunnels_lead_to_the_other_family() {
+    let mut scene = Scene::new();
+    scene.vs().method = Method::Tun;
+    scene.vs().real_servers = vec![rs("[2001:db8::2]:3306"), rs(DB2)];
+    for engine in [Engine::Xdp, Engine::Ipvs] {
+        scene.engine = engine;
+        assert_eq!(scene.server("[2001:db8::2]:3306").map(|it| it.method), Some(Method::Tun));
+        assert_eq!(scene.server(DB2).map(|it| it.method), Some(Method::Tun));
+    }
+    scene.engine = Engine::Xdp;
+    let text = scene.with(|inputs| placement::explain(inputs, DB2)).expect("known");
+    assert!(text.contains("TUN, weight"), "{text}");
+}
+
 #[test]
 fn explain_says_why() {
     let mut scene = Scene::new();

@@ -19,7 +19,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
 };
 use netlink_sys::SocketAddr as NetlinkAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -54,6 +54,10 @@ pub struct Way {
     pub via: IpAddr,
     /// `Err`: why there is no link-layer address.
     pub neighbour: Result<Mac, String>,
+    /// This host's own address that the kernel would send from.
+    pub own: Option<IpAddr>,
+    /// What the route itself, or what was heard of its further way, says of the largest packet.
+    pub mtu: Option<u32>,
     /// The kernel should be made to ask (again): unresolved, or not confirmed lately.
     pub stale: bool,
     /// The neighbour has not been asked yet, or has not had the time to answer: nothing is known
@@ -201,7 +205,7 @@ impl Reader {
                 continue;
             }
             let way = match self.route(*destination).await {
-                Ok((ifindex, via)) => Ok(way(ifindex, via, &snapshot, &neighbours)),
+                Ok(route) => Ok(way(&route, &snapshot, &neighbours)),
                 Err(error) => Err(format!("no route to {destination}: {error:#}")),
             };
             snapshot.ways.insert(*destination, way);
@@ -209,7 +213,7 @@ impl Reader {
         Ok(snapshot)
     }
 
-    async fn route(&self, destination: IpAddr) -> anyhow::Result<(u32, IpAddr)> {
+    async fn route(&self, destination: IpAddr) -> anyhow::Result<Route> {
         let request = match destination {
             IpAddr::V4(ip) => {
                 RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build()
@@ -295,7 +299,16 @@ fn neighbour(message: &NeighbourMessage) -> Option<NeighbourRow> {
     Some(((message.header.ifindex, destination?), (message.header.state, mac)))
 }
 
-fn read_route(message: &RouteMessage, destination: IpAddr) -> anyhow::Result<(u32, IpAddr)> {
+/// What the kernel answers about a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Route {
+    ifindex: u32,
+    via: IpAddr,
+    own: Option<IpAddr>,
+    mtu: Option<u32>,
+}
+
+fn read_route(message: &RouteMessage, destination: IpAddr) -> anyhow::Result<Route> {
     match message.header.kind {
         RouteType::Unicast => {}
         RouteType::Local => bail!("it is this host"),
@@ -303,23 +316,32 @@ fn read_route(message: &RouteMessage, destination: IpAddr) -> anyhow::Result<(u3
     }
     let mut ifindex = None;
     let mut via = destination;
+    let (mut own, mut mtu) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
             RouteAttribute::Gateway(RouteAddress::Inet(ip)) => via = IpAddr::V4(*ip),
             RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => via = IpAddr::V6(*ip),
+            RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => own = Some(IpAddr::V4(*ip)),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => own = Some(IpAddr::V6(*ip)),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
-    Ok((ifindex.context("the route names no interface")?, via))
+    Ok(Route { ifindex: ifindex.context("the route names no interface")?, via, own, mtu })
 }
 
 fn way(
-    ifindex: u32,
-    via: IpAddr,
+    route: &Route,
     snapshot: &Snapshot,
     neighbours: &BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>,
 ) -> Way {
+    let Route { ifindex, via, own, mtu } = *route;
     let name = snapshot.interfaces.get(&ifindex).map_or("?", |interface| &interface.name);
     let running = snapshot.interfaces.get(&ifindex).is_some_and(|interface| interface.running);
     let entry = neighbours.get(&(ifindex, via));
@@ -345,7 +367,7 @@ fn way(
         ))
     );
     let asked = running && matches!(entry, None | Some((NeighbourState::Incomplete, _)));
-    Way { ifindex, via, neighbour, stale: running && !confirmed, asked }
+    Way { ifindex, via, neighbour, own, mtu, stale: running && !confirmed, asked }
 }
 
 #[cfg(test)]
@@ -362,6 +384,10 @@ mod tests {
             xdp_program: None,
         };
         Snapshot { interfaces: [(3, interface)].into(), ..Snapshot::default() }
+    }
+
+    fn route(via: IpAddr) -> Route {
+        Route { ifindex: 3, via, own: None, mtu: None }
     }
 
     #[test]
@@ -382,14 +408,14 @@ mod tests {
         ];
         for (entry, resolved, stale, asked) in rows {
             let neighbours = entry.map(|entry| ((3, ip), entry)).into_iter().collect();
-            let way = way(3, ip, &scene(), &neighbours);
+            let way = way(&route(ip), &scene(), &neighbours);
             let got = (way.neighbour.is_ok(), way.stale, way.asked);
             assert_eq!(got, (resolved, stale, asked), "{entry:?}");
         }
         let mut down = scene();
         down.interfaces.get_mut(&3).expect("eth1").running = false;
         let neighbours = [((3, ip), (NeighbourState::Reachable, mac))].into();
-        let way = way(3, ip, &down, &neighbours);
+        let way = way(&route(ip), &down, &neighbours);
         assert_eq!(way.neighbour, Err("interface eth1 is down".into()));
         assert!(!way.stale && !way.asked);
     }
@@ -401,10 +427,15 @@ mod tests {
         message.header.kind = RouteType::Unicast;
         assert!(read_route(&message, ip).is_err());
         message.attributes.push(RouteAttribute::Oif(3));
-        assert_eq!(read_route(&message, ip).expect("route"), (3, ip));
+        assert_eq!(read_route(&message, ip).expect("route"), route(ip));
         let gateway = Ipv4Addr::new(192, 0, 2, 254);
         message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
-        assert_eq!(read_route(&message, ip).expect("route"), (3, gateway.into()));
+        assert_eq!(read_route(&message, ip).expect("route"), route(gateway.into()));
+        let own = Ipv4Addr::new(192, 0, 2, 7);
+        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(own)));
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)]));
+        let full = Route { own: Some(own.into()), mtu: Some(1400), ..route(gateway.into()) };
+        assert_eq!(read_route(&message, ip).expect("route"), full);
         message.header.kind = RouteType::Unreachable;
         assert!(read_route(&message, ip).is_err());
     }

@@ -76,12 +76,42 @@ impl Nudger {
     }
 }
 
-/// An Ethernet frame with this segment, for whoever knows the way. `macs`: destination and source.
-pub fn frame(macs: [u8; 12], segment: &Segment) -> Vec<u8> {
-    let kind: [u8; 2] = if segment.from.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
-    let mut frame = [&macs[..], &kind, &packet(segment)].concat();
+/// An Ethernet frame with this segment, for whoever knows the way. `macs`: destination and source; `tunnel`: source and
+/// destination of the packet that it goes inside of.
+pub fn frame(macs: [u8; 12], tunnel: Option<(IpAddr, IpAddr)>, segment: &Segment) -> Vec<u8> {
+    let mut packet = packet(segment);
+    if let Some((from, to)) = tunnel {
+        packet = [outer(from, to, &packet), packet].concat();
+    }
+    let is_v4 = packet.first().is_some_and(|first| first >> 4 == 4);
+    let kind: [u8; 2] = if is_v4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    let mut frame = [&macs[..], &kind, &packet].concat();
     frame.resize(frame.len().max(FRAME), 0);
     frame
+}
+
+/// Header of a packet with `inner` in it, as the data plane's program writes it; nothing for addresses of two families.
+fn outer(from: IpAddr, to: IpAddr, inner: &[u8]) -> Vec<u8> {
+    let kind = if inner.first().is_some_and(|first| first >> 4 == 4) { 4 } else { 41 };
+    let [high, low] = (inner.len() as u16).to_be_bytes();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let [high, low] = (inner.len() as u16 + 20).to_be_bytes();
+            let mut header = vec![0x45, 0, high, low, 0, 0, 0x40, 0, HOPS, kind, 0, 0];
+            header.extend(from.octets());
+            header.extend(to.octets());
+            let check = csum::finish(words(&header));
+            header[10..12].copy_from_slice(&check.to_be_bytes());
+            header
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut header = vec![0x60, 0, 0, 0, high, low, kind, HOPS];
+            header.extend(from.octets());
+            header.extend(to.octets());
+            header
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// IP and TCP header; nothing for addresses of two families. A raw IPv4 socket fills in the identification,
@@ -175,16 +205,39 @@ mod tests {
     #[test]
     fn a_frame_is_whole() {
         let macs = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-        let whole = frame(macs, &four(RST));
+        let whole = frame(macs, None, &four(RST));
         assert_eq!((&whole[..12], &whole[12..14]), (&macs[..], &[8, 0][..]));
         assert_eq!(whole[14..54], packet(&four(RST)));
         assert_eq!(whole[54..], [0; 6], "up to the shortest frame");
         assert_eq!(csum::finish(words(&whole[14..34])), 0, "no kernel fills it in here");
         assert_eq!(whole[14 + 33], RST);
-        let whole = frame(macs, &six(RST));
+        let whole = frame(macs, None, &six(RST));
         assert_eq!((&whole[..12], &whole[12..14]), (&macs[..], &[0x86, 0xdd][..]));
         assert_eq!(whole[14..], packet(&six(RST)));
         assert_eq!(whole[14 + 53], RST);
+    }
+
+    #[test]
+    fn a_tunnel_is_one_more_header() {
+        let ends = |from: &str, to: &str| {
+            Some((from.parse::<IpAddr>().expect("ip"), to.parse::<IpAddr>().expect("ip")))
+        };
+        let (v4, v6) = (ends("10.0.0.1", "10.0.0.2"), ends("2001:db8::a", "2001:db8::b"));
+        for (inner, kind) in [(four(RST), 4), (six(RST), 41)] {
+            let packet = packet(&inner);
+            let whole = frame([0; 12], v4, &inner);
+            assert_eq!(whole[12..16], [8, 0, 0x45, 0]);
+            assert_eq!(whole[16..18], (packet.len() as u16 + 20).to_be_bytes());
+            assert_eq!(whole[18..24], [0, 0, 0x40, 0, 64, kind]);
+            assert_eq!(whole[26..34], [10, 0, 0, 1, 10, 0, 0, 2]);
+            assert_eq!(csum::finish(words(&whole[14..34])), 0);
+            assert_eq!(whole[34..], packet);
+            let whole = frame([0; 12], v6, &inner);
+            assert_eq!(whole[12..18], [0x86, 0xdd, 0x60, 0, 0, 0]);
+            assert_eq!(whole[18..20], (packet.len() as u16).to_be_bytes());
+            assert_eq!((whole[20], whole[21], whole[37], whole[53]), (kind, 64, 0xa, 0xb));
+            assert_eq!(whole[54..], packet);
+        }
     }
 
     #[test]

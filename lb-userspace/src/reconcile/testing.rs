@@ -35,7 +35,7 @@ fn key(vip: impl Strategy<Value = IpAddr>) -> impl Strategy<Value = VirtualServe
 
 fn real_server() -> impl Strategy<Value = RealServer> {
     (
-        prop_oneof![Just(Method::Dr), Just(Method::Nat), Just(Method::Local)],
+        prop_oneof![Just(Method::Dr), Just(Method::Nat), Just(Method::Tun), Just(Method::Local)],
         prop_oneof![Just(0u32), 1u32..5, Just(i32::MAX as u32)],
         prop_oneof![
             3 => Just(RealServerState::Up),
@@ -73,8 +73,8 @@ fn persistence(whole: u8) -> impl Strategy<Value = Option<Persistence>> {
 }
 
 fn virtual_server(four: bool) -> impl Strategy<Value = VirtualServer> {
-    let server = (1u8..9).prop_map(move |n| {
-        let four_or_six = match four {
+    let server = (1u8..9, proptest::bool::weighted(0.2)).prop_map(move |(n, other)| {
+        let four_or_six = match four != other {
             true => IpAddr::from([198, 51, 100, n]),
             false => IpAddr::from([0x2001, 0xdb8, n.into(), 0, 0, 0, 0xff, 1]),
         };
@@ -97,7 +97,13 @@ fn virtual_server(four: bool) -> impl Strategy<Value = VirtualServer> {
         persistence(if four { 32 } else { 128 }),
         btree_map(server, real_server(), 0..6),
     )
-        .prop_map(|(gate, scheduler, idle, on_down, persistence, real_servers)| {
+        .prop_map(move |(gate, scheduler, idle, on_down, persistence, mut real_servers)| {
+            // Only a tunnel leads to the other family.
+            for (addr, server) in &mut real_servers {
+                if addr.is_ipv4() != four {
+                    server.method = Method::Tun;
+                }
+            }
             VirtualServer {
                 gate,
                 scheduler,

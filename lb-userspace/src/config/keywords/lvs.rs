@@ -14,8 +14,8 @@ const DAYS_31: u64 = 31 * 86_400_000_000;
 keywords! {
     VirtualServer: "lb_algo", Word("rr|wrr|lc|wlc|sed|nq|sh|mh"), "wlc", A, Acts, "scheduler; keepalived's others are not available yet";
     VirtualServer: "lvs_sched", Word("rr|wrr|lc|wlc|sed|nq|sh|mh"), "wlc", A, Acts, "the same as lb_algo";
-    VirtualServer: "lb_kind", Words("NAT|DR"), "NAT", A, Acts, "forwarding method; TUN is not available yet; a real server that is this host is served locally";
-    VirtualServer RealServer: "lvs_method", Words("NAT|DR"), "NAT", A, Acts, "the same as lb_kind; in a real_server: for it alone, not available yet";
+    VirtualServer: "lb_kind", Words("NAT|DR|TUN [type ipip]"), "NAT", A, Acts, "forwarding method; TUN: in a packet of its own (IPIP), also to a real server of the other address family; a real server that is this host is served locally";
+    VirtualServer RealServer: "lvs_method", Words("NAT|DR|TUN [type ipip]"), "NAT", A, Acts, "the same as lb_kind; in a real_server: for it alone, not available yet";
     VirtualServer: "protocol", Choice(&["TCP", "UDP", "SCTP"]), "UDP, but TCP where the port or the checks say so", A, Acts, "TCP so far";
     VirtualServer: "persistence_timeout", Optional("[SECONDS]"), "off; 360 alone", A, Acts, "a client's next connections go to the real server that it had, until it has had none for so long";
     VirtualServer: "persistence_granularity", Words("MASK | LEN"), "a whole address", C, Acts, "clients of one network of this size count as one; without persistence_timeout it stands for 360 s";
@@ -35,7 +35,7 @@ keywords! {
     VirtualServer: "quorum_down", Command { user: true }, "", B, Acts, "runs when the quorum is lost";
     VirtualServer: "sorry_server", Server, "", A, Acts, "stands in when the quorum is lost";
     VirtualServer: "sorry_server_inhibit", Nothing, "off", C, Later(T::CheckerDetail), "weight 0 for the others rather than removal";
-    VirtualServer: "sorry_server_lvs_method", Words("NAT|DR"), "lb_kind", C, Later(T::CheckerDetail), "its forwarding method";
+    VirtualServer: "sorry_server_lvs_method", Words("NAT|DR|TUN"), "lb_kind", C, Later(T::CheckerDetail), "its forwarding method";
     VirtualServer: "omega", Nothing, "off", B, Acts, "quorum_down and notify_down run at stop too";
     VirtualServer: "ha_suspend", Nothing, "off", B, Later(T::Suspend), "no checks while the VIP is elsewhere";
     VirtualServer RealServer: "virtualhost", Word("NAME"), "", B, Acts, "Host header of HTTP_GET and SSL_GET";

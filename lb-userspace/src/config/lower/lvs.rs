@@ -19,7 +19,6 @@ use super::{
     },
     Entry, Lower, Spanned,
     checkers::Schedule,
-    quirks,
 };
 
 /// The port of MySQL.
@@ -109,7 +108,9 @@ impl Lower<'_> {
             self.error(sorry.span, format!("the sorry_server of {vip} is the VIP itself"));
         }
         if let Some(sorry) = &raw.sorry_server
+            && !self.is_mapped(sorry.value.0, sorry.span)
             && sorry.value.0.is_ipv4() != vip.is_ipv4()
+            && raw.method.value != Method::Tun
         {
             let message = format!(
                 "sorry_server {} and VIP {} are of different families",
@@ -318,54 +319,6 @@ impl Lower<'_> {
         None
     }
 
-    /// `NAT` or `DR`, in either case.
-    pub(super) fn method(&mut self, entry: &Entry<'_>) -> Option<Method> {
-        let word = self.first(entry)?;
-        let text = self.text(word);
-        if let Some(extra) = entry.args().get(1) {
-            let extra_text = self.text(*extra);
-            let help = if extra_text.starts_with("//") {
-                quirks::NO_COMMENT
-            } else {
-                "take them out: keepalived reads options of a tunnel there, and there is none"
-            };
-            self.warn(
-                extra.span,
-                format!("words after `{}` and its value are ignored", entry.name()),
-                help,
-            );
-        }
-        let upper = text.to_ascii_uppercase();
-        let method = match upper.as_str() {
-            "NAT" => Method::Nat,
-            "DR" => Method::Dr,
-            "TUN" => {
-                self.cannot(
-                    word.span,
-                    format!("`{} TUN` is not available yet", entry.name()),
-                    "available: DR (real servers on the same network), NAT (replies come back through lbd)",
-                );
-                return None;
-            }
-            _ => {
-                let shown: String = text.chars().take(64).collect();
-                self.error(
-                    word.span,
-                    format!("`{}` cannot be `{shown}`; expected NAT or DR", entry.name()),
-                );
-                return None;
-            }
-        };
-        if upper != *text {
-            self.warn(
-                word.span,
-                format!("`{} {text}` is read as {upper}", entry.name()),
-                "keepalived wants capital letters",
-            );
-        }
-        Some(method)
-    }
-
     /// keepalived's default is UDP, which no MySQL pool means: where the port or a check says TCP,
     /// TCP it is, with a warning; else it is an error, because we forward TCP only.
     fn protocol(
@@ -457,12 +410,14 @@ impl Lower<'_> {
     }
 
     /// Whether an address can be that of a real server; told when it cannot.
-    fn may_serve(&mut self, vip: SocketAddr, server: &Spanned<(IpAddr, Option<u16>)>) -> bool {
+    fn may_serve(&mut self, defaults: &Defaults, server: &Spanned<(IpAddr, Option<u16>)>) -> bool {
         let Spanned { value: (ip, _), span } = *server;
-        if ip.is_ipv4() != vip.is_ipv4() {
+        let vip = defaults.vip;
+        if ip.is_ipv4() != vip.is_ipv4() && defaults.method != Method::Tun {
             let message =
                 format!("real_server {ip} and VIP {} are of different families", vip.ip());
-            self.error(span, message);
+            let diagnostic = self.diagnostic(Severity::Error, span, message);
+            self.sink.push(diagnostic.help("only by `lb_kind TUN` they may be"));
         } else if self.is_mapped(ip, span) {
             return false;
         } else if ip == vip.ip() {
@@ -479,18 +434,19 @@ impl Lower<'_> {
     fn real_server(&mut self, defaults: &Defaults, block: &Entry<'_>) -> Option<RealServer> {
         let vip = defaults.vip;
         let server = self.server(block);
-        let Some(Spanned { value: (ip, port), span }) = server.filter(|it| self.may_serve(vip, it))
-        else {
+        let served = server.filter(|it| self.may_serve(defaults, it));
+        let Some(Spanned { value: (ip, port), span }) = served else {
             self.refused_real_server(block, Some(vip.port()));
             return None;
         };
         let entries = self.entries(Block::RealServer, block.block());
         let mut port = port.filter(|port| *port > 0).unwrap_or(vip.port());
-        if defaults.method == Method::Dr && port != vip.port() {
+        if matches!(defaults.method, Method::Dr | Method::Tun) && port != vip.port() {
+            let name = if defaults.method == Method::Tun { "TUN" } else { "DR" };
             self.warn(
                 span,
                 format!(
-                    "real_server {ip} {port}: DR cannot change the port; {} is used",
+                    "real_server {ip} {port}: {name} cannot change the port; {} is used",
                     vip.port()
                 ),
                 "with NAT the port may differ",

@@ -14,6 +14,7 @@ mod http;
 mod inactive;
 mod links;
 mod lvs;
+mod method;
 mod notify;
 mod on_down;
 mod persistence;

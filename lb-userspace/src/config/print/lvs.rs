@@ -56,6 +56,7 @@ pub fn virtual_server_words(server: &VirtualServer) -> Item {
     scheduling(&mut out, *scheduler);
     let method = match method {
         Method::Dr => "DR",
+        Method::Tun => "TUN",
         // A real server that is this host is found by its address, whatever the method.
         Method::Nat | Method::Local => "NAT",
     };

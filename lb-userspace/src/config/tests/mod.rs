@@ -9,6 +9,7 @@ mod entries;
 mod model;
 mod on_down;
 mod telling;
+mod tunnel;
 mod wire;
 
 /// Fails unless a finding of a text has this phrase and this place.

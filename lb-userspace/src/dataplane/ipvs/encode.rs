@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use super::wire::{Dest, DestKey, Forward, Service, ServiceKey, flag};
+use super::wire::{Dest, DestKey, Forward, Service, ServiceKey, Tunnel, flag};
 use crate::base::{
     net::{Protocol, VirtualServerKey},
     table::{
@@ -92,6 +92,7 @@ pub fn dest(
     };
     let forward = match server.method {
         Method::Nat => Forward::Masquerade,
+        Method::Tun => Forward::Tunnel(Tunnel::default()),
         // A packet to the host itself goes up the stack by either method; this one changes nothing in it.
         Method::Dr | Method::Local => Forward::Direct,
     };
@@ -189,9 +190,20 @@ fn changed(wanted: Option<&VirtualServer>, found: &Service) -> VirtualServer {
     vs
 }
 
+/// What a destination's method is called in the table.
+fn method(forward: Forward) -> Method {
+    match forward {
+        Forward::Masquerade => Method::Nat,
+        Forward::Tunnel(tunnel) if tunnel == Tunnel::default() => Method::Tun,
+        // One that is never wanted, so that it differs.
+        Forward::Tunnel(_) => Method::Local,
+        Forward::Local | Forward::Direct | Forward::Bypass => Method::Dr,
+    }
+}
+
 fn real_server(dest: &Dest) -> RealServer {
     RealServer {
-        method: if dest.forward == Forward::Masquerade { Method::Nat } else { Method::Dr },
+        method: method(dest.forward),
         weight: dest.weight,
         state: RealServerState::Up,
         limits: Limits { upper: dest.upper, lower: dest.lower },

@@ -369,7 +369,12 @@ impl<K: Kernel> Ipvs<K> {
             };
             RealServerStatus {
                 addr: *addr,
-                method: if server.method == Method::Nat { "nat" } else { "dr" }.to_owned(),
+                method: match server.method {
+                    Method::Nat => "nat",
+                    Method::Tun => "tun",
+                    Method::Dr | Method::Local => "dr",
+                }
+                .to_owned(),
                 weight: found.map_or(0, |it| it.dest.weight),
                 state: state.to_owned(),
                 admin: None,

@@ -12,10 +12,10 @@ use std::{
 use lb_common::{
     abi::{
         Addr, FLAG_CLOSED, FLAG_INHIBITED, FLAG_KEEP, FLAG_RESOLVED, FLAG_TX, METHOD_DR,
-        METHOD_LOCAL, METHOD_NAT, POOL_LEN, RING_LEN, Real, SCHED_LC, SCHED_MH, SCHED_NQ, SCHED_RR,
-        SCHED_SED, SCHED_SH, SCHED_WLC, SCHED_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT,
-        SERVICE_KEEP, SERVICE_LIMITED, SOURCE_LEN, STATE_ABSENT, STATE_DOWN, STATE_DRAIN, STATE_UP,
-        Service, ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, macs,
+        METHOD_LOCAL, METHOD_NAT, METHOD_TUN, METHOD_TUN6, POOL_LEN, RING_LEN, Real, SCHED_LC,
+        SCHED_MH, SCHED_NQ, SCHED_RR, SCHED_SED, SCHED_SH, SCHED_WLC, SCHED_WRR, SERVICE_FALLBACK,
+        SERVICE_HASH_PORT, SERVICE_KEEP, SERVICE_LIMITED, SOURCE_LEN, STATE_ABSENT, STATE_DOWN,
+        STATE_DRAIN, STATE_UP, Service, ServiceKey, Source, VIP_TCP_SERVICE, Vip, be16, macs,
     },
     maps,
 };
@@ -117,7 +117,7 @@ pub fn encode(
             return Err(EncodeError::Pool(*key));
         }
         for (addr, server) in &vs.real_servers {
-            if addr.is_ipv4() != key.addr.is_ipv4() {
+            if addr.is_ipv4() != key.addr.is_ipv4() && server.method != Method::Tun {
                 return Err(EncodeError::Family(*addr, *key));
             }
             let real = real(map_key, service, *addr, server, around)?;
@@ -232,6 +232,8 @@ fn real(
         method: match server.method {
             Method::Dr => METHOD_DR,
             Method::Nat => METHOD_NAT,
+            Method::Tun if addr.is_ipv4() => METHOD_TUN,
+            Method::Tun => METHOD_TUN6,
             Method::Local => METHOD_LOCAL,
         },
         service: service.id,
@@ -251,10 +253,16 @@ fn real(
     if real.method != METHOD_LOCAL
         && let Some(Ok(hop)) = around.next_hops.get(&addr.ip())
     {
-        let NextHop { ifindex, source, neighbour, nic, .. } = *hop;
+        let NextHop { ifindex, source, neighbour, mtu, nic, own } = *hop;
         real.ifindex = ifindex;
         real.macs = macs(neighbour.0, source.0);
-        real.flags |= FLAG_RESOLVED | if nic { FLAG_TX } else { 0 };
+        real.flags |= if nic { FLAG_TX } else { 0 };
+        if !real.is_tunnel() {
+            real.flags |= FLAG_RESOLVED;
+        } else if let Some(own) = own.filter(|own| own.is_ipv4() == addr.is_ipv4()) {
+            real = real.with_tunnel(Addr::from_ip(own), mtu);
+            real.flags |= FLAG_RESOLVED;
+        }
     }
     Ok(real)
 }
@@ -271,6 +279,9 @@ fn succeed(old: Option<&Real>, mut new: Real, known: bool) -> Real {
     if !known && new.method != METHOD_LOCAL && old.flags & FLAG_RESOLVED != 0 {
         new.ifindex = old.ifindex;
         new.macs = old.macs;
+        new.tunnel_source = old.tunnel_source;
+        new.tunnel_sum = old.tunnel_sum;
+        new.tunnel_room = old.tunnel_room;
         new.flags |= old.flags & (FLAG_RESOLVED | FLAG_TX);
     }
     let keep = new.flags & FLAG_KEEP != 0;
@@ -475,6 +486,7 @@ pub fn decode(image: &Image) -> ForwardingTable {
         let server = RealServer {
             method: match real.method {
                 METHOD_NAT => Method::Nat,
+                METHOD_TUN | METHOD_TUN6 => Method::Tun,
                 METHOD_LOCAL => Method::Local,
                 _ => Method::Dr,
             },

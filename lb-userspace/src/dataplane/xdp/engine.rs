@@ -11,8 +11,8 @@ use std::{
 use anyhow::Context as _;
 use lb_common::{
     abi::{
-        Control, FLAG_INHIBITED, FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, Orphan, Real,
-        STATE_DOWN, STATE_DRAIN, STATE_UP, SourceKey,
+        Control, FLAG_INHIBITED, FLAG_RESOLVED, LEASE_STANDBY, METHOD_LOCAL, METHOD_TUN,
+        METHOD_TUN6, Orphan, Real, STATE_DOWN, STATE_DRAIN, STATE_UP, SourceKey,
     },
     maps as sizes,
     verdict::Outcome,
@@ -367,6 +367,9 @@ impl Xdp {
             )),
             _ if local || real.flags & FLAG_RESOLVED != 0 => None,
             Some(Err(why)) => Some(why.clone()),
+            Some(Ok(_)) if real.is_tunnel() => {
+                Some("this host has no address of its own towards it".to_owned())
+            }
             _ => Some("next hop not resolved yet".to_owned()),
         };
         let next_hop = match hop {
@@ -383,6 +386,7 @@ impl Xdp {
         };
         let method = match real.method {
             METHOD_LOCAL => "local",
+            METHOD_TUN | METHOD_TUN6 => "tun",
             lb_common::abi::METHOD_NAT => "nat",
             _ => "dr",
         };

@@ -12,11 +12,14 @@
 //! address with the number that follows what the client has sent through this host. That is exact unless a segment
 //! was lost between here and the server; then the server keeps the connection until it speaks itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use lb_common::abi::{
     FLAG_KEEP, FLAG_RESOLVED, FLOW_FIN, FLOW_RESET, FLOW_REVERSE, FLOW_RST, Flow, FlowKey6,
-    METHOD_DR, METHOD_NAT, Real, STATE_ABSENT, STATE_DOWN,
+    METHOD_DR, METHOD_NAT, METHOD_TUN, METHOD_TUN6, Real, STATE_ABSENT, STATE_DOWN,
 };
 
 use super::{encode::socket, image::Image};
@@ -55,6 +58,8 @@ pub struct Notice {
     pub macs: [u8; 12],
     /// Interface to leave by.
     pub ifindex: u32,
+    /// Source and destination of the packet that it goes inside of.
+    pub tunnel: Option<(IpAddr, IpAddr)>,
 }
 
 /// Whether packets of `flow` still go to `real`: the program's own rule.
@@ -92,11 +97,12 @@ pub fn notices(
         ack: flow.seq_end,
         macs: bytes(flow.macs),
         ifindex: flow.ifindex,
+        tunnel: None,
     });
     let server = real.filter(|real| (first || !told) && real.flags & FLAG_RESOLVED != 0);
     let server = server.and_then(|real| {
         let to = match real.method {
-            METHOD_DR => (key.dst, key.dport),
+            METHOD_DR | METHOD_TUN | METHOD_TUN6 => (key.dst, key.dport),
             METHOD_NAT => (real.addr, real.port),
             // This host's own stack, which no frame of ours reaches.
             _ => return None,
@@ -110,6 +116,7 @@ pub fn notices(
             ack: 0,
             macs: bytes(real.macs),
             ifindex: real.ifindex,
+            tunnel: real.is_tunnel().then(|| (real.tunnel_source.ip(), real.addr.ip())),
         })
     });
     client.into_iter().chain(server)

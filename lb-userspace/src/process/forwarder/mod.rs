@@ -658,8 +658,9 @@ fn surroundings(snapshot: &Snapshot) -> (Host, Surroundings) {
                     ifindex: way.ifindex,
                     source: out.map(|out| out.mac).unwrap_or_default(),
                     neighbour,
-                    mtu: out.map_or(1500, |out| out.mtu),
+                    mtu: way.mtu.into_iter().chain(out.map(|out| out.mtu)).min().unwrap_or(1500),
                     nic: out.is_some_and(|out| out.nic),
+                    own: way.own,
                 })
             }
             Err(why) => Err(why.clone()),

@@ -79,7 +79,7 @@ impl Teller {
     }
 
     fn send_one(&mut self, notice: &Notice) -> io::Result<()> {
-        let Notice { kind, from, to, seq, ack, macs, ifindex, .. } = *notice;
+        let Notice { kind, from, to, seq, ack, macs, ifindex, tunnel, .. } = *notice;
         if kind == Kind::Probe && ifindex == 0 {
             let nudger = match self.nudger.take() {
                 Some(nudger) => nudger,
@@ -93,7 +93,7 @@ impl Teller {
             Kind::Probe => nudge::ACK,
             Kind::Reset => nudge::RST,
         };
-        let frame = nudge::frame(macs, &Segment { from, to, seq, ack, flags });
+        let frame = nudge::frame(macs, tunnel, &Segment { from, to, seq, ack, flags });
         if !self.sockets.contains_key(&ifindex) {
             if self.sockets.len() >= SOCKETS {
                 self.sockets.clear();

@@ -327,7 +327,9 @@ fn a_snapshot_becomes_next_hops() {
         xdp_program: Some(77),
     };
     let via = IpAddr::from([198, 51, 100, 254]);
-    let way = |neighbour| Way { ifindex: 3, via, neighbour, stale: false, asked: false };
+    let own = Some(IpAddr::from([198, 51, 100, 9]));
+    let (stale, asked) = (false, false);
+    let way = |neighbour| Way { ifindex: 3, via, neighbour, own, mtu: Some(1400), stale, asked };
     let asked = Way { asked: true, ..way(Err("is being asked".into())) };
     let snapshot = Snapshot {
         interfaces: [(3, interface)].into(),
@@ -341,8 +343,8 @@ fn a_snapshot_becomes_next_hops() {
         .into(),
     };
     let (host, around) = surroundings(&snapshot);
-    let hop =
-        NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1400, nic: true };
+    let (source, neighbour) = (Mac([2; 6]), Mac([4; 6]));
+    let hop = NextHop { ifindex: 3, source, neighbour, mtu: 1400, nic: true, own };
     assert_eq!(around.next_hops[&db(1).ip()], Ok(hop));
     assert_eq!(around.next_hops[&db(2).ip()], Err("silent".into()));
     assert_eq!(around.next_hops[&db(3).ip()], Err("no route".into()));

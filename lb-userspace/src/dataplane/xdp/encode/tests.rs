@@ -30,13 +30,22 @@ fn perform(image: &mut Image, write: &Write) {
 }
 
 fn reachable(table: &ForwardingTable) -> Surroundings {
-    let hop =
-        NextHop { ifindex: 3, source: Mac([2; 6]), neighbour: Mac([4; 6]), mtu: 1500, nic: false };
+    let hop = |to: IpAddr| NextHop {
+        ifindex: 3,
+        source: Mac([2; 6]),
+        neighbour: Mac([4; 6]),
+        mtu: 1500,
+        nic: false,
+        own: Some(match to {
+            IpAddr::V4(_) => IpAddr::from([198, 51, 100, 254]),
+            IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0xff, 0xfe]),
+        }),
+    };
     let next_hops = table
         .virtual_servers
         .values()
         .flat_map(|vs| vs.real_servers.keys())
-        .map(|addr| (addr.ip(), Ok(hop)))
+        .map(|addr| (addr.ip(), Ok(hop(addr.ip()))))
         .collect();
     Surroundings { next_hops, own: [IpAddr::from([10, 0, 0, 1])].into(), ..Default::default() }
 }
@@ -183,6 +192,51 @@ fn one_server(state: RealServerState, method: Method) -> ForwardingTable {
 fn pool_len(image: &Image) -> u32 {
     let service = image.services.values().next().expect("one service");
     image.tables[&Service::table_index(service.id, service.half)].0.len
+}
+
+#[test]
+fn a_tunnel_wants_an_address_of_this_host_and_knows_what_fits() {
+    let four = one_server(RealServerState::Up, Method::Tun);
+    let mut six = four.clone();
+    let vs = six.virtual_servers.values_mut().next().expect("one");
+    let server = vs.real_servers.values().next().copied().expect("one");
+    let addr = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 9]);
+    vs.real_servers = [(SocketAddr::new(addr, 3306), server)].into();
+    for (table, method, room) in [(four, METHOD_TUN, 1480), (six, METHOD_TUN6, 1460)] {
+        let around = reachable(&table);
+        let image = encode(&Image::default(), &table, &around).expect("fits");
+        assert_eq!((decode(&image), pool_len(&image)), (table.clone(), 1));
+        let of = |image: &Image| *image.reals.values().next().expect("one");
+        let real = of(&image);
+        assert_eq!((real.method, real.tunnel_room), (method, room));
+        let to = real.addr.ip();
+        let hop = around.next_hops[&to].clone().expect("a way");
+        assert_eq!(Some(real.tunnel_source.ip()), hop.own);
+        let with = |change: fn(&mut NextHop)| {
+            let mut hop = hop;
+            change(&mut hop);
+            let next_hops = [(to, Ok(hop))].into();
+            let around = Surroundings { next_hops, ..around.clone() };
+            encode(&image, &table, &around).expect("fits")
+        };
+        assert_eq!(pool_len(&with(|hop| hop.own = None)), 0, "no source, no packet");
+        let other = with(|hop| {
+            hop.own = hop.own.map(|own| match own {
+                IpAddr::V4(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+                IpAddr::V6(_) => IpAddr::from([198, 51, 100, 1]),
+            })
+        });
+        assert_eq!(pool_len(&other), 0, "of the other family");
+        // A smaller MTU moves no generation; what is beyond an IP packet is none.
+        let smaller = of(&with(|hop| hop.mtu = 1400));
+        assert_eq!((smaller.tunnel_room, smaller.generation), (room - 100, real.generation));
+        let most = of(&with(|hop| hop.mtu = 100_000)).tunnel_room;
+        assert_eq!(most, u16::MAX - (1500 - room));
+        assert_eq!(of(&with(|hop| hop.mtu = 10)).tunnel_room, 0);
+        // While nothing is known, what was known stays.
+        let restarted = encode(&image, &table, &Surroundings::default()).expect("fits");
+        assert!(restarted == image);
+    }
 }
 
 #[test]

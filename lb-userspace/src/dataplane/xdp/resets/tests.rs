@@ -4,6 +4,7 @@ use super::*;
 
 const DR: u16 = 7;
 const NAT: u16 = 8;
+const TUN: u16 = 9;
 const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const SERVER: [u8; 6] = [2, 0, 0, 0, 0, 3];
@@ -29,6 +30,8 @@ fn image() -> Image {
     };
     image.reals.insert(DR, real);
     image.reals.insert(NAT, Real { method: METHOD_NAT, ..real });
+    let by_tunnel = Real { method: METHOD_TUN, ..real };
+    image.reals.insert(TUN, by_tunnel.with_tunnel(Addr::v4(be32([10, 0, 0, 9])), 1500));
     image
 }
 
@@ -69,7 +72,12 @@ fn both_ends_are_told_each_by_the_numbers_that_it_expects() {
         header[6..].copy_from_slice(&OURS);
         header
     };
-    for (real, server) in [(DR, vip), (NAT, "10.0.0.1:3307".parse().expect("socket"))] {
+    let ends = (IpAddr::from([10, 0, 0, 9]), IpAddr::from([10, 0, 0, 1]));
+    for (real, server, tunnel) in [
+        (DR, vip, None),
+        (NAT, "10.0.0.1:3307".parse().expect("socket"), None),
+        (TUN, vip, Some(ends)),
+    ] {
         let told: Vec<_> = notices(&key(), &flow(real), &image(), true).collect();
         let probe = Notice {
             kind: Kind::Probe,
@@ -81,6 +89,7 @@ fn both_ends_are_told_each_by_the_numbers_that_it_expects() {
             ack: 1000,
             macs: header(CLIENT),
             ifindex: 11,
+            tunnel: None,
         };
         let reset = Notice {
             kind: Kind::Reset,
@@ -91,6 +100,7 @@ fn both_ends_are_told_each_by_the_numbers_that_it_expects() {
             ack: 0,
             macs: header(SERVER),
             ifindex: 12,
+            tunnel,
         };
         assert_eq!(told, [probe, reset], "{real}");
     }
