@@ -26,6 +26,7 @@ fn the_bench_measures_what_has_a_budget_beside_both_floors() -> Result<()> {
         ("foreign", Some(6)),
         ("established DR", Some(55)),
         ("established NAT", Some(60)),
+        ("established TUN", Some(75)),
         ("new flow", Some(450)),
         ("floor: MAC swap, tc", None),
         ("established DR, tc", None),
