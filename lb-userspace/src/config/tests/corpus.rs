@@ -28,7 +28,7 @@ macro_rules! files {
 }
 
 /// Kind, name, text, exit code of `-t`.
-const FILES: [(&str, &str, &[u8], u8); 112] = files![
+const FILES: [(&str, &str, &[u8], u8); 113] = files![
     "good" "tutorial-master" 0,
     "good" "tutorial-backup" 0,
     "good" "vip-options" 0,
@@ -59,6 +59,7 @@ const FILES: [(&str, &str, &[u8], u8); 112] = files![
     "bad" "missing-inner-brace" 5,
     "bad" "extra-brace" 5,
     "bad" "not-available" 4,
+    "bad" "tunnel-words" 4,
     "bad" "real-servers" 4,
     "bad" "mysql-check" 4,
     "bad" "quotes" 5,
