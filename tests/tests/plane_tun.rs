@@ -297,14 +297,11 @@ fn clients_are_told_of_a_server_that_is_gone() -> Result<()> {
         })?;
         let mut told = 0;
         for stream in &mut streams {
-            match echo(stream) {
-                Ok(()) => {}
-                Err(error) => {
-                    let reset = error.root_cause().downcast_ref::<std::io::Error>();
-                    let kind = reset.map(std::io::Error::kind);
-                    ensure!(kind == Some(std::io::ErrorKind::ConnectionReset), "{error:#}");
-                    told += 1;
-                }
+            if let Err(error) = echo(stream) {
+                let reset = error.root_cause().downcast_ref::<std::io::Error>();
+                let kind = reset.map(std::io::Error::kind);
+                ensure!(kind == Some(std::io::ErrorKind::ConnectionReset), "{error:#}");
+                told += 1;
             }
         }
         ensure!(told == 2, "{told} of 4 were told: {}", bed.state());
