@@ -167,7 +167,7 @@ fn migrate_answers_with_the_codes_that_are_listed() {
     assert!(flat(TEXT).contains(&flat(codes)), "the codes of `lbctl migrate`");
     let scratch = Scratch::new();
     let ignored = pair() + &server("", "PING_CHECK {\n }");
-    let refused = pair() + &server("", "").replace("DR", "TUN");
+    let refused = pair() + &server("", "").replace("DR", "TUN type gre");
     for (file, wanted, words) in [
         (scratch.file("0.conf", &pair()), 0, "works the same"),
         (scratch.file("1.conf", &ignored), 1, "ignored"),
@@ -192,10 +192,34 @@ fn different() -> Vec<(&'static str, Vec<String>)> {
     let many = (0..256).map(one).collect();
     let real = |n: usize| format!(" real_server 198.51.100.{n} 3306 {{\n weight 1\n }}\n");
     let crowd = server(&(1..=64).map(real).collect::<String>(), "");
+    let word = |text: &str| {
+        INSTANCE.replace(" virtual_ipaddress", &format!(" {text}\n virtual_ipaddress"))
+    };
+    let route = |words: &str| {
+        let route = format!("198.51.100.0/24 via 192.0.2.9 dev eth0 {words}");
+        word(&format!("virtual_routes {{\n {route}\n }}"))
+    };
+    let nat = |n: u32| {
+        let address = format!("virtual_server 192.0.2.{n} 3306");
+        server("", "").replace("DR", "NAT").replace("virtual_server 192.0.2.10 3306", &address)
+    };
+    let crowded = |n: usize| {
+        let vips: String = (0..255).map(|vip| format!(" 10.9.{n}.{vip}/32\n")).collect();
+        let text = INSTANCE.replace("VI_1", &format!("VI_{n}"));
+        let text = text.replace("router_id 51", &format!("router_id {}", n + 1));
+        text.replace(" 192.0.2.10/24\n", &vips)
+    };
+    const SCRIPT: &str = "vrrp_script s {\n script /usr/bin/true\n}\n";
+    const FILE: &str = "track_file f {\n file /tmp/lbd-absent\n}\n";
     let algorithms = ["dh", "fo", "ovf", "lblc", "lblcr", "twos"];
     vec![
         ("is empty", vec![String::new(), "\n \n".into()]),
-        ("`lb_kind TUN`", vec![server("", "").replace("DR", "TUN")]),
+        (
+            "`lb_kind TUN type gue` or `gre`",
+            ["gue port 6080", "gre"]
+                .map(|kind| server("", "").replace("DR", &format!("TUN type {kind}")))
+                .to_vec(),
+        ),
         ("`protocol UDP`", ["UDP", "SCTP"].map(|it| server("", "").replace("TCP", it)).into()),
         (
             "`virtual_server fwmark N`",
@@ -224,6 +248,42 @@ fn different() -> Vec<(&'static str, Vec<String>)> {
         ),
         ("`regex`, `status_code`", vec![url("regex"), url("status_code")]),
         ("more than 255 virtual servers", vec![many, crowd]),
+        (
+            "`encap`, `as`",
+            [
+                "encap ip id 3 dst 192.0.2.8",
+                "as to 192.0.2.8",
+                "ttl-propagate enabled",
+                "vrf red",
+                "realms 3",
+            ]
+            .map(route)
+            .into_iter()
+            .chain([route("").replace("dev eth0", "or 192.0.2.8")])
+            .collect(),
+        ),
+        ("a routing table by a name", vec![route("table mysql")]),
+        (
+            "`lvs_method` of a real_server",
+            vec![server("", "").replace("weight 1\n", "weight 1\n lvs_method NAT\n")],
+        ),
+        ("`group` of `use_vmac`", vec![word("use_vmac vrrp.a group 3")]),
+        ("a real server of `lb_kind NAT`", vec![(30..39).map(nat).collect()]),
+        ("more than 8192 VIPs", vec![(0..33).map(crowded).collect()]),
+        (
+            "`virtual_server` without `protocol`",
+            vec![
+                server("", "MISC_CHECK {\n misc_path /usr/bin/true\n }")
+                    .replace(" protocol TCP\n", "")
+                    .replace("3306", "3307"),
+            ],
+        ),
+        (
+            "a `virtual_server`, `vrrp_script`",
+            [server("", ""), SCRIPT.to_owned(), FILE.to_owned()]
+                .map(|text| format!("{text}{text}{INSTANCE}"))
+                .to_vec(),
+        ),
         ("has `global_defs` only", vec!["global_defs {\n router_id x\n}\n".into()]),
     ]
 }

@@ -461,10 +461,13 @@ mod tests {
         let secret = hmac::Secret::Bytes(b"0123456789abcdef0123456789abcdef".to_vec());
         let key = hmac::Key { id: 1, secret };
         for (choice, words) in (0..).zip(INSTANCES) {
-            let v6 = words == V6;
+            let v6 = [V6, V2_OVER_V6].contains(&words);
             let version = if words.contains("version 2") { Version::V2 } else { Version::V3 };
             let (source, destination) = match v6 {
                 true => ("fe80::1".parse().expect("an address"), IpAddr::from(GROUP_V6)),
+                false if words == UNICAST => {
+                    (IpAddr::from([10, 77, 0, 1]), IpAddr::from([10, 77, 0, 2]))
+                }
                 false => (IpAddr::from([10, 77, 0, 1]), IpAddr::from(GROUP)),
             };
             let password = *b"s3cret\0\0";

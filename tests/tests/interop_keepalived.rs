@@ -410,7 +410,7 @@ fn other_faults() -> Vec<Row> {
             instance("nopreemt", "").replace("eth0", "eth7"),
         ),
         // ---- told apart in DIFFERENT
-        two("a tunnel", server("", "").replace("DR", "TUN")),
+        two("a tunnel of another kind", server("", "").replace("DR", "TUN type gre")),
         two("protocol UDP", server("", "").replace("protocol TCP", "protocol UDP")),
         two("a firewall mark", fwmark),
         Row::plain("an empty file", String::new()),
@@ -453,7 +453,7 @@ const DIFFERENT: [(&str, i32, i32); 30] = [
     ("a file that is not there", 4, 0),
     ("an empty file", 4, 0),
     ("an executable file with a fault", 5, 0),
-    ("a tunnel", 4, 0),
+    ("a tunnel of another kind", 4, 0),
     ("protocol UDP", 4, 0),
     ("a firewall mark", 4, 5),
     ("a VIP in two instances", 4, 0),

@@ -130,12 +130,14 @@ impl Sim {
     /// A router asks for its VIPs, or for their removal.
     pub(super) fn takes(&mut self, node: usize, effect: &Effect) {
         let before = self.nodes[node].taken;
+        // A takeover whose lease could not be written is called off before its VIPs were asked for.
+        let called_off = self.hosts[self.host(node)].broken;
         let (fits, after) = match (effect, before) {
             (Effect::AddVips, Taken::On { again }) => (again, Taken::On { again: false }),
             (Effect::AddVips, _) => (true, Taken::On { again: false }),
             (Effect::PrepareVips, Taken::Unknown | Taken::Released) => (true, Taken::Prepared),
             (Effect::PrepareVips, it) => (false, it),
-            (_, Taken::Released) => (false, Taken::Released),
+            (_, Taken::Released) => (called_off, Taken::Released),
             _ => (true, Taken::Released),
         };
         self.nodes[node].taken = after;
