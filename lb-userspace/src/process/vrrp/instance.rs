@@ -103,6 +103,8 @@ pub(super) struct Instance {
     pub(super) extra: Extra,
     pub(super) intruders: Intruders,
     published: Option<(VrrpState, Priority)>,
+    /// The priority that scripts and FIFOs were told last.
+    told: Option<Priority>,
     last_transition_ms: u64,
     pub(super) garp_error: Option<String>,
     /// As master it has heard a lower priority, and its sync group does not know it yet.
@@ -143,6 +145,7 @@ impl Instance {
             extra: Extra::default(),
             intruders: Intruders::default(),
             published: None,
+            told: None,
             last_transition_ms: wall::stamp(),
             garp_error: None,
             lower_heard: false,
@@ -466,6 +469,7 @@ impl Instance {
         let words = &self.model.notify;
         let priority = self.router.effective_priority();
         let told = notification(Subject::Instance, &self.model.name, words, what, priority);
+        self.told = Some(priority);
         shell.say(Up::Notify(told));
     }
 
@@ -484,7 +488,10 @@ impl Instance {
         }
         if self.published.is_none_or(|(old, _)| old != state) {
             self.last_transition_ms = wall::stamp();
-        } else {
+        } else if [VrrpState::Master, VrrpState::Backup].contains(&state)
+            && self.told != Some(priority)
+        {
+            // What is tracked may be known by the time that a state is told, and is told with it.
             self.tell(What::Priority { master: state == VrrpState::Master }, shell);
         }
         self.published = Some((state, priority));
