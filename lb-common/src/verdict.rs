@@ -104,7 +104,8 @@ outcomes! {
 
     /// The checksum could not be brought in line after a rewrite (tc: the kernel had no memory for the packet's head).
     RewriteFailed = "rewrite_failed" => Drop,
-    /// TUN: there was no room before the packet for another header.
+    /// TUN: there was no room before the packet for another header, it would be longer than an IPv4 packet can be, or the
+    /// kernel had no memory for an answer.
     TunnelFailed = "tunnel_failed" => Drop,
     /// TUN: longer than the way to the real server takes, and its sender does not want to hear of that (IPv4 without
     /// DF): lbd does not fragment.

@@ -53,7 +53,8 @@ pub fn to_server<A: Family, H: Hook>(
     segment: &Segment<A>,
     what: Outcome,
 ) -> Decision {
-    if real.flags & FLAG_RESOLVED == 0 {
+    // No room: the entry is just becoming a tunnel's.
+    if real.flags & FLAG_RESOLVED == 0 || real.tunnel_room == 0 {
         return Decision::of(NextHopUnresolved);
     }
     let inner = segment.len - ETH_LEN as u32;
@@ -79,6 +80,10 @@ pub fn to_server<A: Family, H: Hook>(
 #[inline(always)]
 fn outer4<A: Family, H: Hook>(packet: &mut Packet<H>, class: u8, inner: u32, real: &Real) -> bool {
     const HEADER: u32 = <Be32 as Family>::HEADER;
+    // Of what will be cut into segments.
+    if inner + HEADER > 0xffff {
+        return false;
+    }
     if !packet.grow(HEADER, Room::Outer4) {
         return false;
     }

@@ -550,6 +550,10 @@ fn tunnels_lead_to_the_other_family() {
     scene.engine = Engine::Xdp;
     let text = scene.with(|inputs| placement::explain(inputs, DB2)).expect("known");
     assert!(text.contains("TUN, weight"), "{text}");
+    // Of the other family, and this host's own.
+    let own = ("eth0".to_owned(), "2001:db8::2/64".parse().expect("prefix"));
+    scene.host.addresses.insert(own);
+    assert_eq!(scene.server("[2001:db8::2]:3306").map(|it| it.method), Some(Method::Local));
 }
 
 #[test]

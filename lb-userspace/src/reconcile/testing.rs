@@ -98,9 +98,9 @@ fn virtual_server(four: bool) -> impl Strategy<Value = VirtualServer> {
         btree_map(server, real_server(), 0..6),
     )
         .prop_map(move |(gate, scheduler, idle, on_down, persistence, mut real_servers)| {
-            // Only a tunnel leads to the other family.
+            // Only a tunnel leads to the other family, unless that is this host.
             for (addr, server) in &mut real_servers {
-                if addr.is_ipv4() != four {
+                if addr.is_ipv4() != four && server.method != Method::Local {
                     server.method = Method::Tun;
                 }
             }

@@ -130,8 +130,10 @@ impl Sim {
     /// A router asks for its VIPs, or for their removal.
     pub(super) fn takes(&mut self, node: usize, effect: &Effect) {
         let before = self.nodes[node].taken;
-        // A takeover whose lease could not be written is called off before its VIPs were asked for.
-        let called_off = self.hosts[self.host(node)].broken;
+        // A takeover whose lease cannot be written, or that has no fence to wait behind, is called off before its VIPs
+        // were asked for.
+        let host = &self.hosts[self.host(node)];
+        let called_off = host.broken || !host.words.fences;
         let (fits, after) = match (effect, before) {
             (Effect::AddVips, Taken::On { again }) => (again, Taken::On { again: false }),
             (Effect::AddVips, _) => (true, Taken::On { again: false }),

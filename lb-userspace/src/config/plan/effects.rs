@@ -174,16 +174,10 @@ pub(super) fn instance_removed(instance: &VrrpInstance, state: Option<VrrpState>
 
 /// Words that decide which adverts are taken, or where they are heard: hosts that do not have the change yet
 /// discard them, or do not hear them.
-const SHARED: [&str; 8] = [
-    "version",
-    "authentication",
-    "auth_hmac",
-    "v3_checksum_as_v2",
-    "mcast_dst_ip",
-    "unicast_peer",
-    "check_unicast_src",
-    "check_adv_addr",
-];
+const SHARED: [&str; 6] =
+    ["version", "authentication", "auth_hmac", "v3_checksum_as_v2", "mcast_dst_ip", "unicast_peer"];
+/// Words that decide which adverts this host alone takes.
+const OWN: [&str; 2] = ["check_unicast_src", "check_adv_addr"];
 /// Words about where adverts come from and how they go.
 const WAYS: [&str; 4] = ["unicast_src_ip", "mcast_src_ip", "unicast_ttl", "native_ipv6"];
 /// Words about interfaces that VIPs are on.
@@ -237,6 +231,9 @@ pub(super) fn instance_changed(
              two masters until they do"
                 .into(),
         );
+    }
+    if any(changes, &OWN) {
+        out.push("it becomes a second master beside hosts whose adverts it no longer takes".into());
     }
     if any(changes, &["advert_int"]) {
         out.push(if old.version == VrrpVersion::V2 {

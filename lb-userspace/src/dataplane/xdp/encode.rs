@@ -117,7 +117,9 @@ pub fn encode(
             return Err(EncodeError::Pool(*key));
         }
         for (addr, server) in &vs.real_servers {
-            if addr.is_ipv4() != key.addr.is_ipv4() && server.method != Method::Tun {
+            // A tunnel leads to the other family; what leads to this host itself is passed up.
+            let leads_there = matches!(server.method, Method::Tun | Method::Local);
+            if addr.is_ipv4() != key.addr.is_ipv4() && !leads_there {
                 return Err(EncodeError::Family(*addr, *key));
             }
             let real = real(map_key, service, *addr, server, around)?;
@@ -276,7 +278,9 @@ fn succeed(old: Option<&Real>, mut new: Real, known: bool) -> Real {
     if old.state == STATE_ABSENT {
         return new;
     }
-    if !known && new.method != METHOD_LOCAL && old.flags & FLAG_RESOLVED != 0 {
+    // What is not a tunnel has nothing of what one is made of.
+    let same_way = !new.is_tunnel() || old.method == new.method;
+    if !known && same_way && new.method != METHOD_LOCAL && old.flags & FLAG_RESOLVED != 0 {
         new.ifindex = old.ifindex;
         new.macs = old.macs;
         new.tunnel_source = old.tunnel_source;

@@ -533,7 +533,15 @@ impl<P: Plane> Forwarder<P> {
         let (before, wanted) = (self.state.config.global.attachment(), config.global.attachment());
         let held = (before != wanted).then(|| self.state.attached());
         self.state.engine.set_attachment(wanted);
-        let others = self.state.config.virtual_servers != config.virtual_servers;
+        // Connections to a VIP that no instance lists are refused, so its instance matters, too.
+        let guarded = |config: &Config| -> Vec<_> {
+            let instances = config.vrrp_instances.iter();
+            instances
+                .map(|it| (it.virtual_ipaddress.clone(), it.on_host.excluded.clone()))
+                .collect()
+        };
+        let others = self.state.config.virtual_servers != config.virtual_servers
+            || guarded(&self.state.config) != guarded(&config);
         self.state.offer(generation, config);
         self.look_around().await?;
         if let Err(why) = self.state.take(held.as_ref(), clock::now()) {

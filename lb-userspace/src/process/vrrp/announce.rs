@@ -113,7 +113,8 @@ impl Instance {
 
     /// Asks the LAN who has the VIPs, by ARP and by neighbour solicitations.
     pub(super) fn probe(&mut self, shell: &mut Shell) {
-        let own: BTreeSet<IpAddr> = self.vips.iter().map(|vip| vip.prefix.addr).collect();
+        // Thousands of VIPs are on one link, whose addresses they are meanwhile.
+        let mut source: Option<(&str, Option<IpAddr>)> = None;
         for vip in &self.vips {
             let (link, _) = self.asked_on(&vip.interface);
             let sent = match vip.prefix.addr {
@@ -121,8 +122,12 @@ impl Instance {
                     shell.interfaces.send_frame(link, |mac| arp::probe(mac, address).to_vec())
                 }
                 IpAddr::V6(address) => {
-                    let interface = shell.interfaces.get(link);
-                    match interface.and_then(|it| it.source(&own, true, false)) {
+                    if source.is_none_or(|(of, _)| of != link) {
+                        let interface = shell.interfaces.get(link);
+                        let found = interface.and_then(|it| it.source(&self.own, true, false));
+                        source = Some((link, found));
+                    }
+                    match source.and_then(|(_, found)| found) {
                         Some(IpAddr::V6(source)) => shell.interfaces.send_frame(link, |mac| {
                             nd::solicitation(mac, source, address).to_vec()
                         }),

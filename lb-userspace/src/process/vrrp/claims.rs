@@ -48,6 +48,8 @@ impl Claims {
         closing: &mut Closing,
     ) -> Result<(), String> {
         let mut changed = self.watched.addresses != watched.addresses;
+        // Until all of it is in force: what fails is tried again.
+        self.watched = Watched::default();
         for (open, ipv6) in self.open.iter_mut().zip([false, true]) {
             let wanted = watched.addresses.iter().any(|it| it.is_ipv6() == ipv6);
             let old = open.take_if(|(at, _)| !wanted || *at != index);

@@ -185,6 +185,10 @@ impl VrrpRole {
                 }
             } else {
                 instance.feed(Input::Fence(false), now, shell);
+                // Leases are nothing to it, nor is one that failed when a fence comes back.
+                if instance.lease.fault.take().is_some() {
+                    instance.feed(Input::LeaseFault(None), now, shell);
+                }
             }
             // What forwards already goes on.
             if now < self.earliest && resume.is_none_or(|end| end <= now) {

@@ -480,6 +480,10 @@ impl VrrpRole {
         for instance in self.instances.iter_mut().chain(&mut self.leaving) {
             instance.handle_timeout(now, &mut self.shell);
         }
+        // A stop is not undone by a map that comes back.
+        if self.stop_by.is_none() && self.shell.leases.retry.is_some_and(|at| at <= now) {
+            self.lend(now);
+        }
         self.groups.settle(&mut self.instances, now, &mut self.shell);
         let moved = std::mem::take(&mut self.moved);
         self.look_for_intruders(&moved, now);
@@ -496,9 +500,6 @@ impl VrrpRole {
             for run in self.scripts.due(now) {
                 self.shell.say(Up::Script(run));
             }
-        }
-        if self.shell.leases.retry.is_some_and(|at| at <= now) {
-            self.lend(now);
         }
         if self.converge_by.is_some_and(|at| at <= now) {
             self.converge_by = None;

@@ -72,13 +72,15 @@ impl Router {
         }
     }
 
-    /// `timer_expired_backup`: its own timer is so late that a backup's may have fired.
+    /// `timer_expired_backup`: its own timer is so late that a backup's may have fired. While its lease runs none has: after a
+    /// reload to shorter terms it is those of before that backups wait by.
     pub(super) fn was_replaced(&self, now: Instant) -> bool {
         let (Some(other), Some(sent)) = (self.config.timer_expired_backup, self.last_sent) else {
             return false;
         };
         let (version, interval) = (self.config.version, self.config.interval);
         let down = timing::master_down(version, other, interval, self.config.down_adverts);
-        self.effective_priority() != Priority::OWNER && now.saturating_since(sent) >= down
+        let late = now.saturating_since(sent) >= down;
+        late && self.effective_priority() != Priority::OWNER && !self.forwards(now)
     }
 }

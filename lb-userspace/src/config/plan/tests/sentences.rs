@@ -18,6 +18,7 @@ fn service(words: &str) -> String {
 
 const DISCARDED: &str = "hosts of the virtual router that do not have the same words discard the \
                          adverts: two masters until they do";
+const REFUSED: &str = "it becomes a second master beside hosts whose adverts it no longer takes";
 const DECIDES: &str = "what it tracks now decides at once, and may move its VIPs";
 const TAKES: &str = "it takes over from a master of lower priority";
 const OPEN: &str = "no new connections; those that are open go on";
@@ -59,8 +60,8 @@ fn each_sentence_is_said_of_its_change() {
     let rows: Vec<Row<'_>> = vec![
         ("group of adverts", base(), instance("mcast_dst_ip 224.0.0.50"), backup, vec![DISCARDED]),
         ("one peer more", with(""), instance(more), master, vec![DISCARDED]),
-        ("sources", with(""), with("check_unicast_src"), master, vec![DISCARDED]),
-        ("addresses", base(), instance("check_adv_addr"), master, vec![DISCARDED]),
+        ("sources", with(""), with("check_unicast_src"), master, vec![REFUSED]),
+        ("addresses", base(), instance("check_adv_addr"), master, vec![REFUSED]),
         (
             "source of adverts",
             base(),

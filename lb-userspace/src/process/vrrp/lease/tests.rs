@@ -196,4 +196,14 @@ fn without_a_fence_it_goes_on() {
     role.lend(now);
     assert_eq!(standing(&role, now).0, VrrpState::Backup);
     assert_eq!(role.shell.leases.retry, None);
+    // The fence comes back with a map that can be written: nothing of the old fault is left to act on.
+    assert_eq!(role.instances[0].lease.fault, None);
+    let faults = role.instances[0].status(now, &role.shell).counters.lease_faults;
+    kernel(|it| it.gone = false);
+    role.converged = Some((vec![("VI_1".into(), SLOT)], true));
+    role.instances[0].feed(Input::Fence(true), now, &mut role.shell);
+    assert_eq!(standing(&role, now).0, VrrpState::Backup, "before the map is looked at");
+    role.lend(now);
+    assert_eq!(standing(&role, now).0, VrrpState::Backup);
+    assert_eq!(role.instances[0].status(now, &role.shell).counters.lease_faults, faults);
 }

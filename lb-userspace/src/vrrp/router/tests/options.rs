@@ -208,6 +208,25 @@ fn timer_expired_backup_does_not_take_the_vips_back_after_a_stall() {
 }
 
 #[test]
+fn timer_expired_backup_minds_the_lease_of_longer_terms() {
+    let ten = Config {
+        preempt: false,
+        interval: AdvertInterval::from_centis(1000).expect("in range"),
+        timer_expired_backup: Some(Priority(100)),
+        ..config(100)
+    };
+    // It is master after 36.1 s; five seconds later are nothing of ten, and more than three of one.
+    let mut bench = Bench::backup(ten.clone());
+    bench.run_to(41_000);
+    assert_eq!(bench.router.state(), VrrpState::Master, "{:?}", bench.did());
+    let one = Config { interval: AdvertInterval::from_centis(100).expect("in range"), ..ten };
+    bench.input(Input::Configure(Box::new(one)));
+    bench.run_to(41_100);
+    assert_eq!(bench.router.state(), VrrpState::Master, "{:?}", bench.done);
+    assert!(bench.done.iter().all(|it| !it.contains("advert 0")), "{:?}", bench.done);
+}
+
+#[test]
 fn two_owners_are_told_of_once() {
     let mut bench = Bench::master(config(255));
     let mut told: Vec<String> = vec![];
