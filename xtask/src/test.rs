@@ -385,7 +385,8 @@ fn tests(lane: Lane) -> Result<Counts> {
             say(&format!(
                 "   suites {IN_A_GUEST}* run in a guest, beside those that wait for protocols"
             ));
-            arguments.extend(["--lib", "--bins"].map(str::to_owned));
+            // What takes long of the configuration's tests runs here, beside what needs root.
+            arguments.extend(["--lib", "--bins", "--test", "config"].map(str::to_owned));
         }
         for suite in suites(lane)? {
             arguments.extend(["--test".to_owned(), suite]);
