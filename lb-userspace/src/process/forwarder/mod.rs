@@ -294,7 +294,7 @@ impl<P: Plane> Forwarder<P> {
         }
     }
 
-    /// Flow sync as the configuration in force has it; `others`: with other virtual servers than before.
+    /// Flow sync as the configuration in force has it; `others`: with other virtual servers or VIPs than before.
     fn configure_sync(&mut self, others: bool) {
         if let Some(tables) = self.state.engine.tables() {
             let wanted = self.state.config.global.flow_sync.as_ref();

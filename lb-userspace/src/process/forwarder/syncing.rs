@@ -71,8 +71,8 @@ impl Syncing {
         }
     }
 
-    /// Puts a configuration in force. What has not changed goes on. With `others`, other virtual servers, all connections are
-    /// asked for anew, because servers may have come that they were told of before.
+    /// Puts a configuration in force. What has not changed goes on. With `others`, other virtual servers or VIPs, all
+    /// connections are asked for anew, because servers may have come that they were told of before.
     pub(super) fn configure(
         &mut self,
         wanted: Option<&FlowSync>,
